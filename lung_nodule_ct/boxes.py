@@ -1,0 +1,94 @@
+"""3D boxes in the forms that people train with, converted without loss.
+
+Two things are said apart and never mixed up. The *form* is the order of the six numbers:
+
+- ``xyzxyz``: low corner, high corner (``x0 y0 z0 x1 y1 z1``; ours, and MONAI's ``StandardMode``),
+- ``zyxzyx``: the same in array order (``z0 y0 x0 z1 y1 x1``),
+- ``cccwhd``: centre and size (``cx cy cz w h d``; MONAI's ``CenterSizeMode``).
+
+The *bounds* say what the high corner is: ``half-open`` (the first voxel outside, as in a slice ``a[x0:x1]``) or
+``inclusive`` (the last voxel inside). ``cccwhd`` has a size in voxels, so it needs no bounds: its centre is
+``(x0 + x1) / 2`` of the half-open box, on the voxel *edges'* scale, where voxel ``i`` spans ``i`` to ``i + 1``; the
+continuous index of that centre (``center_voxel``) is half a voxel less.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from lung_nodule_ct.types import Boxes
+
+
+class BoxForm(StrEnum):
+    """The order of the six numbers of a 3D box."""
+
+    XYZXYZ = "xyzxyz"
+    ZYXZYX = "zyxzyx"
+    CCCWHD = "cccwhd"
+
+
+class BoxBounds(StrEnum):
+    """What the high corner of a box is."""
+
+    HALF_OPEN = "half-open"
+    INCLUSIVE = "inclusive"
+
+
+def convert_boxes(
+    boxes: ArrayLike,
+    source: BoxForm | str,
+    target: BoxForm | str,
+    *,
+    source_bounds: BoxBounds | str = BoxBounds.HALF_OPEN,
+    target_bounds: BoxBounds | str = BoxBounds.HALF_OPEN,
+) -> Boxes:
+    """Boxes in another form, exactly.
+
+    Args:
+        boxes: Shape (n, 6) or (6,), in voxels.
+        source: The form that ``boxes`` are in.
+        target: The form to return.
+        source_bounds: What the high corner of ``boxes`` is; without meaning for ``cccwhd``.
+        target_bounds: What the high corner of the result shall be; without meaning for ``cccwhd``.
+
+    Returns:
+        The same number of boxes; integers stay integers, except that ``cccwhd`` is float64.
+
+    Raises:
+        ValueError: Not six numbers a box, an unknown form or bounds, or a box without a voxel.
+    """
+    source, target = BoxForm(source), BoxForm(target)
+    source_bounds, target_bounds = BoxBounds(source_bounds), BoxBounds(target_bounds)
+    array = np.asarray(boxes)
+    if array.shape[-1:] != (6,) or array.ndim not in (1, 2):
+        raise ValueError(f"boxes: expected shape (n, 6) or (6,), got {array.shape}")
+    if not np.issubdtype(array.dtype, np.integer):
+        array = array.astype(np.float64)
+    low, size = _to_low_and_size(array, source, source_bounds)
+    if (size <= 0).any():
+        raise ValueError(f"boxes: expected at least one voxel on each axis, got {array[(size <= 0).any(-1)]!r}")
+    return _from_low_and_size(low, size, target, target_bounds)
+
+
+def _to_low_and_size(array: Boxes, form: BoxForm, bounds: BoxBounds) -> tuple[Boxes, Boxes]:
+    first, second = array[..., :3], array[..., 3:]
+    if form is BoxForm.CCCWHD:
+        return first - second / 2, second
+    if form is BoxForm.ZYXZYX:
+        first, second = first[..., ::-1], second[..., ::-1]
+    return first, second - first + (bounds is BoxBounds.INCLUSIVE)
+
+
+def _from_low_and_size(low: Boxes, size: Boxes, form: BoxForm, bounds: BoxBounds) -> Boxes:
+    if form is BoxForm.CCCWHD:
+        return np.concatenate([low + size / 2, size.astype(np.float64)], axis=-1)
+    high = low + size - (bounds is BoxBounds.INCLUSIVE)
+    if form is BoxForm.ZYXZYX:
+        low, high = low[..., ::-1], high[..., ::-1]
+    return np.concatenate([low, high], axis=-1)

@@ -1,0 +1,77 @@
+"""What can stop a build. Every error names the archive, the member and the row, what was expected, what came, and what to do.
+
+One root, :class:`LungNoduleCTError`; beside it each class is also the builtin that people would catch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class LungNoduleCTError(Exception):
+    """The root of all errors that this package raises on purpose.
+
+    Args:
+        problem: One sentence: what is wrong.
+        archive: The archive's file name.
+        member: The member's name inside the archive.
+        row: The line of a table, as ``line 7``.
+        expected: What was expected there.
+        got: What was found instead.
+        remedy: What the reader can do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        archive: str | None = None,
+        member: str | None = None,
+        row: str | None = None,
+        expected: object = None,
+        got: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.archive, self.member, self.row = archive, member, row
+        self.expected, self.got, self.remedy = expected, got, remedy
+        place = " > ".join(part for part in (archive, member, row) if part)
+        text = f"{place}: {problem}" if place else problem
+        if expected is not None:
+            text += f"; expected {expected}"
+        if got is not None:
+            text += f", got {got}" if expected is not None else f"; got {got}"
+        if remedy:
+            text += f". {remedy[0].upper()}{remedy[1:]}"
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross process borders whole: the message as it stands, the fields beside it."""
+        return (type(self), self.args, self.__dict__)
+
+
+class SourceError(LungNoduleCTError, FileNotFoundError):
+    """There is no source, or no folder where one was named."""
+
+
+class ArchiveNotFoundError(LungNoduleCTError, FileNotFoundError):
+    """An archive that a config reads is missing, or two files claim to be it."""
+
+
+class ArchiveError(LungNoduleCTError, ValueError):
+    """A file is no readable zip archive, or breaks the limits that keep a build safe."""
+
+
+class MemberError(LungNoduleCTError, ValueError):
+    """A member of an archive is damaged, unsafe, or not what its name says."""
+
+
+class UnknownConfigError(LungNoduleCTError, ValueError):
+    """No config has that name."""
+
+
+class OutputError(LungNoduleCTError, OSError):
+    """The output folder cannot be written, or holds something that is not ours to replace."""
+
+
+class StrictError(LungNoduleCTError, ValueError):
+    """A strict build met a finding of error grade."""

@@ -1,0 +1,44 @@
+"""What every example function returns, and the key by which equal pixels are told."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lung_nodule_ct import fastzlib
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.findings import Finding
+
+_SAMPLED = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example.
+
+    Attributes:
+        row: Its values by column name, ``source_name`` included. Voxels are arrays (z, y, x), pictures their bytes.
+        pixels_key: Equal for equal pixels or voxels, however they were encoded.
+        findings: What was wrong with what was read.
+    """
+
+    row: dict[str, Any]
+    pixels_key: str
+    findings: tuple[Finding, ...] = ()
+
+
+def pixels_key(pixels: NDArray[Any]) -> str:
+    """Equal for arrays of equal shape and values.
+
+    A checksum of everything and a SHA-256 of a sample of it: a SHA-256 of a whole volume would cost more than to inflate
+    it, and nobody forges these.
+    """
+    flat = np.ascontiguousarray(pixels).reshape(-1)
+    sample = np.ascontiguousarray(flat[:: max(1, flat.size // _SAMPLED)])
+    return f"{pixels.shape}-{fastzlib.crc32(flat.view(np.uint8)):08x}-{hashlib.sha256(sample).hexdigest()[:32]}"

@@ -1,0 +1,157 @@
+"""``det3d_*`` and ``longitudinal``: one CT volume with its geometry, lung mask and nodules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lung_nodule_ct.errors import MemberError
+from lung_nodule_ct.examples.example import Example, pixels_key
+from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.formats.metaimage_volume import MetaImage, open_metaimage
+from lung_nodule_ct.geometry import Frame, sphere_box
+from lung_nodule_ct.identity import image_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.plan.units import ScanUnit, Sphere
+    from lung_nodule_ct.source.archive import Member
+    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.types import CTVolume, MaskVolume
+
+_HU_MIN, _HU_MAX = -32768, 32767
+_KNOWN_LABELS = (0, 3, 4, 7)
+
+
+def build_scan(unit: ScanUnit, opened: Opened) -> Example:
+    """The volume exactly as stored (no flip to a standard frame), as int16, with everything known of it.
+
+    Raises:
+        MemberError: Header, volume or mask is damaged.
+    """
+    findings: list[Finding] = []
+    image = open_metaimage(unit.header, unit.data, opened)
+    frame = image.header.frame
+    findings += [Finding(code, action, unit.header.archive, unit.header.name, None, detail) for code, detail, action in image.issues]
+    volume = _read_hounsfield(image, findings)
+    mask = _read_mask(unit.mask, unit.mask_data, volume.shape, opened, findings) if unit.mask else None
+    prefix = f"{unit.scan_id or image_id(unit.source_name)}-{unit.slice_thickness_mm:g}mm"
+    row = {
+        "scan_id": unit.scan_id,
+        "patient_id": unit.patient_id,
+        "timepoint": unit.timepoint,
+        "num_timepoints": unit.num_timepoints,
+        "days_since_first": unit.days_since_first,
+        "fold": unit.fold,
+        "slice_thickness_mm": unit.slice_thickness_mm,
+        "volume": volume,
+        "lung_mask": mask,
+        "spacing": frame.spacing,
+        "origin": frame.origin,
+        "direction": frame.direction,
+        "nodules": [
+            {"nodule_id": f"{prefix}-{number}", **_nodule(sphere, frame, volume.shape, findings), "pathology": unit.pathology}
+            for number, sphere in enumerate(unit.nodules)
+        ],
+        "source_name": unit.source_name,
+    }
+    return Example(row, pixels_key(volume), tuple(findings))
+
+
+def _read_hounsfield(image: MetaImage, findings: list[Finding]) -> CTVolume:
+    """The elements as int16: as they are where they are int16, exactly converted where they fit, reported where not."""
+    header, member = image.header, image.member
+    if header.dtype == np.dtype("<i2") or header.dtype == np.dtype(">i2"):
+        stored = np.empty(header.shape, header.dtype)
+        image.read_into(stored)
+        return stored if header.dtype.isnative else stored.byteswap(inplace=True).view("<i2")
+    volume = np.empty(header.shape, np.int16)
+    flat, position, rounded, clipped = volume.reshape(-1), 0, 0, 0
+    for slab in image.slabs():
+        if slab.dtype.kind == "f":
+            if not np.isfinite(slab).all():
+                raise MemberError(
+                    "the volume has elements that are no numbers",
+                    archive=member.archive,
+                    member=member.name,
+                    expected="finite Hounsfield units",
+                    got="NaN or infinity",
+                )
+            whole = np.rint(slab)
+            rounded += int((whole != slab).sum())
+            slab = whole  # noqa: PLW2901 -- from here on the rounded values
+        fitting = np.clip(slab, _HU_MIN, _HU_MAX)
+        clipped += int((fitting != slab).sum())
+        flat[position : position + slab.size] = fitting
+        position += slab.size
+    where = (member.archive, member.name, None)
+    if rounded:
+        findings.append(Finding(Code.INTENSITY_ROUNDED, "rounded to whole HU", *where, f"{rounded:,} voxels of {header.dtype}"))
+    if clipped:
+        findings.append(
+            Finding(Code.INTENSITY_CLIPPED, f"clipped to {_HU_MIN} to {_HU_MAX}", *where, f"{clipped:,} voxels of {header.dtype}")
+        )
+    return volume
+
+
+def _read_mask(
+    header: Member, data: Sequence[Member], shape: tuple[int, ...], opened: Opened, findings: list[Finding]
+) -> MaskVolume | None:
+    """The labels as published, on the volume's grid (by array index: the masks' own origins are not to be trusted)."""
+    image = open_metaimage(header, data, opened)
+    where = (header.archive, header.name, None)
+    if image.header.shape != shape:
+        detail = f"expected shape {shape} (z, y, x), got {image.header.shape}"
+        findings.append(Finding(Code.MASK_SHAPE, "lung_mask is null", *where, detail))
+        return None
+    mask = np.empty(shape, np.uint8)
+    flat, position = mask.reshape(-1), 0
+    counts = np.zeros(256, np.int64)
+    for slab in image.slabs():
+        labels = _as_labels(slab)
+        if labels is None:
+            detail = f"values from {slab.min()} to {slab.max()}, as in an image and not a segmentation"
+            findings.append(Finding(Code.MASK_VALUES, "lung_mask is null", *where, detail))
+            return None
+        flat[position : position + labels.size] = labels
+        position += labels.size
+        counts += np.bincount(labels, minlength=256)
+    if counts[7]:
+        findings.append(Finding(Code.MASK_LABEL_7, "kept as published", *where, f"{counts[7]:,} voxels"))
+    other = [label for label in np.flatnonzero(counts).tolist() if label not in _KNOWN_LABELS]
+    if other:
+        detail = ", ".join(f"label {label}: {counts[label]:,} voxels" for label in other[:8])
+        findings.append(Finding(Code.MASK_LABEL_UNKNOWN, "kept as published", *where, detail))
+    return mask
+
+
+def _as_labels(slab: NDArray[Any]) -> MaskVolume | None:
+    """The values as uint8 where each is one, else ``None``: they are never cast."""
+    with np.errstate(invalid="ignore"):
+        labels: MaskVolume = slab.astype(np.uint8)
+    return labels if bool((labels == slab).all()) else None
+
+
+def _nodule(sphere: Sphere, frame: Frame, shape: tuple[int, ...], findings: list[Finding]) -> dict[str, Any]:
+    center = frame.to_voxel(sphere.center_world)
+    where = (*sphere.table, sphere.row)
+    box = None
+    if sphere.diameter_mm <= 0:
+        findings.append(Finding(Code.DIAMETER_NOT_POSITIVE, "kept, its box is null", *where, f"got {sphere.diameter_mm:g} mm"))
+    else:
+        bounds = sphere_box(center.tolist(), sphere.diameter_mm, frame.spacing, shape)
+        box = bounds.clipped
+        if box is None:
+            code = Code.NODULE_BETWEEN_VOXELS if bounds.between_voxels else Code.NODULE_OUTSIDE_VOLUME
+            detail = f"centre at voxel ({', '.join(f'{c:.2f}' for c in center)}) of {' x '.join(map(str, shape[::-1]))}"
+            findings.append(Finding(code, "its centre is kept, its box is null", *where, detail))
+    return {
+        "center_world": sphere.center_world,
+        "center_voxel": center.tolist(),
+        "diameter_mm": sphere.diameter_mm,
+        "box_voxel": box,
+    }

@@ -1,0 +1,125 @@
+"""``det2d_1.25mm``: one slice with its boxes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lung_nodule_ct.errors import MemberError
+from lung_nodule_ct.examples.crops import read_picture
+from lung_nodule_ct.examples.example import Example, pixels_key
+from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
+from lung_nodule_ct.identity import image_id
+from lung_nodule_ct.source.member import read_member
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lung_nodule_ct.plan.units import Box2D, SliceUnit
+    from lung_nodule_ct.source.archive import Member
+    from lung_nodule_ct.source.opened import Opened
+
+
+def build_slice(unit: SliceUnit, opened: Opened) -> Example:
+    """The slice, byte for byte, and the boxes of its XML that can be used.
+
+    Raises:
+        MemberError: The image or its XML is damaged.
+    """
+    data, pixels = read_picture(unit.image, opened)
+    height, width = pixels.shape[:2]
+    findings: list[Finding] = []
+    objects: list[dict[str, Any]] = []
+    if unit.annotation is not None:
+        annotation = _read_annotation(unit.annotation, opened)
+        objects = _objects(annotation, unit.annotation, width, height, findings)
+        findings += _other_faults(annotation, unit.annotation, unit.image, width, height)
+    else:
+        annotation = VocAnnotation("", None, None, ())
+    findings += _retellings(unit, annotation)
+    row = {
+        "image": data,
+        "image_id": image_id(unit.source_name),
+        "width": width,
+        "height": height,
+        "objects": objects,
+        "patient_id": unit.patient_id,
+        "scan_id": unit.scan_id,
+        "fold": unit.fold,
+        "source_name": unit.source_name,
+    }
+    return Example(row, pixels_key(pixels), tuple(findings))
+
+
+def _read_annotation(xml: Member, opened: Opened) -> VocAnnotation:
+    data = read_member(xml, opened, limit=MAX_XML_BYTES)
+    try:
+        return parse_voc(data)
+    except ValueError as error:
+        raise MemberError(
+            "cannot be used",
+            archive=xml.archive,
+            member=xml.name,
+            expected="a Pascal VOC annotation",
+            got=str(error),
+            remedy="download the archive again; if it is whole, report this file",
+        ) from error
+
+
+def _objects(
+    annotation: VocAnnotation, xml: Member, width: int, height: int, findings: list[Finding]
+) -> list[dict[str, Any]]:
+    """The boxes that have an extent and touch the image, as published."""
+    objects = []
+    for number, entry in enumerate(annotation.objects, 1):
+        where = (xml.archive, xml.name, f"object {number}: {entry.name or '-'} {entry.text}")
+        if entry.name.lower() != "nodule":
+            findings.append(Finding(Code.OBJECT_UNKNOWN, "left out", *where, f"expected 'nodule', got {entry.name!r}"))
+            continue
+        if entry.box is None:
+            findings.append(Finding(Code.BAD_ROW, "left out", *where, "expected four numbers"))
+            continue
+        xmin, ymin, xmax, ymax = entry.box
+        size = f"the image has {width} x {height} pixels"
+        if xmax <= xmin or ymax <= ymin:
+            findings.append(Finding(Code.BOX_INVERTED, "left out", *where, "expected xmin < xmax and ymin < ymax"))
+            continue
+        if xmin >= width or ymin >= height or xmax < 0 or ymax < 0:
+            findings.append(Finding(Code.BOX_OUTSIDE, "left out", *where, size))
+            continue
+        if xmin < 0 or ymin < 0 or xmax > width or ymax > height:
+            findings.append(Finding(Code.BOX_PARTLY_OUTSIDE, "kept as published", *where, size))
+        box = np.array(entry.box, dtype=np.float32)
+        objects.append({"bbox": box.tolist(), "category": 0, "area": float((box[2] - box[0]) * (box[3] - box[1]))})
+    return objects
+
+
+def _other_faults(annotation: VocAnnotation, xml: Member, image: Member, width: int, height: int) -> Iterable[Finding]:
+    where = (xml.archive, xml.name)
+    if (annotation.width or width, annotation.height or height) != (width, height):
+        detail = f"expected {width} x {height}, got {annotation.width} x {annotation.height}"
+        yield Finding(Code.IMAGE_SIZE_MISMATCH, "the image's own size is used", *where, detail=detail)
+    file_name = annotation.filename.replace("\\", "/").rpartition("/")[2]
+    if file_name and file_name != image.stem and (file_name.rpartition(".")[0] or file_name) != image.stem:
+        yield Finding(Code.STALE_FILE_NAME, "paired by the XML's own name", *where, detail=f"it names {file_name!r}")
+
+
+def _retellings(unit: SliceUnit, annotation: VocAnnotation) -> Iterable[Finding]:
+    """Hold the boxes of the workbook and the lists against those of the XML."""
+    own = _multiset(entry.box for entry in annotation.objects if entry.box is not None)
+    for table, row, boxes in unit.told_again:
+        told = _multiset(boxes)
+        if told != own:
+            detail = f"for {unit.image.file_name} the XML has {_shown(own - told)} more, this table {_shown(told - own)} more"
+            yield Finding(Code.TABLES_DISAGREE, "the XML is used", unit.image.archive, table, row or None, detail)
+
+
+def _multiset(boxes: Iterable[Box2D]) -> Counter[Box2D]:
+    return Counter(tuple(float(end) for end in box) for box in boxes)  # type: ignore[misc]  # four in, four out
+
+
+def _shown(boxes: Counter[Box2D]) -> str:
+    return ", ".join("(" + ", ".join(f"{end:g}" for end in box) + ")" for box in sorted(boxes.elements())) or "none"

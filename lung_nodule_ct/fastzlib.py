@@ -1,0 +1,34 @@
+"""zlib's face, by ISA-L where the processor has it (3 times as fast to inflate, 5 to check), else by the standard library."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+try:
+    from isal import isal_zlib as _zlib
+except ImportError:  # pragma: no cover - on processors without it
+    _zlib = zlib
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer
+
+#: What either raises at damaged data.
+ERRORS: Final[tuple[type[Exception], ...]] = (zlib.error, _zlib.error)
+
+RAW: Final = -zlib.MAX_WBITS
+"""Window bits of a raw deflate stream, as zip archives hold it."""
+
+ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
+"""Window bits by which the header tells zlib from gzip."""
+
+
+def decompressobj(wbits: int) -> Any:
+    """A decompressor with the methods of :func:`zlib.decompressobj`."""
+    return _zlib.decompressobj(wbits)
+
+
+def crc32(data: Buffer, value: int = 0) -> int:
+    """The CRC-32 of ``data``, going on from ``value``."""
+    crc: int = _zlib.crc32(data, value)
+    return crc

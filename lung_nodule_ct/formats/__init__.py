@@ -1,0 +1,1 @@
+"""One file format a module, read from bytes in memory. Knows nothing of configs."""

@@ -1,0 +1,257 @@
+"""MetaImage headers (``.mhd`` and the head of ``.mha``), to the geometry that ITK would report.
+
+Format: https://itk.org/Wiki/ITK/MetaIO/Documentation. Where that page is silent we do what SimpleITK 2.5 does, which the
+tests hold this module against: the header ends at ``ElementDataFile``; ``Origin`` beats ``Offset`` beats ``Position``;
+``TransformMatrix`` beats ``Rotation`` beats ``Orientation``; a negative spacing turns its axis round. The matrix is
+written axis by axis, so ITK's direction matrix is its transpose.
+
+Unlike ITK we say so when a number is missing or repaired, and never take fewer or more bytes than the header promises.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from lung_nodule_ct.findings import Code
+from lung_nodule_ct.formats.text import decode_text
+from lung_nodule_ct.geometry import IDENTITY, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_HEADER_BYTES: Final = 1 << 20
+
+#: MetaIO's element types; its MET_LONG has four bytes on every machine (metaTypes.h).
+_DTYPES: Final = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+_KNOWN = {
+    name.lower(): name
+    for name in (
+        "ObjectType ObjectSubType NDims Name ID ParentID Comment Color AcquisitionDate TransformType BinaryData "
+        "BinaryDataByteOrderMSB ElementByteOrderMSB CompressedData CompressedDataSize CompressionLevel TransformMatrix "
+        "Rotation Orientation Offset Position Origin CenterOfRotation AnatomicalOrientation DistanceUnits ElementSpacing "
+        "ElementSize DimSize ElementType ElementNumberOfChannels ElementMin ElementMax ElementDataFile HeaderSize "
+        "HeaderSizePerSlice Modality SequenceID ElementToIntensityFunctionSlope ElementToIntensityFunctionOffset"
+    ).split()
+}
+_PATTERN = re.compile(r"(?P<name>.*%0?\d*d.*?)(?:\s+(?P<first>\d+)\s+(?P<last>\d+)(?:\s+(?P<step>\d+))?)?$")
+
+
+class HeaderError(ValueError):
+    """A header that cannot be read; ``expected`` and ``got`` say why."""
+
+    def __init__(self, problem: str, expected: str, got: str) -> None:
+        super().__init__(problem)
+        self.problem, self.expected, self.got = problem, expected, got
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a MetaImage header says.
+
+    Attributes:
+        shape: Of the volume, (z, y, x).
+        dtype: Of the stored elements, with their byte order.
+        frame: Where the voxels are.
+        data_files: Names of the files that hold the elements, in z order; empty where they follow the header.
+        data_offset: Where they begin in such a file.
+        compressed: Whether the elements are one zlib stream.
+        text: Whether they are written as text.
+        skip: Bytes to leave out at the beginning of a data file; -1: the elements are its last bytes.
+        issues: What was odd, as (code, what was found, what was done).
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[np.generic]
+    frame: Frame
+    data_files: tuple[str, ...]
+    data_offset: int = 0
+    compressed: bool = False
+    text: bool = False
+    skip: int = 0
+    issues: tuple[tuple[Code, str, str], ...] = ()
+
+    @property
+    def data_bytes(self) -> int:
+        """Length of the elements in bytes, uncompressed."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def parse_header(data: bytes) -> Header:
+    """The header at the beginning of ``data``, which may go on with elements (``.mha``).
+
+    Raises:
+        HeaderError: A key is missing, contradicts itself or cannot be served.
+    """
+    fields, rest, data_offset, issues = _split(data)
+
+    def get(*names: str) -> str | None:
+        """The first of some synonyms that is there, in the order in which ITK prefers them."""
+        given = [name for name in names if name in fields]
+        if len({tuple(fields[name].split()) for name in given}) > 1:
+            listed = ", ".join(f"{name} = {fields[name]}" for name in given)
+            issues.append((Code.HEADER_CONFLICT, listed, f"{given[0]} is used, as ITK does"))
+        return fields[given[0]] if given else None
+
+    def need(name: str) -> str:
+        value = get(name)
+        if value is None:
+            raise HeaderError(f"the header has no {name}", f"a line '{name} = …'", "none")
+        return value
+
+    if fields.get("ObjectType", "Image") != "Image":
+        raise HeaderError("the header describes no image", "ObjectType = Image", fields["ObjectType"])
+    dimensions = _integers(need("NDims"), "NDims", 1)[0]
+    if dimensions != 3:
+        raise HeaderError("the image is no volume", "NDims = 3", str(dimensions))
+    channels = _integers(get("ElementNumberOfChannels") or "1", "ElementNumberOfChannels", 1)[0]
+    if channels != 1:
+        raise HeaderError("the volume has more than one channel", "ElementNumberOfChannels = 1", str(channels))
+    size = _integers(need("DimSize"), "DimSize", 3)
+    if min(size) < 1:
+        raise HeaderError("the volume has no extent", "three positive numbers in DimSize", str(list(size)))
+    kind = need("ElementType")
+    if kind not in _DTYPES:
+        raise HeaderError("the element type is not supported", f"one of {', '.join(_DTYPES)}", kind)
+    big_endian = _truth(get("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
+    named = rest if rest is not None else need("ElementDataFile")
+    files = _data_files(named, data, data_offset, size[2])
+    return Header(
+        shape=(size[2], size[1], size[0]),
+        dtype=np.dtype(_DTYPES[kind]).newbyteorder(">" if big_endian else "<"),
+        frame=_frame(get, issues),
+        data_files=files,
+        data_offset=data_offset,
+        compressed=_truth(get("CompressedData")),
+        text=get("BinaryData") is not None and not _truth(get("BinaryData")),
+        skip=_integers(get("HeaderSize") or "0", "HeaderSize", 1)[0],
+        issues=tuple(issues),
+    )
+
+
+def _split(data: bytes) -> tuple[dict[str, str], str | None, int, list[tuple[Code, str, str]]]:
+    """The fields up to ElementDataFile, its value, where the header ends, and what was odd."""
+    issues: list[tuple[Code, str, str]] = []
+    fields: dict[str, str] = {}
+    position = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    limit = min(len(data), MAX_HEADER_BYTES)
+    while position < limit:
+        end = data.find(b"\n", position, limit)
+        end = limit if end < 0 else end
+        line, position = decode_text(data[position:end]).strip(), end + 1
+        key, separator, value = _key_and_value(line)
+        if not line or line.startswith("#") or not separator:
+            if line and not line.startswith("#"):
+                issues.append((Code.HEADER_REPAIRED, f"a line without a key: {line[:80]!r}", "left out"))
+            continue
+        known = _KNOWN.get(key.lower(), key)
+        if known != key:
+            issues.append((Code.HEADER_REPAIRED, f"key {key!r}", f"read as {known}"))
+        if known == "ElementDataFile":
+            if value.upper() != "LOCAL":
+                issues += _keys_after(data[position:limit], value)
+            return fields, value, position, issues
+        if known != "Comment" and "#" in value:
+            issues.append((Code.HEADER_REPAIRED, f"a comment after {known}", "left out"))
+            value = value.partition("#")[0].strip()
+        fields[known] = value  # where a key stands twice the last one counts, as in ITK
+    return fields, None, position, issues
+
+
+def _key_and_value(line: str) -> tuple[str, str, str]:
+    found = re.match(r"([^=:]*?)\s*([=:])\s*(.*)", line)
+    return (found[1].strip(), found[2], found[3].strip()) if found else (line, "", "")
+
+
+def _keys_after(rest: bytes, value: str) -> list[tuple[Code, str, str]]:
+    """Keys after ElementDataFile, which ITK does not read."""
+    if value.upper().startswith("LIST"):
+        return []
+    keys = [key for line in decode_text(rest).splitlines() if (key := _key_and_value(line)[0]).lower() in _KNOWN]
+    return [(Code.HEADER_KEY_IGNORED, ", ".join(keys), "ignored, as ITK does")] if keys else []
+
+
+def _data_files(value: str, data: bytes, offset: int, slices: int) -> tuple[str, ...]:
+    if value.upper() == "LOCAL":
+        return ()
+    if re.fullmatch(r"LIST(?:\s+\d+)?(?:D)?", value, re.IGNORECASE):
+        names = tuple(line.strip() for line in decode_text(data[offset:MAX_HEADER_BYTES]).splitlines() if line.strip())
+        if not names or slices % len(names):
+            raise HeaderError("the list of data files does not fit", f"a number of files that divides {slices} slices", str(len(names)))
+        return names
+    if found := _PATTERN.fullmatch(value):
+        first, last = int(found["first"] or 1), int(found["last"] or slices)
+        step = int(found["step"] or 1) or 1
+        if found["first"] is None:
+            last = first + slices - 1
+        names = tuple(found["name"] % number for number in range(first, last + 1, step))[: slices + 1]
+        if len(names) != slices:
+            raise HeaderError("the pattern of data files does not fit", f"{slices} files", str(len(names)))
+        return names
+    if not value:
+        raise HeaderError("the header names no data file", "ElementDataFile = <name>", "nothing")
+    return (value,)
+
+
+def _frame(get: Callable[..., str | None], issues: list[tuple[Code, str, str]]) -> Frame:
+    offset = get("Origin", "Offset", "Position")
+    spacing_text = get("ElementSpacing") or get("ElementSize")
+    matrix_text = get("TransformMatrix", "Rotation", "Orientation")
+    absent = [name for name, text in (("Offset", offset), ("ElementSpacing", spacing_text)) if text is None]
+    if absent:
+        issues.append((Code.GEOMETRY_MISSING, f"no {' and no '.join(absent)}", "the format's default is used (0 and 1)"))
+    origin = _reals(offset or "0 0 0", "Offset", 3)
+    spacing = list(_reals(spacing_text or "1 1 1", "ElementSpacing", 3))
+    if 0.0 in spacing:
+        raise HeaderError("the spacing is zero", "three numbers other than zero in ElementSpacing", spacing_text or "")
+    axes = np.array(_reals(matrix_text, "TransformMatrix", 9) if matrix_text else IDENTITY).reshape(3, 3)
+    for axis in range(3):
+        if spacing[axis] < 0:
+            spacing[axis], axes[axis] = -spacing[axis], -axes[axis]
+            issues.append((Code.NEGATIVE_SPACING, f"spacing {spacing_text}", "made positive, its axis turned round, as ITK does"))
+    direction = tuple(float(value) + 0.0 for value in axes.T.ravel())
+    try:
+        frame = Frame((origin[0], origin[1], origin[2]), (spacing[0], spacing[1], spacing[2]), direction)
+    except ValueError as error:
+        raise HeaderError("the geometry is impossible", "finite numbers and an invertible matrix", str(error)) from error
+    if not frame.is_orthonormal:
+        issues.append((Code.DIRECTION_NOT_ORTHONORMAL, f"TransformMatrix = {matrix_text}", "used as it stands"))
+    return frame
+
+
+def _reals(text: str, key: str, count: int) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        values = ()
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise HeaderError(f"{key} cannot be read", f"{count} finite number{'s' * (count > 1)}", repr(text))
+    return values
+
+
+def _integers(text: str, key: str, count: int) -> tuple[int, ...]:
+    values = _reals(text, key, count)
+    if any(value != int(value) for value in values):
+        raise HeaderError(f"{key} cannot be read", f"{count} whole number{'s' * (count > 1)}", repr(text))
+    return tuple(map(int, values))
+
+
+def _truth(text: str | None) -> bool:
+    return (text or "").strip().lower() in ("true", "t", "1", "yes")

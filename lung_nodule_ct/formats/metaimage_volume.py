@@ -1,0 +1,271 @@
+"""The voxels behind a MetaImage header, straight from the members of a zip archive into one array.
+
+Nothing is unpacked to disk and no path of an archive reaches the file system: a data file is another member of the same
+archive, or the header is refused. Elements come in slabs, so that a conversion to int16 or labels needs no second array
+of the volume's size.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lung_nodule_ct import fastzlib
+from lung_nodule_ct.errors import MemberError
+from lung_nodule_ct.findings import Code
+from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, parse_header
+from lung_nodule_ct.source.archive import MAX_MEMBER_BYTES
+from lung_nodule_ct.source.member import iterate_member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.source.archive import Member
+    from lung_nodule_ct.source.opened import Opened
+
+_SLAB_BYTES = 4 << 20
+_DATA_FILE_LINE = re.compile(rb"^[ \t]*ElementDataFile\s*[=:][^\n]*\n", re.MULTILINE | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class MetaImage:
+    """A volume whose header is read and whose data files are found; its elements are still to come.
+
+    Attributes:
+        header: What the header says.
+        member: The header's member.
+        data_members: The members that hold the elements, in z order; empty where they follow the header.
+        issues: What was odd, as (code, what was found, what was done).
+    """
+
+    header: Header
+    member: Member
+    data_members: tuple[Member, ...]
+    issues: tuple[tuple[Code, str, str], ...]
+    _rest: Iterator[bytes]
+    _opened: Opened
+
+    def slabs(self) -> Iterator[NDArray[np.generic]]:
+        """The elements in order, as flat arrays of some megabytes in the header's type. Can be taken once.
+
+        A slab is only valid until the next is taken. The volume is proven whole when the last has been taken.
+
+        Raises:
+            MemberError: A data file is damaged or of the wrong length.
+        """
+        if self.header.text:
+            yield self._from_text()
+            return
+        slab = bytearray(min(_SLAB_BYTES, self.header.data_bytes))
+        filled, left = 0, self.header.data_bytes
+        for piece in self._pieces():
+            if len(piece) > left:
+                raise self._wrong_length("more")
+            left -= len(piece)
+            view = memoryview(piece)
+            while view:
+                taken = min(len(view), len(slab) - filled)
+                slab[filled : filled + taken] = view[:taken]
+                filled, view = filled + taken, view[taken:]
+                if filled == len(slab):
+                    yield np.frombuffer(slab, self.header.dtype)
+                    filled = 0
+        if left:
+            raise self._wrong_length(f"{self.header.data_bytes - left:,} bytes")
+        if filled:
+            yield np.frombuffer(slab, self.header.dtype, filled // self.header.dtype.itemsize)
+
+    def read_into(self, out: NDArray[Any]) -> None:
+        """The elements written over ``out``, which has the header's shape and type and is contiguous.
+
+        Raises:
+            MemberError: A data file is damaged or of the wrong length.
+        """
+        if self.header.text:
+            out[...] = self._from_text().reshape(out.shape)
+            return
+        view = memoryview(out).cast("B")
+        position = 0
+        for piece in self._pieces():
+            if position + len(piece) > len(view):
+                raise self._wrong_length("more")
+            view[position : position + len(piece)] = piece
+            position += len(piece)
+        if position != len(view):
+            raise self._wrong_length(f"{position:,} bytes")
+
+    def _pieces(self) -> Iterator[bytes]:
+        """The uncompressed bytes of the elements."""
+        raw = self._rest if not self.data_members else self._data_pieces()
+        return self._inflated(raw) if self.header.compressed else raw
+
+    def _data_pieces(self) -> Iterator[bytes]:
+        for member in self.data_members:
+            stored = self.header.data_bytes // len(self.data_members)
+            skip = self.header.skip if self.header.skip >= 0 else max(0, member.size - stored)
+            for piece in iterate_member(member, self._opened):
+                if skip < len(piece):
+                    yield piece[skip:]
+                skip = max(0, skip - len(piece))
+
+    def _inflated(self, raw: Iterator[bytes]) -> Iterator[bytes]:
+        inflater = fastzlib.decompressobj(fastzlib.ZLIB_OR_GZIP)  # as ITK takes both
+        for piece in raw:
+            data: Any = piece
+            while data and not inflater.eof:
+                try:
+                    yield inflater.decompress(data, _SLAB_BYTES)
+                except fastzlib.ERRORS as error:
+                    raise self._refused(f"its compressed data are damaged ({error})", "a zlib stream", "garbage") from error
+                data = inflater.unconsumed_tail
+        while not inflater.eof:
+            rest = inflater.decompress(b"", _SLAB_BYTES)
+            if not rest:
+                break
+            yield rest
+
+    def _from_text(self) -> NDArray[np.generic]:
+        text = b"".join(self._pieces())
+        try:
+            values = np.array(text.split(), dtype=np.float64).astype(self.header.dtype)
+        except (ValueError, OverflowError) as error:
+            raise self._refused("its elements cannot be read as text", "numbers", str(error)) from error
+        if values.size * values.itemsize != self.header.data_bytes:
+            raise self._wrong_length(f"{values.size:,} numbers")
+        return values
+
+    def _wrong_length(self, got: str) -> MemberError:
+        shape = " x ".join(map(str, reversed(self.header.shape)))
+        return self._refused(
+            "the data have the wrong length",
+            f"{self.header.data_bytes:,} bytes (DimSize {shape}, {self.header.dtype.itemsize} bytes an element)",
+            got,
+        )
+
+    def _refused(self, problem: str, expected: str, got: str) -> MemberError:
+        data = ", ".join(member.name for member in self.data_members[:3]) or self.member.name
+        return MemberError(
+            f"{problem} (data file {data})",
+            archive=self.member.archive,
+            member=self.member.name,
+            expected=expected,
+            got=got,
+            remedy="download the archive again; if it is whole, report this scan",
+        )
+
+
+def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened) -> MetaImage:
+    """Read the header ``member`` and find its data files.
+
+    Args:
+        member: The header, ``.mhd`` or ``.mha``.
+        siblings: Members that are likely to hold its elements. Where they do not, the archive's directory is read.
+        opened: The archives that are open.
+
+    Raises:
+        MemberError: The header cannot be read or points outside its archive, or a data file is missing or has the
+            wrong length.
+    """
+    stream = iterate_member(member, opened)
+    head = b""
+    for piece in stream:
+        head += piece
+        # a header on its own is read to its end, which proves it; before elements it ends at their line
+        if len(head) >= MAX_HEADER_BYTES or (member.suffix == ".mha" and _DATA_FILE_LINE.search(head)):
+            break
+    try:
+        header = parse_header(head)
+    except HeaderError as error:
+        raise MemberError(
+            error.problem, archive=member.archive, member=member.name, expected=error.expected, got=error.got
+        ) from error
+    if header.data_bytes > MAX_MEMBER_BYTES:
+        raise MemberError(
+            "the volume is too large",
+            archive=member.archive,
+            member=member.name,
+            expected=f"at most {MAX_MEMBER_BYTES:,} bytes",
+            got=f"{header.data_bytes:,} (DimSize {header.shape[::-1]})",
+        )
+    issues = list(header.issues)
+    found = [_find(name, member, siblings, opened, issues) for name in header.data_files]
+    image = MetaImage(header, member, tuple(found), tuple(issues), _chain(head[header.data_offset :], stream), opened)
+    _check_lengths(image)
+    return image
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _check_lengths(image: MetaImage) -> None:
+    """Refuse a data file of the wrong length before a byte of it is inflated."""
+    header = image.header
+    if header.compressed or header.text or not image.data_members:
+        return
+    each = header.data_bytes // len(image.data_members)
+    for data in image.data_members:
+        exact = max(header.skip, 0) + each
+        if data.size != exact and not (header.skip < 0 and data.size > each):
+            raise MemberError(
+                f"its data file {data.name} has the wrong length",
+                archive=image.member.archive,
+                member=image.member.name,
+                expected=f"{exact:,} bytes (DimSize {' x '.join(map(str, header.shape[::-1]))}, "
+                f"{header.dtype.itemsize} bytes an element)",
+                got=f"{data.size:,}",
+                remedy="download the archive again; if it is whole, report this scan",
+            )
+
+
+def _find(
+    name: str, header: Member, siblings: Iterable[Member], opened: Opened, issues: list[tuple[Code, str, str]]
+) -> Member:
+    """The member that a header names as its data file."""
+    wanted = name.replace("\\", "/")
+    joined = posixpath.normpath(posixpath.join(header.folder, wanted))
+    if wanted.startswith("/") or re.match(r"[A-Za-z]:", wanted) or joined.split("/")[0] == "..":
+        raise MemberError(
+            "the header points outside its archive",
+            archive=header.archive,
+            member=header.name,
+            expected="ElementDataFile = a file beside the header",
+            got=repr(name),
+            remedy="nothing outside the archive is ever read",
+        )
+    near = [member for member in siblings if member.folder == header.folder]
+    lookups: Sequence[Callable[[], Iterable[Member]]] = (lambda: near, lambda: opened.directory(header.location).members)
+    for members in lookups:
+        if match := _match(joined, members()):
+            return match
+    own = [member for member in near if member.stem == header.stem and member.suffix in (".raw", ".zraw", ".img")]
+    if len(own) == 1:
+        issues.append((Code.DATA_FILE_RENAMED, f"ElementDataFile = {name}", f"{own[0].file_name} is used"))
+        return own[0]
+    raise MemberError(
+        "the header names a data file that is not in its archive",
+        archive=header.archive,
+        member=header.name,
+        expected=joined,
+        got="no such member",
+        remedy="download the archive again; if it is whole, report this scan",
+    )
+
+
+def _match(wanted: str, members: Iterable[Member]) -> Member | None:
+    bare = re.sub(r"\s+#.*", "", wanted)  # a comment that other readers take for a part of the name
+    by_case: list[Member] = []
+    for member in members:
+        if member.name in (wanted, bare):
+            return member
+        if member.name.lower() in (wanted.lower(), bare.lower()):
+            by_case.append(member)
+    return by_case[0] if len(by_case) == 1 else None
+

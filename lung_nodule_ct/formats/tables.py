@@ -1,0 +1,183 @@
+"""Annotation tables: CSV by header or by position, ids as strings, UTF-8 or GB18030, with or without a byte order mark."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from lung_nodule_ct.formats.text import decode_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+MAX_TABLE_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        line: Its line in the file, from 1.
+        text: As it stands there.
+        cells: Its cells by column name, stripped; missing ones are empty.
+    """
+
+    line: int
+    text: str
+    cells: Mapping[str, str]
+
+    @property
+    def place(self) -> str:
+        """For a finding: ``line 7: 80_20190314,1,2``."""
+        return f"line {self.line}: {self.text[:200]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that was read.
+
+    Attributes:
+        rows: Its rows, blank ones left out.
+        columns: The names that were found or assumed.
+    """
+
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SphereRow:
+    """A nodule as LUNA16 gives it: scan, centre in world millimetres, diameter."""
+
+    row: Row
+    name: str
+    center: tuple[float, float, float]
+    diameter: float
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRow:
+    """A nodule box of a slice stack: ends as published (inclusive voxel numbers), and what stands beside them."""
+
+    row: Row
+    pid: str
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+    diameter: float | None
+    augmented: bool | None
+
+
+_SPHERE_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diameter_mm")
+_SPHERE_SYNONYMS = {
+    "seriesuid": ("seriesuid", "series_uid", "scan", "scan_name", "name", "filename", "file", "id", "patient", "patient_id", "pid"),
+    "coordx": ("coordx", "x", "coord_x", "world_x", "x_mm"),
+    "coordy": ("coordy", "y", "coord_y", "world_y", "y_mm"),
+    "coordz": ("coordz", "z", "coord_z", "world_z", "z_mm"),
+    "diameter_mm": ("diameter_mm", "diameter", "d", "diam", "size_mm"),
+}
+_BOX_COLUMNS = ("pid", "zmin", "zmax", "ymin", "ymax", "xmin", "xmax", "diameter")
+_BOX_SYNONYMS = {
+    "pid": ("pid", "id", "case", "case_id", "name", "patient", "patient_id"),
+    **{
+        f"{axis}{end}": (f"{axis}{end}", f"{axis}_{end}", f"{end}{axis}", f"{end}_{axis}")
+        for axis in "zyx"
+        for end in ("min", "max")
+    },
+    "diameter": ("diameter", "diameter_mm", "d", "diam"),
+    "augmented": ("augmented", "augment", "augmentation", "is_augmented", "aug"),
+}
+
+
+def parse_table(data: bytes, columns: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> Table:
+    """A table with known columns: by its header where it has one that names them, else by position.
+
+    Args:
+        data: The file.
+        columns: The columns in the order that holds where there is no header; the first is the id.
+        synonyms: Spellings of each column, in lower case; columns beside ``columns`` may stand here too.
+    """
+    lines = decode_text(data).lstrip("\ufeff").splitlines()
+    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip(" \t,;")]
+    if not filled:
+        return Table((), tuple(columns))
+    delimiter = max(",;\t", key=filled[0][1].count)
+    cells = [(number, line, next(csv.reader([line], delimiter=delimiter))) for number, line in filled]
+    known = {spelling: name for name, spellings in (synonyms or {}).items() for spelling in spellings}
+    first = [known.get(_spelled(cell), "") for cell in cells[0][2]]
+    named = [name for name in first if name]
+    if len(set(named)) == len(named) and set(columns[:1]) <= set(named) and len(named) >= len(columns) - 1:
+        header: Sequence[str] = first
+        cells = cells[1:]
+    else:
+        header = columns
+        if not any(_is_number(cell) for cell in cells[0][2][1:]):  # a header in other words
+            cells = cells[1:]
+    empty = dict.fromkeys(columns, "")
+    rows = (Row(number, line.strip(), {**empty, **_named(header, row)}) for number, line, row in cells)
+    return Table(tuple(rows), tuple(filter(None, header)))
+
+
+def parse_spheres(data: bytes) -> tuple[tuple[SphereRow, ...], tuple[Row, ...]]:
+    """The nodules of an ``annotations.csv``, and the rows that cannot be read."""
+    good, bad = [], []
+    for row in parse_table(data, _SPHERE_COLUMNS, _SPHERE_SYNONYMS).rows:
+        numbers = _numbers(row.cells[name] for name in _SPHERE_COLUMNS[1:])
+        if numbers is None or not row.cells["seriesuid"]:
+            bad.append(row)
+        else:
+            x, y, z, diameter = numbers
+            good.append(SphereRow(row, row.cells["seriesuid"], (x, y, z), diameter))
+    return tuple(good), tuple(bad)
+
+
+def parse_boxes(data: bytes) -> tuple[tuple[BoxRow, ...], tuple[Row, ...]]:
+    """The nodules of a BMP annotation table, in both spellings of its columns, and the rows that cannot be read."""
+    good, bad = [], []
+    for row in parse_table(data, _BOX_COLUMNS, _BOX_SYNONYMS).rows:
+        ends = _numbers(row.cells[name] for name in _BOX_COLUMNS[1:7])
+        diameter = _numbers([row.cells["diameter"]]) if row.cells["diameter"] else []
+        if ends is None or any(end != int(end) for end in ends) or not row.cells["pid"] or diameter is None:
+            bad.append(row)
+            continue
+        z0, z1, y0, y1, x0, x1 = map(int, ends)
+        good.append(
+            BoxRow(
+                row,
+                row.cells["pid"],
+                (x0, y0, z0),
+                (x1, y1, z1),
+                diameter[0] if diameter else None,
+                _flag(row.cells.get("augmented", "")),
+            )
+        )
+    return tuple(good), tuple(bad)
+
+
+def _named(header: Sequence[str], row: Sequence[str]) -> dict[str, str]:
+    return {name: cell.strip() for name, cell in zip(header, row, strict=False) if name}
+
+
+def _spelled(cell: str) -> str:
+    return cell.strip().strip("\ufeff\"'").strip().lower().replace(" ", "_")
+
+
+def _is_number(cell: str) -> bool:
+    return _numbers([cell]) is not None
+
+
+def _numbers(cells: Iterable[str]) -> list[float] | None:
+    try:
+        values = [float(cell) for cell in cells]
+    except ValueError:
+        return None
+    return values if all(map(math.isfinite, values)) else None
+
+
+def _flag(cell: str) -> bool | None:
+    text = cell.strip().lower()
+    if not text or text in ("nan", "null", "na", "unknown"):
+        return None
+    return text not in ("0", "0.0", "false", "no", "n", "none", "original")

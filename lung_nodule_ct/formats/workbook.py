@@ -1,0 +1,105 @@
+"""``VOC_CT.xlsx``: file name, xmin, ymin, xmax, ymax. A second telling of the XML boxes, read to check them.
+
+An .xlsx is a zip archive: it passes the same checks as any other before openpyxl sees it, and rows and columns are capped.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from openpyxl import load_workbook
+
+from lung_nodule_ct.source.archive import read_directory
+from lung_nodule_ct.source.member import read_member
+from lung_nodule_ct.source.opened import Opened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_WORKBOOK_BYTES: Final = 64 << 20
+_MAX_PART_BYTES = 256 << 20
+_MAX_ROWS = 1_000_000
+_MAX_COLUMNS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class WorkbookRow:
+    """One box: the image's file name, and xmin, ymin, xmax, ymax (``None`` where a cell is no number)."""
+
+    line: int
+    name: str
+    box: tuple[float, float, float, float] | None
+
+    @property
+    def place(self) -> str:
+        """For a finding: ``line 7: 80_20190314_003.jpg 1 2 3 4``."""
+        return f"line {self.line}: {self.name} {' '.join(f'{end:g}' for end in self.box or ())}".rstrip()
+
+
+def parse_workbook(data: bytes, name: str) -> tuple[WorkbookRow, ...]:
+    """The rows of the first sheet, without its header.
+
+    Raises:
+        ValueError: It is no workbook, or breaks a limit.
+    """
+    _refuse_bombs(data, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # openpyxl's notes on styles and extensions
+            book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+            sheet = book.worksheets[0]
+            rows = [
+                parsed
+                for line, cells in enumerate(sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True), 1)
+                if (parsed := _row(line, cells)) is not None
+            ]
+            book.close()
+    except Exception as error:  # openpyxl raises what it comes across: KeyError, TypeError, BadZipFile, ParseError, ...
+        raise ValueError(f"{name} is no workbook ({type(error).__name__}: {error})") from error
+    return tuple(rows)
+
+
+def _row(line: int, cells: Sequence[object]) -> WorkbookRow | None:
+    filled = [cell for cell in cells if cell is not None and str(cell).strip()]
+    if not filled:
+        return None
+    numbers = [_number(cell) for cell in cells[1:5]]
+    if line == 1 and all(number is None for number in numbers):
+        return None  # the header
+    box = None
+    if len(numbers) == 4 and None not in numbers:
+        xmin, ymin, xmax, ymax = (number for number in numbers if number is not None)
+        box = (xmin, ymin, xmax, ymax)
+    return WorkbookRow(line, str(cells[0] or "").strip(), box)
+
+
+def _number(cell: object) -> float | None:
+    try:
+        value = float(str(cell))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+class _Memory:
+    """Bytes in memory as a byte source."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self.size = data, len(data)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _refuse_bombs(data: bytes, name: str) -> None:
+    """Inflate each part of the workbook once under our own limits, before openpyxl does without any."""
+    with Opened({name: _Memory(data)}) as opened:
+        for member in read_directory(opened[name], name, name).members:
+            read_member(member, opened, limit=_MAX_PART_BYTES)

@@ -1,0 +1,102 @@
+"""From a declaration and its archives to an ordered list of small units, and the findings made on the way.
+
+Reads directories and tables, no images and no voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.plan.crops import plan_crops
+from lung_nodule_ct.plan.scans import plan_scans
+from lung_nodule_ct.plan.slices import plan_slices
+from lung_nodule_ct.plan.stacks import plan_stacks
+from lung_nodule_ct.spec.configs import (
+    CLS_1_25MM,
+    DET2D_1_25MM,
+    DET3D_1_25MM,
+    DET3D_5MM,
+    DET3D_BMP_1_25MM,
+    LONGITUDINAL,
+    TEST,
+    TRAIN,
+    UNASSIGNED,
+    VALIDATION,
+    Config,
+)
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.source.folder import Source
+
+Planner = Callable[["Source"], tuple[Sequence["Unit"], list[Finding]]]
+
+_PLANNERS: dict[str, Planner] = {
+    CLS_1_25MM.name: plan_crops,
+    DET2D_1_25MM.name: plan_slices,
+    DET3D_1_25MM.name: partial(plan_scans, DET3D_1_25MM),
+    DET3D_5MM.name: partial(plan_scans, DET3D_5MM),
+    LONGITUDINAL.name: partial(plan_scans, LONGITUDINAL),
+    DET3D_BMP_1_25MM.name: plan_stacks,
+}
+_SPLIT_ORDER = (TRAIN, VALIDATION, TEST, UNASSIGNED)
+_SPLIT_OF_FOLD = (TRAIN, TRAIN, TRAIN, VALIDATION, TEST)
+
+
+class SplitBy(StrEnum):
+    """How examples are split: as the authors published it, or free of leaks by the patient's fold."""
+
+    PUBLISHED = "published"
+    PATIENT = "patient"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build of one config will do.
+
+    Attributes:
+        config: The declaration.
+        units: The examples to be, in the order in which they are written; no identity stands twice.
+        findings: What was wrong with the archives as far as directories and tables tell.
+    """
+
+    config: Config
+    units: tuple[Unit, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def splits(self) -> dict[str, tuple[Unit, ...]]:
+        """The units by split; a split without units is left out."""
+        present = {unit.split for unit in self.units}
+        return {
+            split: tuple(unit for unit in self.units if unit.split == split) for split in _SPLIT_ORDER if split in present
+        }
+
+
+def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.PUBLISHED) -> Plan:
+    """Plan the build of one config.
+
+    Raises:
+        ArchiveNotFoundError: An archive that the config reads is missing.
+        ArchiveError: An archive is no zip archive, or breaks a limit.
+        MemberError: A table is damaged or missing, or a member must not be read.
+    """
+    units, findings = _PLANNERS[config.name](source)
+    if SplitBy(split_by) is SplitBy.PATIENT:
+        units, findings = _split_by_patient(units, findings)
+    odd = [finding for role in config.reads for archive in source.archives(role) for finding in archive.findings]
+    return Plan(config, tuple(units), (*odd, *findings))
+
+
+def _split_by_patient(units: Sequence[Unit], findings: list[Finding]) -> tuple[list[Unit], list[Finding]]:
+    placed = [replace(unit, split=_SPLIT_OF_FOLD[unit.fold]) for unit in units if unit.fold is not None]
+    left = [unit for unit in units if unit.fold is None]
+    if not left:
+        return placed, findings
+    archive = left[0].members[0].archive
+    return placed, [*findings, Finding(Code.NO_FOLD, "left out", archive, detail="split by patient", count=len(left))]

@@ -1,0 +1,229 @@
+"""The 8-bit slice stacks: folders of BMP slices by case, a table of boxes, and split lists by case number."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lung_nodule_ct.errors import MemberError
+from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.formats.pictures import SUFFIXES
+from lung_nodule_ct.formats.split_lists import parse_split_list
+from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes
+from lung_nodule_ct.plan.reporting import shortened, unused_members
+from lung_nodule_ct.plan.slices import LIST_SPLITS
+from lung_nodule_ct.plan.units import StackBox, StackUnit
+from lung_nodule_ct.source.member import read_member
+from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.spec.archives import Role
+from lung_nodule_ct.spec.configs import UNASSIGNED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lung_nodule_ct.source.archive import Archive, Member
+    from lung_nodule_ct.source.folder import Source
+
+_SLICE_NUMBER = re.compile(r"(\d+)$")
+_SPLIT_TABLE = re.compile(r"(?:(\w+?)_anno(?:tation)?s?|anno(?:tation)?s?_(\w+?))", re.IGNORECASE)
+
+_Place = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What the table archive says: boxes, and who belongs to which split, each with its place."""
+
+    boxes: tuple[tuple[_Place, BoxRow], ...]
+    by_list: dict[str, tuple[str, _Place, str]]
+    by_table: dict[str, tuple[str, _Place, str]]
+
+
+def plan_stacks(source: Source) -> tuple[list[StackUnit], list[Finding]]:
+    """The units of ``det3d_bmp_1.25mm``."""
+    findings: list[Finding] = []
+    cases = _cases(source.archives(Role.BMP_SLICES), findings)
+    tables = _read_tables(source.archives(Role.BMP_TABLES), findings)
+    boxes: defaultdict[str, list[StackBox]] = defaultdict(list)
+    augmented: defaultdict[str, set[bool]] = defaultdict(set)
+    seen: Counter[tuple[object, ...]] = Counter()
+    for place, row in tables.boxes:
+        pid = _case_of(row.pid, cases, place, row.row.place, findings)
+        if pid is None:
+            continue
+        seen[key := (pid, row.low, row.high, row.diameter)] += 1
+        if seen[key] > 1:
+            findings.append(Finding(Code.DUPLICATE_ANNOTATION, "kept", *place, row.row.place))
+        boxes[pid].append(StackBox(row.low, row.high, row.diameter, place, row.row.place))
+        if row.augmented is not None:
+            augmented[pid].add(row.augmented)
+    splits = _splits(tables, cases, findings)
+    units = []
+    for pid, slices in cases.items():
+        if pid not in boxes:
+            findings.append(
+                Finding(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", slices[0][1].archive, f"{slices[0][1].folder}/")
+            )
+        units.append(
+            StackUnit(
+                split=splits.get(pid, UNASSIGNED),
+                source_name=pid,
+                slices=tuple(slices),
+                boxes=tuple(boxes[pid]),
+                augmented=next(iter(augmented[pid])) if len(augmented[pid]) == 1 else None,
+            )
+        )
+    return units, findings
+
+
+def _cases(archives: Sequence[Archive], findings: list[Finding]) -> dict[str, list[tuple[int, Member]]]:
+    """The slices of every case in numeric order. A case may be spread over archives."""
+    numbered: defaultdict[str, dict[int, Member]] = defaultdict(dict)
+    for archive in archives:
+        unused, found = [], 0
+        for member in archive.members:
+            number = _SLICE_NUMBER.search(member.stem)
+            pid = member.folder.rpartition("/")[2]
+            if member.suffix not in SUFFIXES or number is None or not pid:
+                unused.append(member.name)
+                continue
+            found += 1
+            kept = numbered[pid].setdefault(int(number[1]), member)
+            if kept is not member:
+                detail = f"the same case and slice as {kept.archive} > {kept.name}"
+                findings.append(
+                    Finding(Code.DUPLICATE_ID, "left out, the first is used", archive.name, member.name, detail=detail)
+                )
+        if not found:
+            findings.append(Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.name, detail="no imgs/<case>/<slice>.bmp"))
+        findings += unused_members(archive, unused)
+    cases = {pid: sorted(slices.items()) for pid, slices in numbered.items()}
+    for slices in cases.values():
+        first, last = slices[0][0], slices[-1][0]
+        if last - first + 1 != len(slices):
+            absent = sorted(set(range(first, last + 1)) - {number for number, _ in slices})
+            findings.append(
+                Finding(
+                    Code.SLICE_GAP,
+                    "the slices that are there are stacked",
+                    slices[0][1].archive,
+                    f"{slices[0][1].folder}/",
+                    detail=f"expected slices {first} to {last}, got none of number {shortened([str(n) for n in absent])}",
+                    count=len(absent),
+                )
+            )
+    return cases
+
+
+def _read_tables(archives: Sequence[Archive], findings: list[Finding]) -> _Tables:
+    main: list[tuple[_Place, BoxRow]] = []
+    by_split: list[tuple[str, _Place, BoxRow]] = []
+    by_list: dict[str, tuple[str, _Place, str]] = {}
+    for archive in archives:
+        unused = []
+        for member in archive.members:
+            place = (archive.name, member.name)
+            if member.suffix not in (".csv", ".txt"):
+                unused.append(member.name)
+                continue
+            with Opened() as opened:
+                data = read_member(member, opened, limit=MAX_TABLE_BYTES)
+            split = _split_of(member)
+            if member.suffix == ".txt":
+                if split is None:
+                    unused.append(member.name)
+                    continue
+                for entry in parse_split_list(data):
+                    other = by_list.setdefault(entry.stem, (split, place, entry.place))
+                    if other[0] != split:
+                        findings.append(Finding(Code.LISTED_TWICE, f"it stays in {other[0]}", *place, entry.place))
+                continue
+            rows, bad = parse_boxes(data)
+            findings += [Finding(Code.BAD_ROW, "left out", *place, row.place, "expected a case and six whole numbers") for row in bad]
+            if split is None:
+                main += [(place, row) for row in rows]
+            else:
+                by_split += [(split, place, row) for row in rows]
+        findings += unused_members(archive, unused)
+    if not main and not by_split:
+        raise MemberError(
+            "holds no table of boxes",
+            archive=archives[0].name,
+            expected="image_annotation_augment_diameter.csv",
+            got=", ".join(member.name for member in archives[0].members[:5]) or "no members",
+            remedy="download the archive again",
+        )
+    findings += _compare(main, by_split)
+    by_table: dict[str, tuple[str, _Place, str]] = {}
+    for split, place, row in by_split:
+        other = by_table.setdefault(row.pid, (split, place, row.row.place))
+        if other[0] != split:
+            findings.append(Finding(Code.LISTED_TWICE, f"it stays in {other[0]}", *place, row.row.place))
+    return _Tables(tuple(main or [(place, row) for _, place, row in by_split]), by_list, by_table)
+
+
+def _split_of(member: Member) -> str | None:
+    """The split that a table or list is for, by its name: ``train.txt``, ``train_anno.csv``, ``anno_train.csv``."""
+    stem = member.stem.lower()
+    named = _SPLIT_TABLE.fullmatch(stem)
+    return LIST_SPLITS.get(stem) or (LIST_SPLITS.get(named[1] or named[2]) if named else None)
+
+
+def _compare(main: Sequence[tuple[_Place, BoxRow]], by_split: Sequence[tuple[str, _Place, BoxRow]]) -> list[Finding]:
+    """Hold the tables of the splits against the one that has the diameters."""
+    if not main or not by_split:
+        return []
+    known = Counter((row.pid, row.low, row.high) for _, row in main)
+    findings = []
+    for _, place, row in by_split:
+        key = (row.pid, row.low, row.high)
+        if known[key] > 0:
+            known[key] -= 1
+        else:
+            detail = f"{main[0][0][1]} has no such box"
+            findings.append(Finding(Code.TABLES_DISAGREE, "that table is used", *place, row.row.place, detail))
+    for place, row in main:
+        key = (row.pid, row.low, row.high)
+        if known[key] > 0:
+            known[key] -= 1
+            findings.append(Finding(Code.TABLES_DISAGREE, "it is used", *place, row.row.place, "no table of a split has this box"))
+    return findings
+
+
+def _case_of(
+    pid: str, cases: Mapping[str, object], place: _Place, row: str, findings: list[Finding]
+) -> str | None:
+    """The case that a table means; ids that lost their leading zeros are mended where no doubt is left."""
+    if pid in cases:
+        return pid
+    number = pid.removesuffix(".0")
+    same = [case for case in cases if number.isdigit() and case.isdigit() and int(case) == int(number)]
+    if len(same) == 1:
+        findings.append(Finding(Code.ZEROS_LOST, f"taken as {same[0]}", *place, row))
+        return same[0]
+    findings.append(Finding(Code.ANNOTATION_WITHOUT_IMAGE, "left out", *place, row))
+    return None
+
+
+def _splits(tables: _Tables, cases: Mapping[str, Sequence[tuple[int, Member]]], findings: list[Finding]) -> dict[str, str]:
+    """The split of every case: by the lists where there are any, else by the tables of the splits."""
+    first, second = (tables.by_list, tables.by_table) if tables.by_list else (tables.by_table, {})
+    splits: dict[str, str] = {}
+    for pid, (split, place, row) in first.items():
+        doubts: list[Finding] = []
+        case = _case_of(pid, cases, place, row, doubts)
+        for doubt in doubts:
+            missing = doubt.code is Code.ANNOTATION_WITHOUT_IMAGE
+            findings.append(Finding(Code.LISTED_BUT_MISSING, "left out", *place, row) if missing else doubt)
+        if case is not None:
+            splits.setdefault(case, split)
+    for pid, (split, place, row) in second.items():
+        if first.get(pid, (split,))[0] != split:
+            findings.append(Finding(Code.SPLIT_LISTS_DISAGREE, f"the lists' {first[pid][0]} is used", *place, row))
+    left = sorted(set(cases) - set(splits))
+    if left:
+        archive = cases[left[0]][0][1].archive
+        findings.append(Finding(Code.NOT_LISTED, f"they go to the split {UNASSIGNED!r}", archive, shortened(left), count=len(left)))
+    return splits

@@ -1,0 +1,55 @@
+"""Random access to the bytes of one archive, wherever it is. A local file today; a ranged remote reader has the same face."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Protocol
+
+from lung_nodule_ct.errors import ArchiveError
+
+
+class ByteSource(Protocol):
+    """Something that can be read at any offset, from several threads."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``, fewer only where the source ends."""
+
+    def close(self) -> None:
+        """Give back what is held open."""
+
+
+class LocalFile:
+    """A file on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._lock = threading.Lock()
+        self._file = path.open("rb", buffering=0)
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``, fewer only where the file ends.
+
+        Raises:
+            ArchiveError: The operating system could not read them.
+        """
+        parts: list[bytes] = []
+        try:
+            with self._lock:  # one file position; the reads are large, so the lock costs nothing
+                self._file.seek(offset)
+                while length > 0 and (part := self._file.read(length)):
+                    parts.append(part)
+                    length -= len(part)
+        except OSError as error:
+            raise ArchiveError(f"could not be read: {error}", archive=self._name) from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,258 @@
+"""The six configs: what each reads, what an example of it holds, and how it is split.
+
+Each is one declaration, to be read as documentation. Coordinates: world is LPS millimetres (x, y, z); voxel is the
+continuous index (x, y, z) at the voxel's centre; 3D boxes are half-open, ``volume[z0:z1, y0:y1, x0:x1]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lung_nodule_ct.errors import UnknownConfigError
+from lung_nodule_ct.spec.archives import Role
+from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
+from lung_nodule_ct.spec.schema import (
+    Category,
+    Column,
+    Flag,
+    Integer,
+    Picture,
+    Real,
+    Records,
+    Schema,
+    Text,
+    Vector,
+    Voxels,
+)
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+UNASSIGNED: Final = "unassigned"
+"""The split of what no published list names; it exists only where it has rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One view of the dataset.
+
+    Attributes:
+        name: As users give it to ``load_dataset``.
+        summary: One sentence.
+        example: What one example is.
+        reads: Roles of the archives whose content it reads.
+        context: Roles of the archives of which it reads directories and tables only. Where one is missing, the columns
+            that rest on it are null.
+        schema: The columns, in their order.
+        splits: The published splits.
+        task: The Hub's task category.
+    """
+
+    name: str
+    summary: str
+    example: str
+    reads: tuple[Role, ...]
+    context: tuple[Role, ...]
+    schema: Schema
+    splits: tuple[str, ...]
+    task: str
+
+    def __post_init__(self) -> None:
+        if not self.reads or set(self.reads) & set(self.context):
+            raise ValueError(f"{self.name}: an archive is either read or context, got {self.reads} and {self.context}")
+        if not self.splits:
+            raise ValueError(f"{self.name}: expected at least one split")
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """All roles that it looks at, read first."""
+        return (*self.reads, *self.context)
+
+
+SOURCE_NAME: Final = Column("source_name", Text(), "the name in the archives, which may spell a calendar date")
+
+_PATIENT = Column("patient_id", Text(), "the patient, as the archives number them", nullable=True)
+_SCAN = Column("scan_id", Text(), "stable key of the scan (patient and date), the same in every config", nullable=True)
+_FOLD = Column("fold", Integer(), "0 to 4, by a fixed hash of the patient, the same in every config", nullable=True)
+_IMAGE = Column("image", Picture(), "the encoded image, byte for byte as published")
+_IMAGE_ID = Column("image_id", Text(), "stable key of the image")
+_BOX_3D = Column(
+    "box_voxel", Vector(Integer(), 6), "half-open voxel box x0 y0 z0 x1 y1 z1, clipped to the volume", nullable=True
+)
+_CENTER_VOXEL = Column("center_voxel", Vector(Real(), 3), "centre as continuous voxel index x, y, z")
+
+_SCAN_SCHEMA = Schema(
+    (
+        Column("scan_id", Text(), "stable key of the scan (patient and date)", nullable=True),
+        _PATIENT,
+        Column("timepoint", Integer(), "rank of the scan's date among the patient's dates, from 0", nullable=True),
+        Column("num_timepoints", Integer(), "number of the patient's distinct dates", nullable=True),
+        Column("days_since_first", Integer(), "days since the patient's first scan", nullable=True),
+        _FOLD,
+        Column("slice_thickness_mm", Real(), "the set the scan belongs to, 1.25 or 5.0"),
+        Column("volume", Voxels("int16"), "CT volume in Hounsfield units, axes z, y, x"),
+        Column(
+            "lung_mask",
+            Voxels("uint8"),
+            "lung segmentation on the volume's grid, labels as published (0 outside, 3 and 4 the lungs)",
+            nullable=True,
+        ),
+        Column("spacing", Vector(Real(), 3), "distance of voxel centres in mm, x, y, z"),
+        Column("origin", Vector(Real(), 3), "world position of voxel (0, 0, 0) in LPS mm, x, y, z"),
+        Column("direction", Vector(Real(), 9), "3 x 3 direction matrix, row by row; its columns are the axes x, y, z"),
+        Column(
+            "nodules",
+            Records(
+                (
+                    Column("nodule_id", Text(), "stable key of the annotation within its slice thickness"),
+                    Column("center_world", Vector(Real(), 3), "centre in LPS mm, x, y, z"),
+                    _CENTER_VOXEL,
+                    Column("diameter_mm", Real(), "diameter in mm"),
+                    _BOX_3D,
+                    Column(
+                        "pathology",
+                        Category(PATHOLOGY_NAMES),
+                        "pathology, where the archives leave no doubt",
+                        nullable=True,
+                    ),
+                )
+            ),
+            "annotated nodules",
+        ),
+    )
+)
+
+CLS_1_25MM: Final = Config(
+    name="cls_1.25mm",
+    summary="Nodule crops with one of six pathology classes.",
+    example="one crop of a 1.25 mm slice",
+    reads=(Role.CLASSIFICATION,),
+    context=(),
+    schema=Schema(
+        (
+            _IMAGE,
+            Column("label", Category(PATHOLOGY_NAMES), "pathology class"),
+            Column("malignant", Flag(), "whether the class counts as malignant"),
+            _IMAGE_ID,
+            _PATIENT,
+            _SCAN,
+            _FOLD,
+        )
+    ),
+    splits=(TRAIN, VALIDATION),
+    task="image-classification",
+)
+
+DET2D_1_25MM: Final = Config(
+    name="det2d_1.25mm",
+    summary="Slices with 2D nodule boxes.",
+    example="one 1.25 mm slice",
+    reads=(Role.DETECTION_2D,),
+    context=(),
+    schema=Schema(
+        (
+            _IMAGE,
+            _IMAGE_ID,
+            Column("width", Integer(), "width of the image in pixels"),
+            Column("height", Integer(), "height of the image in pixels"),
+            Column(
+                "objects",
+                Records(
+                    (
+                        Column("bbox", Vector(Real(32), 4), "xmin, ymin, xmax, ymax in pixels, as published"),
+                        Column("category", Category(("nodule",)), "what the box holds"),
+                        Column("area", Real(32), "(xmax - xmin) (ymax - ymin)"),
+                    )
+                ),
+                "annotated nodules",
+            ),
+            _PATIENT,
+            _SCAN,
+            _FOLD,
+        )
+    ),
+    splits=(TRAIN, VALIDATION),
+    task="object-detection",
+)
+
+DET3D_1_25MM: Final = Config(
+    name="det3d_1.25mm",
+    summary="CT volumes of 1.25 mm slice thickness with nodule centres, diameters, boxes and lung masks.",
+    example="one scan",
+    reads=(Role.CT_1_25MM, Role.LUNG_MASKS, Role.NODULES_1_25MM),
+    context=(Role.CT_5MM, Role.CLASSIFICATION),
+    schema=_SCAN_SCHEMA,
+    splits=(TRAIN,),
+    task="object-detection",
+)
+
+DET3D_5MM: Final = Config(
+    name="det3d_5mm",
+    summary="CT volumes of 5 mm slice thickness with nodule centres, diameters and boxes.",
+    example="one scan",
+    reads=(Role.CT_5MM, Role.NODULES_5MM),
+    context=(Role.CT_1_25MM, Role.CLASSIFICATION),
+    schema=_SCAN_SCHEMA,
+    splits=(TRAIN,),
+    task="object-detection",
+)
+
+LONGITUDINAL: Final = Config(
+    name="longitudinal",
+    summary="All dated scans, of both thicknesses, of the patients with two or more dates, in the order of time.",
+    example="one scan; `patient_sequences` groups them",
+    reads=(Role.CT_1_25MM, Role.CT_5MM, Role.LUNG_MASKS, Role.NODULES_1_25MM, Role.NODULES_5MM),
+    context=(Role.CLASSIFICATION,),
+    schema=_SCAN_SCHEMA,
+    splits=(TRAIN,),
+    task="object-detection",
+)
+
+DET3D_BMP_1_25MM: Final = Config(
+    name="det3d_bmp_1.25mm",
+    summary="8-bit slice stacks, flipped and rotated copies among them, with nodule boxes in voxels.",
+    example="one case",
+    reads=(Role.BMP_SLICES, Role.BMP_TABLES),
+    context=(),
+    schema=Schema(
+        (
+            Column("case_id", Text(), "stable key of the case"),
+            Column("volume", Voxels("uint8"), "grey values, axes z, y, x"),
+            Column(
+                "nodules",
+                Records(
+                    (
+                        _BOX_3D,
+                        _CENTER_VOXEL,
+                        Column("diameter", Real(), "diameter as published", nullable=True),
+                    )
+                ),
+                "annotated nodules",
+            ),
+            Column("augmented", Flag(), "whether the case is a flipped or rotated copy", nullable=True),
+            _FOLD,
+        )
+    ),
+    splits=(TRAIN, VALIDATION),
+    task="object-detection",
+)
+
+CONFIGS: Final = {
+    config.name: config for config in (CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL, DET3D_BMP_1_25MM)
+}
+DEFAULT_CONFIG: Final = DET2D_1_25MM
+
+
+def get_config(name: str) -> Config:
+    """The config of that name.
+
+    Raises:
+        UnknownConfigError: There is none.
+    """
+    try:
+        return CONFIGS[name]
+    except KeyError:
+        raise UnknownConfigError(
+            f"no config is named {name!r}", remedy=f"the configs are {', '.join(CONFIGS)}"
+        ) from None

@@ -1,0 +1,41 @@
+"""The six pathology classes, as the folders of the classification archive number them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class PathologyClass:
+    """One pathology class.
+
+    Attributes:
+        folder: The folder's number in the archive, 1 to 6.
+        letter: The paper's letter, A to F.
+        name: The pathology.
+        malignant: Whether it counts as malignant.
+    """
+
+    folder: int
+    letter: str
+    name: str
+    malignant: bool
+
+    @property
+    def index(self) -> int:
+        """The class index in the built dataset, 0 to 5."""
+        return self.folder - 1
+
+
+#: In the folders' order, so that a class's place is its index.
+PATHOLOGY: Final = (
+    PathologyClass(1, "A", "invasive adenocarcinoma", malignant=True),
+    PathologyClass(2, "B", "minimally invasive adenocarcinoma", malignant=True),
+    PathologyClass(3, "C", "adenocarcinoma in situ", malignant=True),
+    PathologyClass(4, "D", "malignant other", malignant=True),
+    PathologyClass(5, "E", "inflammation", malignant=False),
+    PathologyClass(6, "F", "benign other", malignant=False),
+)
+
+PATHOLOGY_NAMES: Final = tuple(entry.name for entry in PATHOLOGY)
