@@ -5,16 +5,17 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
+_zlib: Any
 try:
     from isal import isal_zlib as _zlib
 except ImportError:  # pragma: no cover - on processors without it
     _zlib = zlib
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
+    from numpy.typing import NDArray
 
-#: What either raises at damaged data.
 ERRORS: Final[tuple[type[Exception], ...]] = (zlib.error, _zlib.error)
+"""What either raises at damaged data."""
 
 RAW: Final = -zlib.MAX_WBITS
 """Window bits of a raw deflate stream, as zip archives hold it."""
@@ -28,7 +29,7 @@ def decompressobj(wbits: int) -> Any:
     return _zlib.decompressobj(wbits)
 
 
-def crc32(data: Buffer, value: int = 0) -> int:
+def crc32(data: bytes | memoryview | NDArray[Any], value: int = 0) -> int:
     """The CRC-32 of ``data``, going on from ``value``."""
     crc: int = _zlib.crc32(data, value)
     return crc

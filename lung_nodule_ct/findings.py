@@ -43,6 +43,7 @@ class Code(StrEnum):
     DUPLICATE_ANNOTATION = "duplicate-annotation"
     DUPLICATE_ID = "duplicate-id"
     GEOMETRY_MISSING = "geometry-missing"
+    FIGURE_MISMATCH = "figure-mismatch"
     HEADER_CONFLICT = "header-conflict"
     HEADER_KEY_IGNORED = "header-key-ignored"
     HEADER_REPAIRED = "header-repaired"
@@ -96,7 +97,11 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is no rotation"),
     Code.DUPLICATE_ANNOTATION: (_W, "the same annotation stands twice"),
     Code.DUPLICATE_ID: (_E, "two members claim the same identity"),
-    Code.GEOMETRY_MISSING: (_E, "a header gives no spacing or no origin, so world coordinates rest on the format's defaults"),
+    Code.FIGURE_MISMATCH: (_N, "a figure agrees with neither version of the paper"),
+    Code.GEOMETRY_MISSING: (
+        _E,
+        "a header gives no spacing or no origin, so world coordinates rest on the format's defaults",
+    ),
     Code.HEADER_CONFLICT: (_W, "a header says the same thing twice, differently"),
     Code.HEADER_KEY_IGNORED: (_W, "a header has keys after ElementDataFile, which ends a MetaImage header"),
     Code.HEADER_REPAIRED: (_N, "a header is written in a way that other readers refuse"),
@@ -176,8 +181,18 @@ class Finding:
 
     def redacted(self) -> Finding:
         """The same finding with the dates in its texts masked, fit to leave the builder."""
-        texts = {name: getattr(self, name) for name in ("archive", "member", "row", "detail", "action")}
-        return replace(self, **{name: without_dates(text) for name, text in texts.items() if text is not None})
+
+        def masked(text: str | None) -> str | None:
+            return None if text is None else without_dates(text)
+
+        return replace(
+            self,
+            action=without_dates(self.action),
+            archive=masked(self.archive),
+            member=masked(self.member),
+            row=masked(self.row),
+            detail=masked(self.detail),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, with the grade."""
@@ -197,9 +212,7 @@ def summarize(findings: Iterable[Finding]) -> dict[str, dict[str, Any]]:
         counts[finding.code] += finding.count
     order = [Grade.ERROR, Grade.WARNING, Grade.NOTE]
     codes = sorted(counts, key=lambda code: (order.index(GRADES[code]), code))
-    return {
-        str(code): {"grade": str(GRADES[code]), "count": counts[code], "meaning": MEANINGS[code]} for code in codes
-    }
+    return {str(code): {"grade": str(GRADES[code]), "count": counts[code], "meaning": MEANINGS[code]} for code in codes}
 
 
 def gravest(findings: Sequence[Finding]) -> Grade | None:

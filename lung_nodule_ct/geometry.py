@@ -62,11 +62,13 @@ class Frame:
 
     @cached_property
     def _to_world(self) -> NDArray[np.float64]:
-        return self.matrix * np.array(self.spacing)
+        scaled: NDArray[np.float64] = self.matrix * np.array(self.spacing)
+        return scaled
 
     @cached_property
     def _to_voxel(self) -> NDArray[np.float64]:
-        return np.linalg.inv(self.matrix) / np.array(self.spacing)[:, None]
+        inverse: NDArray[np.float64] = np.linalg.inv(self.matrix) / np.array(self.spacing)[:, None]
+        return inverse
 
     @property
     def is_orthonormal(self) -> bool:

@@ -105,7 +105,7 @@ def _strip(text: str) -> str:
 def _as_date(text: str) -> date | None:
     digits = re.sub("[-_.]", "", text)
     try:
-        day = datetime.strptime(digits, "%Y%m%d").date()  # noqa: DTZ007 -- a calendar date has no time zone
+        day = datetime.strptime(digits, "%Y%m%d").date()
     except ValueError:
         return None
     return day if 1900 <= day.year < 2100 else None

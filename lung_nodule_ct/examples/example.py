@@ -40,5 +40,5 @@ def pixels_key(pixels: NDArray[Any]) -> str:
     it, and nobody forges these.
     """
     flat = np.ascontiguousarray(pixels).reshape(-1)
-    sample = np.ascontiguousarray(flat[:: max(1, flat.size // _SAMPLED)])
+    sample = flat[:: max(1, flat.size // _SAMPLED)].tobytes()
     return f"{pixels.shape}-{fastzlib.crc32(flat.view(np.uint8)):08x}-{hashlib.sha256(sample).hexdigest()[:32]}"

@@ -36,7 +36,10 @@ def build_scan(unit: ScanUnit, opened: Opened) -> Example:
     findings: list[Finding] = []
     image = open_metaimage(unit.header, unit.data, opened)
     frame = image.header.frame
-    findings += [Finding(code, action, unit.header.archive, unit.header.name, None, detail) for code, detail, action in image.issues]
+    findings += [
+        Finding(code, action, unit.header.archive, unit.header.name, None, detail)
+        for code, detail, action in image.issues
+    ]
     volume = _read_hounsfield(image, findings)
     mask = _read_mask(unit.mask, unit.mask_data, volume.shape, opened, findings) if unit.mask else None
     prefix = f"{unit.scan_id or image_id(unit.source_name)}-{unit.slice_thickness_mm:g}mm"
@@ -54,7 +57,11 @@ def build_scan(unit: ScanUnit, opened: Opened) -> Example:
         "origin": frame.origin,
         "direction": frame.direction,
         "nodules": [
-            {"nodule_id": f"{prefix}-{number}", **_nodule(sphere, frame, volume.shape, findings), "pathology": unit.pathology}
+            {
+                "nodule_id": f"{prefix}-{number}",
+                **_nodule(sphere, frame, volume.shape, findings),
+                "pathology": unit.pathology,
+            }
             for number, sphere in enumerate(unit.nodules)
         ],
         "source_name": unit.source_name,
@@ -90,10 +97,17 @@ def _read_hounsfield(image: MetaImage, findings: list[Finding]) -> CTVolume:
         position += slab.size
     where = (member.archive, member.name, None)
     if rounded:
-        findings.append(Finding(Code.INTENSITY_ROUNDED, "rounded to whole HU", *where, f"{rounded:,} voxels of {header.dtype}"))
+        findings.append(
+            Finding(Code.INTENSITY_ROUNDED, "rounded to whole HU", *where, f"{rounded:,} voxels of {header.dtype}")
+        )
     if clipped:
         findings.append(
-            Finding(Code.INTENSITY_CLIPPED, f"clipped to {_HU_MIN} to {_HU_MAX}", *where, f"{clipped:,} voxels of {header.dtype}")
+            Finding(
+                Code.INTENSITY_CLIPPED,
+                f"clipped to {_HU_MIN} to {_HU_MAX}",
+                *where,
+                f"{clipped:,} voxels of {header.dtype}",
+            )
         )
     return volume
 
@@ -141,7 +155,9 @@ def _nodule(sphere: Sphere, frame: Frame, shape: tuple[int, ...], findings: list
     where = (*sphere.table, sphere.row)
     box = None
     if sphere.diameter_mm <= 0:
-        findings.append(Finding(Code.DIAMETER_NOT_POSITIVE, "kept, its box is null", *where, f"got {sphere.diameter_mm:g} mm"))
+        findings.append(
+            Finding(Code.DIAMETER_NOT_POSITIVE, "kept, its box is null", *where, f"got {sphere.diameter_mm:g} mm")
+        )
     else:
         bounds = sphere_box(center.tolist(), sphere.diameter_mm, frame.spacing, shape)
         box = bounds.clipped

@@ -114,7 +114,8 @@ def _retellings(unit: SliceUnit, annotation: VocAnnotation) -> Iterable[Finding]
         told = _multiset(boxes)
         if told != own:
             detail = f"for {unit.image.file_name} the XML has {_shown(own - told)} more, this table {_shown(told - own)} more"
-            yield Finding(Code.TABLES_DISAGREE, "the XML is used", unit.image.archive, table, row or None, detail)
+            action = "the XML is used" if unit.annotation else "without XML there are no boxes"
+            yield Finding(Code.TABLES_DISAGREE, action, unit.image.archive, table, row or None, detail)
 
 
 def _multiset(boxes: Iterable[Box2D]) -> Counter[Box2D]:

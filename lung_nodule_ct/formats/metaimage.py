@@ -43,13 +43,47 @@ _DTYPES: Final = {
 }
 _KNOWN = {
     name.lower(): name
-    for name in (
-        "ObjectType ObjectSubType NDims Name ID ParentID Comment Color AcquisitionDate TransformType BinaryData "
-        "BinaryDataByteOrderMSB ElementByteOrderMSB CompressedData CompressedDataSize CompressionLevel TransformMatrix "
-        "Rotation Orientation Offset Position Origin CenterOfRotation AnatomicalOrientation DistanceUnits ElementSpacing "
-        "ElementSize DimSize ElementType ElementNumberOfChannels ElementMin ElementMax ElementDataFile HeaderSize "
-        "HeaderSizePerSlice Modality SequenceID ElementToIntensityFunctionSlope ElementToIntensityFunctionOffset"
-    ).split()
+    for name in [
+        "ObjectType",
+        "ObjectSubType",
+        "NDims",
+        "Name",
+        "ID",
+        "ParentID",
+        "Comment",
+        "Color",
+        "AcquisitionDate",
+        "TransformType",
+        "BinaryData",
+        "BinaryDataByteOrderMSB",
+        "ElementByteOrderMSB",
+        "CompressedData",
+        "CompressedDataSize",
+        "CompressionLevel",
+        "TransformMatrix",
+        "Rotation",
+        "Orientation",
+        "Offset",
+        "Position",
+        "Origin",
+        "CenterOfRotation",
+        "AnatomicalOrientation",
+        "DistanceUnits",
+        "ElementSpacing",
+        "ElementSize",
+        "DimSize",
+        "ElementType",
+        "ElementNumberOfChannels",
+        "ElementMin",
+        "ElementMax",
+        "ElementDataFile",
+        "HeaderSize",
+        "HeaderSizePerSlice",
+        "Modality",
+        "SequenceID",
+        "ElementToIntensityFunctionSlope",
+        "ElementToIntensityFunctionOffset",
+    ]
 }
 _PATTERN = re.compile(r"(?P<name>.*%0?\d*d.*?)(?:\s+(?P<first>\d+)\s+(?P<last>\d+)(?:\s+(?P<step>\d+))?)?$")
 
@@ -194,7 +228,11 @@ def _data_files(value: str, data: bytes, offset: int, slices: int) -> tuple[str,
     if re.fullmatch(r"LIST(?:\s+\d+)?(?:D)?", value, re.IGNORECASE):
         names = tuple(line.strip() for line in decode_text(data[offset:MAX_HEADER_BYTES]).splitlines() if line.strip())
         if not names or slices % len(names):
-            raise HeaderError("the list of data files does not fit", f"a number of files that divides {slices} slices", str(len(names)))
+            raise HeaderError(
+                "the list of data files does not fit",
+                f"a number of files that divides {slices} slices",
+                str(len(names)),
+            )
         return names
     if found := _PATTERN.fullmatch(value):
         first, last = int(found["first"] or 1), int(found["last"] or slices)
@@ -216,7 +254,9 @@ def _frame(get: Callable[..., str | None], issues: list[tuple[Code, str, str]]) 
     matrix_text = get("TransformMatrix", "Rotation", "Orientation")
     absent = [name for name, text in (("Offset", offset), ("ElementSpacing", spacing_text)) if text is None]
     if absent:
-        issues.append((Code.GEOMETRY_MISSING, f"no {' and no '.join(absent)}", "the format's default is used (0 and 1)"))
+        issues.append(
+            (Code.GEOMETRY_MISSING, f"no {' and no '.join(absent)}", "the format's default is used (0 and 1)")
+        )
     origin = _reals(offset or "0 0 0", "Offset", 3)
     spacing = list(_reals(spacing_text or "1 1 1", "ElementSpacing", 3))
     if 0.0 in spacing:
@@ -225,12 +265,16 @@ def _frame(get: Callable[..., str | None], issues: list[tuple[Code, str, str]]) 
     for axis in range(3):
         if spacing[axis] < 0:
             spacing[axis], axes[axis] = -spacing[axis], -axes[axis]
-            issues.append((Code.NEGATIVE_SPACING, f"spacing {spacing_text}", "made positive, its axis turned round, as ITK does"))
+            issues.append(
+                (Code.NEGATIVE_SPACING, f"spacing {spacing_text}", "made positive, its axis turned round, as ITK does")
+            )
     direction = tuple(float(value) + 0.0 for value in axes.T.ravel())
     try:
         frame = Frame((origin[0], origin[1], origin[2]), (spacing[0], spacing[1], spacing[2]), direction)
     except ValueError as error:
-        raise HeaderError("the geometry is impossible", "finite numbers and an invertible matrix", str(error)) from error
+        raise HeaderError(
+            "the geometry is impossible", "finite numbers and an invertible matrix", str(error)
+        ) from error
     if not frame.is_orthonormal:
         issues.append((Code.DIRECTION_NOT_ORTHONORMAL, f"TransformMatrix = {matrix_text}", "used as it stands"))
     return frame

@@ -90,7 +90,7 @@ class MetaImage:
         if self.header.text:
             out[...] = self._from_text().reshape(out.shape)
             return
-        view = memoryview(out).cast("B")
+        view = out.reshape(-1).view(np.uint8).data
         position = 0
         for piece in self._pieces():
             if position + len(piece) > len(view):
@@ -122,7 +122,9 @@ class MetaImage:
                 try:
                     yield inflater.decompress(data, _SLAB_BYTES)
                 except fastzlib.ERRORS as error:
-                    raise self._refused(f"its compressed data are damaged ({error})", "a zlib stream", "garbage") from error
+                    raise self._refused(
+                        f"its compressed data are damaged ({error})", "a zlib stream", "garbage"
+                    ) from error
                 data = inflater.unconsumed_tail
         while not inflater.eof:
             rest = inflater.decompress(b"", _SLAB_BYTES)
@@ -241,7 +243,10 @@ def _find(
             remedy="nothing outside the archive is ever read",
         )
     near = [member for member in siblings if member.folder == header.folder]
-    lookups: Sequence[Callable[[], Iterable[Member]]] = (lambda: near, lambda: opened.directory(header.location).members)
+    lookups: Sequence[Callable[[], Iterable[Member]]] = (
+        lambda: near,
+        lambda: opened.directory(header.location).members,
+    )
     for members in lookups:
         if match := _match(joined, members()):
             return match
@@ -268,4 +273,3 @@ def _match(wanted: str, members: Iterable[Member]) -> Member | None:
         if member.name.lower() in (wanted.lower(), bare.lower()):
             by_case.append(member)
     return by_case[0] if len(by_case) == 1 else None
-

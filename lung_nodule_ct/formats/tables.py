@@ -72,7 +72,19 @@ class BoxRow:
 
 _SPHERE_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diameter_mm")
 _SPHERE_SYNONYMS = {
-    "seriesuid": ("seriesuid", "series_uid", "scan", "scan_name", "name", "filename", "file", "id", "patient", "patient_id", "pid"),
+    "seriesuid": (
+        "seriesuid",
+        "series_uid",
+        "scan",
+        "scan_name",
+        "name",
+        "filename",
+        "file",
+        "id",
+        "patient",
+        "patient_id",
+        "pid",
+    ),
     "coordx": ("coordx", "x", "coord_x", "world_x", "x_mm"),
     "coordy": ("coordy", "y", "coord_y", "world_y", "y_mm"),
     "coordz": ("coordz", "z", "coord_z", "world_z", "z_mm"),

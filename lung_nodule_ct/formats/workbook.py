@@ -54,7 +54,9 @@ def parse_workbook(data: bytes, name: str) -> tuple[WorkbookRow, ...]:
             sheet = book.worksheets[0]
             rows = [
                 parsed
-                for line, cells in enumerate(sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True), 1)
+                for line, cells in enumerate(
+                    sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True), 1
+                )
                 if (parsed := _row(line, cells)) is not None
             ]
             book.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,12 +22,9 @@ from lung_nodule_ct.spec.configs import (
     DET3D_5MM,
     DET3D_BMP_1_25MM,
     LONGITUDINAL,
-    TEST,
-    TRAIN,
-    UNASSIGNED,
-    VALIDATION,
     Config,
 )
+from lung_nodule_ct.spec.splits import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
 
 if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import Unit
@@ -44,15 +40,6 @@ _PLANNERS: dict[str, Planner] = {
     LONGITUDINAL.name: partial(plan_scans, LONGITUDINAL),
     DET3D_BMP_1_25MM.name: plan_stacks,
 }
-_SPLIT_ORDER = (TRAIN, VALIDATION, TEST, UNASSIGNED)
-_SPLIT_OF_FOLD = (TRAIN, TRAIN, TRAIN, VALIDATION, TEST)
-
-
-class SplitBy(StrEnum):
-    """How examples are split: as the authors published it, or free of leaks by the patient's fold."""
-
-    PUBLISHED = "published"
-    PATIENT = "patient"
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,9 @@ class Plan:
         """The units by split; a split without units is left out."""
         present = {unit.split for unit in self.units}
         return {
-            split: tuple(unit for unit in self.units if unit.split == split) for split in _SPLIT_ORDER if split in present
+            split: tuple(unit for unit in self.units if unit.split == split)
+            for split in SPLIT_ORDER
+            if split in present
         }
 
 
@@ -94,7 +83,7 @@ def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.
 
 
 def _split_by_patient(units: Sequence[Unit], findings: list[Finding]) -> tuple[list[Unit], list[Finding]]:
-    placed = [replace(unit, split=_SPLIT_OF_FOLD[unit.fold]) for unit in units if unit.fold is not None]
+    placed = [replace(unit, split=SPLIT_OF_FOLD[unit.fold]) for unit in units if unit.fold is not None]
     left = [unit for unit in units if unit.fold is None]
     if not left:
         return placed, findings

@@ -16,8 +16,8 @@ from lung_nodule_ct.plan.units import CropUnit
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.configs import TEST, TRAIN, VALIDATION
 from lung_nodule_ct.spec.pathology import PATHOLOGY
+from lung_nodule_ct.spec.splits import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from lung_nodule_ct.source.archive import Archive, Member
     from lung_nodule_ct.source.folder import Source
 
-_SPLITS = {"train": TRAIN, "validate": VALIDATION, "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION, "test": TEST}
+_SPLITS = {
+    "train": TRAIN,
+    "validate": VALIDATION,
+    "validation": VALIDATION,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "test": TEST,
+}
 _LABELS = {str(entry.folder): entry.index for entry in PATHOLOGY}
 _COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d+)\s*$", re.IGNORECASE)
 
@@ -37,8 +44,17 @@ def plan_crops(source: Source) -> tuple[list[CropUnit], list[Finding]]:
     for archive in source.archives(Role.CLASSIFICATION):
         own, other = list_crops(archive)
         if not own:
-            findings.append(Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.name, detail="no images in train/1 … validate/6"))
-        readme = next((member for member in other if member.suffix in (".txt", ".md") and "read" in member.stem.lower()), None)
+            findings.append(
+                Finding(
+                    Code.ARCHIVE_EMPTY,
+                    "nothing is taken from it",
+                    archive.name,
+                    detail="no images in train/1 … validate/6",
+                )
+            )
+        readme = next(
+            (member for member in other if member.suffix in (".txt", ".md") and "read" in member.stem.lower()), None
+        )
         if readme is not None:
             findings += _check_counts(archive, readme, own)
         findings += unused_members(archive, [member.name for member in other if member is not readme])

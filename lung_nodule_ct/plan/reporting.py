@@ -34,7 +34,9 @@ def unique_images(units: Sequence[Image], findings: list[Finding]) -> list[Image
         if (kept := first.setdefault(unit.source_name, unit)) is not unit:
             detail = f"the same name as {kept.image.name}"
             findings.append(
-                Finding(Code.DUPLICATE_ID, "left out, the first is used", unit.image.archive, unit.image.name, detail=detail)
+                Finding(
+                    Code.DUPLICATE_ID, "left out, the first is used", unit.image.archive, unit.image.name, detail=detail
+                )
             )
     nameless = [unit.image.name for unit in first.values() if unit.patient_id is None]
     if nameless:

@@ -16,7 +16,8 @@ from lung_nodule_ct.plan.units import ScanUnit, Sphere
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.configs import LONGITUDINAL, TRAIN, Config
+from lung_nodule_ct.spec.configs import LONGITUDINAL, Config
+from lung_nodule_ct.spec.splits import TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,10 +93,18 @@ def plan_scans(config: Config, source: Source) -> tuple[list[ScanUnit], list[Fin
     listed = {entry.volumes: _list_volumes(source.archives(entry.volumes), findings) for entry in own}
     timeline = _timeline(source, listed, findings)
     classes = _classes(source, findings)
-    units = [unit for entry in own for unit in _units_of_set(entry, source, listed[entry.volumes], timeline, classes, findings)]
+    scans = [
+        scan
+        for entry in own
+        for scan in _scans_of_set(entry, source, listed[entry.volumes], timeline, classes, findings)
+    ]
     if config.name == LONGITUDINAL.name and timeline is not None:
-        units = [unit for unit in units if timeline.count(unit.patient_id) >= 2 and unit.days_since_first is not None]
-        units.sort(key=lambda unit: (unit.patient_id or "", unit.timepoint or 0, unit.slice_thickness_mm))
+        scans = [
+            scan for scan in scans if timeline.count(scan[0].patient_id) >= 2 and scan[0].days_since_first is not None
+        ]
+        scans.sort(key=lambda scan: (scan[0].patient_id or "", scan[0].timepoint or 0, scan[0].slice_thickness_mm))
+    units = [unit for unit, _ in scans]
+    findings += [finding for _, found in scans for finding in found]
     findings += _pathology_findings(units)
     return units, findings
 
@@ -110,7 +119,9 @@ def _list_volumes(archives: Sequence[Archive], findings: list[Finding]) -> list[
                 by_stem[_bare(member)].append(member)
         headers = [member for member in archive.members if member.suffix in HEADER_SUFFIXES]
         if not headers:
-            findings.append(Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.name, detail="no .mhd and no .mha"))
+            findings.append(
+                Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.name, detail="no .mhd and no .mha")
+            )
         for header in headers:
             volume = Volume(parse_volume_name(header.stem), header, tuple(by_stem.pop(_bare(header), ())))
             key = volume.name.scan_id or header.stem
@@ -175,44 +186,43 @@ def _context_missing(missing: Sequence[object], action: str) -> Finding:
     return Finding(Code.CONTEXT_MISSING, action, archive=", ".join(names), count=len(names))
 
 
-def _units_of_set(
+def _scans_of_set(
     entry: _Set,
     source: Source,
     volumes: Sequence[Volume],
     timeline: Timeline | None,
     classes: dict[str, set[int]] | None,
     findings: list[Finding],
-) -> list[ScanUnit]:
+) -> list[tuple[ScanUnit, list[Finding]]]:
+    """The scans of a set, each with what was found of it."""
     stems = {volume.stem for volume in volumes}
     masks = _masks(source, entry.masks, stems, findings)
     nodules = _nodules(source, entry.nodules, stems, findings)
-    units = []
+    scans = []
     for volume in volumes:
         timepoint, num_timepoints, days = timeline.place(volume.name) if timeline else (None, None, None)
         mask = masks.get(volume.stem)
         spheres = nodules.get(volume.stem, ())
         known = (classes or {}).get(volume.name.patient or "", set())
-        findings += _scan_findings(volume, spheres, mask, entry, timeline)
-        units.append(
-            ScanUnit(
-                split=TRAIN,
-                source_name=volume.stem,
-                patient_id=volume.name.patient,
-                scan_id=volume.name.scan_id,
-                fold=volume.name.fold,
-                header=volume.header,
-                data=volume.data,
-                mask=mask.header if mask else None,
-                mask_data=mask.data if mask else (),
-                slice_thickness_mm=entry.thickness_mm,
-                timepoint=timepoint,
-                num_timepoints=num_timepoints,
-                days_since_first=days,
-                nodules=tuple(spheres),
-                pathology=next(iter(known)) if len(known) == 1 and len(spheres) == 1 else None,
-            )
+        unit = ScanUnit(
+            split=TRAIN,
+            source_name=volume.stem,
+            patient_id=volume.name.patient,
+            scan_id=volume.name.scan_id,
+            fold=volume.name.fold,
+            header=volume.header,
+            data=volume.data,
+            mask=mask.header if mask else None,
+            mask_data=mask.data if mask else (),
+            slice_thickness_mm=entry.thickness_mm,
+            timepoint=timepoint,
+            num_timepoints=num_timepoints,
+            days_since_first=days,
+            nodules=tuple(spheres),
+            pathology=next(iter(known)) if len(known) == 1 and len(spheres) == 1 else None,
         )
-    return units
+        scans.append((unit, _scan_findings(volume, spheres, mask, entry, timeline)))
+    return scans
 
 
 def _masks(source: Source, role: Role | None, stems: set[str], findings: list[Finding]) -> dict[str, Volume]:
@@ -235,7 +245,9 @@ def _nodules(source: Source, role: Role, stems: set[str], findings: list[Finding
         with Opened() as opened:
             rows, bad = parse_spheres(read_member(table, opened, limit=MAX_TABLE_BYTES))
         where = (archive.name, table.name)
-        findings += [Finding(Code.BAD_ROW, "left out", *where, row.place, "expected scan, x, y, z, diameter") for row in bad]
+        findings += [
+            Finding(Code.BAD_ROW, "left out", *where, row.place, "expected scan, x, y, z, diameter") for row in bad
+        ]
         seen: Counter[tuple[object, ...]] = Counter()
         for entry in rows:
             stem = _scan_of(entry.name, stems)

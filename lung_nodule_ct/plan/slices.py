@@ -17,7 +17,7 @@ from lung_nodule_ct.plan.units import SliceUnit
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.configs import TRAIN, UNASSIGNED, VALIDATION
+from lung_nodule_ct.spec.splits import TRAIN, UNASSIGNED, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +53,10 @@ def plan_slices(source: Source) -> tuple[list[SliceUnit], list[Finding]]:
         found = unique_images([_unit(image, layout.annotations) for image in layout.images], findings)
         with Opened() as opened:
             entries = {
-                place: {name: parse_split_list(read_member(member, opened, limit=MAX_TABLE_BYTES)) for name, member in lists.items()}
+                place: {
+                    name: parse_split_list(read_member(member, opened, limit=MAX_TABLE_BYTES))
+                    for name, member in lists.items()
+                }
                 for place, lists in layout.lists.items()
             }
             rows = _workbook_rows(archive, layout.workbook, opened, findings)
@@ -61,7 +64,9 @@ def plan_slices(source: Source) -> tuple[list[SliceUnit], list[Finding]]:
         splits = _splits(archive, layout, entries, stems, findings)
         told_again = _told_again(archive, layout, entries, rows, stems, findings)
         units += [
-            replace(unit, split=splits.get(unit.source_name, UNASSIGNED), told_again=tuple(told_again[unit.source_name]))
+            replace(
+                unit, split=splits.get(unit.source_name, UNASSIGNED), told_again=tuple(told_again[unit.source_name])
+            )
             for unit in found
         ]
         findings += _pairing_findings(archive, found, layout)
@@ -97,9 +102,7 @@ def _layout(archive: Archive, findings: list[Finding]) -> _Layout:
             continue
         if member.suffix == ".xml":
             if (kept := annotations.setdefault(member.stem, member)) is not member:
-                findings.append(
-                    Finding(Code.DUPLICATE_ID, f"left out, {kept.name} is used", archive.name, member.name)
-                )
+                findings.append(Finding(Code.DUPLICATE_ID, f"left out, {kept.name} is used", archive.name, member.name))
         elif member.suffix == ".txt" and split and folder in _PLACES and split not in lists[folder]:
             lists[folder][split] = member
         elif member.suffix == ".xlsx" and workbook is None:
@@ -158,7 +161,9 @@ def _splits(
     left = sorted(stems - set(chosen))
     if left:
         findings.append(
-            Finding(Code.NOT_LISTED, f"they go to the split {UNASSIGNED!r}", archive.name, shortened(left), count=len(left))
+            Finding(
+                Code.NOT_LISTED, f"they go to the split {UNASSIGNED!r}", archive.name, shortened(left), count=len(left)
+            )
         )
     return chosen
 
@@ -167,7 +172,9 @@ def _workbook_rows(
     archive: Archive, workbook: Member | None, opened: Opened, findings: list[Finding]
 ) -> tuple[WorkbookRow, ...]:
     if workbook is None:
-        findings.append(Finding(Code.CROSS_CHECK_IMPOSSIBLE, "the XML boxes are not checked", archive.name, detail="no workbook"))
+        findings.append(
+            Finding(Code.CROSS_CHECK_IMPOSSIBLE, "the XML boxes are not checked", archive.name, detail="no workbook")
+        )
         return ()
     data = read_member(workbook, opened, limit=MAX_WORKBOOK_BYTES)
     try:
@@ -175,7 +182,11 @@ def _workbook_rows(
     except ValueError as error:
         findings.append(
             Finding(
-                Code.CROSS_CHECK_IMPOSSIBLE, "the XML boxes are not checked", archive.name, workbook.name, detail=str(error)
+                Code.CROSS_CHECK_IMPOSSIBLE,
+                "the XML boxes are not checked",
+                archive.name,
+                workbook.name,
+                detail=str(error),
             )
         )
         return ()
@@ -199,7 +210,12 @@ def _told_again(
                 detail = "its numbers cannot be read" if stem else "there is no such image"
                 findings.append(
                     Finding(
-                        Code.TABLES_DISAGREE, "the XML files are used", archive.name, layout.workbook.name, row.place, detail
+                        Code.TABLES_DISAGREE,
+                        "the XML files are used",
+                        archive.name,
+                        layout.workbook.name,
+                        row.place,
+                        detail,
                     )
                 )
                 continue

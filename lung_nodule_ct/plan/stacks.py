@@ -18,7 +18,7 @@ from lung_nodule_ct.plan.units import StackBox, StackUnit
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.configs import UNASSIGNED
+from lung_nodule_ct.spec.splits import UNASSIGNED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,12 @@ def plan_stacks(source: Source) -> tuple[list[StackUnit], list[Finding]]:
     for pid, slices in cases.items():
         if pid not in boxes:
             findings.append(
-                Finding(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", slices[0][1].archive, f"{slices[0][1].folder}/")
+                Finding(
+                    Code.IMAGE_WITHOUT_ANNOTATION,
+                    "kept, with no nodules",
+                    slices[0][1].archive,
+                    f"{slices[0][1].folder}/",
+                )
             )
         units.append(
             StackUnit(
@@ -97,7 +102,11 @@ def _cases(archives: Sequence[Archive], findings: list[Finding]) -> dict[str, li
                     Finding(Code.DUPLICATE_ID, "left out, the first is used", archive.name, member.name, detail=detail)
                 )
         if not found:
-            findings.append(Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.name, detail="no imgs/<case>/<slice>.bmp"))
+            findings.append(
+                Finding(
+                    Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.name, detail="no imgs/<case>/<slice>.bmp"
+                )
+            )
         findings += unused_members(archive, unused)
     cases = {pid: sorted(slices.items()) for pid, slices in numbered.items()}
     for slices in cases.values():
@@ -141,7 +150,10 @@ def _read_tables(archives: Sequence[Archive], findings: list[Finding]) -> _Table
                         findings.append(Finding(Code.LISTED_TWICE, f"it stays in {other[0]}", *place, entry.place))
                 continue
             rows, bad = parse_boxes(data)
-            findings += [Finding(Code.BAD_ROW, "left out", *place, row.place, "expected a case and six whole numbers") for row in bad]
+            findings += [
+                Finding(Code.BAD_ROW, "left out", *place, row.place, "expected a case and six whole numbers")
+                for row in bad
+            ]
             if split is None:
                 main += [(place, row) for row in rows]
             else:
@@ -188,13 +200,13 @@ def _compare(main: Sequence[tuple[_Place, BoxRow]], by_split: Sequence[tuple[str
         key = (row.pid, row.low, row.high)
         if known[key] > 0:
             known[key] -= 1
-            findings.append(Finding(Code.TABLES_DISAGREE, "it is used", *place, row.row.place, "no table of a split has this box"))
+            findings.append(
+                Finding(Code.TABLES_DISAGREE, "it is used", *place, row.row.place, "no table of a split has this box")
+            )
     return findings
 
 
-def _case_of(
-    pid: str, cases: Mapping[str, object], place: _Place, row: str, findings: list[Finding]
-) -> str | None:
+def _case_of(pid: str, cases: Mapping[str, object], place: _Place, row: str, findings: list[Finding]) -> str | None:
     """The case that a table means; ids that lost their leading zeros are mended where no doubt is left."""
     if pid in cases:
         return pid
@@ -207,7 +219,9 @@ def _case_of(
     return None
 
 
-def _splits(tables: _Tables, cases: Mapping[str, Sequence[tuple[int, Member]]], findings: list[Finding]) -> dict[str, str]:
+def _splits(
+    tables: _Tables, cases: Mapping[str, Sequence[tuple[int, Member]]], findings: list[Finding]
+) -> dict[str, str]:
     """The split of every case: by the lists where there are any, else by the tables of the splits."""
     first, second = (tables.by_list, tables.by_table) if tables.by_list else (tables.by_table, {})
     splits: dict[str, str] = {}
@@ -225,5 +239,7 @@ def _splits(tables: _Tables, cases: Mapping[str, Sequence[tuple[int, Member]]], 
     left = sorted(set(cases) - set(splits))
     if left:
         archive = cases[left[0]][0][1].archive
-        findings.append(Finding(Code.NOT_LISTED, f"they go to the split {UNASSIGNED!r}", archive, shortened(left), count=len(left)))
+        findings.append(
+            Finding(Code.NOT_LISTED, f"they go to the split {UNASSIGNED!r}", archive, shortened(left), count=len(left))
+        )
     return splits

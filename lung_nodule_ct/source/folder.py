@@ -30,7 +30,10 @@ class Source:
     """
 
     def __init__(
-        self, locations: Mapping[ArchiveSpec, str], name: str, ambiguous: Mapping[ArchiveSpec, tuple[str, ...]] | None = None
+        self,
+        locations: Mapping[ArchiveSpec, str],
+        name: str,
+        ambiguous: Mapping[ArchiveSpec, tuple[str, ...]] | None = None,
     ) -> None:
         self.name = name
         self._locations = dict(locations)
@@ -93,15 +96,15 @@ class Source:
             )
         return tuple(self.archive(spec) for spec in archives_of(role))
 
-    def fingerprint(self, roles: Iterable[Role]) -> str:
-        """A hash of the content of the archives of some roles; an archive that is missing or unreadable counts as such."""
-        parts = []
+    def fingerprints(self, roles: Iterable[Role]) -> dict[str, str | None]:
+        """A hash of the content of each archive of some roles, by name; ``None`` where it is missing or unreadable."""
+        prints: dict[str, str | None] = {}
         for spec in archives_of(*roles):
             try:
-                parts.append(self.archive(spec).fingerprint)
+                prints[spec.name] = self.archive(spec).fingerprint
             except LungNoduleCTError:
-                parts.append(f"no {spec.name}")
-        return "\n".join(parts)
+                prints[spec.name] = None
+        return prints
 
 
 def open_source(source: str | os.PathLike[str] | None = None) -> Source:
@@ -122,7 +125,9 @@ def open_source(source: str | os.PathLike[str] | None = None) -> Source:
     folder = Path(chosen).expanduser()
     if not folder.is_dir():
         raise SourceError(
-            f"the source {os.fspath(chosen)!r} does not exist" if not folder.exists() else f"the source {os.fspath(chosen)!r} is no folder",
+            f"the source {os.fspath(chosen)!r} does not exist"
+            if not folder.exists()
+            else f"the source {os.fspath(chosen)!r} is no folder",
             expected="a folder that holds the dataset's zip archives",
         )
     found = _Found.in_folder(folder)

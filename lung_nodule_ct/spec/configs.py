@@ -25,12 +25,7 @@ from lung_nodule_ct.spec.schema import (
     Vector,
     Voxels,
 )
-
-TRAIN: Final = "train"
-VALIDATION: Final = "validation"
-TEST: Final = "test"
-UNASSIGNED: Final = "unassigned"
-"""The split of what no published list names; it exists only where it has rows."""
+from lung_nodule_ct.spec.splits import TRAIN, VALIDATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +234,8 @@ DET3D_BMP_1_25MM: Final = Config(
 )
 
 CONFIGS: Final = {
-    config.name: config for config in (CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL, DET3D_BMP_1_25MM)
+    config.name: config
+    for config in (CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL, DET3D_BMP_1_25MM)
 }
 DEFAULT_CONFIG: Final = DET2D_1_25MM
 

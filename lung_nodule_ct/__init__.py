@@ -1,0 +1,57 @@
+"""From a DOI to a training step: the cross spatio-temporal pathology-based lung nodule CT dataset as typed data.
+
+Importing this package makes ``datasets.load_dataset("lung_nodule_ct", …)`` build from a folder of archives. What stands
+in ``__all__`` is what we promise; it is imported when it is first used, so that importing the package stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lung_nodule_ct.registration import register
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.boxes import convert_boxes
+    from lung_nodule_ct.errors import LungNoduleCTError
+    from lung_nodule_ct.geometry import Frame
+    from lung_nodule_ct.sequences import PatientSequence, patient_sequences
+    from lung_nodule_ct.spec.configs import CONFIGS
+    from lung_nodule_ct.targets.huggingface import load, prepare
+
+_HOMES = {
+    "CONFIGS": "lung_nodule_ct.spec.configs",
+    "Frame": "lung_nodule_ct.geometry",
+    "LungNoduleCTError": "lung_nodule_ct.errors",
+    "PatientSequence": "lung_nodule_ct.sequences",
+    "convert_boxes": "lung_nodule_ct.boxes",
+    "load": "lung_nodule_ct.targets.huggingface",
+    "patient_sequences": "lung_nodule_ct.sequences",
+    "prepare": "lung_nodule_ct.targets.huggingface",
+}
+
+__all__ = [
+    "CONFIGS",
+    "Frame",
+    "LungNoduleCTError",
+    "PatientSequence",
+    "convert_boxes",
+    "load",
+    "patient_sequences",
+    "prepare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
+
+register()

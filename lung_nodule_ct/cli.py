@@ -1,0 +1,257 @@
+"""``lung-nodule-ct``: see what there is, build it, warm the cache.
+
+Exit codes: 0 done, findings or not; 1 an error stopped it; 2 it was called wrongly; 130 it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lung_nodule_ct.errors import LungNoduleCTError
+from lung_nodule_ct.spec.configs import CONFIGS, get_config
+from lung_nodule_ct.spec.splits import SplitBy
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.findings import Finding
+
+app = typer.Typer(
+    help="The lung nodule CT dataset, from the published archives to typed data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
+_NumProc = Annotated[int, typer.Option("--num-proc", min=1, help="Processes that work side by side.")]
+_SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source", help="Folder with the downloaded zip archives, at any depth. Else $LUNG_NODULE_CT_SOURCE."
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one line and exit code 1."""
+    try:
+        app()
+    except LungNoduleCTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@app.command()
+def configs(as_json: _Json = False) -> None:
+    """List the configs: what each holds, and which archives it reads."""
+    from lung_nodule_ct.spec.archives import archives_of
+
+    listed = [
+        {
+            "name": config.name,
+            "summary": config.summary,
+            "example": config.example,
+            "splits": list(config.splits),
+            "columns": list(config.schema.names),
+            "reads": [archive.name for archive in archives_of(*config.reads)],
+            "context": [archive.name for archive in archives_of(*config.context)],
+        }
+        for config in CONFIGS.values()
+    ]
+    if as_json:
+        _print_json(listed)
+        return
+    from rich.padding import Padding
+
+    console = _console()
+    for entry in listed:
+        lines = [f"{entry['summary']} An example is {entry['example']}."]
+        lines += [
+            f"[dim]{key}[/] {', '.join(entry[key])}" for key in ("splits", "columns", "reads", "context") if entry[key]
+        ]
+        console.print(f"[bold]{entry['name']}[/]", highlight=False)
+        console.print(Padding("\n".join(lines), (0, 0, 1, 4)), highlight=False)
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="Folder with the downloaded zip archives, at any depth.")],
+    as_json: _Json = False,
+) -> None:
+    """Show what is in a source: archives, patients, scans, timepoints, findings. Reads no voxels."""
+    from lung_nodule_ct.inspection import inspect_source
+    from lung_nodule_ct.source.folder import open_source
+
+    inspection = inspect_source(open_source(source))
+    if as_json:
+        _print_json(inspection.document())
+        return
+    from rich.markup import escape
+
+    console = _console()
+    archives = _table("archive", "role", "state", bytes=True, members=True)
+    colours = {"found": "green", "missing": "yellow", "unreadable": "red"}
+    for archive in inspection.archives:
+        numbers = ("" if number is None else f"{number:,}" for number in (archive.size, archive.members))
+        archives.add_row(archive.name, archive.role, f"[{colours[archive.state]}]{archive.state}[/]", *numbers)
+    console.print(archives, "")
+    counted = ("patients", "scans", "timepoints", "nodules", "findings")
+    table = _table("config", "examples", **dict.fromkeys(counted, True))
+    for config in inspection.configs:
+        counts = config.counts()
+        if config.plan is None:
+            table.add_row(config.name, "[yellow]cannot be built[/]")
+            continue
+        examples = "\n".join(f"{split} {count:,}" for split, count in counts["examples"].items())
+        table.add_row(config.name, examples, *("" if counts[key] is None else f"{counts[key]:,}" for key in counted))
+    console.print(table, "")
+    if figures := inspection.figures():
+        beside = _table("beside the paper", here=True, preprint=True, published=True, agrees=False)
+        for figure in figures:
+            beside.add_row(*(str(value) if value is not None else "" for value in figure.values()))
+        console.print(beside, "")
+    problems = [archive.problem for archive in inspection.archives if archive.problem]
+    problems += [config.problem for config in inspection.configs if config.problem]
+    for problem in dict.fromkeys(problems):
+        console.print(f"[yellow]![/] {escape(problem)}")
+    findings = (finding for config in inspection.configs if config.plan for finding in config.plan.findings)
+    _print_findings(list(dict.fromkeys(findings)))
+
+
+@app.command()
+def build(
+    names: Annotated[list[str] | None, typer.Argument(metavar="CONFIG...", help="The configs to build.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Build all six configs.")] = False,
+    source: _SourceOption = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="The folder to write. A build of ours that stands there is replaced.")
+    ] = Path("build/lung_nodule_ct"),
+    num_proc: _NumProc = 1,
+    split_by: Annotated[
+        SplitBy, typer.Option("--split-by", help="The authors' splits, or splits without leaks, by patient.")
+    ] = SplitBy.PUBLISHED,
+    keep_source_names: Annotated[
+        bool, typer.Option("--keep-source-names", help="Add the column source_name. It spells calendar dates.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a finding of error grade; nothing is written.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Build configs into a Hub-ready folder of Parquet that load_dataset opens."""
+    chosen = _chosen(names, every)
+    from lung_nodule_ct.progress import BuildProgress
+    from lung_nodule_ct.source.folder import open_source
+    from lung_nodule_ct.targets.hub_folder import BuildOptions, build_hub_folder
+
+    options = BuildOptions(split_by, keep_source_names, strict, num_proc)
+    with BuildProgress(_console(stderr=True)) as progress:
+        done = build_hub_folder(chosen, open_source(source), out, options, progress)
+    findings = list(dict.fromkeys(finding for own in done.findings.values() for finding in own))
+    if as_json:
+        from lung_nodule_ct.findings import summarize
+
+        counts = {name: config.rows for name, config in done.configs.items()}
+        _print_json({"folder": str(out), "configs": counts, "findings": summarize(findings)})
+        return
+    _print_findings(findings)
+    console = _console()
+    for name in done.findings:
+        rows = done.configs[name].rows if name in done.configs else {}
+        shown = ", ".join(f"{split} {count:,}" for split, count in rows.items()) or "no examples, left out"
+        console.print(f"[bold]{name}[/]: {shown}", highlight=False)
+        for pair, count in (done.configs[name].shared_patients if name in done.configs else {}).items():
+            if count:
+                console.print(
+                    f"  [yellow]{pair} share {count:,} patients[/]; --split-by patient gives splits without leaks"
+                )
+    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def prepare(
+    names: Annotated[list[str] | None, typer.Argument(metavar="CONFIG...", help="The configs to prepare.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Prepare all six configs.")] = False,
+    source: _SourceOption = None,
+    num_proc: _NumProc = 1,
+    cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="In place of the cache of datasets.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Warm the cache of Hugging Face datasets, so that load_dataset("lung_nodule_ct", CONFIG) works anywhere."""
+    chosen = _chosen(names, every)
+    from lung_nodule_ct.targets.huggingface import prepare as prepare_config
+
+    folders = {
+        config.name: str(prepare_config(config.name, source=source, num_proc=num_proc, cache_dir=cache_dir))
+        for config in chosen
+    }
+    if as_json:
+        _print_json(folders)
+        return
+    for name, folder in folders.items():
+        _console().print(f"[bold]{name}[/]: {folder}", highlight=False, soft_wrap=True)
+
+
+def _chosen(names: list[str] | None, every: bool) -> list[Any]:
+    if every == bool(names):
+        raise typer.BadParameter("name the configs, or give --all", param_hint="CONFIG...")
+    try:
+        return [get_config(name) for name in dict.fromkeys(names or CONFIGS)]
+    except LungNoduleCTError as error:
+        raise typer.BadParameter(str(error), param_hint="CONFIG...") from error
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    """The findings, the gravest first and each as it stands in the archives; a few of each code."""
+    from rich.markup import escape
+
+    from lung_nodule_ct.findings import summarize
+
+    console = _console()
+    colours = {"error": "red", "warning": "yellow", "note": "cyan"}
+    for code, entry in summarize(findings).items():
+        own = [finding for finding in findings if finding.code == code]
+        head = (
+            f"[{colours[entry['grade']]}]{entry['grade']}[/] [bold]{code}[/] x {entry['count']:,}: {entry['meaning']}"
+        )
+        console.print(head, highlight=False)
+        for finding in own[:_SHOWN]:
+            place = " > ".join(part for part in (finding.archive, finding.member, finding.row) if part)
+            text = "; ".join(part for part in (place, finding.detail, finding.action) if part)
+            console.print(f"    {escape(text)}", highlight=False, soft_wrap=True)
+        if len(own) > _SHOWN:
+            console.print(f"    … and {len(own) - _SHOWN:,} more in findings.json", highlight=False)
+
+
+_SHOWN = 5
+
+
+def _table(*texts: str, **more: bool) -> Any:
+    """A table that fits 80 columns; ``more`` names further columns, those of numbers by ``True``."""
+    from rich.table import Column, Table
+
+    columns = [Column(text, no_wrap=True) for text in texts]
+    columns += [Column(name, justify="right" if number else "left", no_wrap=True) for name, number in more.items()]
+    return Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _console(*, stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+if __name__ == "__main__":
+    main()

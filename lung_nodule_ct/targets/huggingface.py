@@ -1,0 +1,302 @@
+"""The ``datasets`` builder: the same plan and examples, straight from the archives, prepared or streamed.
+
+``datasets`` patches this module for streaming, so all reading of archives is done elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import pyarrow as pa
+
+from lung_nodule_ct.errors import SourceError
+from lung_nodule_ct.examples import build_example
+from lung_nodule_ct.findings import Code, Finding, Grade
+from lung_nodule_ct.plan import make_plan
+from lung_nodule_ct.report import Pixels, report_document, same_pixels, to_json
+from lung_nodule_ct.source.folder import SOURCE_VARIABLE, open_source
+from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
+from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
+from lung_nodule_ct.spec.splits import SplitBy
+from lung_nodule_ct.targets.batches import PICTURES_A_BATCH, to_batch
+from lung_nodule_ct.targets.features import built_schema, to_features
+from lung_nodule_ct.targets.shards import pixels_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lung_nodule_ct.plan.units import Unit
+
+DATASET_NAME = "lung_nodule_ct"
+_FINDINGS = "findings.json"
+_PART = "findings-{}.part"
+# What decides what is built. The command line, say, may change without a cache growing old.
+_CODE = (
+    "spec",
+    "source",
+    "formats",
+    "plan",
+    "examples",
+    "targets/features.py",
+    "targets/batches.py",
+    "targets/huggingface.py",
+)
+_CODE_MODULES = ("boxes", "fastzlib", "findings", "geometry", "identity")
+
+logger = datasets.utils.logging.get_logger(__name__)
+
+
+@dataclass
+class LungNoduleCTConfig(datasets.BuilderConfig):
+    """A config of the builder.
+
+    Attributes:
+        split_by: ``published`` or ``patient``.
+        keep_source_names: Add the column ``source_name``, which may spell calendar dates.
+    """
+
+    split_by: str = str(SplitBy.PUBLISHED)
+    keep_source_names: bool = False
+
+
+class LungNoduleCT(datasets.ArrowBasedBuilder):
+    """Builds the six configs from a folder of archives.
+
+    Args:
+        archives: The folder, where it shall not become a part of the config's id (see :func:`prepare`). Else ``data_dir``
+            names it, or the environment variable ``LUNG_NODULE_CT_SOURCE``; where nothing does, a cache that was prepared
+            before by the same code is used.
+        **kwargs: As of ``datasets.DatasetBuilder``.
+    """
+
+    BUILDER_CONFIG_CLASS = LungNoduleCTConfig
+    BUILDER_CONFIGS = tuple(
+        LungNoduleCTConfig(name=config.name, version=datasets.Version("1.0.0"), description=config.summary)
+        for config in CONFIGS.values()
+    )
+    DEFAULT_CONFIG_NAME = DEFAULT_CONFIG.name
+    _cache_dir: str
+
+    def __init__(self, *, archives: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
+        chosen = archives or kwargs.get("data_dir") or os.environ.get(SOURCE_VARIABLE)
+        self._archives = os.fspath(chosen) if chosen else None
+        self._report_folder: str | None = None
+        config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
+        # datasets' own hash says nothing of the source; ours follows the code and what the archives hold
+        kwargs["hash"] = f"{code_hash()}-{self._source_hash(config.name)}"
+        if config.schema.has_voxels:
+            kwargs["writer_batch_size"] = 1
+        super().__init__(**kwargs)
+        if self._archives is None:
+            self._adopt_prepared()
+
+    def _source_hash(self, config_name: str) -> str:
+        if self._archives is None:
+            return "none"
+        prints = open_source(self._archives).fingerprints(get_config(config_name).roles)
+        return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _adopt_prepared(self) -> None:
+        """Without a source, take the latest cache of the same code."""
+        prepared = sorted(
+            Path(self._cache_dir).parent.glob(f"{code_hash()}-*/dataset_info.json"),
+            key=lambda path: path.stat().st_mtime,
+        )
+        if prepared:
+            self.hash = prepared[-1].parent.name
+            self._cache_dir = self._output_dir = self._build_cache_dir()
+            self.info = datasets.DatasetInfo.from_directory(self._cache_dir)
+
+    def as_streaming_dataset(self, split: str | None = None, base_path: str | None = None) -> Any:
+        """Stream from the archives; without any, from the cache that was prepared before."""
+        if self._archives is not None or not Path(self._cache_dir, "dataset_info.json").is_file():
+            return super().as_streaming_dataset(split, base_path)
+        self.download_and_prepare()
+        prepared = self.as_dataset(split)
+        if isinstance(prepared, datasets.DatasetDict):
+            return datasets.IterableDatasetDict({name: own.to_iterable_dataset() for name, own in prepared.items()})
+        return prepared.to_iterable_dataset()
+
+    def _info(self) -> datasets.DatasetInfo:
+        config = get_config(self.config.name)
+        schema = built_schema(config, keep_source_names=self.config.keep_source_names)
+        return datasets.DatasetInfo(
+            description=config.summary, features=to_features(schema), homepage=HOMEPAGE, citation=CITATION
+        )
+
+    def _use_legacy_cache_dir_if_possible(self, dataset_module: Any) -> None:
+        """There never was another cache layout; what datasets does here would undo :meth:`_adopt_prepared`."""
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:  # noqa: ARG002 -- datasets' signature
+        plan = make_plan(get_config(self.config.name), open_source(self._archives), self.config.split_by)
+        if not plan.units:
+            raise SourceError(
+                f"{self.config.name} has no example in {self._archives} with split_by={self.config.split_by!r}"
+            )
+        self._report(plan.findings, [])
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"units": list(units)})
+            for split, units in plan.splits.items()
+        ]
+
+    def _generate_tables(self, units: Sequence[Unit]) -> Iterator[tuple[str, pa.Table]]:
+        """One table a volume, or a hundred pictures."""
+        schema = built_schema(get_config(self.config.name), keep_source_names=self.config.keep_source_names)
+        arrow_schema = self.info.features.arrow_schema
+        size = 1 if schema.has_voxels else PICTURES_A_BATCH
+        with Opened() as opened:
+            for start in range(0, len(units), size):
+                taken = units[start : start + size]
+                examples = [build_example(unit, opened) for unit in taken]
+                findings = [finding for example in examples for finding in example.findings]
+                pixels = [pixels_of(unit, example) for unit, example in zip(taken, examples, strict=True)]
+                self._report(findings, pixels)
+                batch = to_batch([example.row for example in examples], schema, arrow_schema)
+                yield f"{taken[0].split}-{taken[0].source_name}", pa.Table.from_batches([batch])
+
+    def _report(self, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
+        """Keep what was found: beside the data where they are prepared, in the log where they are streamed."""
+        if self._report_folder is None:
+            for finding in findings:
+                logger.log(20 if finding.grade is Grade.NOTE else 30, str(finding))
+            return
+        part = {"findings": [asdict(finding) for finding in findings], "pixels": list(pixels)}
+        path = Path(self._report_folder, _PART.format(uuid.uuid4().hex))
+        path.write_text(json.dumps(part), encoding="utf-8")
+
+    def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_split_kwargs: Any) -> None:
+        output = Path(self._output_dir)
+        self._report_folder = str(output) if output.is_dir() else None
+        try:
+            super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
+        finally:
+            self._report_folder = None
+        self._gather(output)
+
+    def _gather(self, output: Path) -> None:
+        """Make one ``findings.json`` of the parts that the processes left."""
+        findings: list[Finding] = []
+        pixels: list[Pixels] = []
+        for path in sorted(output.glob(_PART.format("*")), key=lambda path: path.stat().st_mtime_ns):
+            part = json.loads(path.read_text(encoding="utf-8"))
+            findings += [Finding(**{**entry, "code": Code(entry["code"])}) for entry in part["findings"]]
+            pixels += [Pixels(*entry) for entry in part["pixels"]]
+            path.unlink()
+        findings += same_pixels(pixels)
+        document = report_document(
+            {self.config.name: findings},
+            generator=f"lung_nodule_ct {version('lung_nodule_ct')}",
+            verbatim=self.config.keep_source_names,
+        )
+        if output.is_dir():
+            (output / _FINDINGS).write_text(to_json(document), encoding="utf-8")
+        counts = {grade: sum(f.count for f in findings if f.grade is grade) for grade in (Grade.ERROR, Grade.WARNING)}
+        if any(counts.values()):
+            logger.warning(
+                f"{self.config.name}: {counts[Grade.ERROR]} findings of error grade and {counts[Grade.WARNING]} warnings "
+                f"in the data; see {Path(self._cache_dir, _FINDINGS)}"
+            )
+
+
+@cache
+def code_hash() -> str:
+    """A hash of the code that decides what is built."""
+    package = files("lung_nodule_ct")
+    digest = hashlib.sha256()
+    entries = [package.joinpath(name) for name in _CODE] + [package.joinpath(f"{name}.py") for name in _CODE_MODULES]
+    for entry in entries:
+        for file in sorted(entry.iterdir(), key=lambda item: item.name) if entry.is_dir() else [entry]:
+            if file.name.endswith(".py"):
+                digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def load(
+    config: str = DEFAULT_CONFIG.name,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    streaming: bool = False,
+    split_by: SplitBy | str = SplitBy.PUBLISHED,
+    keep_source_names: bool = False,
+    num_proc: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Any:
+    """Load a config straight from the archives, through the cache of ``datasets``.
+
+    Args:
+        config: One of the six names.
+        source: The folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one, or a prepared cache serves.
+        split: One split; without it all of them.
+        streaming: Read while iterating, prepare nothing.
+        split_by: ``published``, or ``patient`` for splits without leaks.
+        keep_source_names: Add the column ``source_name``, which may spell calendar dates.
+        num_proc: Processes that prepare.
+        cache_dir: In place of the cache of ``datasets``.
+
+    Returns:
+        A ``Dataset`` or, without ``split``, a ``DatasetDict``; their iterable kin where it is streamed.
+
+    Raises:
+        UnknownConfigError: There is no such config.
+        SourceError: There is no source, or it does not exist.
+        ArchiveNotFoundError: An archive that the config reads is missing.
+        ArchiveError: An archive is no zip archive, or breaks a limit.
+    """
+    builder = _builder(
+        config, data_dir=source, split_by=split_by, keep_source_names=keep_source_names, cache_dir=cache_dir
+    )
+    if streaming:
+        return builder.as_streaming_dataset(split)
+    builder.download_and_prepare(num_proc=num_proc)
+    return builder.as_dataset(split)
+
+
+def prepare(
+    config: str,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    num_proc: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Warm the cache of ``datasets``, so that a plain ``load_dataset("lung_nodule_ct", config)`` works anywhere.
+
+    Args:
+        config: One of the six names.
+        source: The folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one.
+        num_proc: Processes that prepare.
+        cache_dir: In place of the cache of ``datasets``.
+
+    Returns:
+        The folder of the prepared data, ``findings.json`` beside them.
+
+    Raises:
+        UnknownConfigError: There is no such config.
+        SourceError: There is no source, or it does not exist.
+        ArchiveNotFoundError: An archive that the config reads is missing.
+        ArchiveError: An archive is no zip archive, or breaks a limit.
+    """
+    builder = _builder(config, archives=source, cache_dir=cache_dir)
+    builder.download_and_prepare(num_proc=num_proc)
+    return Path(builder.cache_dir)
+
+
+def _builder(config: str, **kwargs: Any) -> LungNoduleCT:
+    get_config(config)
+    options = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
+    if options.get("split_by") is not None:
+        options["split_by"] = str(SplitBy(options["split_by"]))
+    defaults = {"split_by": str(SplitBy.PUBLISHED), "keep_source_names": False}
+    given = {name: value for name, value in options.items() if value is not None and defaults.get(name) != value}
+    return LungNoduleCT(config_name=config, dataset_name=DATASET_NAME, **given)

@@ -1,0 +1,240 @@
+"""Zip archives as they come: mended where nothing is lost, refused by name where something is wrong."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import inflate64
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import flagged, packed
+
+from lung_nodule_ct import fastzlib
+from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
+from lung_nodule_ct.source.archive import Archive
+from lung_nodule_ct.source.folder import open_source
+from lung_nodule_ct.source.member import read_member, read_member_into
+from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.spec.archives import ARCHIVES, Role
+
+
+def opened_zip(folder: Path, data: bytes, name: str = "some.zip") -> tuple[Opened, Archive]:
+    path = folder / name
+    path.write_bytes(data)
+    opened = Opened()
+    return opened, opened.directory(str(path))
+
+
+def contents(folder: Path, data: bytes) -> dict[str, bytes]:
+    opened, archive = opened_zip(folder, data)
+    with opened:
+        return {member.name: read_member(member, opened) for member in archive.members}
+
+
+def rewritten(data: bytes, old: bytes, new: bytes) -> bytes:
+    """Replace bytes in local headers and directory alike."""
+    assert old in data
+    assert len(old) == len(new)
+    return data.replace(old, new)
+
+
+@given(st.lists(st.binary(max_size=300_000) | st.integers(0, 400_000).map(bytes), max_size=3), st.sampled_from([0, 8]))
+def test_content_is_what_zipfile_reads(tmp_path_factory, blobs, method) -> None:
+    members = {f"folder/{index}.bin": blob for index, blob in enumerate(blobs)}
+    assert contents(tmp_path_factory.mktemp("zip"), packed(members, method)) == members
+
+
+def test_fast_and_standard_inflate_are_equal(tmp_path, monkeypatch) -> None:
+    members = {
+        "a": np.random.default_rng(0).integers(0, 9, 500_000).astype("u1").tobytes(),
+        "b": b"",
+        "c": bytes(1 << 18),
+    }
+    data = packed(members)
+    fast = contents(tmp_path, data)
+    monkeypatch.setattr(fastzlib, "_zlib", zlib)
+    assert contents(tmp_path, data) == fast == members
+
+
+def test_reading_into_an_array(tmp_path) -> None:
+    values = np.arange(100_000, dtype="<i2")
+    opened, archive = opened_zip(tmp_path, packed({"a.raw": values.tobytes()}))
+    out = np.zeros_like(values)
+    with opened:
+        read_member_into(archive.members[0], opened, memoryview(out).cast("B"))
+        assert (out == values).all()
+        with pytest.raises(ValueError, match="expected"):
+            read_member_into(archive.members[0], opened, memoryview(bytearray(3)))
+
+
+def deflate64(members: dict[str, bytes]) -> bytes:
+    """A zip as Windows writes large files: method 9."""
+    stored = packed(members, zipfile.ZIP_STORED)
+    buffer, directory = io.BytesIO(), b""
+    for info in zipfile.ZipFile(io.BytesIO(stored)).infolist():
+        deflater = inflate64.Deflater()
+        data = deflater.deflate(members[info.filename]) + deflater.flush()
+        name = info.filename.encode()
+        fields = (20, 0, 9, 0, 33, info.CRC, len(data), info.file_size, len(name), 0)
+        offset = buffer.tell()
+        buffer.write(struct.pack("<4s5H3I2H", b"PK\3\4", *fields) + name + data)
+        directory += struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, *fields, 0, 0, 0, 0, offset) + name
+    start = buffer.tell()
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, len(members), len(members), len(directory), start, 0)
+    return buffer.getvalue() + directory + end
+
+
+def test_deflate64_is_read(tmp_path) -> None:
+    members = {"a.raw": bytes(range(256)) * 3000, "b.txt": b"x"}
+    assert contents(tmp_path, deflate64(members)) == members
+
+
+def test_zip64_is_read(tmp_path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive, archive.open("a.raw", "w", force_zip64=True) as member:
+        member.write(b"abc" * 1000)
+    assert contents(tmp_path, buffer.getvalue()) == {"a.raw": b"abc" * 1000}
+
+
+def test_names_are_mended(tmp_path) -> None:
+    chinese = "肺结节/扫描.mhd"
+    gbk = rewritten(
+        packed({"X" * len(chinese.encode("gbk")): b"1"}), b"X" * len(chinese.encode("gbk")), chinese.encode("gbk")
+    )
+    assert contents(tmp_path, gbk) == {chinese: b"1"}
+    assert contents(tmp_path, packed({chinese: b"1"})) == {chinese: b"1"}
+    assert contents(tmp_path, rewritten(packed({"train/1/a": b"1"}), b"train/1/a", b"train\\1\\a")) == {
+        "train/1/a": b"1"
+    }
+    litter = {"__MACOSX/._a": b"", "x/.DS_Store": b"", "x/._b": b"", "x/Thumbs.db": b"", "x/": b"", "x/a": b"1"}
+    assert contents(tmp_path, packed(litter)) == {"x/a": b"1"}
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../x.raw", "a/../../x", "C:/x.raw", "c:x.raw"])
+def test_names_that_leave_the_archive_are_refused(tmp_path, name) -> None:
+    placeholder = "_" * len(name)
+    data = rewritten(packed({placeholder: b"1"}), placeholder.encode(), name.encode())
+    with pytest.raises(MemberError, match=r"some\.zip > .*leaves the archive") as caught:
+        opened_zip(tmp_path, data)
+    assert caught.value.member == name
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda data: flagged(data, 6, 8, b"\1\0"), "encrypted"),
+        (lambda data: flagged(data, 8, 10, b"\14\0"), "method 12"),
+        (lambda data: flagged(data, 22, 24, b"\xff\xff\xff\x7f"), "cut short"),
+        (lambda data: flagged(data, 22, 24, b"\1\0\0\0"), "more than the directory says"),
+        (lambda data: flagged(data, 14, 16, b"\0\0\0\0"), "checksum"),
+        (lambda data: flagged(data, 18, 20, b"\xff\xff\0\0"), "overlaps"),
+        (lambda data: data.replace(b"PK\3\4", b"XX\3\4", 1), "does not begin"),
+        (lambda data: data[:40] + b"\xff" * 9 + data[49:], "damaged"),
+    ],
+)
+def test_damage_names_archive_and_member(tmp_path, change, says) -> None:
+    data = packed({"a.raw": np.random.default_rng(0).bytes(3000), "b.raw": b"22"})
+    with pytest.raises(MemberError, match=says) as caught:
+        contents(tmp_path, change(data))
+    assert (caught.value.archive, caught.value.member) == ("some.zip", "a.raw")
+
+
+def test_a_lying_member_is_never_inflated_past_what_it_says(tmp_path) -> None:
+    bomb = flagged(packed({"a.raw": bytes(50_000_000)}), 22, 24, struct.pack("<I", 1000))
+    opened, archive = opened_zip(tmp_path, bomb)
+    taken = 0
+    with opened, pytest.raises(MemberError, match="more than"):
+        from lung_nodule_ct.source.member import iterate_member
+
+        for piece in iterate_member(archive.members[0], opened):
+            taken += len(piece)
+    assert taken <= 1000
+
+
+def test_a_member_larger_than_its_kind_may_be_is_refused(tmp_path) -> None:
+    opened, archive = opened_zip(tmp_path, packed({"a.csv": bytes(100)}))
+    with opened, pytest.raises(MemberError, match="at most 99"):
+        read_member(archive.members[0], opened, limit=99)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "an empty file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 481470967\n",
+            r"Git LFS pointer to a file of 481,470,967 bytes",
+        ),
+        (b"<!DOCTYPE html><html><body>403", "HTML"),
+        (b"\n<html>", "HTML"),
+        (b"Rar!\x1a\x07", "RAR"),
+        (packed({"a": bytes(5000), "b": b"2"})[:-30], "broke off"),
+        (b"not a zip at all", "broke off"),
+    ],
+)
+def test_what_is_no_archive_is_named(tmp_path, data, says) -> None:
+    with pytest.raises(ArchiveError, match=says) as caught:
+        opened_zip(tmp_path, data)
+    assert caught.value.archive == "some.zip"
+    assert caught.value.remedy
+
+
+def test_a_name_that_stands_twice_is_a_finding_and_the_first_counts(tmp_path) -> None:
+    data = rewritten(packed({"a.raw": b"first", "b.raw": b"second"}), b"b.raw", b"a.raw")
+    opened, archive = opened_zip(tmp_path, data)
+    with opened:
+        assert [read_member(member, opened) for member in archive.members] == [b"first"]
+    assert [str(finding.code) for finding in archive.findings] == ["duplicate-id"]
+
+
+@pytest.mark.parametrize("style", ["published", "preprint", "flat underscores", "browser copy", "upper case"])
+def test_archives_are_known_by_pattern_at_any_depth(tmp_path, style) -> None:
+    renamed = {
+        "published": lambda name: name,
+        "preprint": lambda name: name.replace("mhd_", "mhd"),
+        "flat underscores": lambda name: name.replace("mhd", "mhd_").replace("__", "_").replace("imgs", "imgs_"),
+        "browser copy": lambda name: name.replace(".zip", " (1).zip"),
+        "upper case": str.upper,
+    }[style]
+    for index, spec in enumerate(ARCHIVES):
+        folder = tmp_path / "deep" / f"part_{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / renamed(spec.name)).write_bytes(packed({"x": spec.name.encode()}))
+    source = open_source(tmp_path)
+    for spec in ARCHIVES:
+        with Opened() as opened:
+            assert read_member(source.archive(spec).members[0], opened) == spec.name.encode()
+
+
+def test_missing_and_ambiguous_archives_are_named(tmp_path) -> None:
+    (tmp_path / "class_dataset.zip").write_bytes(packed({}))
+    (tmp_path / "class_dataset (1).zip").write_bytes(packed({}))
+    source = open_source(tmp_path)
+    with pytest.raises(ArchiveNotFoundError, match="more than one file"):
+        source.archives(Role.CLASSIFICATION)
+    with pytest.raises(ArchiveNotFoundError, match=r"mhd_0\.zip, 1\.25mm_3D_detection_mhd_1\.zip"):
+        source.archives(Role.CT_1_25MM)
+
+
+def test_no_source_is_told_how_to_name_one(tmp_path, monkeypatch) -> None:
+    with pytest.raises(SourceError, match="LUNG_NODULE_CT_SOURCE"):
+        open_source()
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        open_source(tmp_path / "nowhere")
+    monkeypatch.setenv("LUNG_NODULE_CT_SOURCE", str(tmp_path))
+    assert open_source().missing(*Role) == ARCHIVES
+
+
+def test_errors_cross_processes_whole() -> None:
+    import pickle
+
+    error = MemberError("is damaged", archive="a.zip", member="b.raw", expected="1", got="2", remedy="try again")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) == "a.zip > b.raw: is damaged; expected 1, got 2. Try again"
+    assert again.member == "b.raw"

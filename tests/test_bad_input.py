@@ -1,0 +1,181 @@
+"""What must not be built from: exit 1, one line that names archive and member, no traceback, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import BMP0, BMP_TABLES, CT0, DET2D, MASKS, NODULES, TinySource, flagged, header, packed, picture
+
+
+def stays_clean(folder: Path) -> bool:
+    """Whether nothing stands where a build was to be, nor beside it."""
+    return list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def refused(tmp_path, cli):
+    """Build and expect a refusal; returns the message."""
+
+    def run(source: Path, config: str, *more: str) -> str:
+        out = tmp_path / "outputs"
+        out.mkdir(exist_ok=True)
+        done = cli("build", config, "--source", source, "--out", out / "hub", *more)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+        assert stays_clean(out)
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return line
+
+    return run
+
+
+def damaged(tiny: TinySource, folder: Path, archive: str, member: str) -> Path:
+    """Flip a bit in the packed bytes of a member."""
+    source = tiny.write(folder)
+    data = bytearray((source / archive).read_bytes())
+    at = data.index(member.encode()) + len(member) + 20
+    data[at] ^= 0xFF
+    (source / archive).write_bytes(bytes(data))
+    return source
+
+
+@pytest.mark.parametrize(
+    ("archive", "member", "config"),
+    [
+        (CT0, "9.raw", "det3d_1.25mm"),
+        (MASKS, "9.raw", "det3d_1.25mm"),
+        (NODULES, "annotations.csv", "det3d_1.25mm"),
+        (DET2D, "JPEGImages/9_004.jpg", "det2d_1.25mm"),
+        (DET2D, "Annotations/9_004.xml", "det2d_1.25mm"),
+        (BMP0, "imgs/00001/3.bmp", "det3d_bmp_1.25mm"),
+    ],
+)
+def test_a_damaged_member(tmp_path, refused, archive, member, config) -> None:
+    message = refused(damaged(TinySource(), tmp_path / "in", archive, member), config)
+    assert archive in message
+    assert member in message
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "names"),
+    [
+        (
+            lambda t: t[CT0].update({"9.raw": t[CT0]["9.raw"][:-1]}),
+            "det3d_1.25mm",
+            [CT0, "9.mhd", "9.raw", "1,440", "1,439"],
+        ),
+        (
+            lambda t: t[CT0].update({"9.mhd": header("9", ElementDataFile="../x.raw")}),
+            "det3d_1.25mm",
+            [CT0, "9.mhd", "../x.raw"],
+        ),
+        (
+            lambda t: t[CT0].update({"9.mhd": header("9", DimSize="12 10 7")}),
+            "det3d_1.25mm",
+            [CT0, "9.mhd", "12 x 10 x 7"],
+        ),
+        (
+            lambda t: t[DET2D].update({"Annotations/9_004.xml": b'<!DOCTYPE a [<!ENTITY b "c">]><annotation/>'}),
+            "det2d_1.25mm",
+            [DET2D, "Annotations/9_004.xml", "entities"],
+        ),
+        (
+            lambda t: t[DET2D].update({"JPEGImages/9_004.jpg": b"\xff\xd8\xff cut"}),
+            "det2d_1.25mm",
+            [DET2D, "9_004.jpg"],
+        ),
+        (
+            lambda t: t[DET2D].update({"JPEGImages/9_004.jpg": picture(kind="GIF")}),
+            "det2d_1.25mm",
+            [DET2D, "9_004.jpg"],
+        ),
+        (
+            lambda t: t[BMP0].update({"imgs/00001/3.bmp": picture(size=(9, 9))}),
+            "det3d_bmp_1.25mm",
+            [BMP0, "imgs/00001/3.bmp", "9 x 9"],
+        ),
+        (lambda t: t[NODULES].clear(), "det3d_1.25mm", [NODULES, "annotations.csv"]),
+        (lambda t: t[BMP_TABLES].clear(), "det3d_bmp_1.25mm", [BMP_TABLES, "image_annotation_augment_diameter.csv"]),
+    ],
+)
+def test_a_member_that_cannot_be_used(tmp_path, refused, change, config, names) -> None:
+    tiny = TinySource()
+    change(tiny)
+    message = refused(tiny.write(tmp_path / "in"), config)
+    for name in names:
+        assert name in message
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (None, "missing"),
+        (b"", "empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html>", "HTML"),
+        (packed({"a": bytes(999)})[:-9], "broke off"),
+        (flagged(packed({"9.mhd": b"x" * 99}), 6, 8, b"\1\0"), "encrypted"),
+    ],
+)
+def test_an_archive_that_is_none(tmp_path, refused, data, says) -> None:
+    source = TinySource().write(tmp_path / "in")
+    if data is None:
+        (source / CT0).unlink()
+    else:
+        (source / CT0).write_bytes(data)
+    message = refused(source, "det3d_1.25mm")
+    assert CT0 in message
+    assert says in message
+
+
+def test_a_member_name_that_climbs_out(tmp_path, refused) -> None:
+    tiny = TinySource()
+    tiny[DET2D]["../../escaped.jpg"] = picture()
+    message = refused(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert DET2D in message
+    assert "../../escaped.jpg" in message
+    assert not (tmp_path.parent / "escaped.jpg").exists()
+
+
+def test_no_source_and_no_folder(tmp_path, refused) -> None:
+    assert "does not exist" in refused(tmp_path / "nowhere", "det2d_1.25mm")
+
+
+def test_errors_of_worker_processes_arrive_whole(tmp_path, refused, monkeypatch) -> None:
+    tiny = TinySource()
+    for number in range(300, 320):
+        tiny[CT0] |= {f"{number}.mhd": header(str(number)), f"{number}.raw": bytes(1440)}
+    tiny[CT0]["310.raw"] = b"short"
+    message = refused(tiny.write(tmp_path / "in"), "det3d_1.25mm", "--num-proc", "2")
+    assert "310.raw" in message
+
+
+def test_an_output_that_is_not_ours_is_left_alone(tmp_path, cli) -> None:
+    source = TinySource().write(tmp_path / "in")
+    out = tmp_path / "precious"
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    done = cli("build", "det2d_1.25mm", "--source", source, "--out", out)
+    assert done.returncode == 1
+    assert "no build of ours" in done.stderr
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_strict_refuses_errors_and_lets_warnings_pass(tmp_path, refused, cli) -> None:
+    tiny = TinySource()
+    tiny[DET2D]["JPEGImages/9_005.jpg"] = picture(9, kind="JPEG")
+    done = cli(
+        "build",
+        "det2d_1.25mm",
+        "--strict",
+        "--source",
+        tiny.write(tmp_path / "warned"),
+        "--out",
+        tmp_path / "warned out",
+    )
+    assert done.returncode == 0
+    tiny[DET2D]["ImageSets/Main/val.txt"] += b"ghost\n"
+    message = refused(tiny.write(tmp_path / "in"), "det2d_1.25mm", "--strict")
+    assert "listed-but-missing" in message
+    assert "ghost" in message

@@ -1,0 +1,89 @@
+"""The command line: what it prints, what a program reads, how it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def test_configs_for_people_and_programs(cli) -> None:
+    done = cli("configs")
+    assert done.returncode == 0
+    listed = json.loads(cli("configs", "--json").stdout)
+    assert [entry["name"] for entry in listed] == [
+        "cls_1.25mm",
+        "det2d_1.25mm",
+        "det3d_1.25mm",
+        "det3d_5mm",
+        "longitudinal",
+        "det3d_bmp_1.25mm",
+    ]
+    for entry in listed:
+        assert entry["name"] in done.stdout
+
+
+def test_inspect_tells_what_is_there(cli, dummy) -> None:
+    done = cli("inspect", dummy)
+    assert done.returncode == 0
+    document = json.loads(cli("inspect", dummy, "--json").stdout)
+    assert {archive["state"] for archive in document["archives"]} == {"found"}
+    scans = document["configs"]["det3d_1.25mm"]
+    assert (scans["examples"], scans["patients"], scans["scans"], scans["timepoints"]) == ({"train": 7}, 4, 7, 7)
+    assert document["configs"]["cls_1.25mm"]["shared_patients"] == {"train & validation": 3}
+    assert {figure["figure"] for figure in document["figures"]} >= {"patients", "CT scans"}
+    assert "99_20200101" in done.stdout  # the terminal names rows verbatim
+    assert document["summary"]["annotation-without-image"]["grade"] == "error"
+
+
+def test_inspect_shows_what_is_missing_or_broken(cli, dummy, tmp_path) -> None:
+    (tmp_path / "class_dataset.zip").write_bytes((dummy / "part_a" / "class_dataset.zip").read_bytes())
+    (tmp_path / "1.25mm_2D_detection.zip").write_text("<html>no</html>")
+    done = cli("inspect", tmp_path, "--json")
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    states = {archive["name"]: archive["state"] for archive in document["archives"]}
+    assert states["class_dataset.zip"] == "found"
+    assert states["1.25mm_2D_detection.zip"] == "unreadable"
+    assert states["5mm_3D_detection_mhd0.zip"] == "missing"
+    assert document["configs"]["cls_1.25mm"]["examples"]
+    assert "HTML" in document["configs"]["det2d_1.25mm"]["problem"]
+    assert "HTML" in cli("inspect", tmp_path).stdout
+
+
+def test_build_prints_what_was_done_and_found(cli, dummy, tmp_path) -> None:
+    done = cli("build", "det2d_1.25mm", "--source", dummy, "--out", tmp_path / "hub")
+    assert done.returncode == 0
+    assert "train 13" in done.stdout
+    assert "box-inverted" in done.stdout
+    assert "3_008.xml" in done.stdout
+    again = cli("build", "det2d_1.25mm", "--out", tmp_path / "hub", "--json", LUNG_NODULE_CT_SOURCE=str(dummy))
+    assert again.returncode == 0
+    document = json.loads(again.stdout)
+    assert document["configs"] == {"det2d_1.25mm": {"train": 13, "validation": 4, "unassigned": 1}}
+    assert document["findings"]["box-inverted"]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build"],
+        ["build", "nonsense", "--source", "."],
+        ["build", "--all", "det2d_1.25mm", "--source", "."],
+        ["build", "det2d_1.25mm", "--split-by", "luck"],
+        ["build", "det2d_1.25mm", "--num-proc", "0"],
+        ["prepare"],
+        ["inspect"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_calls_end_with_2(cli, tmp_path, arguments) -> None:
+    done = cli(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_source_anywhere(cli, tmp_path) -> None:
+    done = cli("build", "det2d_1.25mm", "--out", tmp_path / "hub")
+    assert done.returncode == 1
+    assert "LUNG_NODULE_CT_SOURCE" in done.stderr

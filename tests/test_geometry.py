@@ -1,0 +1,147 @@
+"""Frames against SimpleITK, sphere boxes against brute force, and the forms of boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import directions, points, spacings
+
+from lung_nodule_ct import Frame, convert_boxes
+from lung_nodule_ct.geometry import clip_box, sphere_box
+
+
+def image_of(frame: Frame) -> sitk.Image:
+    image = sitk.Image([4, 5, 6], sitk.sitkInt16)
+    image.SetOrigin(frame.origin)
+    image.SetSpacing(frame.spacing)
+    image.SetDirection(frame.direction)
+    return image
+
+
+@given(points, spacings, directions(), points)
+def test_frame_agrees_with_simpleitk(origin, spacing, direction, point) -> None:
+    frame = Frame(origin, spacing, direction)
+    image = image_of(frame)
+    index = image.TransformPhysicalPointToContinuousIndex(point)
+    assert np.abs((frame.to_voxel(point) - index) * spacing).max() < 1e-6
+    assert np.abs(frame.to_world(point) - image.TransformContinuousIndexToPhysicalPoint(point)).max() < 1e-6
+
+
+@given(points, spacings, directions(), st.lists(points, min_size=1, max_size=5))
+def test_world_and_voxel_are_inverse_for_many_points(origin, spacing, direction, many) -> None:
+    frame = Frame(origin, spacing, direction)
+    assert frame.to_world(frame.to_voxel(many)).shape == (len(many), 3)
+    np.testing.assert_allclose(frame.to_world(frame.to_voxel(many)), many, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spacing": (1, 0, 1)},
+        {"spacing": (1, -1, 1)},
+        {"origin": (float("nan"), 0, 0)},
+        {"direction": (1, 0, 0, 0, 1, 0, 0, 0, 0)},
+        {"direction": (1, 0, 0)},
+    ],
+)
+def test_impossible_frames_are_refused(wrong) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Frame(**wrong)
+
+
+@given(
+    st.tuples(*[st.floats(-3, 12).map(lambda value: round(value, 2))] * 3),
+    st.floats(0.5, 9).map(lambda value: round(value, 2)),
+    st.tuples(*[st.sampled_from([0.5, 0.8, 1.25, 5.0])] * 3),
+)
+def test_sphere_box_holds_every_voxel_of_the_sphere_and_touches_it_on_each_side(center, diameter, spacing) -> None:
+    shape = (7, 8, 9)
+    box = sphere_box(center, diameter, spacing, shape)
+    z, y, x = np.indices(shape)
+    axes = [np.arange(n) for n in shape[::-1]]
+    # along each axis, the voxels whose centres lie within the radius of the centre
+    within = [np.abs(a - c) * s <= diameter / 2 + 1e-6 for a, c, s in zip(axes, center, spacing, strict=True)]
+    inside = within[2][z] & within[1][y] & within[0][x]
+    if not inside.any():
+        assert box.clipped is None
+        return
+    x0, y0, z0, x1, y1, z1 = box.clipped
+    expected = np.zeros(shape, bool)
+    expected[z0:z1, y0:y1, x0:x1] = True
+    assert (inside == expected).all()
+
+
+def test_between_voxels_is_told_from_outside() -> None:
+    between = sphere_box((1, 1, 0.5), 1, (1, 1, 5), (3, 3, 3))
+    outside = sphere_box((-9, 1, 1), 4, (1, 1, 1), (3, 3, 3))
+    assert between.clipped is None
+    assert between.between_voxels
+    assert outside.clipped is None
+    assert not outside.between_voxels
+
+
+@given(st.tuples(*[st.integers(-5, 15)] * 6))
+def test_clipping_is_what_slicing_does(box) -> None:
+    shape = (4, 6, 8)
+    x0, y0, z0, x1, y1, z1 = box
+    whole = np.zeros((40, 40, 40), bool)
+    whole[z0 + 10 : z1 + 10, y0 + 10 : y1 + 10, x0 + 10 : x1 + 10] = True
+    inside = whole[10 : 10 + shape[0], 10 : 10 + shape[1], 10 : 10 + shape[2]]
+    clipped = clip_box(box, shape)
+    again = np.zeros(shape, bool)
+    if clipped is not None:
+        again[clipped[2] : clipped[5], clipped[1] : clipped[4], clipped[0] : clipped[3]] = True
+    assert (inside == again).all()
+    assert (clipped is None) == (not inside.any())
+
+
+FORMS = ["xyzxyz", "zyxzyx", "cccwhd"]
+BOUNDS = ["half-open", "inclusive"]
+boxes = st.lists(
+    st.tuples(*[st.integers(-1000, 1000)] * 3, *[st.integers(1, 500)] * 3).map(
+        lambda v: (*v[:3], *(low + size for low, size in zip(v[:3], v[3:], strict=True)))
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(boxes, st.sampled_from(FORMS), st.sampled_from(BOUNDS))
+def test_boxes_come_back_exactly(many, form, bounds) -> None:
+    there = convert_boxes(many, "xyzxyz", form, target_bounds=bounds)
+    back = convert_boxes(there, form, "xyzxyz", source_bounds=bounds)
+    assert (back == np.array(many)).all()
+
+
+def test_forms_mean_what_they_say() -> None:
+    volume = np.zeros((10, 11, 12), bool)
+    box = (2, 3, 4, 5, 7, 9)
+    x0, y0, z0, x1, y1, z1 = box
+    volume[z0:z1, y0:y1, x0:x1] = True
+    low_zyx, high_zyx = np.split(convert_boxes(box, "xyzxyz", "zyxzyx", target_bounds="inclusive"), 2)
+    found = np.argwhere(volume)
+    assert (found.min(0) == low_zyx).all()
+    assert (found.max(0) == high_zyx).all()
+    center, size = np.split(convert_boxes(box, "xyzxyz", "cccwhd"), 2)
+    assert (center - 0.5 == found[:, ::-1].mean(0)).all()  # edges' scale against voxel centres
+    assert size.prod() == volume.sum()
+
+
+def test_integers_stay_integers() -> None:
+    assert convert_boxes([[0, 0, 0, 1, 2, 3]], "xyzxyz", "zyxzyx").dtype.kind == "i"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "form"), [([0, 0, 0, 1, 1], "xyzxyz"), ([0, 0, 0, 0, 1, 1], "xyzxyz"), ([0, 0, 0, 1, 1, 1], "xyxyzz")]
+)
+def test_what_is_no_box_is_refused(wrong, form) -> None:
+    with pytest.raises(ValueError, match=r"boxes|xyxyzz"):
+        convert_boxes(wrong, form, "cccwhd")
+
+
+def test_one_inclusive_voxel_is_a_box() -> None:
+    one = convert_boxes([4, 4, 4, 4, 4, 4], "xyzxyz", "xyzxyz", source_bounds="inclusive")
+    assert one.tolist() == [4, 4, 4, 5, 5, 5]

@@ -1,0 +1,284 @@
+"""The built folder: whole or not at all, the same whoever builds it, and what datasets and the Hub make of it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from tiny import CT0, TinySource, ct, mhd
+
+from lung_nodule_ct.spec.configs import CONFIGS
+
+COLUMNS = {
+    "cls_1.25mm": ["image", "label", "malignant", "image_id", "patient_id", "scan_id", "fold"],
+    "det2d_1.25mm": ["image", "image_id", "width", "height", "objects", "patient_id", "scan_id", "fold"],
+    "det3d_bmp_1.25mm": ["case_id", "volume", "nodules", "augmented", "fold"],
+}
+SCAN_COLUMNS = [
+    "scan_id",
+    "patient_id",
+    "timepoint",
+    "num_timepoints",
+    "days_since_first",
+    "fold",
+    "slice_thickness_mm",
+    "volume",
+    "lung_mask",
+    "spacing",
+    "origin",
+    "direction",
+    "nodules",
+]
+COLUMNS |= dict.fromkeys(("det3d_1.25mm", "det3d_5mm", "longitudinal"), SCAN_COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def hub(cli, dummy, tmp_path_factory) -> Path:
+    """The README's build."""
+    out = tmp_path_factory.mktemp("hub") / "lung_nodule_ct"
+    done = cli("build", "--all", "--source", dummy, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_same_bytes_again_with_more_processes(hub, cli, dummy, tmp_path) -> None:
+    done = cli("build", "--all", "--source", dummy, "--out", tmp_path / "again", "--num-proc", "2")
+    assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path / "again") == files_of(hub)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_load_dataset_types_it_without_our_package(hub, python, tmp_path, config) -> None:
+    code = f"""
+import json, sys, datasets, numpy as np
+loaded = datasets.load_dataset({str(hub)!r}, {config!r}, cache_dir={str(tmp_path)!r})
+streamed = datasets.load_dataset({str(hub)!r}, {config!r}, streaming=True)
+for split, own in loaded.items():
+    assert own.features == streamed[split].features
+    for row, other in zip(own, streamed[split], strict=True):
+        assert row.keys() == other.keys()
+        for column in ("volume", "lung_mask"):
+            if row.get(column):
+                assert row[column] == other[column]
+                dtype = "<i2" if column == "volume" and "bmp" not in {config!r} else "u1"
+                array = np.frombuffer(row[column]["bytes"], dtype).reshape(row[column]["shape"])
+        if "image" in row:
+            assert row["image"].size[0] > 0
+assert "lung_nodule_ct" not in sys.modules
+print(json.dumps({{"columns": loaded["train"].column_names, "rows": {{split: len(own) for split, own in loaded.items()}}}}))
+"""
+    done = python(code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["columns"] == COLUMNS[config]
+    assert found["rows"] == json.loads((hub / "build.json").read_text())["configs"][config]["rows"]
+
+
+def test_types_are_those_that_the_schema_says(hub) -> None:
+    from datasets import ClassLabel, Features, Image, List, Value, load_dataset_builder
+
+    features = load_dataset_builder(str(hub), "det3d_1.25mm").info.features
+    assert features["volume"] == {"bytes": Value("large_binary"), "shape": List(Value("int32"), length=3)}
+    assert features["spacing"] == features["origin"] == List(Value("float64"), length=3)
+    assert features["direction"] == List(Value("float64"), length=9)
+    assert features["nodules"].feature["pathology"].names[0] == "invasive adenocarcinoma"
+    assert features["timepoint"] == Value("int32")
+    boxes = load_dataset_builder(str(hub), "det2d_1.25mm").info.features
+    assert boxes["objects"] == List(
+        {"bbox": List(Value("float32"), length=4), "category": ClassLabel(names=["nodule"]), "area": Value("float32")}
+    )
+    crops = load_dataset_builder(str(hub), "cls_1.25mm").info.features
+    assert isinstance(crops, Features)
+    assert crops["image"] == Image()
+    assert crops["malignant"] == Value("bool")
+    assert len(crops["label"].names) == 6
+
+
+def test_parquet_is_laid_out_for_the_hub(hub) -> None:
+    for path in (hub / "data").rglob("*.parquet"):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        file.read()
+        volumes = path.parent.name.startswith(("det3d", "long"))
+        for group in range(file.num_row_groups):
+            meta = file.metadata.row_group(group)
+            assert meta.num_rows == 1 or not volumes
+            for column in range(meta.num_columns):
+                chunk = meta.column(column)
+                assert chunk.compression == "ZSTD"
+                if chunk.path_in_schema.endswith("bytes"):
+                    assert not any("DICTIONARY" in encoding for encoding in chunk.encodings)
+                    assert not chunk.is_stats_set
+
+
+def test_the_manifest_names_every_file(hub) -> None:
+    import hashlib
+
+    manifest = json.loads((hub / "build.json").read_text())
+    listed = {file["path"]: file for config in manifest["configs"].values() for file in config["files"]}
+    assert set(listed) == {str(path.relative_to(hub)) for path in (hub / "data").rglob("*.parquet")}
+    for name, file in listed.items():
+        data = (hub / name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
+    assert None not in manifest["source"].values()
+
+
+def test_the_card_passes_what_can_be_checked_offline(hub) -> None:
+    from datasets.info import DatasetInfosDict
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCard
+
+    card = DatasetCard.load(hub / "README.md")
+    configs = MetadataConfigs.from_dataset_card_data(card.data)
+    infos = DatasetInfosDict.from_dataset_card_data(card.data)
+    assert set(configs) == set(infos) == set(CONFIGS)
+    assert configs.get_default_config_name() == "det2d_1.25mm"
+    manifest = json.loads((hub / "build.json").read_text())["configs"]
+    for name, info in infos.items():
+        assert {split: own.num_examples for split, own in info.splits.items()} == manifest[name]["rows"]
+        assert info.download_size == sum(file["bytes"] for file in manifest[name]["files"])
+    assert card.data.license == "unknown"
+    assert card.data.size_categories == ["n<1K"]
+    body = card.text
+    assert "$" not in body
+    for name in CONFIGS:
+        assert f"`{name}`" in body or f"<code>{name}</code>" in body
+    head = yaml.safe_load((hub / "README.md").read_text().split("---")[1])
+    assert head["task_categories"] == ["image-classification", "object-detection"]
+
+
+def test_findings_are_counted_graded_and_without_dates(hub) -> None:
+    report = json.loads((hub / "findings.json").read_text())
+    assert report["names"] == "dates masked"
+    totals: dict[str, int] = {}
+    for finding in report["findings"]:
+        assert set(finding) == {"config", "grade", "code", "archive", "member", "row", "detail", "action", "count"}
+        assert finding["grade"] == report["summary"][finding["code"]]["grade"]
+        totals[finding["code"]] = totals.get(finding["code"], 0) + finding["count"]
+    assert totals == {code: entry["count"] for code, entry in report["summary"].items()}
+    assert report["shared_patients"]["cls_1.25mm"] == {"train & validation": 3}
+
+
+def test_a_new_build_replaces_the_old_one_whole(tmp_path, cli, dummy) -> None:
+    out = tmp_path / "hub"
+    assert cli("build", "--all", "--source", dummy, "--out", out).returncode == 0
+    assert cli("build", "cls_1.25mm", "--source", dummy, "--out", out).returncode == 0
+    assert [path.name for path in (out / "data").iterdir()] == ["cls_1.25mm"]
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+
+
+def test_a_killed_build_leaves_nothing_that_loads_and_the_next_one_cleans_up(tmp_path, cli) -> None:
+    tiny = TinySource()
+    for number in range(300, 380):
+        tiny[CT0] |= mhd(f"{number}", ct(number, (40, 120, 120)))
+    source = tiny.write(tmp_path / "in")
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    command = [str(Path(sys.executable).with_name("lung-nodule-ct")), "build", "det3d_1.25mm"]
+    process = subprocess.Popen(
+        [*command, "--source", source, "--out", outputs / "hub"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 1_000_000 for path in outputs.rglob("*.partial")):
+        assert process.poll() is None, "the build ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (outputs / "hub").exists()
+    assert not list(outputs.rglob("*.parquet"))
+    assert not list(outputs.rglob("README.md"))
+    (left,) = outputs.iterdir()
+    assert left.name.startswith(".hub.building-")
+    small = TinySource().write(tmp_path / "small")
+    assert cli("build", "det3d_1.25mm", "--source", small, "--out", outputs / "hub").returncode == 0
+    assert [path.name for path in outputs.iterdir()] == ["hub"]
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path) -> None:
+    tiny = TinySource()
+    for number in range(300, 380):
+        tiny[CT0] |= mhd(f"{number}", ct(number, (40, 120, 120)))
+    source = tiny.write(tmp_path / "in")
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    command = [str(Path(sys.executable).with_name("lung-nodule-ct")), "build", "det3d_1.25mm"]
+    process = subprocess.Popen(
+        [*command, "--source", source, "--out", outputs / "hub"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(outputs.rglob("*.partial")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert not list(outputs.iterdir())
+
+
+def test_two_builds_at_once_do_not_disturb_each_other(tmp_path, dummy) -> None:
+    command = [str(Path(sys.executable).with_name("lung-nodule-ct")), "build", "--all", "--source", str(dummy), "--out"]
+    processes = [
+        subprocess.Popen([*command, str(tmp_path / "hub")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+    assert len(list((tmp_path / "hub" / "data").iterdir())) == 6
+
+
+def test_shards_are_dealt_by_size_and_keep_their_order(tmp_path, monkeypatch) -> None:
+    from lung_nodule_ct.plan import make_plan
+    from lung_nodule_ct.source.folder import open_source
+    from lung_nodule_ct.spec.configs import DET3D_1_25MM
+    from lung_nodule_ct.targets.shards import plan_shards
+
+    tiny = TinySource()
+    for number in range(300, 340):
+        tiny[CT0] |= mhd(f"{number}", ct(number, (4, 8, 8 + 8 * (number % 5))))
+    plan = make_plan(DET3D_1_25MM, open_source(tiny.write(tmp_path)))
+    total = sum(unit.packed_bytes for unit in plan.units)
+    for count in (1, 3, 7, 10_000):
+        shards = plan_shards(plan, keep_source_names=False, shard_bytes=max(1, total // count))
+        assert [unit for shard in shards for unit in shard.units] == list(plan.units)
+        assert [shard.index for shard in shards] == list(range(len(shards)))
+        assert {shard.count for shard in shards} == {len(shards)}
+        assert all(shard.units for shard in shards)
+        if count in (3, 7):
+            sizes = [sum(unit.packed_bytes for unit in shard.units) for shard in shards]
+            assert len(shards) == count
+            assert max(sizes) < 1.5 * total / count
+
+
+def test_the_embedded_nodules_lie_where_the_volume_is_bright(hub) -> None:
+    """Rotated, mirrored and plain scans alike: the phantom's nodules are found at their world coordinates."""
+    seen = 0
+    for path in (hub / "data").glob("det3d_1.25mm/*.parquet"):
+        for row in pq.read_table(path).to_pylist():
+            volume = np.frombuffer(row["volume"]["bytes"], "<i2").reshape(row["volume"]["shape"])
+            for nodule in row["nodules"]:
+                x, y, z = np.rint(nodule["center_voxel"]).astype(int)
+                assert volume[z, y, x] > -50
+                assert (
+                    np.median(volume[z, y - 12 : y + 12, x - 12 : x + 12]) < -500
+                )  # a nodule in the lung, not the wall
+                seen += 1
+    assert seen == 8

@@ -1,0 +1,193 @@
+"""``load_dataset("lung_nodule_ct", …)``: from anywhere, in any order of imports, cached by what is read and by what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import CT0, DET2D, TinySource, ct, mhd, picture
+
+import lung_nodule_ct
+
+BOTH_ORDERS = [
+    "import lung_nodule_ct; from datasets import load_dataset",
+    "from datasets import load_dataset; import lung_nodule_ct",
+]
+
+
+@pytest.mark.parametrize("imports", BOTH_ORDERS)
+@pytest.mark.parametrize("place", ["empty folder", "checkout"])
+def test_registration(python, dummy, tmp_path, imports, place) -> None:
+    code = f"""
+{imports}
+import datasets
+built = load_dataset("lung_nodule_ct", "det2d_1.25mm", data_dir={str(dummy)!r}, cache_dir={str(tmp_path / "cache")!r})
+assert {{split: len(own) for split, own in built.items()}} == {{"train": 13, "validation": 4, "unassigned": 1}}
+default = load_dataset("lung_nodule_ct", data_dir={str(dummy)!r}, cache_dir={str(tmp_path / "cache")!r})
+assert default["train"].features == built["train"].features
+assert len(datasets.get_dataset_config_names("lung_nodule_ct")) == 6
+streamed = load_dataset("lung_nodule_ct", "det3d_1.25mm", data_dir={str(dummy)!r}, streaming=True, split="train")
+assert streamed.num_shards == 7
+assert len(next(iter(streamed))["volume"]["bytes"]) == 2 * 16 * 60 * 84
+print("registered")
+"""
+    cwd = Path(__file__).parents[1] if place == "checkout" else tmp_path
+    done = python(code, cwd=cwd)
+    assert done.stdout.splitlines()[-1:] == ["registered"], done.stderr
+
+
+def test_other_names_and_local_folders_go_to_datasets(cli, python, dummy, tmp_path) -> None:
+    assert cli("build", "cls_1.25mm", "--source", dummy, "--out", tmp_path / "lung_nodule_ct").returncode == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "data.csv").write_text("a,b\n1,2\n")
+    code = """
+import lung_nodule_ct, datasets
+assert datasets.load_dataset("lung_nodule_ct", "cls_1.25mm")["train"].num_rows == 22
+assert datasets.load_dataset("other")["train"][0] == {"a": 1, "b": 2}
+assert datasets.load_dataset("csv", data_files="other/data.csv")["train"].num_rows == 1
+print("handed on")
+"""
+    done = python(code, cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "cache"))
+    assert done.stdout.splitlines()[-1:] == ["handed on"], done.stderr
+
+
+def test_a_prepared_cache_needs_no_import_and_no_source(cli, python, dummy, tmp_path) -> None:
+    cache = str(tmp_path / "cache")
+    done = cli("prepare", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--json", HF_DATASETS_CACHE=cache)
+    assert done.returncode == 0, done.stderr
+    folders = json.loads(done.stdout)
+    assert (
+        json.loads(Path(folders["cls_1.25mm"], "findings.json").read_text())["summary"]["same-pixels-in-two-splits"][
+            "count"
+        ]
+        == 1
+    )
+    for imports in ("", "import lung_nodule_ct"):
+        code = f"""
+{imports}
+from datasets import load_dataset
+assert load_dataset("lung_nodule_ct", "cls_1.25mm")["train"].num_rows == 22
+assert load_dataset("lung_nodule_ct", "det3d_5mm", split="train").num_rows == 5
+assert len(list(load_dataset("lung_nodule_ct", "det3d_5mm", streaming=True)["train"])) == 5
+print("loaded")
+"""
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        done = python(code, cwd=tmp_path / "elsewhere", HF_DATASETS_CACHE=cache)
+        assert done.stdout.splitlines()[-1:] == ["loaded"], done.stderr
+
+
+def test_the_cache_follows_what_the_archives_hold(tmp_path) -> None:
+    tiny = TinySource()
+    source = tiny.write(tmp_path / "in")
+
+    def count() -> int:
+        return lung_nodule_ct.load("det2d_1.25mm", source=source, split="train", cache_dir=tmp_path / "cache").num_rows
+
+    assert count() == 2
+    tiny[DET2D]["JPEGImages/7_20180102_009.jpg"] = picture(50, kind="JPEG")
+    tiny[DET2D]["ImageSets/Main/train.txt"] += b"7_20180102_009\n"
+    tiny.write(source)
+    assert count() == 3
+    del tiny[DET2D]["JPEGImages/7_20180102_009.jpg"]
+    tiny.write(source)
+    assert count() == 2
+    folders = [path.parent for path in (tmp_path / "cache").rglob("dataset_info.json")]
+    assert len(folders) == 3
+
+
+def test_options_are_part_of_the_cache(tmp_path) -> None:
+    source = TinySource().write(tmp_path / "in")
+    cache = tmp_path / "cache"
+    plain = lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache)
+    named = lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache, keep_source_names=True)
+    by_patient = lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache, split_by="patient")
+    assert "source_name" not in plain["train"].column_names
+    assert named["train"].column_names[-1] == "source_name"
+    assert set(plain) == {"train", "validation"}
+    assert {fold for own in by_patient.values() for fold in own["fold"]} == {
+        fold for own in plain.values() for fold in own["fold"]
+    }
+    assert set(by_patient["train"]["fold"]) <= {0, 1, 2}
+
+
+def test_many_processes_give_the_same_and_one_report(tmp_path) -> None:
+    tiny = TinySource()
+    for number in range(300, 312):
+        tiny[CT0] |= mhd(f"{number}", ct(number))
+    source = tiny.write(tmp_path / "in")
+    one = lung_nodule_ct.load("det3d_1.25mm", source=source, split="train", cache_dir=tmp_path / "one")
+    three = lung_nodule_ct.load("det3d_1.25mm", source=source, split="train", cache_dir=tmp_path / "three", num_proc=3)
+    assert one.to_list() == three.to_list()
+    reports = [json.loads(next((tmp_path / name).rglob("findings.json")).read_text()) for name in ("one", "three")]
+    assert reports[0]["summary"] == reports[1]["summary"]
+    assert reports[0]["summary"]["image-without-annotation"]["count"] == 12
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_streams_shuffle_and_split_by_scan(dummy) -> None:
+    stream = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", streaming=True)
+    order = [row["scan_id"] for row in stream]
+    shuffled = [row["scan_id"] for row in stream.shuffle(seed=1, buffer_size=1)]
+    halves = [[row["scan_id"] for row in stream.shard(2, index)] for index in range(2)]
+    assert sorted(shuffled) == sorted(order) != shuffled
+    assert sorted(halves[0] + halves[1]) == sorted(order)
+
+
+def test_sequences_are_lazy_and_in_order(dummy, tmp_path) -> None:
+    prepared = lung_nodule_ct.load("longitudinal", source=dummy, split="train", cache_dir=tmp_path)
+    streamed = lung_nodule_ct.load("longitudinal", source=dummy, split="train", streaming=True)
+    sequences = list(lung_nodule_ct.patient_sequences(prepared))
+    assert sequences == list(lung_nodule_ct.patient_sequences(streamed))
+    assert [(s.patient_id, s.slice_thickness_mm, s.timepoints) for s in sequences] == [
+        ("12", 1.25, (0, 1, 2)),
+        ("12", 5.0, (0, 2)),
+        ("27", 1.25, (0, 1)),
+        ("27", 5.0, (0, 1)),
+    ]
+    for sequence in sequences:
+        assert list(sequence.days_since_first) == sorted(sequence.days_since_first)
+        assert [scan["scan_id"] for scan in sequence] == list(sequence.scan_ids)
+        assert len(sequence[-1:]) == 1
+        assert sequence[0]["volume"]["shape"]
+    growth = [scan["nodules"][0]["diameter_mm"] for scan in sequences[0]]
+    assert growth == [16, 20, 25]
+    assert len(list(lung_nodule_ct.patient_sequences(prepared, min_scans=3))) == 1
+    with pytest.raises(ValueError, match="longitudinal"):
+        list(lung_nodule_ct.patient_sequences(prepared.select_columns(["volume"])))
+
+
+def test_errors_and_missing_sources_are_clear(tmp_path, dummy) -> None:
+    with pytest.raises(lung_nodule_ct.LungNoduleCTError, match="no config is named"):
+        lung_nodule_ct.load("nonsense", source=dummy)
+    with pytest.raises(FileNotFoundError, match="LUNG_NODULE_CT_SOURCE"):
+        lung_nodule_ct.load("cls_1.25mm", cache_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"class_dataset\.zip"):
+        (tmp_path / "void").mkdir()
+        lung_nodule_ct.load("cls_1.25mm", source=tmp_path / "void", cache_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match="no example"):
+        lung_nodule_ct.load("det3d_bmp_1.25mm", source=dummy, split_by="patient", cache_dir=tmp_path)
+
+
+def test_a_damaged_member_leaves_no_cache(tmp_path) -> None:
+    from datasets.exceptions import DatasetGenerationError
+
+    tiny = TinySource()
+    tiny[CT0]["9.raw"] = b"short"
+    with pytest.raises(DatasetGenerationError) as caught:
+        lung_nodule_ct.load("det3d_1.25mm", source=tiny.write(tmp_path / "in"), cache_dir=tmp_path / "cache")
+    assert "9.raw" in str(caught.value.__cause__)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_formats_keep_trailing_zeros(tmp_path) -> None:
+    volume = ct(1)
+    volume[-1] = 0
+    tiny = TinySource()
+    tiny[CT0] |= mhd("7_20180102", volume)
+    loaded = lung_nodule_ct.load(
+        "det3d_1.25mm", source=tiny.write(tmp_path / "in"), split="train", cache_dir=tmp_path / "cache"
+    )
+    for kind in (None, "numpy"):
+        row = loaded.with_format(kind)[0]
+        assert len(row["volume"]["bytes"]) == volume.nbytes

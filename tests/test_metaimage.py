@@ -1,0 +1,263 @@
+"""MetaImage in zip archives, held against SimpleITK reading the same files from disk."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import directions, points, spacings
+from tiny import ORIGIN, SHAPE, SPACING, ct, header, packed
+
+from lung_nodule_ct.errors import MemberError
+from lung_nodule_ct.findings import Code
+from lung_nodule_ct.formats.metaimage import HeaderError, parse_header
+from lung_nodule_ct.formats.metaimage_volume import open_metaimage
+from lung_nodule_ct.source.opened import Opened
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+VOLUME = ct(7)
+RAW = VOLUME.tobytes()
+
+
+def read_zipped(folder: Path, members: dict[str, bytes], name: str = "a.mhd"):
+    """Our reading: the elements, the frame, and the codes of what was odd."""
+    path = folder / "volumes.zip"
+    path.write_bytes(packed(members))
+    with Opened() as opened:
+        archive = opened.directory(str(path))
+        wanted = archive.by_name[name]
+        siblings = [member for member in archive.members if member.stem == wanted.stem and member is not wanted]
+        image = open_metaimage(wanted, siblings, opened)
+        slabs = np.concatenate([slab.copy() for slab in image.slabs()]).reshape(image.header.shape)
+        again = open_metaimage(wanted, siblings, opened)
+        whole = np.empty(again.header.shape, again.header.dtype)
+        again.read_into(whole)
+    assert (slabs == whole).all()
+    return slabs, image.header.frame, {code for code, _, _ in image.issues}
+
+
+def read_by_itk(folder: Path, members: dict[str, bytes], name: str = "a.mhd") -> sitk.Image:
+    for member, data in members.items():
+        path = folder / "on disk" / member
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return sitk.ReadImage(str(folder / "on disk" / name))
+
+
+def assert_as_itk(folder: Path, members: dict[str, bytes], name: str = "a.mhd") -> set[Code]:
+    """Same elements, same geometry; the codes of what was odd."""
+    elements, frame, codes = read_zipped(folder, members, name)
+    image = read_by_itk(folder, members, name)
+    assert (elements == sitk.GetArrayFromImage(image)).all()
+    assert frame.spacing == image.GetSpacing()
+    assert frame.origin == image.GetOrigin()
+    assert frame.direction == image.GetDirection()
+    return codes
+
+
+@given(spacings, directions(), points)
+def test_geometry_is_itks_for_any_direction(tmp_path_factory, spacing, direction, origin) -> None:
+    text = header("a", spacing=spacing, origin=origin, axes=np.reshape(direction, (3, 3)).T.ravel())
+    assert_as_itk(tmp_path_factory.mktemp("mhd"), {"a.mhd": text, "a.raw": RAW})
+
+
+@pytest.mark.parametrize(
+    "kind", ["CHAR", "UCHAR", "SHORT", "USHORT", "INT", "UINT", "LONG", "ULONG", "LONG_LONG", "FLOAT", "DOUBLE"]
+)
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_every_element_type_in_both_byte_orders(tmp_path, kind, big_endian) -> None:
+    dtype = {
+        "CHAR": "i1",
+        "UCHAR": "u1",
+        "SHORT": "i2",
+        "USHORT": "u2",
+        "LONG_LONG": "i8",
+        "FLOAT": "f4",
+        "DOUBLE": "f8",
+    }.get(kind, "u4" if kind.startswith("U") else "i4")
+    elements = (np.abs(VOLUME) % 100).astype(np.dtype(dtype).newbyteorder(">" if big_endian else "<"))
+    text = header("a", ElementType=f"MET_{kind}", BinaryDataByteOrderMSB=str(big_endian))
+    assert assert_as_itk(tmp_path, {"a.mhd": text, "a.raw": elements.tobytes()}) == set()
+
+
+PACKED = zlib.compress(RAW)
+SLICES = {f"s{k}.raw": VOLUME[k].tobytes() for k in range(SHAPE[0])}
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "codes"),
+    [
+        ("zraw", {"a.mhd": header("a", CompressedData="True", ElementDataFile="a.zraw"), "a.zraw": PACKED}, set()),
+        (
+            "zraw with its size",
+            {
+                "a.mhd": header(
+                    "a", CompressedData="True", CompressedDataSize=str(len(PACKED)), ElementDataFile="a.zraw"
+                ),
+                "a.zraw": PACKED,
+            },
+            set(),
+        ),
+        (
+            "gzip",
+            {"a.mhd": header("a", CompressedData="True", ElementDataFile="a.gz"), "a.gz": gzip.compress(RAW)},
+            set(),
+        ),
+        ("crlf", {"a.mhd": header("a").replace(b"\n", b"\r\n"), "a.raw": RAW}, set()),
+        ("bom", {"a.mhd": b"\xef\xbb\xbf" + header("a"), "a.raw": RAW}, set()),
+        ("leading comment", {"a.mhd": b"# made by hand\n" + header("a"), "a.raw": RAW}, set()),
+        ("comment key", {"a.mhd": b"Comment = a = b # c\n" + header("a"), "a.raw": RAW}, set()),
+        ("no blanks", {"a.mhd": header("a").replace(b" = ", b"="), "a.raw": RAW}, set()),
+        ("trailing blanks", {"a.mhd": header("a").replace(b"\n", b"  \n"), "a.raw": RAW}, set()),
+        ("position", {"a.mhd": header("a", Offset=None, Position="1 2 3"), "a.raw": RAW}, set()),
+        ("origin", {"a.mhd": header("a", Offset=None, Origin="1 2 3"), "a.raw": RAW}, set()),
+        ("offset and position", {"a.mhd": header("a", Position="1 2 3"), "a.raw": RAW}, {Code.HEADER_CONFLICT}),
+        ("offset and origin", {"a.mhd": header("a", Origin="1 2 3"), "a.raw": RAW}, {Code.HEADER_CONFLICT}),
+        ("rotation", {"a.mhd": header("a", TransformMatrix=None, Rotation="0 1 0 -1 0 0 0 0 1"), "a.raw": RAW}, set()),
+        (
+            "orientation",
+            {"a.mhd": header("a", TransformMatrix=None, Orientation="0 1 0 -1 0 0 0 0 1"), "a.raw": RAW},
+            set(),
+        ),
+        (
+            "matrix and rotation",
+            {"a.mhd": header("a", Rotation="0 1 0 -1 0 0 0 0 1"), "a.raw": RAW},
+            {Code.HEADER_CONFLICT},
+        ),
+        ("no matrix", {"a.mhd": header("a", TransformMatrix=None), "a.raw": RAW}, set()),
+        (
+            "other byte order key",
+            {
+                "a.mhd": header("a", BinaryDataByteOrderMSB=None, ElementByteOrderMSB="True"),
+                "a.raw": VOLUME.astype(">i2").tobytes(),
+            },
+            set(),
+        ),
+        ("no spacing", {"a.mhd": header("a", ElementSpacing=None), "a.raw": RAW}, {Code.GEOMETRY_MISSING}),
+        ("element size", {"a.mhd": header("a", ElementSpacing=None, ElementSize="1 2 3"), "a.raw": RAW}, set()),
+        ("no offset", {"a.mhd": header("a", Offset=None), "a.raw": RAW}, {Code.GEOMETRY_MISSING}),
+        ("negative spacing", {"a.mhd": header("a", spacing=(-0.8, 0.7, -1.25)), "a.raw": RAW}, {Code.NEGATIVE_SPACING}),
+        (
+            "negative spacing, turned",
+            {"a.mhd": header("a", spacing=(0.8, -0.7, 1.25), axes=(0, 1, 0, -1, 0, 0, 0, 0, 1)), "a.raw": RAW},
+            {Code.NEGATIVE_SPACING},
+        ),
+        (
+            "sheared",
+            {"a.mhd": header("a", axes=(1, 0.5, 0, 0, 1, 0, 0, 0, 1)), "a.raw": RAW},
+            {Code.DIRECTION_NOT_ORTHONORMAL},
+        ),
+        (
+            "keys after the data file",
+            {"a.mhd": header("a") + b"ElementSpacing = 9 9 9\n", "a.raw": RAW},
+            {Code.HEADER_KEY_IGNORED},
+        ),
+        ("a key twice", {"a.mhd": header("a").replace(b"DimSize", b"Offset = 9 9 9\nDimSize", 1), "a.raw": RAW}, set()),
+        ("header size", {"a.mhd": header("a", HeaderSize="-1"), "a.raw": b"head" + RAW}, set()),
+        ("list", {"a.mhd": header("a", ElementDataFile="LIST") + "\n".join([*SLICES, ""]).encode(), **SLICES}, set()),
+        (
+            "list, crlf",
+            {"a.mhd": header("a", ElementDataFile="LIST") + "\r\n".join(SLICES).encode() + b"\r\n", **SLICES},
+            set(),
+        ),
+        ("pattern", {"a.mhd": header("a", ElementDataFile="s%d.raw 0 5 1"), **SLICES}, set()),
+        ("long name", {"a.mhd": header("a", ElementDataFile="b c.raw"), "b c.raw": RAW}, set()),
+        ("chinese name", {"a.mhd": header("a", ElementDataFile="肺.raw"), "肺.raw": RAW}, set()),
+        ("in a folder", {"a.mhd": header("a", ElementDataFile="raw/a.raw"), "raw/a.raw": RAW}, set()),
+        (
+            "center of rotation",
+            {"a.mhd": header("a", CenterOfRotation="5 5 5", AnatomicalOrientation="LPS"), "a.raw": RAW},
+            set(),
+        ),
+    ],
+)
+def test_forms_that_itk_reads(tmp_path, name, members, codes) -> None:
+    assert assert_as_itk(tmp_path, members) == codes
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        header("a", ElementDataFile="LOCAL") + RAW,
+        header("a", ElementDataFile="LOCAL").replace(b"\n", b"\r\n") + RAW,
+        header("a", CompressedData="True", CompressedDataSize=str(len(PACKED)), ElementDataFile="LOCAL") + PACKED,
+        header("a", BinaryData="False", ElementDataFile="LOCAL") + " ".join(map(str, VOLUME.ravel())).encode() + b"\n",
+    ],
+)
+def test_data_behind_the_header(tmp_path, data) -> None:
+    assert assert_as_itk(tmp_path, {"a.mha": data}, "a.mha") == set()
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({"a.mhd": header("a", DimSize="12 10 6 # x y z"), "a.raw": RAW}, Code.HEADER_REPAIRED),
+        ({"a.mhd": header("a").replace(b"ElementSpacing", b"elementspacing"), "a.raw": RAW}, Code.HEADER_REPAIRED),
+        ({"a.mhd": header("a", ElementDataFile="renamed.raw"), "a.raw": RAW}, Code.DATA_FILE_RENAMED),
+    ],
+)
+def test_forms_that_itk_refuses_are_repaired_and_reported(tmp_path, members, code) -> None:
+    elements, frame, codes = read_zipped(tmp_path, members)
+    assert (elements == VOLUME).all()
+    assert (frame.spacing, frame.origin) == (SPACING, ORIGIN)
+    assert codes == {code}
+
+
+def test_names_are_found_whatever_their_case_and_slashes(tmp_path) -> None:
+    members = {"set/a.mhd": header("a", ElementDataFile="A.RAW"), "set/a.raw": RAW}
+    assert (read_zipped(tmp_path, members, "set/a.mhd")[0] == VOLUME).all()
+    members = {"set/a.mhd": header("a", ElementDataFile=".\\data\\a.raw"), "set/data/a.raw": RAW}
+    assert (read_zipped(tmp_path, members, "set/a.mhd")[0] == VOLUME).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"a.mhd": header("a", ElementDataFile="../../etc/passwd"), "a.raw": RAW}, "outside its archive"),
+        ({"a.mhd": header("a", ElementDataFile="/etc/passwd"), "a.raw": RAW}, "outside its archive"),
+        ({"a.mhd": header("a", ElementDataFile="D:\\ct\\a.raw"), "a.raw": RAW}, "outside its archive"),
+        ({"a.mhd": header("a", ElementDataFile="LIST") + b"../a.raw", "a.raw": RAW}, "outside its archive"),
+        ({"a.mhd": header("a", ElementDataFile="b.raw")}, "not in its archive"),
+        ({"a.mhd": header("a"), "a.raw": RAW[:-2]}, r"a\.raw has the wrong length; expected 1,440 bytes .*got 1,438"),
+        ({"a.mhd": header("a"), "a.raw": RAW + b"12"}, "wrong length"),
+        ({"a.mhd": header("a", ElementDataFile="LIST") + b"a.raw\nb.raw", "a.raw": RAW, "b.raw": RAW}, "wrong length"),
+        ({"a.mhd": header("a", ElementDataFile="LIST") + b"a.raw\nb.raw\nc.raw\nd.raw"}, "list of data files"),
+        ({"a.mhd": header("a", CompressedData="True"), "a.raw": PACKED[:-9]}, "wrong length|damaged"),
+        ({"a.mhd": header("a", CompressedData="True"), "a.raw": zlib.compress(RAW + b"12")}, "wrong length"),
+        ({"a.mhd": header("a", CompressedData="True"), "a.raw": b"garbage" * 100}, "damaged"),
+        ({"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 2 3"}, "3 numbers"),
+        ({"a.mhd": header("a", DimSize="12 10"), "a.raw": RAW}, "DimSize"),
+        ({"a.mhd": header("a", DimSize="12 10 -6"), "a.raw": RAW}, "no extent"),
+        ({"a.mhd": header("a", DimSize="99999 99999 99999"), "a.raw": RAW}, "too large"),
+        ({"a.mhd": header("a", spacing=(0.8, 0, 1.25)), "a.raw": RAW}, "spacing is zero"),
+        ({"a.mhd": header("a", ElementSpacing="nan 1 1"), "a.raw": RAW}, "ElementSpacing"),
+        ({"a.mhd": header("a", axes=(0, 0, 0, 0, 1, 0, 0, 0, 1)), "a.raw": RAW}, "geometry is impossible"),
+        ({"a.mhd": header("a", NDims="2", DimSize="12 60"), "a.raw": RAW}, "no volume"),
+        ({"a.mhd": header("a", ElementNumberOfChannels="3"), "a.raw": RAW}, "channel"),
+        ({"a.mhd": header("a", ElementType="MET_STRING"), "a.raw": RAW}, "element type"),
+        ({"a.mhd": header("a", ObjectType="Tube"), "a.raw": RAW}, "no image"),
+        ({"a.mhd": header("a", NDims=None), "a.raw": RAW}, "no NDims"),
+        ({"a.mhd": b"\x89PNG garbage" * 20, "a.raw": RAW}, "no NDims"),
+        ({"a.mhd": b"", "a.raw": RAW}, "no NDims"),
+    ],
+)
+def test_what_cannot_be_trusted_is_refused_by_name(tmp_path, members, says) -> None:
+    with pytest.raises(MemberError, match=says) as caught:
+        read_zipped(tmp_path, members)
+    assert caught.value.archive == "volumes.zip"
+    assert caught.value.member == "a.mhd"
+
+
+@given(st.binary(max_size=400) | st.binary(max_size=60).map(lambda tail: header("a")[:200] + tail))
+def test_no_header_does_harm(data) -> None:
+    try:
+        parse_header(data)
+    except HeaderError as error:
+        assert error.expected
+        assert str(error)

@@ -1,0 +1,99 @@
+"""What is promised of the package as a whole."""
+
+from __future__ import annotations
+
+import ast
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import lung_nodule_ct
+from lung_nodule_ct.findings import GRADES, MEANINGS, Code
+from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.spec.pathology import PATHOLOGY
+from lung_nodule_ct.spec.published import BASELINES, FIGURES
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_importing_it_imports_nothing_heavy(python, tmp_path) -> None:
+    code = "import sys, lung_nodule_ct; print([m for m in ('numpy', 'pyarrow', 'datasets', 'tensorflow', 'jax') if m in sys.modules])"
+    assert python(code, cwd=tmp_path).stdout == "[]\n"
+
+
+def test_what_is_promised_is_there() -> None:
+    assert set(lung_nodule_ct.__all__) <= set(dir(lung_nodule_ct))
+    for name in lung_nodule_ct.__all__:
+        assert getattr(lung_nodule_ct, name).__doc__ or name == "CONFIGS"
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = lung_nodule_ct.nonsense
+
+
+def test_the_installed_package_is_tested_and_carries_its_prose() -> None:
+    from importlib.metadata import files
+
+    listed = {str(path) for path in files("lung_nodule_ct") or []}
+    assert "lung_nodule_ct/card/README.md" in listed
+
+
+def test_rooms_import_only_from_their_left() -> None:
+    """spec → source → formats → plan → examples → targets."""
+    rooms = ["spec", "source", "formats", "plan", "examples", "targets"]
+    package = ROOT / "lung_nodule_ct"
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).parts[0]
+        if room not in rooms:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("lung_nodule_ct."):
+                other = node.module.split(".")[1]
+                if other in rooms:
+                    assert rooms.index(other) <= rooms.index(room), f"{path} imports {node.module}"
+
+
+def test_every_code_is_graded_explained_and_documented() -> None:
+    documented = set(re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / "docs" / "findings.md").read_text(), re.MULTILINE))
+    assert set(GRADES) == set(MEANINGS) == set(Code)
+    assert documented == {str(code) for code in Code}
+
+
+def test_the_declaration_is_complete() -> None:
+    assert list(CONFIGS) == [
+        "cls_1.25mm",
+        "det2d_1.25mm",
+        "det3d_1.25mm",
+        "det3d_5mm",
+        "longitudinal",
+        "det3d_bmp_1.25mm",
+    ]
+    assert [(entry.folder, entry.letter, entry.malignant) for entry in PATHOLOGY] == [
+        (1, "A", True),
+        (2, "B", True),
+        (3, "C", True),
+        (4, "D", True),
+        (5, "E", False),
+        (6, "F", False),
+    ]
+    assert FIGURES[0].agreement(109) == "both"
+    assert FIGURES[1].agreement(317) == "published"
+    assert FIGURES[1].agreement(1) == "neither"
+    assert {baseline.config for baseline in BASELINES} <= set(CONFIGS)
+
+
+def test_the_embedded_data_are_small_and_whole() -> None:
+    archives = list((ROOT / "dummy_data").rglob("*.zip"))
+    assert len(archives) == 14
+    assert sum(path.stat().st_size for path in archives) < 2_000_000
+    for path in archives:
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+
+
+def test_the_readme_names_the_commands_that_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    script = (ROOT / ".ci" / "run").read_text()
+    tests = re.search(r"^ *(python -m pip install .*pytest.*)$", readme, re.MULTILINE)
+    assert tests is not None
+    assert tests[1].strip() in script

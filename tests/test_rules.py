@@ -1,0 +1,640 @@
+"""The rules of the columns, each on archives that are bent just so."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from tiny import (
+    BMP0,
+    BMP2,
+    BMP_TABLES,
+    CLS,
+    CT0,
+    CT1,
+    DET2D,
+    MASKS,
+    NODULES,
+    SHAPE,
+    THICK1,
+    THICK_NODULES,
+    TinySource,
+    ct,
+    header,
+    mhd,
+    packed,
+    picture,
+    table,
+    voc,
+    workbook,
+)
+
+DET3D = "det3d_1.25mm"
+THICK = "det3d_5mm"
+SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+
+
+@pytest.fixture
+def tiny() -> TinySource:
+    return TinySource()
+
+
+def voxels(row: dict, column: str = "volume", dtype: str = "<i2") -> np.ndarray:
+    return np.frombuffer(row[column]["bytes"], dtype).reshape(row[column]["shape"])
+
+
+# --- timepoints -------------------------------------------------------------------------------------------------------
+
+
+def times(rows: list[dict]) -> dict[str, tuple]:
+    return {row["source_name"]: (row["timepoint"], row["num_timepoints"], row["days_since_first"]) for row in rows}
+
+
+def test_timepoints_count_the_dates_of_both_sets_together(tiny, tmp_path, build) -> None:
+    del tiny[THICK1]["7_20190304.mhd"], tiny[THICK1]["7_20190304.raw"]
+    tiny[THICK1] |= mhd("7_20180601", ct(1, (2, 10, 12)))
+    built = build(tiny.write(tmp_path / "in"), DET3D, THICK, "longitudinal")
+    assert times(built.rows(DET3D)) == {"7_20180102": (0, 3, 0), "7_20190304": (2, 3, 426), "9": (0, 1, None)}
+    assert times(built.rows(THICK)) == {"7_20180102": (0, 3, 0), "7_20180601": (1, 3, 150), "9": (0, 1, None)}
+    keys = [(row["patient_id"], row["timepoint"], row["slice_thickness_mm"]) for row in built.rows("longitudinal")]
+    assert keys == [("7", 0, 1.25), ("7", 0, 5.0), ("7", 1, 5.0), ("7", 2, 1.25)]
+
+
+def test_dates_in_slice_and_crop_names_are_no_timepoints(tiny, tmp_path, build) -> None:
+    tiny[DET2D]["JPEGImages/9_20200101_001.jpg"] = picture(kind="JPEG")
+    tiny[CLS]["class_dataset/train/5/9_20200102_001.bmp"] = picture(9)
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert times(built.rows(DET3D))["9"] == (0, 1, None)
+
+
+def test_an_undated_scan_beside_dated_ones_has_no_place_in_time(tiny, tmp_path, build) -> None:
+    tiny[CT1] |= mhd("7", ct(8))
+    built = build(tiny.write(tmp_path / "in"), DET3D, "longitudinal")
+    assert times(built.rows(DET3D))["7"] == (None, 2, None)
+    assert [finding["member"] for finding in built.findings("undated-scan")] == ["7.mhd"]
+    assert "7" not in built.by_name("longitudinal")
+    assert len({row["scan_id"] for row in built.rows(DET3D)}) == 4
+
+
+@pytest.mark.parametrize("name", ["7_20181301", "7_20190230", "7_99999999", "7_201903"])
+def test_a_date_that_is_none_is_a_finding(tiny, tmp_path, build, name) -> None:
+    tiny[CT1] |= mhd(name, ct(8))
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert times(built.rows(DET3D))[name] == (None, 2, None)
+    assert built.by_name(DET3D)[name]["patient_id"] == "7"
+    assert len(built.findings("invalid-date")) == 1
+
+
+def test_longitudinal_key_is_unique_and_patients_with_one_date_stay_out(tiny, tmp_path, build) -> None:
+    tiny[CT1] |= mhd("8_20200101", ct(8))
+    built = build(tiny.write(tmp_path / "in"), "longitudinal")
+    rows = built.rows("longitudinal")
+    assert {row["patient_id"] for row in rows} == {"7"}
+    keys = [(row["scan_id"], row["slice_thickness_mm"]) for row in rows]
+    assert len(set(keys)) == len(keys) == 4
+
+
+# --- context ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_context_archive_makes_its_columns_null(tiny, tmp_path, build) -> None:
+    for name in (THICK1, CLS):
+        del tiny[name]
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    for row in built.rows(DET3D):
+        assert (row["timepoint"], row["num_timepoints"], row["days_since_first"]) == (None, None, None)
+        assert [nodule["pathology"] for nodule in row["nodules"]] == [None]
+        assert row["scan_id"]
+        assert row["fold"] is not None
+    assert {finding["archive"] for finding in built.findings("context-missing")} == {THICK1, CLS}
+
+
+def test_pathology_joins_only_where_there_is_no_doubt(tiny, tmp_path, build) -> None:
+    built = build(tiny.write(tmp_path / "in"), DET3D, THICK)
+    assert {name: row["nodules"][0]["pathology"] for name, row in built.by_name(DET3D).items()} == {
+        "7_20180102": 0,
+        "7_20190304": 0,
+        "9": 4,
+    }
+    assert not built.findings("pathology-not-joined")
+
+
+@pytest.mark.parametrize("doubt", ["two classes", "two nodules", "no class"])
+def test_pathology_is_null_where_there_is_doubt(tiny, tmp_path, build, doubt) -> None:
+    if doubt == "two classes":
+        tiny[CLS]["class_dataset/validate/2/7_20180102_001_01.bmp"] = picture(9)
+    elif doubt == "two nodules":
+        for name in (NODULES, THICK_NODULES):
+            tiny[name]["annotations.csv"] += b"7_20180102,-5,-16,32,2\n7_20190304,-5,-16,32,2\n"
+    else:
+        tiny[CLS] = {name: data for name, data in tiny[CLS].items() if "/7_" not in name}
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    pathology = {name: [n["pathology"] for n in row["nodules"]] for name, row in built.by_name(DET3D).items()}
+    assert pathology["9"] == [4]
+    assert set(pathology["7_20180102"] + pathology["7_20190304"]) == {None}
+    (finding,) = built.findings("pathology-not-joined")
+    assert finding["count"] == len(pathology["7_20180102"] + pathology["7_20190304"])
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
+
+
+def test_keys_join_the_configs(tiny, tmp_path, build) -> None:
+    built = build(tiny.write(tmp_path / "in"), "cls_1.25mm", "det2d_1.25mm", DET3D, THICK, "longitudinal")
+    thin = {row["source_name"]: row for row in built.rows(DET3D)}
+    for row in built.rows("det2d_1.25mm"):
+        scan = thin[row["source_name"].rpartition("_")[0]]
+        assert (row["scan_id"], row["patient_id"], row["fold"]) == (scan["scan_id"], scan["patient_id"], scan["fold"])
+    for config in (THICK, "longitudinal"):
+        for row in built.rows(config):
+            assert row["scan_id"] == thin[row["source_name"]]["scan_id"]
+    assert {row["scan_id"] for row in built.rows("cls_1.25mm")} == {row["scan_id"] for row in thin.values()}
+
+
+def test_names_without_a_patient_are_null_together(tiny, tmp_path, build) -> None:
+    tiny[DET2D]["JPEGImages/00012.jpg"] = picture(5, kind="JPEG")
+    tiny[CLS]["class_dataset/train/2/17.bmp"] = picture(6)
+    built = build(tiny.write(tmp_path / "in"), "cls_1.25mm", "det2d_1.25mm")
+    for config, name in (("det2d_1.25mm", "00012"), ("cls_1.25mm", "train/2/17")):
+        row = built.by_name(config)[name]
+        assert (row["patient_id"], row["scan_id"], row["fold"]) == (None, None, None)
+        assert row["image_id"]
+    assert len(built.findings("no-patient")) == 2
+
+
+def test_two_volumes_of_one_patient_and_date_are_one_identity(tiny, tmp_path, build) -> None:
+    tiny[CT1] |= mhd("7_20180102", ct(99))
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert (voxels(built.by_name(DET3D)["7_20180102"]) == ct(1)).all()
+    (finding,) = built.findings("duplicate-id")
+    assert (finding["archive"], finding["member"]) == (CT1, "7_20180102.mhd")
+
+
+def test_extra_top_folders_and_litter_change_nothing(tiny, tmp_path, build) -> None:
+    plain = build(tiny.write(tmp_path / "in"), *ALL)
+    rows = {config: plain.rows(config) for config in ALL}
+    for name, members in tiny.items():
+        tiny[name] = {f"top/{name[:-4]}/{member}": data for member, data in members.items()}
+        tiny[name] |= {"__MACOSX/top/._x.mhd": b"", "top/.DS_Store": b"1"}
+    wrapped = build(tiny.write(tmp_path / "wrapped"), *ALL)
+    assert {config: wrapped.rows(config) for config in ALL} == rows
+    assert not wrapped.findings("member-unused")
+
+
+ALL = ("cls_1.25mm", "det2d_1.25mm", DET3D, THICK, "longitudinal", "det3d_bmp_1.25mm")
+
+
+# --- volumes ----------------------------------------------------------------------------------------------------------
+
+
+def test_volume_geometry_and_nodules_are_itks(tiny, tmp_path, build) -> None:
+    axes = (0, 1, 0, -1, 0, 0, 0, 0, 1)
+    tiny[CT0] |= mhd("7_20180102", ct(1), axes=axes, origin=(5, -8, 30))
+    tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,2.5,-5.25,33.1,4.2")
+    row = build(tiny.write(tmp_path / "in"), DET3D).by_name(DET3D)["7_20180102"]
+    for name, data in mhd("7_20180102", ct(1), axes=axes, origin=(5, -8, 30)).items():
+        (tmp_path / name).write_bytes(data)
+    image = sitk.ReadImage(str(tmp_path / "7_20180102.mhd"))
+    assert (voxels(row) == sitk.GetArrayFromImage(image)).all()
+    assert (tuple(row["spacing"]), tuple(row["origin"]), tuple(row["direction"])) == (
+        image.GetSpacing(),
+        image.GetOrigin(),
+        image.GetDirection(),
+    )
+    (nodule,) = row["nodules"]
+    index = np.array(image.TransformPhysicalPointToContinuousIndex((2.5, -5.25, 33.1)))
+    np.testing.assert_allclose(nodule["center_voxel"], index, atol=1e-6)
+    reach = 2.1 / np.array(image.GetSpacing())
+    box = np.concatenate([np.ceil(index - reach), np.floor(index + reach) + 1])
+    size = np.array(image.GetSize())
+    assert nodule["box_voxel"] == np.concatenate([box[:3].clip(0), np.minimum(box[3:], size)]).astype(int).tolist()
+
+
+@pytest.mark.parametrize("kind", ["MET_USHORT", "MET_UCHAR", "MET_FLOAT", "MET_INT", "MET_DOUBLE"])
+def test_other_element_types_become_int16_exactly(tiny, tmp_path, build, kind) -> None:
+    dtype = {"MET_USHORT": "<u2", "MET_UCHAR": "u1", "MET_FLOAT": "<f4", "MET_INT": "<i4", "MET_DOUBLE": "<f8"}[kind]
+    values = np.abs(ct(5)) % 250
+    tiny[CT0]["9.mhd"] = header("9", ElementType=kind)
+    tiny[CT0]["9.raw"] = values.astype(dtype).tobytes()
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert (voxels(built.by_name(DET3D)["9"]) == values).all()
+    assert not built.findings("intensity-rounded") + built.findings("intensity-clipped")
+
+
+def test_intensities_that_do_not_fit_are_reported(tiny, tmp_path, build) -> None:
+    values = ct(5).astype("<f4")
+    values[0, 0, :3] = (0.4, 40000, -99999)
+    tiny[CT0]["9.mhd"], tiny[CT0]["9.raw"] = header("9", ElementType="MET_FLOAT"), values.tobytes()
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert voxels(built.by_name(DET3D)["9"])[0, 0, :3].tolist() == [0, 32767, -32768]
+    assert len(built.findings("intensity-rounded")) == len(built.findings("intensity-clipped")) == 1
+
+
+def test_masks_keep_their_labels_and_are_never_cast(tiny, tmp_path, build) -> None:
+    labels = np.zeros(SHAPE, np.int16)
+    labels[2, 3:5, 3:5], labels[3], labels[4, 4, 4] = 7, 3, 9
+    tiny[MASKS] |= mhd("7_20180102", labels, origin=(999, 999, 999))
+    tiny[MASKS] |= mhd("7_20190304", ct(3))
+    tiny[MASKS] |= mhd("9", labels[:-1])
+    tiny[MASKS] |= mhd("10", labels)
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    rows = built.by_name(DET3D)
+    assert (voxels(rows["7_20180102"], "lung_mask", "u1") == labels).all()
+    assert rows["7_20190304"]["lung_mask"] is None
+    assert rows["9"]["lung_mask"] is None
+    counts = {
+        code: len(built.findings(code))
+        for code in ("mask-label-7", "mask-label-unknown", "mask-values", "mask-shape", "mask-without-scan")
+    }
+    assert set(counts.values()) == {1}, counts
+
+
+def test_a_fractional_or_large_mask_is_null(tiny, tmp_path, build) -> None:
+    for stem, value in (("9", 2.5), ("7_20180102", 300.0), ("7_20190304", float("nan"))):
+        mask = np.full(SHAPE, value, "<f4")
+        tiny[MASKS] |= {f"{stem}.mhd": header(stem, ElementType="MET_FLOAT"), f"{stem}.raw": mask.tobytes()}
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert [row["lung_mask"] for row in built.rows(DET3D)] == [None] * 3
+    assert len(built.findings("mask-values")) == 3
+
+
+def test_a_scan_without_a_mask_has_none(tiny, tmp_path, build) -> None:
+    del tiny[MASKS]["9.mhd"], tiny[MASKS]["9.raw"]
+    built = build(tiny.write(tmp_path / "in"), DET3D, THICK)
+    assert built.by_name(DET3D)["9"]["lung_mask"] is None
+    assert {row["lung_mask"] for row in built.rows(THICK)} == {None}
+    assert len(built.findings("mask-missing")) == 1
+
+
+def test_nodules_at_the_edges(tiny, tmp_path, build) -> None:
+    tiny[NODULES]["annotations.csv"] = table(
+        SPHERES,
+        "9.mhd,-6,-17,33,3",  # a name with its extension
+        "9,500,500,500,3",
+        "9,-6.4,-17.35,33.1,0.1",
+        "9,-6,-17,33,0",
+        "9,-10,-20,30,4",
+        "9,-10,-20,30,4",
+        "nobody,1,2,3,4",
+        "9,a,b,c,d",
+    )
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    row = built.by_name(DET3D)["9"]
+    boxes = [nodule["box_voxel"] for nodule in row["nodules"]]
+    assert boxes[1:4] == [None, None, None]
+    assert boxes[4] == boxes[5] == [0, 0, 0, 3, 3, 2]
+    assert row["nodules"][1]["center_voxel"] == pytest.approx([637.5, 742.857143, 376])
+    assert len({nodule["nodule_id"] for nodule in row["nodules"]}) == 6
+    for code in (
+        "nodule-outside-volume",
+        "nodule-between-voxels",
+        "diameter-not-positive",
+        "duplicate-annotation",
+        "annotation-without-image",
+        "bad-row",
+    ):
+        assert len(built.findings(code)) == 1, code
+    assert len(built.findings("image-without-annotation")) == 2
+
+
+# --- 2D ---------------------------------------------------------------------------------------------------------------
+
+
+def test_2d_boxes_are_kept_dropped_and_never_mended(tiny, tmp_path, build) -> None:
+    tiny[DET2D]["Annotations/9_004.xml"] = voc(
+        (1, 2, 5, 4),
+        (1.5, 2, "007", 4),
+        (5, 2, 5, 9),
+        (5, 9, 8, 2),
+        (-3, -3, 4, 4),
+        (30, 2, 40, 9),
+        (2, 3, 25, 9),
+        ("x", 1, 2, 3),
+    )
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    objects = built.by_name("det2d_1.25mm")["9_004"]["objects"]
+    assert [entry["bbox"] for entry in objects] == [[1, 2, 5, 4], [1.5, 2, 7, 4], [-3, -3, 4, 4], [2, 3, 25, 9]]
+    assert [entry["area"] for entry in objects] == [8, 11, 49, 138]
+    counts = {
+        code: len(built.findings(code)) for code in ("box-inverted", "box-outside", "box-partly-outside", "bad-row")
+    }
+    assert counts == {"box-inverted": 2, "box-outside": 1, "box-partly-outside": 2, "bad-row": 1}
+
+
+def test_an_image_whose_boxes_are_all_dropped_stays(tiny, tmp_path, build) -> None:
+    tiny[DET2D]["Annotations/9_004.xml"] = voc((5, 2, 5, 9), filename="elsewhere/other.jpg", size=(99, 99))
+    tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc((1, 2, 3, 4), name="mass")
+    tiny[DET2D]["Annotations/nobody.xml"] = voc((1, 2, 3, 4))
+    del tiny[DET2D]["Annotations/7_20190304_003.xml"]
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert [row["objects"] for row in built.rows("det2d_1.25mm")] == [[], [], []]
+    for code in (
+        "box-inverted",
+        "image-size-mismatch",
+        "stale-file-name",
+        "object-unknown",
+        "annotation-without-image",
+        "image-without-annotation",
+    ):
+        assert len(built.findings(code)) == 1, code
+
+
+def test_2d_rows_are_as_published(tiny, tmp_path, build) -> None:
+    tiny[DET2D]["Annotations/9_004.xml"] = voc((1, 2, 5, 4), filename="9_004", size=(0, 0))
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    for row in built.rows("det2d_1.25mm"):
+        assert row["image"] == {"bytes": tiny[DET2D][f"JPEGImages/{row['source_name']}.jpg"], "path": None}
+        assert (row["width"], row["height"]) == (20, 16)
+    assert not built.findings("stale-file-name") + built.findings("image-size-mismatch")
+
+
+def lists(place: str, train: list[str], val: list[str]) -> dict[str, bytes]:
+    return {f"{place}train.txt": table(*train), f"{place}val.txt": table(*val)}
+
+
+STEMS = ["7_20180102_002", "7_20190304_003", "9_004"]
+PLACES = ["ImageSets/Main/", "ImageSets/", "", "images/"]
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_split_lists_in_every_place_and_the_first_wins(tiny, tmp_path, build, first) -> None:
+    tiny[DET2D] = {name: data for name, data in tiny[DET2D].items() if not name.startswith("ImageSets")}
+    for rank, place in enumerate(PLACES[first:]):
+        order = STEMS if rank == 0 else STEMS[::-1]
+        shown = [
+            f"JPEGImages/{s}.jpg" if place == "images/" else f"D:\\x\\{s}.jpg 2,3,9,11" if place == "" else s
+            for s in order
+        ]
+        tiny[DET2D] |= lists(place, shown[:2], shown[2:])
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert [row["source_name"] for row in built.rows("det2d_1.25mm", "train")] == STEMS[:2]
+    assert [row["source_name"] for row in built.rows("det2d_1.25mm", "validation")] == STEMS[2:]
+    assert len(built.findings("split-lists-disagree")) == 3 - first
+
+
+def test_lists_that_name_too_much_twice_or_too_little(tiny, tmp_path, build) -> None:
+    tiny[DET2D] |= lists("ImageSets/Main/", ["7_20180102_002", "ghost"], ["7_20180102_002", "9_004"])
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert {
+        split: [row["source_name"] for row in built.rows("det2d_1.25mm", split)]
+        for split in ("train", "validation", "unassigned")
+    } == {
+        "train": ["7_20180102_002"],
+        "validation": ["9_004"],
+        "unassigned": ["7_20190304_003"],
+    }
+    for code in ("listed-twice", "listed-but-missing", "not-listed"):
+        assert len(built.findings(code)) == 1, code
+
+
+def test_the_workbook_and_listed_boxes_check_the_xml(tiny, tmp_path, build) -> None:
+    rows = [
+        ["image", "a", "b", "c", "d"],
+        ["9_004.jpg", 2, 3, 9, 12],
+        ["7_20180102_002", 2, 3, 9, 11],
+        ["ghost.jpg", 1, 2, 3, 4],
+    ]
+    tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
+    tiny[DET2D] |= lists("", [f"{s}.jpg 2,3,9,11" for s in STEMS[:2]], [f"{STEMS[2]}.jpg 2,3,9,11 1,1,2,2"])
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    found = {(finding["member"], finding["row"]) for finding in built.findings("tables-disagree")}
+    assert found == {
+        ("VOC_CT.xlsx", "line 4: ghost.jpg 1 2 3 4"),
+        ("VOC_CT.xlsx", None),
+        ("val.txt", "line 1: 9_004.jpg 2,3,9,11 1,1,2,2"),
+    }
+    assert len(built.findings("tables-disagree")) == 4  # 9_004 differs and 7_20190304_003 is not in the workbook
+
+
+def test_a_broken_workbook_only_costs_the_check(tiny, tmp_path, build) -> None:
+    tiny[DET2D]["VOC_CT.xlsx"] = packed({"xl/workbook.xml": b"<x/>"})
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert len(built.rows("det2d_1.25mm")) == 3
+    assert len(built.findings("cross-check-impossible")) == 1
+
+
+# --- crops ------------------------------------------------------------------------------------------------------------
+
+
+def test_crops_by_folder_with_counts_checked(tiny, tmp_path, build) -> None:
+    tiny[CLS]["class_dataset/READ_ME.txt"] = table("train:", "  1: 1", "5: 2", "test:", "1: 1")
+    tiny[CLS]["class_dataset/train/7/9_009.bmp"] = picture(8)
+    built = build(tiny.write(tmp_path / "in"), "cls_1.25mm")
+    assert {(row["source_name"], row["label"], row["malignant"]) for row in built.rows("cls_1.25mm")} == {
+        ("train/1/7_20180102_003_01", 0, True),
+        ("train/5/9_001_02", 4, False),
+        ("validate/1/7_20190304_003_03", 0, True),
+    }
+    assert [finding["row"] for finding in built.findings("count-mismatch")] == ["line 3: 5: 2"]
+    assert [finding["member"] for finding in built.findings("member-unused")] == ["class_dataset/train/7/9_009.bmp"]
+
+
+def test_equal_pixels_are_told_however_they_are_encoded(tiny, tmp_path, build) -> None:
+    import io
+
+    from PIL import Image
+
+    same = tiny[CLS]["class_dataset/train/1/7_20180102_003_01.bmp"]
+    colour = io.BytesIO()
+    Image.open(io.BytesIO(same)).convert("RGB").save(colour, "PNG")
+    tiny[CLS]["class_dataset/validate/3/9_002_02.png"] = colour.getvalue()
+    tiny[CLS]["class_dataset/train/5/9_002_03.bmp"] = tiny[CLS]["class_dataset/train/5/9_001_02.bmp"]
+    built = build(tiny.write(tmp_path / "in"), "cls_1.25mm")
+    (across,), (within,) = built.findings("same-pixels-in-two-splits"), built.findings("same-pixels")
+    assert across["member"] == "train/1/7_20180102_003_01 (train), validate/3/9_002_02 (validation)"
+    assert within["member"] == "train/5/9_001_02 (train), train/5/9_002_03 (train)"
+
+
+# --- stacks -----------------------------------------------------------------------------------------------------------
+
+
+def slices_of(tiny: TinySource, archive: str, pid: str) -> list[bytes]:
+    return [tiny[archive][f"imgs/{pid}/{k}.bmp"] for k in range(11)]
+
+
+def test_stacks_are_in_numeric_order_with_half_open_boxes(tiny, tmp_path, build) -> None:
+    import io
+
+    from PIL import Image
+
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    rows = built.by_name("det3d_bmp_1.25mm")
+    assert set(rows) == {"00001", "00002", "09001"}
+    expected = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in slices_of(tiny, BMP0, "00001")])
+    assert (voxels(rows["00001"], dtype="u1") == expected).all()
+    assert rows["00001"]["nodules"] == [
+        {"box_voxel": [5, 3, 2, 10, 9, 5], "center_voxel": [7, 5.5, 3], "diameter": 7.5}
+    ]
+    assert rows["00002"]["nodules"][0]["box_voxel"] == [4, 2, 1, 5, 7, 4]
+    assert rows["09001"]["nodules"][0]["box_voxel"] == [0, 0, 0, 20, 16, 11]
+    assert {row["augmented"] for row in rows.values()} == {row["fold"] for row in rows.values()} == {None}
+    assert [row["source_name"] for row in built.rows("det3d_bmp_1.25mm", "validation")] == ["00002"]
+    assert built.report["findings"] == []
+
+
+def test_z_is_the_number_in_the_slices_name(tiny, tmp_path, build) -> None:
+    tiny[BMP0] = {
+        f"imgs/00001/{k + 5:04d}.bmp": data for k, data in enumerate(slices_of(tiny, BMP0, "00001")) if k != 2
+    }
+    tiny[BMP_TABLES]["image_annotation_augment_diameter.csv"] = table(
+        "pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter",
+        "00001,6,9,0,15,0,19,7",
+        "00001,0,2,0,1,0,1,7",
+        "00001,3,5,0,1,0,1,7",
+    )
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    boxes = [nodule["box_voxel"] for nodule in built.by_name("det3d_bmp_1.25mm")["00001"]["nodules"]]
+    assert boxes == [[0, 0, 1, 20, 16, 4], None, [0, 0, 0, 2, 2, 1]]
+    assert (
+        len(built.findings("slice-gap"))
+        == len(built.findings("nodule-outside-volume"))
+        == len(built.findings("box-partly-outside"))
+        == 1
+    )
+
+
+def test_boxes_and_lists_that_do_not_fit(tiny, tmp_path, build) -> None:
+    tiny[BMP_TABLES] |= {
+        "image_annotation_augment_diameter.csv": table(
+            "pid,z_min,z_max,y_min,y_max,x_min,x_max,diameter",
+            "1,2,4,3,8,5,9,7.5",
+            "00002,1,3,2,6,4,4,7.5",
+            "00002,3,1,2,6,4,4,7.5",
+            "00002,1,3,2,99,4,4,7.5",
+            "00002,90,93,2,9,4,4,7.5",
+            "77777,1,3,2,9,4,4,7.5",
+            "00002,1,3,2,x,4,4,7.5",
+        ),
+        "train.txt": table("00001", "88888"),
+        "val.txt": table("00001", "00002"),
+    }
+    del tiny[BMP_TABLES]["train_anno.csv"], tiny[BMP_TABLES]["val_anno.csv"]
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    rows = built.by_name("det3d_bmp_1.25mm")
+    assert rows["00001"]["nodules"][0]["box_voxel"] == [5, 3, 2, 10, 9, 5]
+    assert [nodule["box_voxel"] for nodule in rows["00002"]["nodules"]] == [
+        [4, 2, 1, 5, 7, 4],
+        [4, 2, 1, 5, 16, 4],
+        None,
+    ]
+    assert rows["00002"]["nodules"][2]["center_voxel"] == [4, 5.5, 91.5]
+    for code in (
+        "zeros-lost",
+        "box-inverted",
+        "box-partly-outside",
+        "nodule-outside-volume",
+        "annotation-without-image",
+        "bad-row",
+        "listed-twice",
+        "listed-but-missing",
+        "not-listed",
+        "image-without-annotation",
+    ):
+        assert len(built.findings(code)) == 1, code
+    assert [row["source_name"] for row in built.rows("det3d_bmp_1.25mm", "unassigned")] == ["09001"]
+
+
+def test_tables_of_the_splits_are_checked_and_serve_without_lists(tiny, tmp_path, build) -> None:
+    del tiny[BMP_TABLES]["train.txt"], tiny[BMP_TABLES]["val.txt"]
+    tiny[BMP_TABLES]["anno_val.csv"] = tiny[BMP_TABLES].pop("val_anno.csv").replace(b"2,6", b"2,7")
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    assert [row["source_name"] for row in built.rows("det3d_bmp_1.25mm", "validation")] == ["00002"]
+    assert len(built.findings("tables-disagree")) == 2
+
+
+def test_lists_and_tables_that_disagree(tiny, tmp_path, build) -> None:
+    tiny[BMP_TABLES]["train.txt"], tiny[BMP_TABLES]["val.txt"] = b"00001\n", b"00002\n09001\n"
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    assert [row["source_name"] for row in built.rows("det3d_bmp_1.25mm", "validation")] == ["00002", "09001"]
+    assert len(built.findings("split-lists-disagree")) == 1
+
+
+def test_a_case_may_be_spread_over_archives_and_say_that_it_is_a_copy(tiny, tmp_path, build) -> None:
+    tiny[BMP2] |= {f"imgs/00001/{k}.bmp": tiny[BMP0].pop(f"imgs/00001/{k}.bmp") for k in range(5)}
+    tiny[BMP2]["imgs/00001/7.bmp"] = picture(77)
+    lines = tiny[BMP_TABLES]["image_annotation_augment_diameter.csv"].decode().split()
+    tiny[BMP_TABLES]["image_annotation_augment_diameter.csv"] = table(
+        f"{lines[0]},augmented", f"{lines[1]},0", f"{lines[2]},", f"{lines[3]},1"
+    )
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    rows = built.by_name("det3d_bmp_1.25mm")
+    assert voxels(rows["00001"], dtype="u1").shape == (11, 16, 20)
+    assert {pid: row["augmented"] for pid, row in rows.items()} == {"00001": False, "00002": None, "09001": True}
+    assert len(built.findings("duplicate-id")) == 1
+
+
+# --- splits and options -----------------------------------------------------------------------------------------------
+
+
+def test_split_by_patient_shares_nobody(tiny, tmp_path, build) -> None:
+    for patient in range(20, 40):
+        tiny[CLS][f"class_dataset/{'train' if patient % 2 else 'validate'}/3/{patient}_001.bmp"] = picture(patient)
+    tiny[CLS]["class_dataset/train/3/0001.bmp"] = picture(99)
+    built = build(tiny.write(tmp_path / "in"), "cls_1.25mm", "det3d_bmp_1.25mm", split_by="patient")
+    splits = {split: built.rows("cls_1.25mm", split) for split in ("train", "validation", "test")}
+    for split, rows in splits.items():
+        assert {row["fold"] for row in rows} <= {"train": {0, 1, 2}, "validation": {3}, "test": {4}}[split]
+        assert rows
+    for one, other in itertools.combinations(splits.values(), 2):
+        assert not {row["patient_id"] for row in one} & {row["patient_id"] for row in other}
+    assert sum(map(len, splits.values())) == 23
+    assert [finding["count"] for finding in built.findings("no-fold")] == [1, 3]
+    assert not (built.folder / "data" / "det3d_bmp_1.25mm").exists()
+    assert "det3d_bmp" not in (built.folder / "README.md").read_text().split("---")[1]
+
+
+def test_without_source_names_nothing_spells_a_date(tiny, tmp_path, build) -> None:
+    import re
+
+    tiny[CT1] |= mhd("7_20190230", ct(8))
+    tiny[NODULES]["annotations.csv"] += b"99_20200101,1,2,3,4\n"
+    built = build(tiny.write(tmp_path / "in"), *ALL, keep_source_names=False)
+    pattern = re.compile(rb"(?:2018|2019|2020)(?:0[1-9]|1[0-2])[0-3]\d")
+    for path in built.folder.rglob("*"):
+        if path.is_file() and path.suffix != ".parquet":
+            assert not pattern.search(path.read_bytes()), path.name
+    import pyarrow.parquet as pq
+
+    for config in ALL:
+        for row in built.rows(config):
+            assert "source_name" not in row
+            light = {key: value for key, value in row.items() if key not in ("image", "volume", "lung_mask")}
+            assert not pattern.search(repr(light).encode())
+        for path in (built.folder / "data" / config).glob("*"):
+            assert not pattern.search(repr(pq.read_schema(path).metadata).encode())
+    assert any("<date>" in finding["row"] for finding in built.findings("annotation-without-image"))
+
+
+def test_windows_archives_build_the_same(tiny, tmp_path, build) -> None:
+    plain = build(tiny.write(tmp_path / "in"), *ALL)
+    rows = {config: plain.rows(config) for config in ALL}
+    source = tiny.write(tmp_path / "stored", method=zipfile.ZIP_STORED)
+    for name in tiny:
+        path = source / name
+        data = path.read_bytes()
+        for member in tiny[name]:
+            if "/" in member:
+                data = data.replace(member.encode(), member.replace("/", "\\").encode())
+        path.write_bytes(data)
+    again = build(source, *ALL)
+    assert {config: again.rows(config) for config in ALL} == rows
+
+
+def test_gbk_names_and_tables(tiny, tmp_path, build) -> None:
+    tiny[NODULES] = {
+        "annotations.csv": tiny[NODULES]["annotations.csv"].replace(b"seriesuid", "扫描".encode("gb18030"))
+    }
+    tiny[CT0]["9.mhd"] = header("9", ElementDataFile="肺 9.raw").decode().encode("gb18030")
+    data = tiny[CT0].pop("9.raw")
+    placeholder = "_" * len("肺 9.raw".encode("gbk"))
+    tiny[CT0][placeholder] = data
+    source = tiny.write(tmp_path / "in")
+    path = source / CT0
+    path.write_bytes(path.read_bytes().replace(placeholder.encode(), "肺 9.raw".encode("gbk")))
+    built = build(source, DET3D)
+    row = built.by_name(DET3D)["9"]
+    assert (voxels(row) == ct(2)).all()
+    assert len(row["nodules"]) == 1

@@ -1,0 +1,165 @@
+"""Annotation tables, split lists, VOC files and workbooks in the spellings of the field."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import packed, workbook
+
+from lung_nodule_ct.errors import LungNoduleCTError
+from lung_nodule_ct.formats.split_lists import parse_split_list
+from lung_nodule_ct.formats.tables import parse_boxes, parse_spheres
+from lung_nodule_ct.formats.voc import parse_voc
+from lung_nodule_ct.formats.workbook import parse_workbook
+
+LUNA = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+
+
+def spheres(text: str | bytes) -> list[tuple[str, tuple[float, float, float], float]]:
+    rows, bad = parse_spheres(text if isinstance(text, bytes) else text.encode())
+    assert not bad
+    return [(row.name, row.center, row.diameter) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{LUNA}\n09184,1.5,-2,3e1,4\n",
+        f"\ufeff{LUNA}\n09184,1.5,-2,3e1,4",
+        f"{LUNA}\r\n09184,1.5,-2,3e1,4\r\n,,,,\r\n\r\n",
+        "09184,1.5,-2,3e1,4",
+        '"09184","1.5","-2","30","4"\n',
+        " 09184 , 1.5 , -2 , 30 , 4 \n",
+        f"{LUNA.replace(',', ';')}\n09184;1.5;-2;30;4\n",
+        f"{LUNA.replace(',', chr(9))}\n09184\t1.5\t-2\t30\t4\n",
+        "coordZ,coordY,coordX,diameter_mm,seriesuid\n30,-2,1.5,4,09184\n",
+        "scan name,x,y,z,diameter\n09184,1.5,-2,30,4\n",
+        "name,some x,some y,some z,how large\n09184,1.5,-2,30,4\n",
+        "名称,坐标X,坐标Y,坐标Z,直径\n09184,1.5,-2,30,4\n".encode("gb18030"),
+    ],
+)
+def test_one_nodule_in_every_spelling(text) -> None:
+    assert spheres(text) == [("09184", (1.5, -2.0, 30.0), 4.0)]
+
+
+def test_rows_that_cannot_be_read_are_told_apart() -> None:
+    rows, bad = parse_spheres(f"{LUNA}\na,1,2,3,4\nb,1,2,x,4\nc,1,2\n,1,2,3,4\nd,nan,2,3,4\n".encode())
+    assert [row.name for row in rows] == ["a"]
+    assert [row.place for row in bad] == [
+        "line 3: b,1,2,x,4",
+        "line 4: c,1,2",
+        "line 5: ,1,2,3,4",
+        "line 6: d,nan,2,3,4",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter\n09184,1,2,3,4,5,6,7.5\n",
+        "pid,z_min,z_max,y_min,y_max,x_min,x_max,diameter\n09184,1,2,3,4,5,6,7.5\n",
+        "\ufeffdiameter,xmin,ymin,zmin,xmax,ymax,zmax,pid\n7.5,5,3,1,6,4,2,09184\n",
+        "09184,1,2,3,4,5,6,7.5\n",
+        "pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter\n09184,1.0,2.0,3.0,4.0,5.0,6.0,7.5\n",
+    ],
+)
+def test_one_box_in_both_spellings_and_any_order(text) -> None:
+    (row,), bad = parse_boxes(text.encode())
+    assert (row.pid, row.low, row.high, row.diameter, row.augmented) == ("09184", (5, 3, 1), (6, 4, 2), 7.5, None)
+    assert not bad
+
+
+def test_boxes_may_lack_a_diameter_and_say_that_they_are_copies() -> None:
+    rows, bad = parse_boxes(
+        b"pid,zmin,zmax,ymin,ymax,xmin,xmax,augment\n1,1,2,3,4,5,6,1\n2,1,2,3,4,5,6,none\n3,1,2,3,4,5,6,\n4,1,2,3,4,5,6,flipud\n5,1,2.5,3,4,5,6,0\n"
+    )
+    assert [(row.diameter, row.augmented) for row in rows] == [(None, True), (None, False), (None, None), (None, True)]
+    assert len(bad) == 1
+
+
+@given(st.lists(st.tuples(st.from_regex(r"\A[0-9_]{1,12}\Z"), *[st.floats(-1e3, 1e3)] * 4), max_size=20))
+def test_what_is_written_is_read(rows) -> None:
+    text = "\n".join([LUNA, *(f"{name},{x!r},{y!r},{z!r},{d!r}" for name, x, y, z, d in rows)])
+    assert spheres(text) == [(name, (x, y, z), d) for name, x, y, z, d in rows]
+
+
+@given(st.binary(max_size=200))
+def test_no_table_does_harm(data) -> None:
+    parse_spheres(data)
+    parse_boxes(data)
+    parse_split_list(data)
+
+
+@pytest.mark.parametrize(
+    ("line", "stem", "boxes"),
+    [
+        ("80_20190314_003", "80_20190314_003", 0),
+        ("80_20190314_003 1", "80_20190314_003", 0),
+        ("JPEGImages/80_20190314_003.jpg", "80_20190314_003", 0),
+        ("D:\\my data\\JPEGImages\\80_20190314_003.JPG", "80_20190314_003", 0),
+        ("x y/80_20190314_003.bmp 1,2,3,4,0 5,6,7,8", "80_20190314_003", 2),
+        ("80_20190314_003.jpg 1.5,2,3,4", "80_20190314_003", 1),
+        ("09184", "09184", 0),
+    ],
+)
+def test_split_list_lines(line, stem, boxes) -> None:
+    (entry,) = parse_split_list(f"\ufeff{line}\r\n\r\n".encode())
+    assert (entry.stem, len(entry.boxes)) == (stem, boxes)
+
+
+VOC = "<annotation><filename>a.jpg</filename><size><width>20</width><height>16</height></size>{}</annotation>"
+BOX = "<object><name>nodule</name><diffcult>0</diffcult><bndbox><xmin>{}</xmin><ymin> 02 </ymin><xmax>3.5</xmax><ymax>4</ymax></bndbox></object>"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        VOC.format(BOX.format("1")).encode(),
+        b'<?xml version="1.0" encoding="utf-8"?>\n' + VOC.format(BOX.format("1.0")).encode(),
+        ('<?xml version="1.0" encoding="GBK"?><!-- 肺 -->' + VOC.format(BOX.format("001"))).encode("gbk"),
+        ('<?xml version="1.0" encoding="gb2312"?><!-- 肺 -->' + VOC.format(BOX.format("1"))).encode("gb18030"),
+        b"\xef\xbb\xbf" + VOC.format(BOX.format("1")).encode(),
+        ('<?xml version="1.0" encoding="utf-16"?>' + VOC.format(BOX.format("1"))).encode("utf-16"),
+    ],
+)
+def test_voc_in_every_encoding(data) -> None:
+    annotation = parse_voc(data)
+    assert (annotation.filename, annotation.width, annotation.height) == ("a.jpg", 20, 16)
+    assert [entry.box for entry in annotation.objects] == [(1.0, 2.0, 3.5, 4.0)]
+
+
+def test_voc_numbers_that_are_none() -> None:
+    for text in ("x", "", "nan"):
+        (entry,) = parse_voc(VOC.format(BOX.format(text)).encode()).objects
+        assert entry.box is None
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b'<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', "entities"),
+        (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "document type"),
+        (b"<annotation><object></annotation>", "well-formed"),
+        (b"", "well-formed"),
+        (b"\x89PNG", "well-formed"),
+    ],
+)
+def test_voc_that_is_refused(data, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_voc(data)
+
+
+def test_workbook_with_and_without_header() -> None:
+    rows = parse_workbook(
+        workbook([["图像", "xmin", "ymin", "xmax", "ymax"], ["a.jpg", 1, 2, 3, 4], [], ["b", "5", 6.5, 7, None]]),
+        "x.xlsx",
+    )
+    assert [(row.line, row.name, row.box) for row in rows] == [(2, "a.jpg", (1, 2, 3, 4)), (4, "b", None)]
+    assert parse_workbook(workbook([["a.jpg", 1, 2, 3, 4]]), "x.xlsx")[0].box == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("data", [b"", b"no workbook", packed({"a": b"1"})])
+def test_what_is_no_workbook_is_refused(data) -> None:
+    with pytest.raises((ValueError, LungNoduleCTError)):
+        parse_workbook(data, "x.xlsx")
