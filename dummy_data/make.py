@@ -232,7 +232,7 @@ def slice_members(chests: dict[str, tuple[NDArray[np.int16], NDArray[np.int16]]]
             members.append((f"JPEGImages/{stem}.jpg", encode(colour, "JPEG")))
             own = []
             for n in scan.nodules:
-                radius = np.sqrt(max(0.0, (n.diameter / 2) ** 2 - ((z - 7.5) * 1.25 - n.center[2]) ** 2)) / 4
+                radius = np.sqrt(max(0.0, (n.diameter / 2) ** 2 - ((z - 7.5) * 1.25 - n.center[2]) ** 2)) / SPACING[0]
                 if radius > 1:
                     x, y, _ = pixel_of(n)
                     own.append((round(x - radius), round(y - radius), round(x + radius), round(y + radius)))
@@ -308,7 +308,7 @@ def stacks(chests: dict[str, tuple[NDArray[np.int16], NDArray[np.int16]]]) -> No
         n = scan.nodules[0]
         x, y, z = pixel_of(n)
         stack = np.stack([grey(s) for s in chests[scan.name][0][2:14]])
-        half = round(n.diameter / 2 / 4)
+        half = round(n.diameter / 2 / SPACING[0])
         box = (z - 2 - 3, z - 2 + 3, y - half, y + half, x - half, x + half)
         flipped = (box[0], box[1], SHAPE[1] - 1 - box[3], SHAPE[1] - 1 - box[2], box[4], box[5])
         for pid, slices, own in ((f"{index + 1:05d}", stack, box), (f"{9001 + index:05d}", stack[:, ::-1], flipped)):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sequences import PatientSequence, patient_sequences
     from lung_nodule_ct.spec.configs import CONFIGS
     from lung_nodule_ct.targets.huggingface import load, prepare
+    from lung_nodule_ct.views import volumes
 
 _HOMES = {
     "CONFIGS": "lung_nodule_ct.spec.configs",
@@ -28,6 +29,7 @@ _HOMES = {
     "load": "lung_nodule_ct.targets.huggingface",
     "patient_sequences": "lung_nodule_ct.sequences",
     "prepare": "lung_nodule_ct.targets.huggingface",
+    "volumes": "lung_nodule_ct.views",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "load",
     "patient_sequences",
     "prepare",
+    "volumes",
 ]
 
 

@@ -12,16 +12,18 @@ from lung_nodule_ct.plan.units import CropUnit, ScanUnit, SliceUnit, StackUnit
 
 if TYPE_CHECKING:
     from lung_nodule_ct.examples.example import Example
+    from lung_nodule_ct.examples.scratch import Scratch
     from lung_nodule_ct.plan.units import Unit
     from lung_nodule_ct.source.opened import Opened
 
 
-def build_example(unit: Unit, opened: Opened) -> Example:
+def build_example(unit: Unit, opened: Opened, scratch: Scratch) -> Example:
     """Read what a unit names and make its example.
 
     Args:
         unit: What to read.
         opened: The archives that are open.
+        scratch: Where its voxels go. With a plain :class:`Scratch` they are only valid until the next example is made.
 
     Raises:
         MemberError: A member is damaged.
@@ -33,8 +35,8 @@ def build_example(unit: Unit, opened: Opened) -> Example:
         case SliceUnit():
             return build_slice(unit, opened)
         case ScanUnit():
-            return build_scan(unit, opened)
+            return build_scan(unit, opened, scratch)
         case StackUnit():
-            return build_stack(unit, opened)
+            return build_stack(unit, opened, scratch)
         case _:
             raise TypeError(f"expected a unit of the plan, got {type(unit).__name__}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.examples.scratch import Scratch
     from lung_nodule_ct.plan.units import ScanUnit, Sphere
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.opened import Opened
@@ -27,7 +28,7 @@ _HU_MIN, _HU_MAX = -32768, 32767
 _KNOWN_LABELS = (0, 3, 4, 7)
 
 
-def build_scan(unit: ScanUnit, opened: Opened) -> Example:
+def build_scan(unit: ScanUnit, opened: Opened, scratch: Scratch) -> Example:
     """The volume exactly as stored (no flip to a standard frame), as int16, with everything known of it.
 
     Raises:
@@ -40,8 +41,8 @@ def build_scan(unit: ScanUnit, opened: Opened) -> Example:
         Finding(code, action, unit.header.archive, unit.header.name, None, detail)
         for code, detail, action in image.issues
     ]
-    volume = _read_hounsfield(image, findings)
-    mask = _read_mask(unit.mask, unit.mask_data, volume.shape, opened, findings) if unit.mask else None
+    volume = _read_hounsfield(image, scratch, findings)
+    mask = _read_mask(unit.mask, unit.mask_data, volume.shape, opened, scratch, findings) if unit.mask else None
     prefix = f"{unit.scan_id or image_id(unit.source_name)}-{unit.slice_thickness_mm:g}mm"
     row = {
         "scan_id": unit.scan_id,
@@ -69,14 +70,14 @@ def build_scan(unit: ScanUnit, opened: Opened) -> Example:
     return Example(row, pixels_key(volume), tuple(findings))
 
 
-def _read_hounsfield(image: MetaImage, findings: list[Finding]) -> CTVolume:
+def _read_hounsfield(image: MetaImage, scratch: Scratch, findings: list[Finding]) -> CTVolume:
     """The elements as int16: as they are where they are int16, exactly converted where they fit, reported where not."""
     header, member = image.header, image.member
     if header.dtype == np.dtype("<i2") or header.dtype == np.dtype(">i2"):
-        stored = np.empty(header.shape, header.dtype)
+        stored = scratch.take("volume", header.shape, header.dtype)
         image.read_into(stored)
         return stored if header.dtype.isnative else stored.byteswap(inplace=True).view("<i2")
-    volume = np.empty(header.shape, np.int16)
+    volume = scratch.take("volume", header.shape, "<i2")
     flat, position, rounded, clipped = volume.reshape(-1), 0, 0, 0
     for slab in image.slabs():
         if slab.dtype.kind == "f":
@@ -113,7 +114,12 @@ def _read_hounsfield(image: MetaImage, findings: list[Finding]) -> CTVolume:
 
 
 def _read_mask(
-    header: Member, data: Sequence[Member], shape: tuple[int, ...], opened: Opened, findings: list[Finding]
+    header: Member,
+    data: Sequence[Member],
+    shape: tuple[int, ...],
+    opened: Opened,
+    scratch: Scratch,
+    findings: list[Finding],
 ) -> MaskVolume | None:
     """The labels as published, on the volume's grid (by array index: the masks' own origins are not to be trusted)."""
     image = open_metaimage(header, data, opened)
@@ -122,7 +128,7 @@ def _read_mask(
         detail = f"expected shape {shape} (z, y, x), got {image.header.shape}"
         findings.append(Finding(Code.MASK_SHAPE, "lung_mask is null", *where, detail))
         return None
-    mask = np.empty(shape, np.uint8)
+    mask = scratch.take("mask", shape, np.uint8)
     flat, position = mask.reshape(-1), 0
     counts = np.zeros(256, np.int64)
     for slab in image.slabs():

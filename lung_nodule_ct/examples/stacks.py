@@ -16,19 +16,20 @@ from lung_nodule_ct.geometry import clip_box
 from lung_nodule_ct.identity import image_id
 
 if TYPE_CHECKING:
+    from lung_nodule_ct.examples.scratch import Scratch
     from lung_nodule_ct.plan.units import StackBox, StackUnit
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.opened import Opened
     from lung_nodule_ct.types import GreyVolume
 
 
-def build_stack(unit: StackUnit, opened: Opened) -> Example:
+def build_stack(unit: StackUnit, opened: Opened, scratch: Scratch) -> Example:
     """The slices as one volume, in the order of their numbers, and the boxes.
 
     Raises:
         MemberError: A slice is damaged, no grey picture, or of another size than the first.
     """
-    volume = _read_volume([member for _, member in unit.slices], opened)
+    volume = _read_volume([member for _, member in unit.slices], opened, scratch)
     numbers = [number for number, _ in unit.slices]
     findings: list[Finding] = []
     row = {
@@ -42,7 +43,7 @@ def build_stack(unit: StackUnit, opened: Opened) -> Example:
     return Example(row, pixels_key(volume), tuple(findings))
 
 
-def _read_volume(members: list[Member], opened: Opened) -> GreyVolume:
+def _read_volume(members: list[Member], opened: Opened, scratch: Scratch) -> GreyVolume:
     volume: GreyVolume | None = None
     for index, member in enumerate(members):
         try:
@@ -50,7 +51,7 @@ def _read_volume(members: list[Member], opened: Opened) -> GreyVolume:
         except ValueError as error:
             raise _refused(member, "is no slice", "8-bit grey values", str(error)) from error
         if volume is None:
-            volume = np.empty((len(members), *grey.shape), dtype=np.uint8)
+            volume = scratch.take("volume", (len(members), *grey.shape), np.uint8)
         if grey.shape != volume.shape[1:]:
             raise _refused(
                 member,

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from lung_nodule_ct.errors import SourceError
 from lung_nodule_ct.examples import build_example
+from lung_nodule_ct.examples.scratch import Fresh, Scratch
 from lung_nodule_ct.findings import Code, Finding, Grade
 from lung_nodule_ct.plan import make_plan
 from lung_nodule_ct.report import Pixels, report_document, same_pixels, to_json
@@ -155,10 +156,12 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         schema = built_schema(get_config(self.config.name), keep_source_names=self.config.keep_source_names)
         arrow_schema = self.info.features.arrow_schema
         size = 1 if schema.has_voxels else PICTURES_A_BATCH
+        # what is prepared is written before the next is read; what is streamed belongs to who takes it
+        scratch = Scratch() if self._report_folder is not None else Fresh()
         with Opened() as opened:
             for start in range(0, len(units), size):
                 taken = units[start : start + size]
-                examples = [build_example(unit, opened) for unit in taken]
+                examples = [build_example(unit, opened, scratch) for unit in taken]
                 findings = [finding for example in examples for finding in example.findings]
                 pixels = [pixels_of(unit, example) for unit, example in zip(taken, examples, strict=True)]
                 self._report(findings, pixels)

@@ -6,18 +6,20 @@ How units fall into shards follows from the plan alone, so the number of process
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.examples import build_example
+from lung_nodule_ct.examples.scratch import Scratch
 from lung_nodule_ct.report import Pixels
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import get_config
-from lung_nodule_ct.spec.schema import Picture, Schema, Voxels
+from lung_nodule_ct.spec.schema import Picture, Voxels
 from lung_nodule_ct.targets.batches import PICTURES_A_BATCH, to_batch
 from lung_nodule_ct.targets.features import built_schema, to_features
 
@@ -128,44 +130,38 @@ def write_shard(shard: Shard, folder: Path, on_unit: Callable[[Unit], None] = la
     findings: list[Finding] = []
     pixels: list[Pixels] = []
     rows = arrow_bytes = 0
-    with pq.ParquetWriter(
-        path,
-        arrow_schema,
-        compression="zstd",
-        compression_level=_ZSTD_LEVEL,
-        use_dictionary=light,
-        write_statistics=light,
-        write_page_index=True,
-        write_page_checksum=True,
-    ) as writer:
-        for batch, batch_findings, batch_pixels in _batches(shard, schema, arrow_schema, on_unit):
-            writer.write_batch(batch, row_group_size=batch.num_rows)
-            rows += batch.num_rows
-            arrow_bytes += batch.nbytes
-            findings += batch_findings
-            pixels += batch_pixels
+    with ExitStack() as stack:
+        writer = stack.enter_context(
+            pq.ParquetWriter(
+                path,
+                arrow_schema,
+                compression="zstd",
+                compression_level=_ZSTD_LEVEL,
+                use_dictionary=light,
+                write_statistics=light,
+                write_page_index=True,
+                write_page_checksum=True,
+                data_page_version="2.0",
+            )
+        )
+        size = 1 if schema.has_voxels else PICTURES_A_BATCH
+        opened = stack.enter_context(Opened())
+        scratch = Scratch()
+        for start in range(0, len(shard.units), size):
+            taken = []
+            for unit in shard.units[start : start + size]:
+                example = build_example(unit, opened, scratch)
+                findings += example.findings
+                pixels.append(pixels_of(unit, example))
+                taken.append(example.row)
+                on_unit(unit)
+            table = pa.Table.from_batches([to_batch(taken, schema, arrow_schema)])
+            writer.write_table(table, row_group_size=len(taken))
+            rows += len(taken)
+            arrow_bytes += table.nbytes
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Written(shard, rows, arrow_bytes, path.stat().st_size, sha256, tuple(findings), tuple(pixels))
-
-
-def _batches(
-    shard: Shard, schema: Schema, arrow_schema: pa.Schema, on_unit: Callable[[Unit], None]
-) -> Iterator[tuple[pa.RecordBatch, list[Finding], list[Pixels]]]:
-    """The record batches of a shard, each a row group: a volume, or a hundred pictures."""
-    size = 1 if schema.has_voxels else PICTURES_A_BATCH
-    with Opened() as opened:
-        for start in range(0, len(shard.units), size):
-            rows: list[dict[str, Any]] = []
-            findings: list[Finding] = []
-            pixels: list[Pixels] = []
-            for unit in shard.units[start : start + size]:
-                example = build_example(unit, opened)
-                rows.append(example.row)
-                findings += example.findings
-                pixels.append(pixels_of(unit, example))
-                on_unit(unit)
-            yield to_batch(rows, schema, arrow_schema), findings, pixels
 
 
 def pixels_of(unit: Unit, example: Example) -> Pixels:

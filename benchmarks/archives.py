@@ -1,0 +1,51 @@
+"""Archives of generated CT in the published layout, as large as one likes."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.phantom import Nodule, make_chest
+
+SHAPE = (160, 512, 512)
+SPACING = (0.7, 0.7, 1.25)
+
+
+def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE) -> Path:
+    """The archives that ``det3d_1.25mm`` reads, with ``volumes`` scans, each of another patient.
+
+    Every volume is the same chest moved along z, under noise of its own, so that none deflates to another's bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    nodule = Nodule((70.0, 20.0, 0.0), 14.0)
+    base, mask = make_chest(shape, SPACING, (nodule,), noise=0)
+    rng = np.random.default_rng(1)
+    noise = np.rint(rng.standard_normal((shape[1] * 2, shape[2] * 2)) * 10).astype(np.int16)
+    z, y, x = shape
+    origin = " ".join(f"{-(count - 1) / 2 * step:g}" for count, step in zip((x, y, z), SPACING, strict=True))
+    head = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+        f"TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = {origin}\nElementSpacing = {SPACING[0]} {SPACING[1]} {SPACING[2]}\n"
+        f"DimSize = {x} {y} {z}\nElementType = MET_SHORT\nElementDataFile = "
+    )
+    with (
+        zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_0.zip", "w", zipfile.ZIP_DEFLATED) as scans,
+        zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_2.zip", "w", zipfile.ZIP_DEFLATED) as masks,
+    ):
+        for number in range(1, volumes + 1):
+            name = f"{number}_20200101"
+            volume = np.roll(base, number, axis=0)
+            for index in range(z):
+                dy, dx = rng.integers(0, shape[1]), rng.integers(0, shape[2])
+                volume[index] += noise[dy : dy + y, dx : dx + x]
+            for archive, array in ((scans, volume), (masks, mask)):
+                archive.writestr(f"{name}.mhd", f"{head}{name}.raw\n")
+                archive.writestr(f"{name}.raw", array.astype("<i2").tobytes())
+    with zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_1.zip", "w"):
+        pass
+    rows = "".join(f"{number}_20200101,70,20,0,14\n" for number in range(1, volumes + 1))
+    with zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_3.zip", "w") as tables:
+        tables.writestr("annotations.csv", "seriesuid,coordX,coordY,coordZ,diameter_mm\n" + rows)
+    return folder

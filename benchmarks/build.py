@@ -1,0 +1,59 @@
+"""Our build of ``det3d_1.25mm`` against the naive one, side by side on generated volumes of 512 x 512 x 160.
+
+    python -m benchmarks.build [--volumes 4] [--rounds 3]
+
+Prints the ratios of wall and CPU time, peak memory, and bytes written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.archives import write_source
+from benchmarks.harness import folder_bytes, in_turn, medians, module_command
+
+
+def main() -> None:
+    """Generate, run in turn, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--volumes", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        source = write_source(root / "source", options.volumes)
+        packed = folder_bytes(source)
+        raw = options.volumes * 2 * 2 * 160 * 512 * 512
+        print(
+            f"{options.volumes} volumes of 512x512x160 with masks: {raw / 1e6:,.0f} MB, packed {packed / 1e6:,.0f} MB"
+        )
+        executable = Path(sys.executable).with_name("lung-nodule-ct")
+        ours = [executable, "build", "det3d_1.25mm", "--source", source, "--out"]
+        contenders = {
+            "ours to Parquet": [*ours, root / "ours"],
+            "ours to Parquet, 2 processes": [*ours, root / "ours 2", "--num-proc", "2"],
+            "naive to Arrow": module_command("naive", source, root / "naive arrow", "arrow"),
+            "naive to Parquet": module_command("naive", source, root / "naive parquet", "parquet"),
+        }
+        runs = in_turn(contenders, options.rounds)
+        written = {
+            "ours to Parquet": folder_bytes(root / "ours"),
+            "ours to Parquet, 2 processes": folder_bytes(root / "ours 2"),
+            "naive to Arrow": folder_bytes(root / "naive arrow"),
+            "naive to Parquet": folder_bytes(root / "naive parquet"),
+        }
+        best = medians(runs["ours to Parquet"])
+        print(f"{'':32}{'wall s':>8}{'CPU s':>8}{'peak MB':>9}{'written MB':>12}{'wall x':>8}{'CPU x':>8}")
+        for name, own in runs.items():
+            m = medians(own)
+            ratios = f"{m.wall / best.wall:8.2f}{m.cpu / best.cpu:8.2f}"
+            print(f"{name:32}{m.wall:8.2f}{m.cpu:8.2f}{m.peak_mb:9.0f}{written[name] / 1e6:12.0f}{ratios}")
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

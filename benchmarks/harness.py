@@ -1,0 +1,63 @@
+"""Whole processes, taken in turn, and what the operating system says of them: wall, CPU, peak memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of a process, its children included in wall and CPU."""
+
+    wall: float
+    cpu: float
+    peak_mb: float
+
+
+def run_measured(command: Sequence[str | Path]) -> Measured:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: It failed; its output is in the message.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{command} ended with {process.returncode}:\n{output[-3000:]}")
+    return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def in_turn(contenders: dict[str, Sequence[str | Path]], rounds: int) -> dict[str, list[Measured]]:
+    """Run the contenders one after the other, round by round, so that a machine's drift meets all of them."""
+    runs: dict[str, list[Measured]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, command in contenders.items():
+            print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
+            runs[name].append(run_measured(command))
+    return runs
+
+
+def medians(runs: Sequence[Measured]) -> Measured:
+    """The median of each figure; of memory the largest."""
+    return Measured(median(r.wall for r in runs), median(r.cpu for r in runs), max(r.peak_mb for r in runs))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files under a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def module_command(module: str, *arguments: str | Path) -> list[str | Path]:
+    """A command that runs one of these modules in a fresh interpreter."""
+    return [sys.executable, "-m", f"benchmarks.{module}", *arguments]

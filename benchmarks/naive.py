@@ -1,0 +1,77 @@
+"""The way a user would do it today: unzip to disk, read with SimpleITK, hand Array3D to a generator builder.
+
+python -m benchmarks.naive SOURCE WORK arrow|parquet
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import SimpleITK
+
+SETS = {
+    "1.25mm_3D_detection_mhd_0.zip": "scans",
+    "1.25mm_3D_detection_mhd_2.zip": "masks",
+    "1.25mm_3D_detection_mhd_3.zip": "tables",
+}
+
+
+def examples(folder: str) -> Iterator[dict[str, Any]]:
+    """One scan after the other."""
+    with Path(folder, "tables", "annotations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for header in sorted(Path(folder, "scans").glob("*.mhd")):
+        image = SimpleITK.ReadImage(str(header))
+        mask = SimpleITK.ReadImage(str(Path(folder, "masks", header.name)))
+        own = [row for row in rows if row["seriesuid"] == header.stem]
+        yield {
+            "scan": header.stem,
+            "volume": SimpleITK.GetArrayFromImage(image),
+            "mask": SimpleITK.GetArrayFromImage(mask).astype("uint8"),
+            "spacing": image.GetSpacing(),
+            "origin": image.GetOrigin(),
+            "direction": image.GetDirection(),
+            "nodules": [[float(row[name]) for name in ("coordX", "coordY", "coordZ", "diameter_mm")] for row in own],
+        }
+
+
+def main() -> None:
+    """Build, from zip archives to Arrow (and Parquet)."""
+    source, work, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    shutil.rmtree(work, ignore_errors=True)  # what an earlier round left
+    for name, folder in SETS.items():
+        with zipfile.ZipFile(source / name) as archive:
+            archive.extractall(work / folder)
+    header = next((work / "scans").glob("*.mhd"))
+    shape = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(header))).shape
+    features = datasets.Features(
+        {
+            "scan": datasets.Value("string"),
+            "volume": datasets.Array3D(shape, "int16"),
+            "mask": datasets.Array3D(shape, "uint8"),
+            "spacing": datasets.List(datasets.Value("float64")),
+            "origin": datasets.List(datasets.Value("float64")),
+            "direction": datasets.List(datasets.Value("float64")),
+            "nodules": datasets.List(datasets.List(datasets.Value("float64"))),
+        }
+    )
+    built = datasets.Dataset.from_generator(
+        examples,
+        features=features,
+        gen_kwargs={"folder": str(work)},
+        cache_dir=str(work / "cache"),
+        writer_batch_size=8,
+    )
+    if kind == "parquet":
+        built.to_parquet(str(work / "out.parquet"), batch_size=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Views of loaded volumes: nothing is copied, and patches are where they should be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lung_nodule_ct
+from lung_nodule_ct.views import Volume
+
+
+@pytest.fixture(scope="module")
+def scans(dummy, tmp_path_factory):
+    return lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def test_views_are_the_rows_and_copy_nothing(scans) -> None:
+    views = lung_nodule_ct.volumes(scans)
+    assert len(views) == len(scans) == len(views[:])
+    for row, view in zip(scans, views, strict=True):
+        assert (view.array == np.frombuffer(row["volume"]["bytes"], "<i2").reshape(row["volume"]["shape"])).all()
+        assert not view.array.flags.owndata
+        assert not view.array.flags.writeable
+        assert view.frame == lung_nodule_ct.Frame(row["origin"], row["spacing"], row["direction"])
+    address = views[2].array.__array_interface__["data"][0]
+    assert address == lung_nodule_ct.volumes(scans)[2].array.__array_interface__["data"][0]
+
+
+def test_selections_and_shuffles_are_followed(scans) -> None:
+    for dataset in (
+        scans.select([4, 1, 1]),
+        scans.shuffle(seed=3),
+        scans.select(range(2, 6)),
+        scans.filter(lambda fold: fold == 0, input_columns="fold"),
+    ):
+        for row, view in zip(dataset, lung_nodule_ct.volumes(dataset), strict=True):
+            assert (view.array.ravel() == np.frombuffer(row["volume"]["bytes"], "<i2")).all()
+
+
+def test_masks_and_stacks(scans, dummy, tmp_path) -> None:
+    masks = lung_nodule_ct.volumes(scans, "lung_mask")
+    for index, row in enumerate(scans):
+        if row["lung_mask"] is None:
+            with pytest.raises(ValueError, match="null"):
+                masks[index]
+        else:
+            assert (masks[index].array.ravel() == np.frombuffer(row["lung_mask"]["bytes"], "u1")).all()
+    stacks = lung_nodule_ct.load("det3d_bmp_1.25mm", source=dummy, split="train", cache_dir=tmp_path)
+    view = lung_nodule_ct.volumes(stacks)[-1]
+    assert view.array.dtype == np.uint8
+    assert view.frame is None
+    with pytest.raises(ValueError, match="no frame"):
+        view.patch(center_world=(0, 0, 0), size=(3, 3, 3))
+
+
+def test_a_patch_around_a_nodule_holds_it(scans) -> None:
+    for row, view in zip(scans, lung_nodule_ct.volumes(scans), strict=True):
+        for nodule in row["nodules"]:
+            by_world = view.patch(center_world=nodule["center_world"], size_mm=(20, 20, 6.25))
+            by_voxel = view.patch(center_voxel=nodule["center_voxel"], size=(5, 5, 5))
+            assert by_world.shape == (5, 5, 5)
+            assert (by_world == by_voxel).all()
+            assert by_voxel[2, 2, 2] > -50
+
+
+@given(st.tuples(*[st.floats(-6, 15)] * 3), st.tuples(*[st.integers(1, 9)] * 3))
+def test_patches_are_padded_crops(center, size) -> None:
+    array = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
+    patch = Volume(array).patch(center_voxel=center, size=size, outside=-5)
+    assert patch.shape == size[::-1]
+    padded = np.pad(array, 40, constant_values=-5)
+    starts = [int(np.floor(c - n / 2 + 1)) + 40 for c, n in zip(center, size, strict=True)]
+    x, y, z = starts
+    assert (patch == padded[z : z + size[2], y : y + size[1], x : x + size[0]]).all()
+
+
+def test_an_odd_patch_is_centred_on_the_nearest_voxel() -> None:
+    array = np.zeros((9, 9, 9), np.int16)
+    array[4, 3, 2] = 7
+    for center in ((2.0, 3.0, 4.0), (2.4, 2.6, 4.4)):
+        assert Volume(array).patch(center_voxel=center, size=(3, 3, 3))[1, 1, 1] == 7
+
+
+def test_world_patches_agree_with_simpleitk(scans) -> None:
+    row, view = scans[3], lung_nodule_ct.volumes(scans)[3]
+    image = sitk.GetImageFromArray(view.array)
+    image.SetOrigin(row["origin"])
+    image.SetSpacing(row["spacing"])
+    image.SetDirection(row["direction"])
+    world = row["nodules"][0]["center_world"]
+    x, y, z = image.TransformPhysicalPointToIndex(world)
+    assert (
+        view.patch(center_world=world, size=(3, 3, 3)) == view.array[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2]
+    ).all()
+
+
+def test_slices_and_copies(scans) -> None:
+    view = lung_nodule_ct.volumes(scans)[0]
+    assert (view.slice(3) == view.array[3]).all()
+    copy = view.numpy()
+    copy[0] = 5
+    assert (view.array[0] != 5).any()
+
+
+def test_what_has_no_volumes_is_refused(scans, dummy) -> None:
+    with pytest.raises(ValueError, match="no volumes"):
+        lung_nodule_ct.volumes(scans.select_columns(["fold"]))
+    with pytest.raises(ValueError, match="loaded split"):
+        lung_nodule_ct.volumes(lung_nodule_ct.load("det3d_5mm", source=dummy, split="train", streaming=True))
+    with pytest.raises(IndexError):
+        lung_nodule_ct.volumes(scans)[99]
+    with pytest.raises(ValueError, match="one of"):
+        lung_nodule_ct.volumes(scans)[0].patch(size=(1, 1, 1))
