@@ -187,23 +187,28 @@ def _compare(main: Sequence[tuple[_Place, BoxRow]], by_split: Sequence[tuple[str
     """Hold the tables of the splits against the one that has the diameters."""
     if not main or not by_split:
         return []
-    known = Counter((row.pid, row.low, row.high) for _, row in main)
+    known = Counter(_box_key(row) for _, row in main)
     findings = []
     for _, place, row in by_split:
-        key = (row.pid, row.low, row.high)
+        key = _box_key(row)
         if known[key] > 0:
             known[key] -= 1
         else:
             detail = f"{main[0][0][1]} has no such box"
             findings.append(Finding(Code.TABLES_DISAGREE, "that table is used", *place, row.row.place, detail))
     for place, row in main:
-        key = (row.pid, row.low, row.high)
+        key = _box_key(row)
         if known[key] > 0:
             known[key] -= 1
             findings.append(
                 Finding(Code.TABLES_DISAGREE, "it is used", *place, row.row.place, "no table of a split has this box")
             )
     return findings
+
+
+def _box_key(row: BoxRow) -> tuple[object, ...]:
+    """What makes two rows tell of the same box, leading zeros or not."""
+    return row.pid.lstrip("0"), row.low, row.high
 
 
 def _case_of(pid: str, cases: Mapping[str, object], place: _Place, row: str, findings: list[Finding]) -> str | None:

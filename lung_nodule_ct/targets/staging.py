@@ -44,12 +44,10 @@ def staged_folder(target: Path, *, marker: str) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
-        stage = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        stage, lock = _locked_stage(target)
     except OSError as error:
         raise OutputError(f"the output {target} cannot be written: {error}") from error
-    lock = FileLock(stage / _LOCK)
     try:
-        lock.acquire()
         stage.chmod(0o777 & ~_umask())
         yield stage
         lock.release()
@@ -58,6 +56,18 @@ def staged_folder(target: Path, *, marker: str) -> Iterator[Path]:
     finally:
         lock.release()
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _locked_stage(target: Path) -> tuple[Path, FileLock]:
+    """A new folder that we hold the lock of. One that another build took for abandoned before we locked it is given up."""
+    while True:
+        stage = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        lock = FileLock(stage / _LOCK)
+        with contextlib.suppress(FileNotFoundError):
+            lock.acquire()
+            if (stage / _LOCK).exists():
+                return stage, lock
+        lock.release()
 
 
 def _is_replaceable(target: Path, marker: str) -> bool:

@@ -1,0 +1,27 @@
+"""The README, word by word: its Python runs on the embedded data and gives what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_runs_and_gives_what_it_says(cli, python, tmp_path) -> None:
+    (tmp_path / "dummy_data").symlink_to(ROOT / "dummy_data")
+    done = cli("build", "--all", "--source", "dummy_data", "--out", "build/lung_nodule_ct", cwd=tmp_path)
+    assert done.returncode == 0
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = "\n".join(blocks).replace("ARCHIVES", "dummy_data")
+    line = re.search(r"^slices\[0\]\[\"objects\"\] +# (.*)$", code, re.MULTILINE)
+    assert line is not None
+    code += f"\nassert slices[0]['objects'] == {line[1]}\nprint('all of it')"
+    done = python(code, cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "cache"))
+    assert done.stdout.splitlines()[-1:] == ["all of it"], done.stderr
+
+
+def test_its_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
