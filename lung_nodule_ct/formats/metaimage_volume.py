@@ -51,7 +51,7 @@ class MetaImage:
     _rest: Iterator[bytes]
     _opened: Opened
 
-    def slabs(self) -> Iterator[NDArray[np.generic]]:
+    def slabs(self) -> Iterator[NDArray[Any]]:
         """The elements in order, as flat arrays of some megabytes in the header's type. Can be taken once.
 
         A slab is only valid until the next is taken. The volume is proven whole when the last has been taken.
@@ -132,7 +132,7 @@ class MetaImage:
                 break
             yield rest
 
-    def _from_text(self) -> NDArray[np.generic]:
+    def _from_text(self) -> NDArray[Any]:
         text = b"".join(self._pieces())
         try:
             values = np.array(text.split(), dtype=np.float64).astype(self.header.dtype)
