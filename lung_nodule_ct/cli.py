@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,15 @@ from lung_nodule_ct.spec.splits import SplitBy
 
 if TYPE_CHECKING:
     from lung_nodule_ct.findings import Finding
+    from lung_nodule_ct.targets.build import Layout
+
+
+class Format(StrEnum):
+    """What ``build`` writes."""
+
+    PARQUET = "parquet"
+    ARROW = "arrow"
+
 
 app = typer.Typer(
     help="The lung nodule CT dataset, from the published archives to typed data.",
@@ -134,6 +144,9 @@ def build(
     out: Annotated[
         Path, typer.Option("--out", help="The folder to write. A build of ours that stands there is replaced.")
     ] = Path("build/lung_nodule_ct"),
+    form: Annotated[
+        Format, typer.Option("--format", help="Parquet for the Hub, or Arrow that load_from_disk maps into memory.")
+    ] = Format.PARQUET,
     num_proc: _NumProc = 1,
     split_by: Annotated[
         SplitBy, typer.Option("--split-by", help="The authors' splits, or splits without leaks, by patient.")
@@ -146,15 +159,15 @@ def build(
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Build configs into a Hub-ready folder of Parquet that load_dataset opens."""
+    """Build configs into a Hub-ready folder of Parquet that load_dataset opens, or into Arrow."""
     chosen = _chosen(names, every)
     from lung_nodule_ct.progress import BuildProgress
     from lung_nodule_ct.source.folder import open_source
-    from lung_nodule_ct.targets.hub_folder import BuildOptions, build_hub_folder
+    from lung_nodule_ct.targets.build import BuildOptions, build_folder
 
     options = BuildOptions(split_by, keep_source_names, strict, num_proc)
     with BuildProgress(_console(stderr=True)) as progress:
-        done = build_hub_folder(chosen, open_source(source), out, options, progress)
+        done = build_folder(chosen, open_source(source), out, _layout(form, len(chosen)), options, progress)
     findings = list(dict.fromkeys(finding for own in done.findings.values() for finding in own))
     if as_json:
         from lung_nodule_ct.findings import summarize
@@ -198,6 +211,16 @@ def prepare(
         return
     for name, folder in folders.items():
         _console().print(f"[bold]{name}[/]: {folder}", highlight=False, soft_wrap=True)
+
+
+def _layout(form: Format, configs: int) -> Layout:
+    if form is Format.ARROW:
+        from lung_nodule_ct.targets.arrow_folder import ArrowFolder
+
+        return ArrowFolder(nested=configs > 1)
+    from lung_nodule_ct.targets.hub_folder import HubFolder
+
+    return HubFolder()
 
 
 def _chosen(names: list[str] | None, every: bool) -> list[Any]:

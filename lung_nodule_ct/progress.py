@@ -14,7 +14,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from lung_nodule_ct.targets.hub_folder import Progress as BuildListener
+from lung_nodule_ct.targets.build import Progress as BuildListener
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -85,11 +85,14 @@ def build(tmp_path: Path) -> Callable[..., Built]:
     def run(source: Path, *configs: str, **options: Any) -> Built:
         from lung_nodule_ct.source.folder import open_source
         from lung_nodule_ct.spec.configs import get_config
-        from lung_nodule_ct.targets.hub_folder import BuildOptions, build_hub_folder
+        from lung_nodule_ct.targets.build import BuildOptions, build_folder
+        from lung_nodule_ct.targets.hub_folder import HubFolder
 
         options.setdefault("keep_source_names", True)
         out = tmp_path / "out"
-        build_hub_folder([get_config(name) for name in configs], open_source(source), out, BuildOptions(**options))
+        build_folder(
+            [get_config(name) for name in configs], open_source(source), out, HubFolder(), BuildOptions(**options)
+        )
         return Built(out)
 
     return run

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.examples.example import Example, pixels_key
 from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.metaimage_volume import MetaImage, open_metaimage
@@ -82,13 +81,8 @@ def _read_hounsfield(image: MetaImage, scratch: Scratch, findings: list[Finding]
     for slab in image.slabs():
         if slab.dtype.kind == "f":
             if not np.isfinite(slab).all():
-                raise MemberError(
-                    "the volume has elements that are no numbers",
-                    archive=member.archive,
-                    member=member.name,
-                    expected="finite Hounsfield units",
-                    got="NaN or infinity",
-                )
+                problem = "the volume has elements that are no numbers"
+                raise member.error(problem, expected="finite Hounsfield units", got="NaN or infinity")
             whole = np.rint(slab)
             rounded += int((whole != slab).sum())
             slab = whole  # noqa: PLW2901 -- from here on the rounded values

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct.errors import MemberError
-from lung_nodule_ct.examples.crops import read_picture
 from lung_nodule_ct.examples.example import Example, pixels_key
+from lung_nodule_ct.examples.pictures import read_picture
 from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
 from lung_nodule_ct.identity import image_id
@@ -59,14 +58,8 @@ def _read_annotation(xml: Member, opened: Opened) -> VocAnnotation:
     try:
         return parse_voc(data)
     except ValueError as error:
-        raise MemberError(
-            "cannot be used",
-            archive=xml.archive,
-            member=xml.name,
-            expected="a Pascal VOC annotation",
-            got=str(error),
-            remedy="download the archive again; if it is whole, report this file",
-        ) from error
+        remedy = "if it is whole, report this file"
+        raise xml.error("cannot be used", expected="a Pascal VOC annotation", got=error, remedy=remedy) from error
 
 
 def _objects(

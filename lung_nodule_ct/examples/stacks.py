@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct.errors import MemberError
-from lung_nodule_ct.examples.crops import read_picture
 from lung_nodule_ct.examples.example import Example, pixels_key
+from lung_nodule_ct.examples.pictures import read_picture
 from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.pictures import as_grey
 from lung_nodule_ct.geometry import clip_box
@@ -49,15 +48,15 @@ def _read_volume(members: list[Member], opened: Opened, scratch: Scratch) -> Gre
         try:
             grey = as_grey(read_picture(member, opened)[1])
         except ValueError as error:
-            raise _refused(member, "is no slice", "8-bit grey values", str(error)) from error
+            raise member.error("is no slice", expected="8-bit grey values", got=error) from error
         if volume is None:
             volume = scratch.take("volume", (len(members), *grey.shape), np.uint8)
         if grey.shape != volume.shape[1:]:
-            raise _refused(
-                member,
+            raise member.error(
                 "has another size than the first slice of its case",
-                f"{volume.shape[2]} x {volume.shape[1]} pixels",
-                f"{grey.shape[1]} x {grey.shape[0]}",
+                expected=f"{volume.shape[2]} x {volume.shape[1]} pixels",
+                got=f"{grey.shape[1]} x {grey.shape[0]}",
+                remedy="if it is whole, report this case",
             )
         volume[index] = grey
     assert volume is not None, "a case has at least one slice"  # noqa: S101 -- the plan makes a case from its slices
@@ -90,14 +89,3 @@ def _index_range(low: int, high: int, numbers: list[int]) -> tuple[int, int]:
     start = low - first if low < first else bisect_left(numbers, low) + max(0, low - last - 1)
     stop = high - first + 1 if high < first else bisect_right(numbers, high) + max(0, high - last)
     return start, stop
-
-
-def _refused(member: Member, problem: str, expected: str, got: str) -> MemberError:
-    return MemberError(
-        problem,
-        archive=member.archive,
-        member=member.name,
-        expected=expected,
-        got=got,
-        remedy="download the archive again; if it is whole, report this case",
-    )

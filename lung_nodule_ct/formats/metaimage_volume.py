@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lung_nodule_ct import fastzlib
-from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.findings import Code
 from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, parse_header
 from lung_nodule_ct.source.archive import MAX_MEMBER_BYTES
@@ -26,10 +25,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.errors import MemberError
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.opened import Opened
 
 _SLAB_BYTES = 4 << 20
+_REPORT = "if it is whole, report this scan"
 _DATA_FILE_LINE = re.compile(rb"^[ \t]*ElementDataFile\s*[=:][^\n]*\n", re.MULTILINE | re.IGNORECASE)
 
 
@@ -152,14 +153,7 @@ class MetaImage:
 
     def _refused(self, problem: str, expected: str, got: str) -> MemberError:
         data = ", ".join(member.name for member in self.data_members[:3]) or self.member.name
-        return MemberError(
-            f"{problem} (data file {data})",
-            archive=self.member.archive,
-            member=self.member.name,
-            expected=expected,
-            got=got,
-            remedy="download the archive again; if it is whole, report this scan",
-        )
+        return self.member.error(f"{problem} (data file {data})", expected=expected, got=got, remedy=_REPORT)
 
 
 def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened) -> MetaImage:
@@ -184,14 +178,10 @@ def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened) -
     try:
         header = parse_header(head)
     except HeaderError as error:
-        raise MemberError(
-            error.problem, archive=member.archive, member=member.name, expected=error.expected, got=error.got
-        ) from error
+        raise member.error(error.problem, expected=error.expected, got=error.got, remedy=_REPORT) from error
     if header.data_bytes > MAX_MEMBER_BYTES:
-        raise MemberError(
+        raise member.error(
             "the volume is too large",
-            archive=member.archive,
-            member=member.name,
             expected=f"at most {MAX_MEMBER_BYTES:,} bytes",
             got=f"{header.data_bytes:,} (DimSize {header.shape[::-1]})",
         )
@@ -216,14 +206,12 @@ def _check_lengths(image: MetaImage) -> None:
     for data in image.data_members:
         exact = max(header.skip, 0) + each
         if data.size != exact and not (header.skip < 0 and data.size > each):
-            raise MemberError(
+            raise image.member.error(
                 f"its data file {data.name} has the wrong length",
-                archive=image.member.archive,
-                member=image.member.name,
                 expected=f"{exact:,} bytes (DimSize {' x '.join(map(str, header.shape[::-1]))}, "
                 f"{header.dtype.itemsize} bytes an element)",
                 got=f"{data.size:,}",
-                remedy="download the archive again; if it is whole, report this scan",
+                remedy=_REPORT,
             )
 
 
@@ -234,10 +222,8 @@ def _find(
     wanted = name.replace("\\", "/")
     joined = posixpath.normpath(posixpath.join(header.folder, wanted))
     if wanted.startswith("/") or re.match(r"[A-Za-z]:", wanted) or joined.split("/")[0] == "..":
-        raise MemberError(
+        raise header.error(
             "the header points outside its archive",
-            archive=header.archive,
-            member=header.name,
             expected="ElementDataFile = a file beside the header",
             got=repr(name),
             remedy="nothing outside the archive is ever read",
@@ -254,13 +240,8 @@ def _find(
     if len(own) == 1:
         issues.append((Code.DATA_FILE_RENAMED, f"ElementDataFile = {name}", f"{own[0].file_name} is used"))
         return own[0]
-    raise MemberError(
-        "the header names a data file that is not in its archive",
-        archive=header.archive,
-        member=header.name,
-        expected=joined,
-        got="no such member",
-        remedy="download the archive again; if it is whole, report this scan",
+    raise header.error(
+        "the header names a data file that is not in its archive", expected=joined, got="no such member", remedy=_REPORT
     )
 
 

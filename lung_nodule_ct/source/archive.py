@@ -62,6 +62,20 @@ class Member:
     crc: int
     method: int
 
+    def error(
+        self, problem: str, *, expected: object = None, got: object = None, remedy: str | None = None
+    ) -> MemberError:
+        """An error that names this member; ``remedy`` stands behind the advice to download the archive again."""
+        again = "download the archive again and compare its md5 with the record"
+        return MemberError(
+            problem,
+            archive=self.archive,
+            member=self.name,
+            expected=expected,
+            got=got,
+            remedy=f"{again}; {remedy}" if remedy else again,
+        )
+
     @property
     def folder(self) -> str:
         """The folder it lies in, without a slash at its end; empty at the top."""
@@ -272,13 +286,10 @@ def _refuse_overlaps(members: list[Member], end_of_data: int) -> None:
     ends = [member.offset for member in members[1:]] + [end_of_data]
     for member, end in zip(members, ends, strict=False):  # an archive without members has an end all the same
         if member.offset + _LOCAL_HEADER_BYTES + member.packed > end:
-            raise MemberError(
+            raise member.error(
                 "overlaps what follows it in the archive, as only a damaged archive or a zip bomb does",
-                archive=member.archive,
-                member=member.name,
                 expected=f"an end before byte {end:,}",
                 got=f"byte {member.offset + _LOCAL_HEADER_BYTES + member.packed:,}",
-                remedy="download the archive again",
             )
 
 

@@ -41,14 +41,19 @@ class LocalFile:
         """
         parts: list[bytes] = []
         try:
-            with self._lock:  # one file position; the reads are large, so the lock costs nothing
-                self._file.seek(offset)
-                while length > 0 and (part := self._file.read(length)):
-                    parts.append(part)
-                    length -= len(part)
+            while length > 0 and (part := self._read(offset, length)):
+                parts.append(part)
+                offset, length = offset + len(part), length - len(part)
         except OSError as error:
             raise ArchiveError(f"could not be read: {error}", archive=self._name) from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), length, offset)
+        with self._lock:  # Windows: one file position for all threads
+            self._file.seek(offset)
+            return self._file.read(length)
 
     def close(self) -> None:
         """Close the file."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import inflate64
 
 from lung_nodule_ct import fastzlib
-from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.source.archive import DEFLATED, MAX_MEMBER_BYTES, STORED
 
 if TYPE_CHECKING:
@@ -38,12 +37,8 @@ def read_member(member: Member, opened: Opened, *, limit: int = MAX_MEMBER_BYTES
         MemberError: It is damaged, or larger than ``limit``.
     """
     if member.size > limit:
-        raise MemberError(
-            "is too large for what it should be",
-            archive=member.archive,
-            member=member.name,
-            expected=f"at most {limit:,} bytes",
-            got=f"{member.size:,}",
+        raise member.error(
+            "is too large for what it should be", expected=f"at most {limit:,} bytes", got=f"{member.size:,}"
         )
     return b"".join(iterate_member(member, opened))
 
@@ -79,26 +74,28 @@ def iterate_member(member: Member, opened: Opened) -> Iterator[bytes]:
     for piece in pieces:
         length += len(piece)
         if length > member.size:
-            raise _damaged(member, "inflates to more than the directory says", f"{member.size:,} bytes", "more")
+            raise member.error(
+                "inflates to more than the directory says", expected=f"{member.size:,} bytes", got="more"
+            )
         crc = fastzlib.crc32(piece, crc)
         yield piece
     if length != member.size:
-        raise _damaged(member, "is cut short", f"{member.size:,} bytes", f"{length:,}")
+        raise member.error("is cut short", expected=f"{member.size:,} bytes", got=f"{length:,}")
     if crc != member.crc:
-        raise _damaged(member, "is damaged: its checksum is wrong", f"CRC-32 {member.crc:08x}", f"{crc:08x}")
+        raise member.error("is damaged: its checksum is wrong", expected=f"CRC-32 {member.crc:08x}", got=f"{crc:08x}")
 
 
 def _raw_blocks(member: Member, source: ByteSource) -> Iterator[bytes]:
     """The member's bytes as they lie in the archive."""
     header = source.read_at(member.offset, 30)
     if len(header) != 30 or not header.startswith(b"PK\x03\x04"):
-        raise _damaged(member, "does not begin where the directory says", "a local header", repr(header[:4]))
+        raise member.error("does not begin where the directory says", expected="a local header", got=repr(header[:4]))
     names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     position, left = member.offset + 30 + names, member.packed
     while left > 0:
         block = source.read_at(position, min(left, _READ_BYTES))
         if not block:
-            raise _damaged(member, "runs past the end of the archive", f"{left:,} more bytes", "none")
+            raise member.error("runs past the end of the archive", expected=f"{left:,} more bytes", got="none")
         yield block
         position += len(block)
         left -= len(block)
@@ -110,22 +107,22 @@ def _inflated(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
         view = memoryview(block)
         for start in range(0, len(view), _PIECE_IN):
             if inflater.eof:
-                raise _damaged(member, "goes on after its end", "one deflate stream", "more bytes")
+                raise member.error("goes on after its end", expected="one deflate stream", got="more bytes")
             piece_in: Any = view[start : start + _PIECE_IN]
             while True:
                 try:
                     piece = inflater.decompress(piece_in, _PIECE_OUT)
                 except fastzlib.ERRORS as error:
-                    raise _damaged(member, f"is damaged: {error}", "a deflate stream", "garbage") from error
+                    raise member.error(f"is damaged: {error}", expected="a deflate stream", got="garbage") from error
                 if piece:
                     yield piece
                 piece_in = inflater.unconsumed_tail
                 if inflater.eof or (not piece_in and len(piece) < _PIECE_OUT):
                     break
         if inflater.unused_data:
-            raise _damaged(member, "goes on after its end", "one deflate stream", "more bytes")
+            raise member.error("goes on after its end", expected="one deflate stream", got="more bytes")
     if not inflater.eof:
-        raise _damaged(member, "breaks off", "the end of a deflate stream", "nothing more")
+        raise member.error("breaks off", expected="the end of a deflate stream", got="nothing more")
 
 
 def _inflated64(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -135,17 +132,6 @@ def _inflated64(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
             try:
                 yield inflater.inflate(block[start : start + _PIECE_IN])
             except (ValueError, RuntimeError, EOFError) as error:
-                raise _damaged(member, f"is damaged: {error}", "a deflate64 stream", "garbage") from error
+                raise member.error(f"is damaged: {error}", expected="a deflate64 stream", got="garbage") from error
     if not inflater.eof:
-        raise _damaged(member, "breaks off", "the end of a deflate64 stream", "nothing more")
-
-
-def _damaged(member: Member, problem: str, expected: str, got: str) -> MemberError:
-    return MemberError(
-        problem,
-        archive=member.archive,
-        member=member.name,
-        expected=expected,
-        got=got,
-        remedy="download the archive again and compare its md5 with the record",
-    )
+        raise member.error("breaks off", expected="the end of a deflate64 stream", got="nothing more")

@@ -1,30 +1,87 @@
-"""Examples as Arrow record batches. A volume's voxels are not copied: the batch holds the array that was read."""
+"""Examples as Arrow tables. A volume's voxels are not copied: the table holds the array that was read."""
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from lung_nodule_ct.report import Pixels
 from lung_nodule_ct.spec.schema import Picture, Schema, Voxels
+from lung_nodule_ct.targets.ahead import examples_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Generator, Sequence
 
+    from lung_nodule_ct.examples.scratch import Scratch
+    from lung_nodule_ct.findings import Finding
+    from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.source.opened import Opened
     from lung_nodule_ct.spec.schema import Column
 
 PICTURES_A_BATCH = 100
 
 
-def to_batch(rows: Sequence[dict[str, Any]], schema: Schema, arrow_schema: pa.Schema) -> pa.RecordBatch:
-    """Some rows as one record batch.
+@dataclass(frozen=True)
+class Batch:
+    """Some examples.
+
+    Attributes:
+        table: Their rows, as one chunk. Voxels are valid until the next batch is taken.
+        findings: What was found in making them.
+        pixels: Where their pixels stand.
+    """
+
+    table: pa.Table
+    findings: tuple[Finding, ...]
+    pixels: tuple[Pixels, ...]
+
+
+def batches_of(
+    units: Sequence[Unit],
+    schema: Schema,
+    arrow_schema: pa.Schema,
+    opened: Opened,
+    *,
+    scratch: type[Scratch],
+    builders: int = 0,
+    on_unit: Callable[[Unit], None] = lambda _: None,
+) -> Generator[Batch, None, None]:
+    """The examples of some units: a volume a batch, or a hundred pictures.
 
     Args:
-        rows: By column name; columns that the schema does not have are left out.
-        schema: The neutral schema.
-        arrow_schema: What :func:`to_features` makes of it.
+        units: What to make.
+        schema: The columns.
+        arrow_schema: What :func:`to_features` makes of them.
+        opened: The archives that are open.
+        scratch: Where voxels go.
+        builders: Threads that make examples ahead.
+        on_unit: Called after every unit.
+
+    Raises:
+        MemberError: A member is damaged.
     """
+    size = 1 if schema.has_voxels else PICTURES_A_BATCH
+    with closing(examples_ahead(units, opened, scratch, builders)) as examples:
+        rows: list[dict[str, Any]] = []
+        findings: list[Finding] = []
+        pixels: list[Pixels] = []
+        for number, (unit, example) in enumerate(examples, 1):
+            rows.append(example.row)
+            findings += example.findings
+            pixels.append(Pixels(unit.split, unit.members[0].archive, unit.source_name, example.pixels_key))
+            on_unit(unit)
+            if len(rows) == size or number == len(units):
+                table = pa.Table.from_batches([_to_record_batch(rows, schema, arrow_schema)])
+                yield Batch(table, tuple(findings), tuple(pixels))
+                rows, findings, pixels = [], [], []
+
+
+def _to_record_batch(rows: Sequence[dict[str, Any]], schema: Schema, arrow_schema: pa.Schema) -> pa.RecordBatch:
+    """Some rows by column name; columns that the schema does not have are left out."""
     columns = [_column(column, rows, arrow_schema.field(column.name).type) for column in schema.columns]
     return pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
 
@@ -47,8 +104,7 @@ def _voxels(voxels: Voxels, values: Sequence[Any], kind: pa.StructType) -> pa.Ar
         return pa.array([None if v is None else {"bytes": v.tobytes(), "shape": v.shape} for v in values], kind)
     (array,) = values
     offsets = pa.py_buffer(np.array([0, array.nbytes], np.int64))
-    content = pa.Array.from_buffers(
-        kind.field("bytes").type, 1, [None, offsets, pa.py_buffer(array.reshape(-1).view(np.uint8))]
-    )
+    content = pa.py_buffer(array.reshape(-1).view(np.uint8))
+    cell = pa.Array.from_buffers(kind.field("bytes").type, 1, [None, offsets, content])
     shape = pa.array([array.shape], kind.field("shape").type)
-    return pa.StructArray.from_arrays([content, shape], fields=list(kind))
+    return pa.StructArray.from_arrays([cell, shape], fields=list(kind))

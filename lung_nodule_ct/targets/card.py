@@ -21,37 +21,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from lung_nodule_ct.spec.schema import Column
-    from lung_nodule_ct.targets.hub_folder import BuildOptions, BuiltConfig
+    from lung_nodule_ct.targets.build import Build, BuildOptions, BuiltConfig
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def write_card(
-    folder: Path, built: Mapping[str, BuiltConfig], report: Mapping[str, Any], options: BuildOptions
-) -> None:
+def write_card(folder: Path, build: Build) -> None:
     """Write ``README.md`` into a Hub folder.
 
     Args:
         folder: The Hub folder.
-        built: What was built.
-        report: The content of ``findings.json``.
-        options: How it was built.
+        build: What was built.
     """
-    head = yaml.safe_dump(_metadata(built, options), sort_keys=False, allow_unicode=True, width=120)
-    text = f"---\n{head}---\n\n{_prose(built, report, options)}"
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    head = yaml.safe_dump(_metadata(build), sort_keys=False, allow_unicode=True, width=120)
+    (folder / "README.md").write_text(f"---\n{head}---\n\n{_prose(build)}", encoding="utf-8")
 
 
-def _metadata(built: Mapping[str, BuiltConfig], options: BuildOptions) -> dict[str, Any]:
+def dataset_info_of(config: BuiltConfig, options: BuildOptions) -> datasets.DatasetInfo:
+    """What ``datasets`` wants to know of a built config."""
+    splits = datasets.SplitDict()
+    for split, rows in config.rows.items():
+        size = sum(written.arrow_bytes for written in config.files if written.shard.split == split)
+        splits.add(datasets.SplitInfo(split, num_bytes=size, num_examples=rows))
+    return datasets.DatasetInfo(
+        features=to_features(built_schema(config.plan.config, keep_source_names=options.keep_source_names)),
+        splits=splits,
+        download_size=sum(written.file_bytes for written in config.files),
+        dataset_size=sum(written.arrow_bytes for written in config.files),
+    )
+
+
+def _metadata(build: Build) -> dict[str, Any]:
+    built = build.configs
     total = sum(rows for config in built.values() for rows in config.rows.values())
     default = DEFAULT_CONFIG.name if DEFAULT_CONFIG.name in built else next(iter(built), None)
-    tasks = list(dict.fromkeys(config.plan.config.task for config in built.values()))
     return {
         "pretty_name": "Cross spatio-temporal pathology-based lung nodule CT",
         "license": "unknown",  # the record's own word on it has not been read; never assumed
         "annotations_creators": ["expert-generated"],
         "source_datasets": ["original"],
-        "task_categories": tasks,
+        "task_categories": list(dict.fromkeys(config.plan.config.task for config in built.values())),
         "size_categories": [next((name for limit, name in _SIZES if total < limit), "1M<n<10M")],
         "tags": ["medical", "radiology", "ct", "chest", "lung-nodule", "pathology", "longitudinal", "biology"],
         "configs": [
@@ -62,25 +71,16 @@ def _metadata(built: Mapping[str, BuiltConfig], options: BuildOptions) -> dict[s
             }
             for name, config in built.items()
         ],
-        "dataset_info": [_dataset_info(name, config, options) for name, config in built.items()],
+        "dataset_info": [
+            # what push_to_hub itself writes
+            {"config_name": name, **dataset_info_of(config, build.options)._to_yaml_dict()}
+            for name, config in built.items()
+        ],
     }
 
 
-def _dataset_info(name: str, config: BuiltConfig, options: BuildOptions) -> dict[str, Any]:
-    splits = datasets.SplitDict()
-    for split, rows in config.rows.items():
-        size = sum(written.arrow_bytes for written in config.files if written.shard.split == split)
-        splits.add(datasets.SplitInfo(split, num_bytes=size, num_examples=rows))
-    info = datasets.DatasetInfo(
-        features=to_features(built_schema(config.plan.config, keep_source_names=options.keep_source_names)),
-        splits=splits,
-        download_size=sum(written.file_bytes for written in config.files),
-        dataset_size=sum(written.arrow_bytes for written in config.files),
-    )
-    return {"config_name": name, **info._to_yaml_dict()}  # what push_to_hub itself writes
-
-
-def _prose(built: Mapping[str, BuiltConfig], report: Mapping[str, Any], options: BuildOptions) -> str:
+def _prose(build: Build) -> str:
+    built, options, report = build.configs, build.options, build.report
     shared = {
         f"{name}, {pair}": count for name, config in built.items() for pair, count in config.shared_patients.items()
     }

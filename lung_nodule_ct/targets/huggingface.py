@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import pyarrow as pa
 
 from lung_nodule_ct.errors import SourceError
-from lung_nodule_ct.examples import build_example
 from lung_nodule_ct.examples.scratch import Fresh, Scratch
 from lung_nodule_ct.findings import Code, Finding, Grade
 from lung_nodule_ct.plan import make_plan
@@ -30,12 +28,13 @@ from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
 from lung_nodule_ct.spec.splits import SplitBy
-from lung_nodule_ct.targets.batches import PICTURES_A_BATCH, to_batch
+from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema, to_features
-from lung_nodule_ct.targets.shards import pixels_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import pyarrow as pa
 
     from lung_nodule_ct.plan.units import Unit
 
@@ -154,19 +153,14 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
     def _generate_tables(self, units: Sequence[Unit]) -> Iterator[tuple[str, pa.Table]]:
         """One table a volume, or a hundred pictures."""
         schema = built_schema(get_config(self.config.name), keep_source_names=self.config.keep_source_names)
-        arrow_schema = self.info.features.arrow_schema
-        size = 1 if schema.has_voxels else PICTURES_A_BATCH
         # what is prepared is written before the next is read; what is streamed belongs to who takes it
-        scratch = Scratch() if self._report_folder is not None else Fresh()
+        scratch = Scratch if self._report_folder is not None else Fresh
         with Opened() as opened:
-            for start in range(0, len(units), size):
-                taken = units[start : start + size]
-                examples = [build_example(unit, opened, scratch) for unit in taken]
-                findings = [finding for example in examples for finding in example.findings]
-                pixels = [pixels_of(unit, example) for unit, example in zip(taken, examples, strict=True)]
-                self._report(findings, pixels)
-                batch = to_batch([example.row for example in examples], schema, arrow_schema)
-                yield f"{taken[0].split}-{taken[0].source_name}", pa.Table.from_batches([batch])
+            for number, batch in enumerate(
+                batches_of(units, schema, self.info.features.arrow_schema, opened, scratch=scratch)
+            ):
+                self._report(batch.findings, batch.pixels)
+                yield f"{units[0].source_name}-{number}", batch.table
 
     def _report(self, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
         """Keep what was found: beside the data where they are prepared, in the log where they are streamed."""

@@ -1,0 +1,77 @@
+"""Uncompressed Arrow that ``datasets.load_from_disk`` opens at once, memory-mapped: a patch costs what its pages cost.
+
+Of one config the folder is its ``DatasetDict``; of several it holds one such folder a config.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import datasets
+import pyarrow as pa
+
+from lung_nodule_ct.report import to_json
+from lung_nodule_ct.targets.card import dataset_info_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from lung_nodule_ct.spec.schema import Schema
+    from lung_nodule_ct.targets.build import Build
+    from lung_nodule_ct.targets.shards import Shard
+
+
+@dataclass(frozen=True)
+class ArrowFolder:
+    """``[<config>/]<split>/data-00000-of-0000N.arrow`` and the JSON that ``load_from_disk`` reads.
+
+    Attributes:
+        nested: Whether there is a folder a config.
+    """
+
+    nested: bool
+    name: str = "arrow"
+
+    def path_of(self, shard: Shard) -> str:
+        """Where a shard stands."""
+        return f"{self._prefix(shard.config)}{shard.split}/data-{shard.place}.arrow"
+
+    def builders(self, workers: int) -> int:
+        """To write takes a fraction of what to inflate takes, so all workers inflate."""
+        return workers if workers > 1 else 0
+
+    @contextmanager
+    def open_writer(
+        self,
+        path: Path,
+        schema: Schema,  # noqa: ARG002 -- every layout is given both
+        arrow_schema: pa.Schema,
+    ) -> Iterator[Callable[[pa.Table], None]]:
+        """An Arrow stream, a record batch a table."""
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, arrow_schema) as writer:
+            yield writer.write_table
+
+    def finish(self, folder: Path, build: Build) -> None:
+        """Write what ``load_from_disk`` reads of the splits."""
+        for name, config in build.configs.items():
+            own = folder / self._prefix(name)
+            (own / "dataset_dict.json").write_text(to_json({"splits": list(config.rows)}), encoding="utf-8")
+            for split in config.rows:
+                files = [written for written in config.files if written.shard.split == split]
+                state = {
+                    "_data_files": [{"filename": written.path.rpartition("/")[2]} for written in files],
+                    "_fingerprint": datasets.fingerprint.Hasher.hash([written.sha256 for written in files]),
+                    "_format_columns": None,
+                    "_format_kwargs": {},
+                    "_format_type": None,
+                    "_output_all_columns": False,
+                    "_split": split,
+                }
+                (own / split / "state.json").write_text(to_json(state), encoding="utf-8")
+                dataset_info_of(config, build.options).write_to_directory(str(own / split), pretty_print=True)
+
+    def _prefix(self, config: str) -> str:
+        return f"{config}/" if self.nested else ""

@@ -1,0 +1,332 @@
+"""A build, whatever it writes: plan, deal into shards, write them side by side, gather the findings, appear whole.
+
+What is written, and what stands beside it, is the affair of a :class:`Layout`: the Hub folder of Parquet, or Arrow.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lung_nodule_ct.errors import LungNoduleCTError, OutputError, StrictError
+from lung_nodule_ct.examples.scratch import Scratch
+from lung_nodule_ct.figures import compare_figures
+from lung_nodule_ct.findings import Finding, Grade
+from lung_nodule_ct.plan import Plan, make_plan
+from lung_nodule_ct.report import Pixels, report_document, same_pixels, shared_patients, to_json
+from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.spec.configs import get_config
+from lung_nodule_ct.spec.splits import SplitBy
+from lung_nodule_ct.targets.batches import batches_of
+from lung_nodule_ct.targets.features import built_schema, to_features
+from lung_nodule_ct.targets.shards import Shard, Written, plan_shards, sha256_of
+from lung_nodule_ct.targets.staging import staged_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    import pyarrow as pa
+
+    from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.source.folder import Source
+    from lung_nodule_ct.spec.configs import Config
+    from lung_nodule_ct.spec.schema import Schema
+
+MANIFEST = "build.json"
+FINDINGS = "findings.json"
+GENERATOR = f"lung_nodule_ct {version('lung_nodule_ct')}"
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build.
+
+    Attributes:
+        split_by: The published splits, or leak-free ones by patient.
+        keep_source_names: Add the column ``source_name``, which may spell dates.
+        strict: Refuse to finish where a finding is of error grade.
+        num_proc: How many work side by side: processes where there are shards enough, else threads.
+    """
+
+    split_by: SplitBy = SplitBy.PUBLISHED
+    keep_source_names: bool = False
+    strict: bool = False
+    num_proc: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "split_by", SplitBy(self.split_by))
+        if self.num_proc < 1:
+            raise ValueError(f"num_proc: expected at least 1, got {self.num_proc}")
+
+
+@dataclass(frozen=True)
+class BuiltConfig:
+    """What was built of one config.
+
+    Attributes:
+        plan: What was to be done.
+        files: What was written.
+        findings: Of the plan and of the examples.
+        shared_patients: Patients that two splits share, by pair of splits.
+    """
+
+    plan: Plan
+    files: tuple[Written, ...]
+    findings: tuple[Finding, ...]
+    shared_patients: dict[str, int]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Examples by split."""
+        rows = dict.fromkeys(self.plan.splits, 0)
+        for written in self.files:
+            rows[written.shard.split] += written.rows
+        return rows
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build, finished but for what the layout writes beside the shards.
+
+    Attributes:
+        configs: What was built, by config name; a config without any example is not there.
+        findings: By config, those without an example included.
+        report: The content of ``findings.json``.
+        options: How it was built.
+    """
+
+    configs: Mapping[str, BuiltConfig]
+    findings: Mapping[str, tuple[Finding, ...]]
+    report: Mapping[str, Any]
+    options: BuildOptions
+
+
+class Layout(Protocol):
+    """What a build writes. Must be picklable: it goes to the worker processes."""
+
+    @property
+    def name(self) -> str:
+        """As the command line has it."""
+
+    def path_of(self, shard: Shard) -> str:
+        """Where a shard stands, relative to the folder."""
+
+    def builders(self, workers: int) -> int:
+        """Threads that make examples ahead of the one that writes, when so many workers are allowed."""
+
+    def open_writer(
+        self, path: Path, schema: Schema, arrow_schema: pa.Schema
+    ) -> AbstractContextManager[Callable[[pa.Table], None]]:
+        """A file that takes tables."""
+
+    def finish(self, folder: Path, build: Build) -> None:
+        """Write what stands beside the shards."""
+
+
+class Progress:
+    """What a build tells of its progress; this one tells nobody."""
+
+    def begin(self, config: str, packed_bytes: int, units: int) -> None:
+        """A config begins: so much is to be read."""
+
+    def advance(self, config: str, packed_bytes: int) -> None:
+        """One unit is done."""
+
+    def end(self, config: str) -> None:
+        """A config is done."""
+
+
+def build_folder(
+    configs: Sequence[Config],
+    source: Source,
+    target: Path,
+    layout: Layout,
+    options: BuildOptions | None = None,
+    progress: Progress | None = None,
+) -> Build:
+    """Build some configs into one folder. It appears when everything is written; a build of ours there is replaced.
+
+    Args:
+        configs: What to build.
+        source: The archives.
+        target: The folder.
+        layout: What to write.
+        options: How to build.
+        progress: Is told how far it is.
+
+    Raises:
+        ArchiveNotFoundError: An archive that a config reads is missing.
+        ArchiveError: An archive is no zip archive, or breaks a limit.
+        MemberError: A member is damaged.
+        StrictError: A strict build met a finding of error grade.
+        OutputError: The folder cannot be written.
+    """
+    options, progress = options or BuildOptions(), progress or Progress()
+    with staged_folder(target, marker=MANIFEST) as stage:
+        plans = {config.name: make_plan(config, source, options.split_by) for config in configs}
+        built: dict[str, BuiltConfig] = {}
+        findings: dict[str, tuple[Finding, ...]] = {}
+        for name, plan in plans.items():
+            shards = plan_shards(plan, keep_source_names=options.keep_source_names)
+            progress.begin(name, sum(unit.packed_bytes for unit in plan.units), len(plan.units))
+            files = tuple(sorted(_write(layout, shards, stage, options.num_proc, progress), key=_order_in(plan)))
+            progress.end(name)
+            findings[name] = _all_findings(plan, files)
+            if files:
+                built[name] = BuiltConfig(plan, files, findings[name], shared_patients(plan))
+        figures = compare_figures(plans)
+        for comparison in figures:
+            if comparison.finding is not None:
+                findings[comparison.config] += (comparison.finding,)
+        if options.strict:
+            _refuse_errors(findings)
+        extra = {
+            "shared_patients": {name: config.shared_patients for name, config in built.items()},
+            "figures": [comparison.to_dict() for comparison in figures],
+        }
+        report = report_document(findings, generator=GENERATOR, verbatim=options.keep_source_names, extra=extra)
+        build = Build(built, findings, report, options)
+        _finish(stage, build, layout, source)
+    return build
+
+
+def _order_in(plan: Plan) -> Callable[[Written], tuple[int, int]]:
+    splits = list(plan.splits)
+    return lambda written: (splits.index(written.shard.split), written.shard.index)
+
+
+def _write(layout: Layout, shards: Sequence[Shard], stage: Path, workers: int, progress: Progress) -> Iterator[Written]:
+    if not shards:
+        return
+    name = shards[0].config
+    processes = min(workers, len(shards))
+    builders = layout.builders(workers // processes)
+    if processes == 1:
+        for shard in shards:
+            yield _attempt(layout, shard, stage, builders, lambda unit: progress.advance(name, unit.packed_bytes))
+        return
+    # Spawned, not forked: pyarrow has threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_leave_interrupts_to_the_parent) as pool:
+        futures = [pool.submit(_attempt, layout, shard, stage, builders) for shard in shards]
+        try:
+            for future in as_completed(futures):
+                written = future.result()
+                progress.advance(name, sum(unit.packed_bytes for unit in written.shard.units))
+                yield written
+        except BrokenProcessPool as error:
+            raise OutputError(
+                "a worker process was killed, most likely for want of memory", remedy="build with a smaller --num-proc"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _attempt(
+    layout: Layout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None] = lambda _: None
+) -> Written:
+    try:
+        return _write_shard(layout, shard, stage, builders, on_unit)
+    except LungNoduleCTError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{layout.path_of(shard)} cannot be written: {error}") from error
+
+
+def _write_shard(layout: Layout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None]) -> Written:
+    path = _partial(stage / layout.path_of(shard))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = built_schema(get_config(shard.config), keep_source_names=shard.keep_source_names)
+    arrow_schema = to_features(schema).arrow_schema
+    findings: list[Finding] = []
+    pixels: list[Pixels] = []
+    rows = arrow_bytes = 0
+    with (
+        Opened() as opened,
+        closing(
+            batches_of(shard.units, schema, arrow_schema, opened, scratch=Scratch, builders=builders, on_unit=on_unit)
+        ) as batches,
+        layout.open_writer(path, schema, arrow_schema) as write,
+    ):
+        for batch in batches:
+            write(batch.table)
+            rows += batch.table.num_rows
+            arrow_bytes += batch.table.nbytes
+            findings += batch.findings
+            pixels += batch.pixels
+    return Written(
+        shard=shard,
+        path=layout.path_of(shard),
+        rows=rows,
+        arrow_bytes=arrow_bytes,
+        file_bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        findings=tuple(findings),
+        pixels=tuple(pixels),
+    )
+
+
+def _partial(path: Path) -> Path:
+    """The name of a file until the whole build is done, by which nothing loads it."""
+    return path.with_name(path.name + _PARTIAL)
+
+
+def _all_findings(plan: Plan, files: Sequence[Written]) -> tuple[Finding, ...]:
+    own = [finding for written in files for finding in written.findings]
+    return (*plan.findings, *own, *same_pixels(entry for written in files for entry in written.pixels))
+
+
+def _refuse_errors(findings: Mapping[str, tuple[Finding, ...]]) -> None:
+    errors = [finding for own in findings.values() for finding in own if finding.grade is Grade.ERROR]
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise StrictError(
+            f"a strict build met a finding of error grade{more}: {errors[0]}",
+            remedy="nothing was written; build without --strict to have the rest and the report",
+        )
+
+
+def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
+    """Write what stands beside the shards, then give them their names."""
+    (stage / FINDINGS).write_text(to_json(build.report), encoding="utf-8")
+    (stage / MANIFEST).write_text(to_json(_manifest(build, layout, source)), encoding="utf-8")
+    layout.finish(stage, build)
+    for config in build.configs.values():
+        for written in config.files:
+            path = stage / written.path
+            _partial(path).rename(path)
+
+
+def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
+    roles = {role for config in build.configs.values() for role in config.plan.config.roles}
+    return {
+        "format_version": 1,
+        "generator": GENERATOR,
+        "format": layout.name,
+        "split_by": str(build.options.split_by),
+        "keep_source_names": build.options.keep_source_names,
+        "source": source.fingerprints(roles),
+        "configs": {
+            name: {
+                "rows": config.rows,
+                "files": [
+                    {"path": each.path, "rows": each.rows, "bytes": each.file_bytes, "sha256": each.sha256}
+                    for each in config.files
+                ],
+            }
+            for name, config in build.configs.items()
+        },
+    }

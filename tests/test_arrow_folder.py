@@ -1,0 +1,78 @@
+"""``--format arrow``: load_from_disk opens it, memory-mapped, and it holds what the Hub folder holds."""
+
+from __future__ import annotations
+
+import json
+
+import datasets
+import pytest
+from tiny import CT0, TinySource, ct, mhd
+
+import lung_nodule_ct
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_one_config_is_one_dataset_dict(cli, dummy, tmp_path, workers) -> None:
+    out = tmp_path / "arrow"
+    done = cli("build", "det3d_1.25mm", "--format", "arrow", "--source", dummy, "--out", out, "--num-proc", workers)
+    assert done.returncode == 0, done.stderr
+    opened = datasets.load_from_disk(out)
+    assert opened["train"].split == "train"
+    own = lung_nodule_ct.load("det3d_1.25mm", source=dummy, cache_dir=tmp_path / "cache")
+    assert opened["train"].features == own["train"].features
+    assert opened["train"].to_list() == own["train"].to_list()
+    view = lung_nodule_ct.volumes(opened["train"])[3]
+    assert not view.array.flags.owndata
+    assert json.loads((out / "build.json").read_text())["format"] == "arrow"
+    assert (out / "findings.json").is_file()
+
+
+def test_several_configs_stand_side_by_side(cli, dummy, tmp_path) -> None:
+    out = tmp_path / "arrow"
+    assert cli("build", "--all", "--format", "arrow", "--source", dummy, "--out", out).returncode == 0
+    assert datasets.load_from_disk(out / "det2d_1.25mm").num_rows == {"train": 13, "validation": 4, "unassigned": 1}
+    row = datasets.load_from_disk(out / "cls_1.25mm")["validation"][0]
+    assert row["image"].size == (24, 24)
+
+
+def test_threads_and_processes_write_the_same(cli, tmp_path) -> None:
+    tiny = TinySource()
+    for number in range(300, 330):
+        tiny[CT0] |= mhd(f"{number}", ct(number, (8, 40, 40)))
+    source = tiny.write(tmp_path / "in")
+    manifests = []
+    for workers in ("1", "4"):
+        out = tmp_path / workers
+        assert (
+            cli(
+                "build", "det3d_1.25mm", "--format", "arrow", "--source", source, "--out", out, "--num-proc", workers
+            ).returncode
+            == 0
+        )
+        manifests.append((out / "build.json").read_text())
+    assert manifests[0] == manifests[1]
+
+
+def test_an_error_ahead_stops_the_build(cli, tmp_path) -> None:
+    tiny = TinySource()
+    for number in range(300, 330):
+        tiny[CT0] |= mhd(f"{number}", ct(number))
+    tiny[CT0]["320.raw"] = b"short"
+    out = tmp_path / "outputs"
+    out.mkdir()
+    for workers in ("1", "4"):
+        done = cli(
+            "build",
+            "det3d_1.25mm",
+            "--format",
+            "arrow",
+            "--source",
+            tiny.write(tmp_path / "in"),
+            "--out",
+            out / "a",
+            "--num-proc",
+            workers,
+        )
+        assert done.returncode == 1
+        assert "320.raw" in done.stderr
+        assert not list(out.iterdir())
