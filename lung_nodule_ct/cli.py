@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lung_nodule_ct.errors import LungNoduleCTError
+from lung_nodule_ct.printable import printable
 from lung_nodule_ct.spec.configs import CONFIGS, get_config
 from lung_nodule_ct.spec.splits import SplitBy
 
@@ -249,7 +250,7 @@ def _print_findings(findings: list[Finding]) -> None:
         for finding in own[:_SHOWN]:
             place = " > ".join(part for part in (finding.archive, finding.member, finding.row) if part)
             text = "; ".join(part for part in (place, finding.detail, finding.action) if part)
-            console.print(f"    {escape(text)}", highlight=False, soft_wrap=True)
+            console.print(f"    {escape(printable(text))}", highlight=False, soft_wrap=True)
         if len(own) > _SHOWN:
             console.print(f"    … and {len(own) - _SHOWN:,} more in findings.json", highlight=False)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lung_nodule_ct.printable import printable
+
 
 class LungNoduleCTError(Exception):
     """The root of all errors that this package raises on purpose.
@@ -42,7 +44,7 @@ class LungNoduleCTError(Exception):
             text += f", got {got}" if expected is not None else f"; got {got}"
         if remedy:
             text += f". {remedy[0].upper()}{remedy[1:]}"
-        super().__init__(text)
+        super().__init__(printable(text))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Cross process borders whole: the message as it stands, the fields beside it."""

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from lung_nodule_ct.printable import printable
+
 
 class Grade(StrEnum):
     """How much a finding matters."""
@@ -202,7 +204,7 @@ class Finding:
         place = " > ".join(part for part in (self.archive, self.member, self.row) if part)
         detail = f" ({self.detail})" if self.detail else ""
         times = f" [{self.count} times]" if self.count > 1 else ""
-        return f"{self.grade} {self.code}: {place}: {MEANINGS[self.code]}{detail}; {self.action}{times}"
+        return printable(f"{self.grade} {self.code}: {place}: {MEANINGS[self.code]}{detail}; {self.action}{times}")
 
 
 def summarize(findings: Iterable[Finding]) -> dict[str, dict[str, Any]]:

@@ -52,8 +52,11 @@ class Frame:
             object.__setattr__(self, name, values)
         if min(self.spacing) <= 0:
             raise ValueError(f"spacing: expected positive millimetres, got {self.spacing}")
-        if abs(np.linalg.det(self.matrix)) < 1e-9:
-            raise ValueError(f"direction: expected an invertible matrix, got {self.direction}")
+        with np.errstate(all="ignore"):
+            if not 1e-9 <= abs(np.linalg.det(self.matrix)) < math.inf:
+                raise ValueError(f"direction: expected an invertible matrix, got {self.direction}")
+            if not np.isfinite(self._to_voxel).all():
+                raise ValueError(f"spacing: too small to divide by, got {self.spacing}")
 
     @cached_property
     def matrix(self) -> NDArray[np.float64]:
@@ -73,7 +76,8 @@ class Frame:
     @property
     def is_orthonormal(self) -> bool:
         """Whether the direction matrix is a rotation or a mirrored rotation, within 1e-4."""
-        return bool(np.allclose(self.matrix @ self.matrix.T, np.eye(3), atol=1e-4))
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that overflow are far from a rotation, too
+            return bool(np.allclose(self.matrix @ self.matrix.T, np.eye(3), atol=1e-4))
 
     def to_world(self, voxel: ArrayLike) -> WorldPoints:
         """World coordinates of voxel coordinates, shape (3,) or (n, 3), both x, y, z."""

@@ -60,7 +60,7 @@ def parse_volume_name(stem: str) -> Name:
             token = day.strftime("%Y%m%d") if day else found.group()
             return _named(patient, day, f"{token}_{rest}" if rest else token, None if day else found.group())
     patient, _, rest = _strip(stem).partition("_")
-    if rest.isdigit():  # a number follows the patient, and it is no date: 80_201903, say
+    if rest.isdecimal():  # a number follows the patient, and it is no date: 80_201903, say
         return _named(patient, None, rest, rest)
     return _named(_strip(stem), None, "", None)
 

@@ -138,6 +138,13 @@ def test_a_member_name_that_climbs_out(tmp_path, refused) -> None:
     assert not (tmp_path.parent / "escaped.jpg").exists()
 
 
+def test_a_name_that_would_write_to_the_terminal_is_one_plain_line(tmp_path, refused) -> None:
+    tiny = TinySource()
+    tiny[DET2D]["JPEGImages/7\n_\x1b[31m_\u202e1.jpg"] = b"\xff\xd8\xff cut"
+    message = refused(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert "JPEGImages/7\\n_\\x1b[31m_\\u202e1.jpg" in message
+
+
 def test_no_source_and_no_folder(tmp_path, refused) -> None:
     assert "does not exist" in refused(tmp_path / "nowhere", "det2d_1.25mm")
 

@@ -45,6 +45,8 @@ def test_world_and_voxel_are_inverse_for_many_points(origin, spacing, direction,
         {"origin": (float("nan"), 0, 0)},
         {"direction": (1, 0, 0, 0, 1, 0, 0, 0, 0)},
         {"direction": (1, 0, 0)},
+        {"direction": (1e308, 1e308, 0, 1e308, -1e308, 0, 0, 0, 1e308)},
+        {"spacing": (1e-320, 1, 1)},
     ],
 )
 def test_impossible_frames_are_refused(wrong) -> None:

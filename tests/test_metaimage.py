@@ -228,6 +228,8 @@ def test_names_are_found_whatever_their_case_and_slashes(tmp_path) -> None:
         ({"a.mhd": header("a"), "a.raw": RAW + b"12"}, "wrong length"),
         ({"a.mhd": header("a", ElementDataFile="LIST") + b"a.raw\nb.raw", "a.raw": RAW, "b.raw": RAW}, "wrong length"),
         ({"a.mhd": header("a", ElementDataFile="LIST") + b"a.raw\nb.raw\nc.raw\nd.raw"}, "list of data files"),
+        ({"a.mhd": header("a", ElementDataFile="a%03d.raw 1 999999999 1"), "a1.raw": RAW}, "pattern of data files"),
+        ({"a.mhd": header("a", ElementDataFile="a%999999999d.raw"), "a1.raw": RAW}, "not in its archive"),
         ({"a.mhd": header("a", CompressedData="True"), "a.raw": PACKED[:-9]}, "wrong length|damaged"),
         ({"a.mhd": header("a", CompressedData="True"), "a.raw": zlib.compress(RAW + b"12")}, "wrong length"),
         ({"a.mhd": header("a", CompressedData="True"), "a.raw": b"garbage" * 100}, "damaged"),

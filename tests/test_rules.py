@@ -311,8 +311,11 @@ def test_2d_boxes_are_kept_dropped_and_never_mended(tiny, tmp_path, build) -> No
         (5, 9, 8, 2),
         (-3, -3, 4, 4),
         (30, 2, 40, 9),
+        (20, 2, 25, 9),
+        (-5, 2, 0, 9),
         (2, 3, 25, 9),
         ("x", 1, 2, 3),
+        (1, 2, "1e39", 4),
     )
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     objects = built.by_name("det2d_1.25mm")["9_004"]["objects"]
@@ -321,7 +324,7 @@ def test_2d_boxes_are_kept_dropped_and_never_mended(tiny, tmp_path, build) -> No
     counts = {
         code: len(built.findings(code)) for code in ("box-inverted", "box-outside", "box-partly-outside", "bad-row")
     }
-    assert counts == {"box-inverted": 2, "box-outside": 1, "box-partly-outside": 2, "bad-row": 1}
+    assert counts == {"box-inverted": 2, "box-outside": 3, "box-partly-outside": 2, "bad-row": 2}
 
 
 def test_an_image_whose_boxes_are_all_dropped_stays(tiny, tmp_path, build) -> None:
@@ -506,6 +509,7 @@ def test_boxes_and_lists_that_do_not_fit(tiny, tmp_path, build) -> None:
             "00002,1,3,2,99,4,4,7.5",
             "00002,90,93,2,9,4,4,7.5",
             "77777,1,3,2,9,4,4,7.5",
+            "0²,1,3,2,9,4,4,7.5",
             "00002,1,3,2,x,4,4,7.5",
         ),
         "train.txt": table("00001", "88888"),
@@ -526,7 +530,6 @@ def test_boxes_and_lists_that_do_not_fit(tiny, tmp_path, build) -> None:
         "box-inverted",
         "box-partly-outside",
         "nodule-outside-volume",
-        "annotation-without-image",
         "bad-row",
         "listed-twice",
         "listed-but-missing",
@@ -534,6 +537,7 @@ def test_boxes_and_lists_that_do_not_fit(tiny, tmp_path, build) -> None:
         "image-without-annotation",
     ):
         assert len(built.findings(code)) == 1, code
+    assert len(built.findings("annotation-without-image")) == 2
     assert [row["source_name"] for row in built.rows("det3d_bmp_1.25mm", "unassigned")] == ["09001"]
 
 

@@ -80,7 +80,7 @@ def _objects(
         if xmax <= xmin or ymax <= ymin:
             findings.append(Finding(Code.BOX_INVERTED, "left out", *where, "expected xmin < xmax and ymin < ymax"))
             continue
-        if xmin >= width or ymin >= height or xmax < 0 or ymax < 0:
+        if xmin >= width or ymin >= height or xmax <= 0 or ymax <= 0:
             findings.append(Finding(Code.BOX_OUTSIDE, "left out", *where, size))
             continue
         if xmin < 0 or ymin < 0 or xmax > width or ymax > height:

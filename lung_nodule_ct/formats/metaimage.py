@@ -85,7 +85,9 @@ _KNOWN = {
         "ElementToIntensityFunctionOffset",
     ]
 }
-_PATTERN = re.compile(r"(?P<name>.*%0?\d*d.*?)(?:\s+(?P<first>\d+)\s+(?P<last>\d+)(?:\s+(?P<step>\d+))?)?$")
+_PATTERN = re.compile(
+    r"(?P<name>[^%]*%0?\d{0,2}d[^%]*?)(?:\s+(?P<first>\d{1,9})\s+(?P<last>\d{1,9})(?:\s+(?P<step>\d{1,9}))?)?$"
+)
 
 
 class HeaderError(ValueError):
@@ -239,7 +241,7 @@ def _data_files(value: str, data: bytes, offset: int, slices: int) -> tuple[str,
         step = int(found["step"] or 1) or 1
         if found["first"] is None:
             last = first + slices - 1
-        names = tuple(found["name"] % number for number in range(first, last + 1, step))[: slices + 1]
+        names = tuple(found["name"] % number for number in range(first, last + 1, step)[: slices + 1])
         if len(names) != slices:
             raise HeaderError("the pattern of data files does not fit", f"{slices} files", str(len(names)))
         return names

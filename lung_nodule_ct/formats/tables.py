@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from lung_nodule_ct.formats.numbers import read_numbers
 from lung_nodule_ct.formats.text import decode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 MAX_TABLE_BYTES: Final = 64 << 20
 
@@ -136,7 +136,7 @@ def parse_spheres(data: bytes) -> tuple[tuple[SphereRow, ...], tuple[Row, ...]]:
     """The nodules of an ``annotations.csv``, and the rows that cannot be read."""
     good, bad = [], []
     for row in parse_table(data, _SPHERE_COLUMNS, _SPHERE_SYNONYMS).rows:
-        numbers = _numbers(row.cells[name] for name in _SPHERE_COLUMNS[1:])
+        numbers = read_numbers(row.cells[name] for name in _SPHERE_COLUMNS[1:])
         if numbers is None or not row.cells["seriesuid"]:
             bad.append(row)
         else:
@@ -149,8 +149,8 @@ def parse_boxes(data: bytes) -> tuple[tuple[BoxRow, ...], tuple[Row, ...]]:
     """The nodules of a BMP annotation table, in both spellings of its columns, and the rows that cannot be read."""
     good, bad = [], []
     for row in parse_table(data, _BOX_COLUMNS, _BOX_SYNONYMS).rows:
-        ends = _numbers(row.cells[name] for name in _BOX_COLUMNS[1:7])
-        diameter = _numbers([row.cells["diameter"]]) if row.cells["diameter"] else []
+        ends = read_numbers(row.cells[name] for name in _BOX_COLUMNS[1:7])
+        diameter = read_numbers([row.cells["diameter"]]) if row.cells["diameter"] else ()
         if ends is None or any(end != int(end) for end in ends) or not row.cells["pid"] or diameter is None:
             bad.append(row)
             continue
@@ -177,15 +177,7 @@ def _spelled(cell: str) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return _numbers([cell]) is not None
-
-
-def _numbers(cells: Iterable[str]) -> list[float] | None:
-    try:
-        values = [float(cell) for cell in cells]
-    except ValueError:
-        return None
-    return values if all(map(math.isfinite, values)) else None
+    return read_numbers([cell]) is not None
 
 
 def _flag(cell: str) -> bool | None:

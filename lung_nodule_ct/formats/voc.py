@@ -6,7 +6,6 @@ Numbers stay as they are published: floats, padded integers and boxes that make 
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from lung_nodule_ct.formats.numbers import read_numbers
 from lung_nodule_ct.formats.text import decode_text
 
 if TYPE_CHECKING:
@@ -95,12 +95,12 @@ def _decoded(data: bytes) -> str:
 def _object(element: Element) -> VocObject:
     box = element.find("bndbox")
     written = tuple(_text(box, name) if box is not None else "" for name in ("xmin", "ymin", "xmax", "ymax"))
-    try:
-        xmin, ymin, xmax, ymax = map(float, written)
-        numbers = (xmin, ymin, xmax, ymax) if all(map(math.isfinite, (xmin, ymin, xmax, ymax))) else None
-    except ValueError:
-        numbers = None
-    return VocObject(_text(element, "name"), numbers, " ".join(text or "-" for text in written))
+    numbers = read_numbers(written)
+    return VocObject(
+        _text(element, "name"),
+        None if numbers is None else (numbers[0], numbers[1], numbers[2], numbers[3]),
+        " ".join(text or "-" for text in written),
+    )
 
 
 def _text(parent: Element, name: str) -> str:

@@ -34,7 +34,7 @@ _SPLITS = {
     "test": TEST,
 }
 _LABELS = {str(entry.folder): entry.index for entry in PATHOLOGY}
-_COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d+)\s*$", re.IGNORECASE)
+_COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d{1,9})\s*$", re.IGNORECASE)
 
 
 def plan_crops(source: Source) -> tuple[list[CropUnit], list[Finding]]:

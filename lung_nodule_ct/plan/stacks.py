@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.source.archive import Archive, Member
     from lung_nodule_ct.source.folder import Source
 
-_SLICE_NUMBER = re.compile(r"(\d+)$")
+_SLICE_NUMBER = re.compile(r"(?<!\d)(\d{1,9})$")
 _SPLIT_TABLE = re.compile(r"(?:(\w+?)_anno(?:tation)?s?|anno(?:tation)?s?_(\w+?))", re.IGNORECASE)
 
 _Place = tuple[str, str]
@@ -216,7 +216,7 @@ def _case_of(pid: str, cases: Mapping[str, object], place: _Place, row: str, fin
     if pid in cases:
         return pid
     number = pid.removesuffix(".0")
-    same = [case for case in cases if number.isdigit() and case.isdigit() and int(case) == int(number)]
+    same = [case for case in cases if number.isdecimal() and case.lstrip("0") == number.lstrip("0")]
     if len(same) == 1:
         findings.append(Finding(Code.ZEROS_LOST, f"taken as {same[0]}", *place, row))
         return same[0]
