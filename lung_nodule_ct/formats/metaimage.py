@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lung_nodule_ct.findings import Code
+from lung_nodule_ct.formats.numbers import LARGEST, read_numbers
 from lung_nodule_ct.formats.text import decode_text
 from lung_nodule_ct.geometry import IDENTITY, Frame
 
@@ -261,7 +262,7 @@ def _frame(get: Callable[..., str | None], issues: list[tuple[Code, str, str]]) 
         )
     origin = _reals(offset or "0 0 0", "Offset", 3)
     spacing = list(_reals(spacing_text or "1 1 1", "ElementSpacing", 3))
-    if 0.0 in spacing:
+    if min(map(abs, spacing)) < 1 / LARGEST:
         raise HeaderError("the spacing is zero", "three numbers other than zero in ElementSpacing", spacing_text or "")
     axes = np.array(_reals(matrix_text, "TransformMatrix", 9) if matrix_text else IDENTITY).reshape(3, 3)
     for axis in range(3):
@@ -283,11 +284,8 @@ def _frame(get: Callable[..., str | None], issues: list[tuple[Code, str, str]]) 
 
 
 def _reals(text: str, key: str, count: int) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        values = ()
-    if len(values) != count or not all(map(math.isfinite, values)):
+    values = read_numbers(text.replace(",", " ").split())
+    if values is None or len(values) != count:
         raise HeaderError(f"{key} cannot be read", f"{count} finite number{'s' * (count > 1)}", repr(text))
     return values
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError, StrictError
 from lung_nodule_ct.examples.scratch import Scratch
@@ -171,14 +171,14 @@ def build_folder(
         OutputError: The folder cannot be written.
     """
     options, progress = options or BuildOptions(), progress or Progress()
-    with staged_folder(target, marker=MANIFEST) as stage:
+    with staged_folder(target, marker=MANIFEST) as stage, _Workers(options.num_proc) as workers:
         plans = {config.name: make_plan(config, source, options.split_by) for config in configs}
         built: dict[str, BuiltConfig] = {}
         findings: dict[str, tuple[Finding, ...]] = {}
         for name, plan in plans.items():
             shards = plan_shards(plan, keep_source_names=options.keep_source_names)
             progress.begin(name, sum(unit.packed_bytes for unit in plan.units), len(plan.units))
-            files = tuple(sorted(_write(layout, shards, stage, options.num_proc, progress), key=_order_in(plan)))
+            files = tuple(sorted(_write(layout, shards, stage, workers, progress), key=_order_in(plan)))
             progress.end(name)
             findings[name] = _all_findings(plan, files)
             if files:
@@ -204,31 +204,51 @@ def _order_in(plan: Plan) -> Callable[[Written], tuple[int, int]]:
     return lambda written: (splits.index(written.shard.split), written.shard.index)
 
 
-def _write(layout: Layout, shards: Sequence[Shard], stage: Path, workers: int, progress: Progress) -> Iterator[Written]:
+class _Workers:
+    """The processes of a build, started when the first config has shards for more than one."""
+
+    def __init__(self, allowed: int) -> None:
+        self.allowed = allowed
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Spawned, not forked: pyarrow has threads.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.allowed, context, initializer=_leave_interrupts_to_the_parent)
+        return self._pool
+
+
+def _write(
+    layout: Layout, shards: Sequence[Shard], stage: Path, workers: _Workers, progress: Progress
+) -> Iterator[Written]:
     if not shards:
         return
     name = shards[0].config
-    processes = min(workers, len(shards))
-    builders = layout.builders(workers // processes)
+    processes = min(workers.allowed, len(shards))
+    builders = layout.builders(workers.allowed // processes)
     if processes == 1:
         for shard in shards:
             yield _attempt(layout, shard, stage, builders, lambda unit: progress.advance(name, unit.packed_bytes))
         return
-    # Spawned, not forked: pyarrow has threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_leave_interrupts_to_the_parent) as pool:
-        futures = [pool.submit(_attempt, layout, shard, stage, builders) for shard in shards]
-        try:
-            for future in as_completed(futures):
-                written = future.result()
-                progress.advance(name, sum(unit.packed_bytes for unit in written.shard.units))
-                yield written
-        except BrokenProcessPool as error:
-            raise OutputError(
-                "a worker process was killed, most likely for want of memory", remedy="build with a smaller --num-proc"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    futures = [workers.pool.submit(_attempt, layout, shard, stage, builders) for shard in shards]
+    try:
+        for future in as_completed(futures):
+            written = future.result()
+            progress.advance(name, sum(unit.packed_bytes for unit in written.shard.units))
+            yield written
+    except BrokenProcessPool as error:
+        raise OutputError(
+            "a worker process was killed, most likely for want of memory", remedy="build with a smaller --num-proc"
+        ) from error
 
 
 def _leave_interrupts_to_the_parent() -> None:
