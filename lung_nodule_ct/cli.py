@@ -5,6 +5,7 @@ Exit codes: 0 done, findings or not; 1 an error stopped it; 2 it was called wron
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from enum import StrEnum
@@ -50,6 +51,9 @@ _SourceOption = Annotated[
 
 def main() -> None:
     """Run the command line; errors of ours become one line and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names need not fit the terminal's encoding
     try:
         app()
     except LungNoduleCTError as error:
@@ -268,7 +272,7 @@ def _table(*texts: str, **more: bool) -> Any:
 
 
 def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(json.dumps(document, indent=2, ensure_ascii=(sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")))
 
 
 def _console(*, stderr: bool = False) -> Any:

@@ -67,6 +67,10 @@ class MemberError(LungNoduleCTError, ValueError):
     """A member of an archive is damaged, unsafe, or not what its name says."""
 
 
+class DownloadError(LungNoduleCTError, ConnectionError):
+    """A server did not give what the record promises: it failed, was refused, or gave something else."""
+
+
 class UnknownConfigError(LungNoduleCTError, ValueError):
     """No config has that name."""
 

@@ -65,8 +65,8 @@ def compare_figures(plans: Mapping[str, Plan]) -> list[Comparison]:
             own[f"nodules {name} mm"] = sum(low < size <= high for size in sizes), DET3D_1_25MM.name
         if DET3D_5MM.name in plans:
             scans = (*thin, *_scans(plans[DET3D_5MM.name]))
-            own["patients"] = len({unit.patient_id for unit in scans}), DET3D_1_25MM.name
-            own["CT scans"] = len({unit.scan_id for unit in scans}), DET3D_1_25MM.name
+            own["patients"] = len({unit.patient_id for unit in scans} - {None}), DET3D_1_25MM.name
+            own["CT scans"] = len({unit.scan_id or unit.header for unit in scans}), DET3D_1_25MM.name
     if DET2D_1_25MM.name in plans:
         slices = [unit for unit in plans[DET2D_1_25MM.name].units if isinstance(unit, SliceUnit)]
         own["annotated nodules (slices)"] = sum(unit.annotation is not None for unit in slices), DET2D_1_25MM.name

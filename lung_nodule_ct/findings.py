@@ -40,6 +40,7 @@ class Code(StrEnum):
     COUNT_MISMATCH = "count-mismatch"
     CROSS_CHECK_IMPOSSIBLE = "cross-check-impossible"
     DATA_FILE_RENAMED = "data-file-renamed"
+    DIAMETER_UNREADABLE = "diameter-unreadable"
     DIAMETER_NOT_POSITIVE = "diameter-not-positive"
     DIRECTION_NOT_ORTHONORMAL = "direction-not-orthonormal"
     DUPLICATE_ANNOTATION = "duplicate-annotation"
@@ -76,6 +77,7 @@ class Code(StrEnum):
     SLICE_GAP = "slice-gap"
     SPLIT_LISTS_DISAGREE = "split-lists-disagree"
     STALE_FILE_NAME = "stale-file-name"
+    TABLE_HEADER_UNKNOWN = "table-header-unknown"
     TABLES_DISAGREE = "tables-disagree"
     UNDATED_SCAN = "undated-scan"
     ZEROS_LOST = "zeros-lost"
@@ -96,6 +98,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.CROSS_CHECK_IMPOSSIBLE: (_N, "a table that only serves as a cross-check is missing or cannot be read"),
     Code.DATA_FILE_RENAMED: (_W, "a header names a data file that is not there; one with the header's own name is"),
     Code.DIAMETER_NOT_POSITIVE: (_E, "a nodule's diameter is zero or negative"),
+    Code.DIAMETER_UNREADABLE: (_W, "what stands in the place of a diameter is no number"),
     Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is no rotation"),
     Code.DUPLICATE_ANNOTATION: (_W, "the same annotation stands twice"),
     Code.DUPLICATE_ID: (_E, "two members claim the same identity"),
@@ -135,6 +138,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.SPLIT_LISTS_DISAGREE: (_W, "the places where a split is listed disagree"),
     Code.STALE_FILE_NAME: (_N, "an annotation names another file than the one it stands beside"),
     Code.TABLES_DISAGREE: (_W, "two tables give different annotations"),
+    Code.TABLE_HEADER_UNKNOWN: (_W, "a table has a header in words that are not known"),
     Code.UNDATED_SCAN: (_W, "a scan has no date although its patient has dated scans"),
     Code.ZEROS_LOST: (_W, "an id has lost its leading zeros"),
 }
@@ -142,11 +146,17 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
 GRADES: dict[Code, Grade] = {code: grade for code, (grade, _) in _DECLARED.items()}
 MEANINGS: dict[Code, str] = {code: meaning for code, (_, meaning) in _DECLARED.items()}
 
-_DATE = re.compile(r"(?<![\d.])(?:\d{8,}|(?:19|20)\d\d(?:0[1-9]|1[0-2])|(?:19|20)\d\d([-_./])\d{1,2}\1\d{1,2})(?!\d)")
+_MONTH, _DAY, _YEAR = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"(?:19|20)\d\d"
+_DATE = re.compile(
+    rf"(?<![\d.])(?:\d{{8,}}|{_YEAR}{_MONTH}|\d\d{_MONTH}{_DAY})(?!\d)"
+    rf"|(?<!\d){_YEAR}{_MONTH}{_DAY}(?!\d)"  # behind a dot, too, unless it is a decimal of other digits
+    rf"|(?<!\d){_YEAR}\s?([-_./ ]|年)\s?\d{{1,2}}\s?(?:\1|月)\s?\d{{1,2}}(?!\d)"
+    rf"|(?<!\d)\d{{1,2}}([-_./])\d{{1,2}}\2{_YEAR}(?!\d)"
+)
 
 
 def without_dates(text: str) -> str:
-    """``text`` with everything that could be a calendar date (eight digits and more, 201903, 2019-03-14) as ``<date>``."""
+    """``text`` with everything that could be a calendar date (eight digits and more, 201903, 190314, 2019-03-14) as ``<date>``."""
     return _DATE.sub("<date>", text)
 
 

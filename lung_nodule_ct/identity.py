@@ -19,7 +19,7 @@ FOLDS: Final = 5
 
 _NAMESPACE = "lung_nodule_ct/1"
 _DATE_TOKEN = re.compile(r"(?<!\d)(\d{8}|(?:19|20)\d\d-\d\d-\d\d)(?!\d)")
-_DATE_WITHIN = re.compile(r"(?=((?:19|20)\d{6}|(?:19|20)\d\d[-_.]\d\d[-_.]\d\d))")
+_DATE_WITHIN = re.compile(r"(?=((?:19|20)\d{6}))|(?<!\d)((?:19|20)\d\d)[-_. ](\d{1,2})[-_. ](\d{1,2})(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,9 @@ def fold_of(patient: str) -> int:
 
 def _named(patient: str, day: date | None, token: str, bad_date: str | None) -> Name:
     # a patient's name that holds a date would carry it out of the builder
-    dated = any(_as_date(found.group(1)) for found in _DATE_WITHIN.finditer(patient))
+    dated = any(
+        _as_date(found[1] or f"{found[2]}{found[3]:0>2}{found[4]:0>2}") for found in _DATE_WITHIN.finditer(patient)
+    )
     return Name(None if dated or not patient else patient, day, token, bad_date)
 
 

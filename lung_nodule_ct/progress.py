@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class BuildProgress(BuildListener):
-    """Shows what a build tells: ``with BuildProgress(console) as progress: build_hub_folder(…, progress)``."""
+    """Shows what a build tells: ``with BuildProgress(console) as progress: build_folder(…, progress)``."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(

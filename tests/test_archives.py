@@ -19,7 +19,7 @@ from lung_nodule_ct import fastzlib
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
 from lung_nodule_ct.source.archive import Archive
 from lung_nodule_ct.source.folder import open_source
-from lung_nodule_ct.source.member import read_member, read_member_into
+from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.archives import ARCHIVES, Role
 
@@ -60,17 +60,6 @@ def test_fast_and_standard_inflate_are_equal(tmp_path, monkeypatch) -> None:
     fast = contents(tmp_path, data)
     monkeypatch.setattr(fastzlib, "_zlib", zlib)
     assert contents(tmp_path, data) == fast == members
-
-
-def test_reading_into_an_array(tmp_path) -> None:
-    values = np.arange(100_000, dtype="<i2")
-    opened, archive = opened_zip(tmp_path, packed({"a.raw": values.tobytes()}))
-    out = np.zeros_like(values)
-    with opened:
-        read_member_into(archive.members[0], opened, memoryview(out).cast("B"))
-        assert (out == values).all()
-        with pytest.raises(ValueError, match="expected"):
-            read_member_into(archive.members[0], opened, memoryview(bytearray(3)))
 
 
 def deflate64(members: dict[str, bytes]) -> bytes:

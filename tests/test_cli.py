@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tiny import DET2D, TinySource
 
 
 def test_configs_for_people_and_programs(cli) -> None:
@@ -62,6 +63,28 @@ def test_build_prints_what_was_done_and_found(cli, dummy, tmp_path) -> None:
     document = json.loads(again.stdout)
     assert document["configs"] == {"det2d_1.25mm": {"train": 13, "validation": 4, "unassigned": 1}}
     assert document["findings"]["box-inverted"]["count"] == 1
+
+
+def test_a_terminal_of_any_encoding_will_do(cli, tmp_path) -> None:
+    tiny = TinySource()
+    tiny[DET2D]["肺/notes.bin"] = b"1"
+    source = tiny.write(tmp_path / "in")
+    for arguments in (
+        ["inspect", source],
+        ["inspect", source, "--json"],
+        ["build", "--all", "--source", source, "--out", tmp_path / "hub"],
+    ):
+        done = cli(*arguments, PYTHONIOENCODING="ascii")
+        assert done.returncode == 0, done.stderr
+        assert "\\u80ba" in done.stdout
+    assert json.loads(cli("inspect", source, "--json", PYTHONIOENCODING="ascii").stdout)
+
+
+def test_a_build_without_examples_is_refused(cli, dummy, tmp_path) -> None:
+    done = cli("build", "det3d_bmp_1.25mm", "--split-by", "patient", "--source", dummy, "--out", tmp_path / "hub")
+    assert done.returncode == 1
+    assert "no config has an example" in done.stderr
+    assert not (tmp_path / "hub").exists()
 
 
 @pytest.mark.parametrize(

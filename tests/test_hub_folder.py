@@ -199,8 +199,7 @@ def test_a_killed_build_leaves_nothing_that_loads_and_the_next_one_cleans_up(tmp
     assert not (outputs / "hub").exists()
     assert not list(outputs.rglob("*.parquet"))
     assert not list(outputs.rglob("README.md"))
-    (left,) = outputs.iterdir()
-    assert left.name.startswith(".hub.building-")
+    assert all(left.name.startswith(".hub.building-") for left in outputs.iterdir())
     small = TinySource().write(tmp_path / "small")
     assert cli("build", "det3d_1.25mm", "--source", small, "--out", outputs / "hub").returncode == 0
     assert [path.name for path in outputs.iterdir()] == ["hub"]
@@ -230,6 +229,36 @@ def test_an_interrupted_build_leaves_nothing(tmp_path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert not list(outputs.iterdir())
+
+
+def test_a_folder_with_anything_else_in_it_is_never_replaced(tmp_path, dummy, cli) -> None:
+    hub = tmp_path / "hub"
+    build = ("build", "det2d_1.25mm", "--source", dummy, "--out", hub)
+    assert cli(*build).returncode == 0
+    (hub / "data" / "thesis.tex").write_text("years of work")
+    done = cli(*build)
+    assert done.returncode == 1
+    assert "thesis.tex" in done.stderr
+    assert (hub / "data" / "thesis.tex").read_text() == "years of work"
+    (hub / "data" / "thesis.tex").unlink()
+    assert cli(*build).returncode == 0
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "build.json").write_text("{}")
+    done = cli(*build[:-1], project)
+    assert done.returncode == 1
+    assert [path.name for path in project.iterdir()] == ["build.json"]
+
+
+def test_a_folder_of_another_build_at_work_is_left_alone(tmp_path, dummy, cli) -> None:
+    from lung_nodule_ct.targets.staging import staged_folder
+
+    with staged_folder(tmp_path / "hub", foreign_to=lambda _: None) as stage:
+        (stage / "theirs").write_text("half a build")
+        assert cli("build", "cls_1.25mm", "--source", dummy, "--out", tmp_path / "hub").returncode == 0
+        assert (stage / "theirs").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+    assert (tmp_path / "hub" / "theirs").read_text() == "half a build"
 
 
 def test_two_builds_at_once_do_not_disturb_each_other(tmp_path, dummy) -> None:

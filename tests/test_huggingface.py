@@ -120,7 +120,7 @@ def test_many_processes_give_the_same_and_one_report(tmp_path) -> None:
     three = lung_nodule_ct.load("det3d_1.25mm", source=source, split="train", cache_dir=tmp_path / "three", num_proc=3)
     assert one.to_list() == three.to_list()
     reports = [json.loads(next((tmp_path / name).rglob("findings.json")).read_text()) for name in ("one", "three")]
-    assert reports[0]["summary"] == reports[1]["summary"]
+    assert reports[0] == reports[1]
     assert reports[0]["summary"]["image-without-annotation"]["count"] == 12
     assert not list(tmp_path.rglob("*.part"))
 
@@ -169,15 +169,20 @@ def test_errors_and_missing_sources_are_clear(tmp_path, dummy) -> None:
         lung_nodule_ct.load("det3d_bmp_1.25mm", source=dummy, split_by="patient", cache_dir=tmp_path)
 
 
-def test_a_damaged_member_leaves_no_cache(tmp_path) -> None:
-    from datasets.exceptions import DatasetGenerationError
-
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_a_damaged_member_is_named_and_leaves_no_cache(tmp_path, cli, num_proc) -> None:
     tiny = TinySource()
     tiny[CT0]["9.raw"] = b"short"
-    with pytest.raises(DatasetGenerationError) as caught:
-        lung_nodule_ct.load("det3d_1.25mm", source=tiny.write(tmp_path / "in"), cache_dir=tmp_path / "cache")
-    assert "9.raw" in str(caught.value.__cause__)
+    source = tiny.write(tmp_path / "in")
+    with pytest.raises(lung_nodule_ct.LungNoduleCTError, match=r"9\.raw") as caught:
+        lung_nodule_ct.load("det3d_1.25mm", source=source, cache_dir=tmp_path / "cache", num_proc=num_proc)
+    assert (caught.value.archive, caught.value.member) == (CT0, "9.mhd")
     assert not list((tmp_path / "cache").rglob("*.arrow"))
+    more = ["--num-proc", str(num_proc)] if num_proc else []
+    done = cli("prepare", "det3d_1.25mm", "--source", source, "--cache-dir", tmp_path / "cache", *more)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ") and "9.raw" in line]
+    assert "Traceback" not in done.stderr
 
 
 def test_formats_keep_trailing_zeros(tmp_path) -> None:

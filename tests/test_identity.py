@@ -53,6 +53,7 @@ def test_keys_and_folds_never_change() -> None:
         ("80_20190230", "80", None, "20190230"),
         ("80_99999999", "80", None, "99999999"),
         ("80_201903", "80", None, "201903"),
+        ("80_2019_3_14", None, None, None),
         ("20190314", None, date(2019, 3, 14), None),
         ("20012345", "20012345", None, None),
         ("LIDC-IDRI-0001", "LIDC-IDRI-0001", None, None),
@@ -87,11 +88,26 @@ def test_a_second_scan_of_a_day_is_another_scan_of_the_same_day() -> None:
     assert one.scan_id != two.scan_id
 
 
-@given(DAYS, st.sampled_from(["80_{:%Y%m%d}.mhd", "{:%Y-%m-%d}", "scan of {:%Y/%m/%d}, 3", "x{:%Y%m%d}12"]))
+@given(
+    DAYS,
+    st.sampled_from(
+        [
+            "80_{:%Y%m%d}.mhd",
+            "{:%Y-%m-%d}",
+            "scan of {:%Y/%m/%d}, 3",
+            "x{:%Y%m%d}12",
+            "80.{:%Y%m%d}.mhd",
+            "{:%d-%m-%Y}",
+            "{:%Y %m %d}",
+            "{:%Y年%m月%d日}",
+        ]
+    ),
+)
 def test_masked_text_has_no_date(day: date, text: str) -> None:
     assert not re.search(r"\d{4}", without_dates(text.format(day)))
 
 
 def test_masking_leaves_coordinates_alone() -> None:
+    assert without_dates("80_190314.mhd: got 190314") == "80_<date>.mhd: got <date>"
     row = "line 3: 56.20840547,-115.8675792,1,234,567"
     assert without_dates(row) == row

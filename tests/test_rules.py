@@ -122,13 +122,16 @@ def test_pathology_joins_only_where_there_is_no_doubt(tiny, tmp_path, build) -> 
     assert not built.findings("pathology-not-joined")
 
 
-@pytest.mark.parametrize("doubt", ["two classes", "two nodules", "no class"])
+@pytest.mark.parametrize("doubt", ["two classes", "two nodules", "no class", "a row that cannot be read"])
 def test_pathology_is_null_where_there_is_doubt(tiny, tmp_path, build, doubt) -> None:
     if doubt == "two classes":
         tiny[CLS]["class_dataset/validate/2/7_20180102_001_01.bmp"] = picture(9)
     elif doubt == "two nodules":
         for name in (NODULES, THICK_NODULES):
             tiny[name]["annotations.csv"] += b"7_20180102,-5,-16,32,2\n7_20190304,-5,-16,32,2\n"
+    elif doubt == "a row that cannot be read":
+        for name in (NODULES, THICK_NODULES):
+            tiny[name]["annotations.csv"] += b"7_20180102,-5,-16,?,2\n7_20190304,-5,?,32,2\n"
     else:
         tiny[CLS] = {name: data for name, data in tiny[CLS].items() if "/7_" not in name}
     built = build(tiny.write(tmp_path / "in"), DET3D)
@@ -362,6 +365,22 @@ STEMS = ["7_20180102_002", "7_20190304_003", "9_004"]
 PLACES = ["ImageSets/Main/", "ImageSets/", "", "images/"]
 
 
+def test_lists_that_name_nobody_do_not_win(tiny, tmp_path, build) -> None:
+    tiny[DET2D] |= lists("ImageSets/Main/", [], []) | lists("ImageSets/", STEMS[:2], STEMS[2:])
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert [row["source_name"] for row in built.rows("det2d_1.25mm", "train")] == STEMS[:2]
+    assert len(built.findings("split-lists-disagree")) == 1
+
+
+def test_lists_may_lie_at_another_depth_than_images(tiny, tmp_path, build) -> None:
+    tiny[DET2D] = {
+        name if name.startswith("ImageSets") else f"some/where/{name}": data for name, data in tiny[DET2D].items()
+    }
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert not built.rows("det2d_1.25mm", "unassigned")
+    assert not built.findings("member-unused")
+
+
 @pytest.mark.parametrize("first", range(4))
 def test_split_lists_in_every_place_and_the_first_wins(tiny, tmp_path, build, first) -> None:
     tiny[DET2D] = {name: data for name, data in tiny[DET2D].items() if not name.startswith("ImageSets")}
@@ -401,7 +420,11 @@ def test_the_workbook_and_listed_boxes_check_the_xml(tiny, tmp_path, build) -> N
         ["ghost.jpg", 1, 2, 3, 4],
     ]
     tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
-    tiny[DET2D] |= lists("", [f"{s}.jpg 2,3,9,11" for s in STEMS[:2]], [f"{STEMS[2]}.jpg 2,3,9,11 1,1,2,2"])
+    tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc((2, 3, 9, 11), (1, 1, 2, 2))
+    rows.append(["7_20180102_002", 1, 1, 2, 2])
+    tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
+    a_line_a_box = [f"{STEMS[0]}.jpg 2,3,9,11", f"{STEMS[0]}.jpg 1,1,2,2", f"{STEMS[1]}.jpg 2 3 9 11"]
+    tiny[DET2D] |= lists("", a_line_a_box, [f"{STEMS[2]}.jpg 2,3,9,11 1,1,2,2"])
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     found = {(finding["member"], finding["row"]) for finding in built.findings("tables-disagree")}
     assert found == {
@@ -511,9 +534,10 @@ def test_boxes_and_lists_that_do_not_fit(tiny, tmp_path, build) -> None:
             "77777,1,3,2,9,4,4,7.5",
             "0²,1,3,2,9,4,4,7.5",
             "00002,1,3,2,x,4,4,7.5",
+            "00002,1,3,2,7,4,4,nan",
         ),
         "train.txt": table("00001", "88888"),
-        "val.txt": table("00001", "00002"),
+        "val.txt": table("1", "00002"),
     }
     del tiny[BMP_TABLES]["train_anno.csv"], tiny[BMP_TABLES]["val_anno.csv"]
     built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
@@ -523,10 +547,13 @@ def test_boxes_and_lists_that_do_not_fit(tiny, tmp_path, build) -> None:
         [4, 2, 1, 5, 7, 4],
         [4, 2, 1, 5, 16, 4],
         None,
+        [4, 2, 1, 5, 8, 4],
     ]
+    assert rows["00002"]["nodules"][3]["diameter"] is None
     assert rows["00002"]["nodules"][2]["center_voxel"] == [4, 5.5, 91.5]
+    assert len(built.findings("zeros-lost")) == 2
     for code in (
-        "zeros-lost",
+        "diameter-unreadable",
         "box-inverted",
         "box-partly-outside",
         "nodule-outside-volume",

@@ -17,9 +17,9 @@ LUNA = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 
 
 def spheres(text: str | bytes) -> list[tuple[str, tuple[float, float, float], float]]:
-    rows, bad = parse_spheres(text if isinstance(text, bytes) else text.encode())
-    assert not bad
-    return [(row.name, row.center, row.diameter) for row in rows]
+    table = parse_spheres(text if isinstance(text, bytes) else text.encode())
+    assert not table.bad
+    return [(row.name, row.center, row.diameter) for row in table.good]
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_one_nodule_in_every_spelling(text) -> None:
 
 
 def test_rows_that_cannot_be_read_are_told_apart() -> None:
-    rows, bad = parse_spheres(
+    table = parse_spheres(
         f"{LUNA}\na,1,2,3,4\nb,1,2,x,4\nc,1,2\n,1,2,3,4\nd,nan,2,3,4\ne,1_0,2,3,4\nf,1e308,2,3,4\n".encode()
     )
-    assert [row.name for row in rows] == ["a"]
-    assert [row.place for row in bad] == [
+    assert [row.name for row in table.good] == ["a"]
+    assert [row.place for row in table.bad] == [
         "line 3: b,1,2,x,4",
         "line 4: c,1,2",
         "line 5: ,1,2,3,4",
@@ -69,17 +69,39 @@ def test_rows_that_cannot_be_read_are_told_apart() -> None:
     ],
 )
 def test_one_box_in_both_spellings_and_any_order(text) -> None:
-    (row,), bad = parse_boxes(text.encode())
+    table = parse_boxes(text.encode())
+    (row,) = table.good
     assert (row.pid, row.low, row.high, row.diameter, row.augmented) == ("09184", (5, 3, 1), (6, 4, 2), 7.5, None)
-    assert not bad
+    assert not table.bad
 
 
 def test_boxes_may_lack_a_diameter_and_say_that_they_are_copies() -> None:
-    rows, bad = parse_boxes(
+    table = parse_boxes(
         b"pid,zmin,zmax,ymin,ymax,xmin,xmax,augment\n1,1,2,3,4,5,6,1\n2,1,2,3,4,5,6,none\n3,1,2,3,4,5,6,\n4,1,2,3,4,5,6,flipud\n5,1,2.5,3,4,5,6,0\n"
     )
-    assert [(row.diameter, row.augmented) for row in rows] == [(None, True), (None, False), (None, None), (None, True)]
-    assert len(bad) == 1
+    assert [(row.diameter, row.augmented) for row in table.good] == [
+        (None, True),
+        (None, False),
+        (None, None),
+        (None, True),
+    ]
+    assert len(table.bad) == 1
+
+
+def test_a_header_is_known_by_its_exact_words_or_reported() -> None:
+    both = parse_spheres(b"patient_id,seriesuid,coordX,coordY,coordZ,diameter_mm\n9,9_20190314,1,2,3,4\n")
+    assert [(row.name, row.center, row.diameter) for row in both.good] == [("9_20190314", (1, 2, 3), 4)]
+    assert both.unknown_header is None
+    other = parse_spheres(b"scan no,where x,where y,where z,how large\n9,1,2,3,4\n")
+    assert other.good[0].center == (1, 2, 3)
+    assert other.unknown_header is not None
+    assert parse_spheres(b"9,1,2,3,4\n").unknown_header is None
+
+
+def test_a_cell_without_end_is_a_row_that_cannot_be_read() -> None:
+    table = parse_spheres(f"{LUNA}\na,1,2,3,4\nb,{'9' * 200_000},2,3,4\n".encode())
+    assert [row.name for row in table.good] == ["a"]
+    assert len(table.bad) == 1
 
 
 @given(st.lists(st.tuples(st.from_regex(r"\A[0-9_]{1,12}\Z"), *[st.floats(-1e3, 1e3)] * 4), max_size=20))
@@ -105,6 +127,7 @@ def test_no_table_does_harm(data) -> None:
         ("x y/80_20190314_003.bmp 1,2,3,4,0 5,6,7,8", "80_20190314_003", 2),
         ("80_20190314_003.jpg 1.5,2,3,4", "80_20190314_003", 1),
         ("09184", "09184", 0),
+        ("80_20190314_003.jpg 1 2 3 4 0", "80_20190314_003", 1),
     ],
 )
 def test_split_list_lines(line, stem, boxes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from lung_nodule_ct.formats.numbers import read_numbers
 from lung_nodule_ct.formats.text import lines_of
 
 _IMAGE_PATH = re.compile(r"^(.*?\.(?:jpe?g|bmp|png|tiff?|xml))(?=$|[\s,;])", re.IGNORECASE)
@@ -43,8 +44,14 @@ def parse_split_list(data: bytes) -> tuple[Listed, ...]:
         path = _IMAGE_PATH.match(text)
         name = path[1] if path else text.split()[0]
         rest = text[len(name) :]
-        boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in _BOX.findall(rest))
+        boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in _BOX.findall(rest)) or _bare_box(rest)
         file_name = name.replace("\\", "/").rpartition("/")[2]
         stem = file_name.rpartition(".")[0] if path else file_name
         entries.append(Listed(number, text, stem, boxes))
     return tuple(entries)
+
+
+def _bare_box(rest: str) -> tuple[tuple[float, float, float, float], ...]:
+    """One box with blanks between its numbers, and perhaps the number of its class behind them."""
+    numbers = read_numbers(rest.split())
+    return ((numbers[0], numbers[1], numbers[2], numbers[3]),) if numbers and len(numbers) in (4, 5) else ()

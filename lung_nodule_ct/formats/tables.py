@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from lung_nodule_ct.formats.numbers import read_numbers
 from lung_nodule_ct.formats.text import decode_text
@@ -42,10 +42,12 @@ class Table:
     Attributes:
         rows: Its rows, blank ones left out.
         columns: The names that were found or assumed.
+        unknown_header: A header in words that are not known; the columns are then taken by their position.
     """
 
     rows: tuple[Row, ...]
     columns: tuple[str, ...]
+    unknown_header: Row | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,24 @@ class BoxRow:
     high: tuple[int, int, int]
     diameter: float | None
     augmented: bool | None
+
+
+RowT = TypeVar("RowT")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Generic[RowT]):
+    """What a table gave.
+
+    Attributes:
+        good: The rows that can be used.
+        bad: Those that cannot be read.
+        unknown_header: A header in words that are not known; the columns were then taken by their position.
+    """
+
+    good: tuple[RowT, ...]
+    bad: tuple[Row, ...]
+    unknown_header: Row | None
 
 
 _SPHERE_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diameter_mm")
@@ -116,45 +136,47 @@ def parse_table(data: bytes, columns: Sequence[str], synonyms: Mapping[str, Sequ
     if not filled:
         return Table((), tuple(columns))
     delimiter = max(",;\t", key=filled[0][1].count)
-    cells = [(number, line, next(csv.reader([line], delimiter=delimiter))) for number, line in filled]
-    known = {spelling: name for name, spellings in (synonyms or {}).items() for spelling in spellings}
-    first = [known.get(_spelled(cell), "") for cell in cells[0][2]]
-    named = [name for name in first if name]
-    if len(set(named)) == len(named) and set(columns[:1]) <= set(named) and len(named) >= len(columns) - 1:
+    cells = [(number, line, _split(line, delimiter)) for number, line in filled]
+    first = _header(cells[0][2], synonyms or {})
+    unknown: Row | None = None
+    if set(columns[:1]) <= set(first) and sum(map(bool, first)) >= len(columns) - 1:
         header: Sequence[str] = first
         cells = cells[1:]
     else:
         header = columns
         if not any(_is_number(cell) for cell in cells[0][2][1:]):  # a header in other words
+            unknown = Row(cells[0][0], cells[0][1].strip(), {})
             cells = cells[1:]
     empty = dict.fromkeys(columns, "")
     rows = (Row(number, line.strip(), {**empty, **_named(header, row)}) for number, line, row in cells)
-    return Table(tuple(rows), tuple(filter(None, header)))
+    return Table(tuple(rows), tuple(filter(None, header)), unknown)
 
 
-def parse_spheres(data: bytes) -> tuple[tuple[SphereRow, ...], tuple[Row, ...]]:
-    """The nodules of an ``annotations.csv``, and the rows that cannot be read."""
+def parse_spheres(data: bytes) -> Parsed[SphereRow]:
+    """The nodules of an ``annotations.csv``."""
+    table = parse_table(data, _SPHERE_COLUMNS, _SPHERE_SYNONYMS)
     good, bad = [], []
-    for row in parse_table(data, _SPHERE_COLUMNS, _SPHERE_SYNONYMS).rows:
+    for row in table.rows:
         numbers = read_numbers(row.cells[name] for name in _SPHERE_COLUMNS[1:])
         if numbers is None or not row.cells["seriesuid"]:
             bad.append(row)
         else:
             x, y, z, diameter = numbers
             good.append(SphereRow(row, row.cells["seriesuid"], (x, y, z), diameter))
-    return tuple(good), tuple(bad)
+    return Parsed(tuple(good), tuple(bad), table.unknown_header)
 
 
-def parse_boxes(data: bytes) -> tuple[tuple[BoxRow, ...], tuple[Row, ...]]:
-    """The nodules of a BMP annotation table, in both spellings of its columns, and the rows that cannot be read."""
+def parse_boxes(data: bytes) -> Parsed[BoxRow]:
+    """The nodules of a BMP annotation table, in both spellings of its columns."""
+    table = parse_table(data, _BOX_COLUMNS, _BOX_SYNONYMS)
     good, bad = [], []
-    for row in parse_table(data, _BOX_COLUMNS, _BOX_SYNONYMS).rows:
+    for row in table.rows:
         ends = read_numbers(row.cells[name] for name in _BOX_COLUMNS[1:7])
-        diameter = read_numbers([row.cells["diameter"]]) if row.cells["diameter"] else ()
-        if ends is None or any(end != int(end) for end in ends) or not row.cells["pid"] or diameter is None:
+        if ends is None or any(end != int(end) for end in ends) or not row.cells["pid"]:
             bad.append(row)
             continue
         z0, z1, y0, y1, x0, x1 = map(int, ends)
+        diameter = read_numbers([row.cells["diameter"]])
         good.append(
             BoxRow(
                 row,
@@ -165,7 +187,23 @@ def parse_boxes(data: bytes) -> tuple[tuple[BoxRow, ...], tuple[Row, ...]]:
                 _flag(row.cells.get("augmented", "")),
             )
         )
-    return tuple(good), tuple(bad)
+    return Parsed(tuple(good), tuple(bad), table.unknown_header)
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter))
+    except csv.Error:  # a cell of more than 131,072 characters, say: such a row cannot be read
+        return []
+
+
+def _header(cells: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> list[str]:
+    """The name of each column, empty where it is not known. Of two for the same the one that is spelled so counts."""
+    spelled = [_spelled(cell) for cell in cells]
+    known = {spelling: name for name, spellings in synonyms.items() for spelling in spellings}
+    names = [known.get(cell, "") for cell in spelled]
+    chosen = {name: spelled.index(name) if name in spelled else names.index(name) for name in names if name}
+    return [name if chosen.get(name) == place else "" for place, name in enumerate(names)]
 
 
 def _named(header: Sequence[str], row: Sequence[str]) -> dict[str, str]:

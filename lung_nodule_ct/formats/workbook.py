@@ -18,7 +18,7 @@ from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
 MAX_WORKBOOK_BYTES: Final = 64 << 20
 _MAX_PART_BYTES = 256 << 20
@@ -95,6 +95,9 @@ class _Memory:
 
     def read_at(self, offset: int, length: int) -> bytes:
         return self._data[offset : offset + length]
+
+    def stream(self, offset: int, length: int) -> Generator[bytes, None, None]:
+        yield self.read_at(offset, length)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lung_nodule_ct.findings import Code, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lung_nodule_ct.formats.tables import Parsed
     from lung_nodule_ct.plan.units import CropUnit, SliceUnit
     from lung_nodule_ct.source.archive import Archive
 
@@ -20,6 +21,15 @@ def unused_members(archive: Archive, names: Sequence[str]) -> list[Finding]:
     if not names:
         return []
     return [Finding(Code.MEMBER_UNUSED, "left out", archive.name, shortened(names), count=len(names))]
+
+
+def table_findings(table: Parsed[Any], place: tuple[str, str], expected: str) -> list[Finding]:
+    """What was odd about the rows of a table."""
+    findings = [Finding(Code.BAD_ROW, "left out", *place, row.place, f"expected {expected}") for row in table.bad]
+    if table.unknown_header is not None:
+        action = "its columns are taken by their position"
+        findings.append(Finding(Code.TABLE_HEADER_UNKNOWN, action, *place, table.unknown_header.place))
+    return findings
 
 
 def shortened(names: Sequence[str]) -> str:

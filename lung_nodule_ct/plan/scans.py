@@ -11,7 +11,7 @@ from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_spheres
 from lung_nodule_ct.identity import Name, parse_volume_name
 from lung_nodule_ct.plan.crops import list_crops
-from lung_nodule_ct.plan.reporting import unused_members
+from lung_nodule_ct.plan.reporting import table_findings, unused_members
 from lung_nodule_ct.plan.units import ScanUnit, Sphere
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
@@ -197,13 +197,14 @@ def _scans_of_set(
     """The scans of a set, each with what was found of it."""
     stems = {volume.stem for volume in volumes}
     masks = _masks(source, entry.masks, stems, findings)
-    nodules = _nodules(source, entry.nodules, stems, findings)
+    nodules, doubtful = _nodules(source, entry.nodules, stems, findings)
     scans = []
     for volume in volumes:
         timepoint, num_timepoints, days = timeline.place(volume.name) if timeline else (None, None, None)
         mask = masks.get(volume.stem)
         spheres = nodules.get(volume.stem, ())
         known = (classes or {}).get(volume.name.patient or "", set())
+        joins = len(known) == 1 and len(spheres) == 1 and volume.stem not in doubtful
         unit = ScanUnit(
             split=TRAIN,
             source_name=volume.stem,
@@ -219,7 +220,7 @@ def _scans_of_set(
             num_timepoints=num_timepoints,
             days_since_first=days,
             nodules=tuple(spheres),
-            pathology=next(iter(known)) if len(known) == 1 and len(spheres) == 1 else None,
+            pathology=next(iter(known)) if joins else None,
         )
         scans.append((unit, _scan_findings(volume, spheres, mask, entry, timeline)))
     return scans
@@ -237,19 +238,21 @@ def _masks(source: Source, role: Role | None, stems: set[str], findings: list[Fi
     return masks
 
 
-def _nodules(source: Source, role: Role, stems: set[str], findings: list[Finding]) -> dict[str, list[Sphere]]:
-    """The nodules of every scan of a set, by the scan's stem."""
+def _nodules(
+    source: Source, role: Role, stems: set[str], findings: list[Finding]
+) -> tuple[dict[str, list[Sphere]], set[str | None]]:
+    """The nodules of every scan of a set, by the scan's stem; and the scans that have rows which cannot be read."""
     nodules: defaultdict[str, list[Sphere]] = defaultdict(list)
+    doubtful: set[str | None] = set()
     for archive in source.archives(role):
         table = _annotation_table(archive)
         with Opened() as opened:
-            rows, bad = parse_spheres(read_member(table, opened, limit=MAX_TABLE_BYTES))
+            parsed = parse_spheres(read_member(table, opened, limit=MAX_TABLE_BYTES))
         where = (archive.name, table.name)
-        findings += [
-            Finding(Code.BAD_ROW, "left out", *where, row.place, "expected scan, x, y, z, diameter") for row in bad
-        ]
+        findings += table_findings(parsed, where, "scan, x, y, z, diameter")
+        doubtful |= {_scan_of(row.cells["seriesuid"], stems) for row in parsed.bad}
         seen: Counter[tuple[object, ...]] = Counter()
-        for entry in rows:
+        for entry in parsed.good:
             stem = _scan_of(entry.name, stems)
             if stem is None:
                 findings.append(Finding(Code.ANNOTATION_WITHOUT_IMAGE, "left out", *where, entry.row.place))
@@ -260,7 +263,7 @@ def _nodules(source: Source, role: Role, stems: set[str], findings: list[Finding
                 findings.append(Finding(Code.DUPLICATE_ANNOTATION, "kept", *where, entry.row.place))
             nodules[stem].append(Sphere(entry.center, entry.diameter, where, entry.row.place))
         findings += unused_members(archive, [member.name for member in archive.members if member is not table])
-    return nodules
+    return nodules, doubtful
 
 
 def _annotation_table(archive: Archive) -> Member:

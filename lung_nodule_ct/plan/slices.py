@@ -59,6 +59,8 @@ def plan_slices(source: Source) -> tuple[list[SliceUnit], list[Finding]]:
                 }
                 for place, lists in layout.lists.items()
             }
+            # a list that names nobody does not win over one that does
+            entries = dict(sorted(entries.items(), key=lambda item: not any(item[1].values())))
             rows = _workbook_rows(archive, layout.workbook, opened, findings)
         stems = {unit.source_name for unit in found}
         splits = _splits(archive, layout, entries, stems, findings)
@@ -96,7 +98,7 @@ def _layout(archive: Archive, findings: list[Finding]) -> _Layout:
     lists: defaultdict[str, dict[str, Member]] = defaultdict(dict)
     workbook, unused = None, [member.name for member in pictures if member not in images] if in_place else []
     for member in archive.members:
-        folder = member.name[len(top) :].rpartition("/")[0].lower()
+        folder = _within(member.name, top).rpartition("/")[0].lower()
         split = LIST_SPLITS.get(member.stem.lower())
         if member.suffix in SUFFIXES:
             continue
@@ -111,6 +113,12 @@ def _layout(archive: Archive, findings: list[Finding]) -> _Layout:
             unused.append(member.name)
     ordered = {place: lists[place] for place in _PLACES if lists[place]}
     return _Layout(images, annotations, ordered, workbook, tuple(unused))
+
+
+def _within(name: str, top: str) -> str:
+    """The member's name inside the layout, which may begin at another depth for its lists than for its images."""
+    at = f"/{name.lower()}".find("/imagesets/")
+    return name[at:] if at >= 0 else name.removeprefix(top)
 
 
 def _top(archive: Archive) -> str:
@@ -225,9 +233,13 @@ def _told_again(
                 told[stem].append((layout.workbook.name, "", tuple(boxes[stem])))
     for place, lists in entries.items():
         for split, listed in lists.items():
+            listed_boxes: defaultdict[str, list[Listed]] = defaultdict(list)
             for entry in listed:
                 if entry.boxes and entry.stem in stems:
-                    told[entry.stem].append((layout.lists[place][split].name, entry.place, entry.boxes))
+                    listed_boxes[entry.stem].append(entry)
+            for stem, own in listed_boxes.items():  # some lists have a line a box
+                together = tuple(box for entry in own for box in entry.boxes)
+                told[stem].append((layout.lists[place][split].name, own[0].place, together))
     return told
 
 

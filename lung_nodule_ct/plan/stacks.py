@@ -12,7 +12,7 @@ from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.split_lists import parse_split_list
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes
-from lung_nodule_ct.plan.reporting import shortened, unused_members
+from lung_nodule_ct.plan.reporting import shortened, table_findings, unused_members
 from lung_nodule_ct.plan.slices import LIST_SPLITS
 from lung_nodule_ct.plan.units import StackBox, StackUnit
 from lung_nodule_ct.source.member import read_member
@@ -56,6 +56,8 @@ def plan_stacks(source: Source) -> tuple[list[StackUnit], list[Finding]]:
         seen[key := (pid, row.low, row.high, row.diameter)] += 1
         if seen[key] > 1:
             findings.append(Finding(Code.DUPLICATE_ANNOTATION, "kept", *place, row.row.place))
+        if row.diameter is None and row.row.cells["diameter"]:
+            findings.append(Finding(Code.DIAMETER_UNREADABLE, "diameter is null", *place, row.row.place))
         boxes[pid].append(StackBox(row.low, row.high, row.diameter, place, row.row.place))
         if row.augmented is not None:
             augmented[pid].add(row.augmented)
@@ -149,15 +151,12 @@ def _read_tables(archives: Sequence[Archive], findings: list[Finding]) -> _Table
                     if other[0] != split:
                         findings.append(Finding(Code.LISTED_TWICE, f"it stays in {other[0]}", *place, entry.place))
                 continue
-            rows, bad = parse_boxes(data)
-            findings += [
-                Finding(Code.BAD_ROW, "left out", *place, row.place, "expected a case and six whole numbers")
-                for row in bad
-            ]
+            table = parse_boxes(data)
+            findings += table_findings(table, place, "a case and six whole numbers")
             if split is None:
-                main += [(place, row) for row in rows]
+                main += [(place, row) for row in table.good]
             else:
-                by_split += [(split, place, row) for row in rows]
+                by_split += [(split, place, row) for row in table.good]
         findings += unused_members(archive, unused)
     if not main and not by_split:
         raise MemberError(
@@ -236,11 +235,12 @@ def _splits(
         for doubt in doubts:
             missing = doubt.code is Code.ANNOTATION_WITHOUT_IMAGE
             findings.append(Finding(Code.LISTED_BUT_MISSING, "left out", *place, row) if missing else doubt)
-        if case is not None:
-            splits.setdefault(case, split)
+        if case is not None and splits.setdefault(case, split) != split:
+            findings.append(Finding(Code.LISTED_TWICE, f"it stays in {splits[case]}", *place, row))
     for pid, (split, place, row) in second.items():
-        if first.get(pid, (split,))[0] != split:
-            findings.append(Finding(Code.SPLIT_LISTS_DISAGREE, f"the lists' {first[pid][0]} is used", *place, row))
+        case = _case_of(pid, cases, place, row, [])  # what is odd about it was found with its boxes
+        if case is not None and splits.get(case, split) != split:
+            findings.append(Finding(Code.SPLIT_LISTS_DISAGREE, f"the lists' {splits[case]} is used", *place, row))
     left = sorted(set(cases) - set(splits))
     if left:
         archive = cases[left[0]][0][1].archive

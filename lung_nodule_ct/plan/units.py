@@ -17,7 +17,7 @@ class Unit:
 
     Attributes:
         split: The split of the example.
-        source_name: Its name in the archives, unique in its config.
+        source_name: Its name in the archives; two scans of one day, thin and thick, share it.
         patient_id: The patient, ``None`` where the name tells none.
         scan_id: The scan's key, ``None`` without a patient.
         fold: The patient's fold, ``None`` without a patient.

@@ -12,7 +12,7 @@ import io
 import re
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +33,7 @@ MAX_MEMBER_BYTES: Final = (2 << 30) - 1
 
 _UTF8_FLAG = 0x800
 _ENCRYPTED_FLAGS = 0x1 | 0x40
-_LOCAL_HEADER_BYTES = 30
+LOCAL_HEADER_BYTES: Final = 30
 _LITTER = re.compile(r"(?:^|/)(?:__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 _OTHER_FORMATS = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7-Zip archive", b"\x1f\x8b": "a gzip file"}
 
@@ -47,6 +47,7 @@ class Member:
         archive: The archive's file name, for messages.
         name: The member's mended name, with forward slashes.
         offset: Where its local header begins.
+        span: Bytes from there to what follows it in the archive: the most that need be read of it.
         packed: Its size in the archive.
         size: Its size in full.
         crc: CRC-32 of its content.
@@ -57,6 +58,7 @@ class Member:
     archive: str
     name: str
     offset: int
+    span: int
     packed: int
     size: int
     crc: int
@@ -117,11 +119,6 @@ class Archive:
     findings: tuple[Finding, ...] = ()
 
     @cached_property
-    def by_name(self) -> dict[str, Member]:
-        """The members by their mended name."""
-        return {member.name: member for member in self.members}
-
-    @cached_property
     def fingerprint(self) -> str:
         """A hash of all names, sizes and checksums: the same content gives the same, however it is packed."""
         digest = hashlib.sha256()
@@ -163,6 +160,7 @@ def read_directory(source: ByteSource, location: str, name: str) -> Archive:
                 name,
                 mended,
                 info.header_offset,
+                0,
                 info.compress_size,
                 info.file_size,
                 info.CRC,
@@ -174,8 +172,7 @@ def read_directory(source: ByteSource, location: str, name: str) -> Archive:
         ),
         key=lambda member: member.offset,
     )
-    _refuse_overlaps(members, end_of_data)
-    unique, findings = _first_of_each_name(members)
+    unique, findings = _first_of_each_name(_with_spans(members, end_of_data))
     return Archive(location, name, source.size, unique, findings)
 
 
@@ -282,15 +279,20 @@ def _is_readable(info: zipfile.ZipInfo, archive: str, member: str) -> bool:
     return True
 
 
-def _refuse_overlaps(members: list[Member], end_of_data: int) -> None:
+def _with_spans(members: list[Member], end_of_data: int) -> list[Member]:
+    """The members, each with its span; one that overlaps what follows it is refused."""
     ends = [member.offset for member in members[1:]] + [end_of_data]
+    spanned = []
     for member, end in zip(members, ends, strict=False):  # an archive without members has an end all the same
-        if member.offset + _LOCAL_HEADER_BYTES + member.packed > end:
+        if member.offset + LOCAL_HEADER_BYTES + member.packed > end:
             raise member.error(
                 "overlaps what follows it in the archive, as only a damaged archive or a zip bomb does",
                 expected=f"an end before byte {end:,}",
-                got=f"byte {member.offset + _LOCAL_HEADER_BYTES + member.packed:,}",
+                got=f"byte {member.offset + LOCAL_HEADER_BYTES + member.packed:,}",
             )
+        longest = LOCAL_HEADER_BYTES + 2 * 0xFFFF + member.packed  # with the longest name and extra field there can be
+        spanned.append(replace(member, span=min(end - member.offset, longest)))
+    return spanned
 
 
 def _first_of_each_name(members: list[Member]) -> tuple[tuple[Member, ...], tuple[Finding, ...]]:

@@ -1,13 +1,16 @@
-"""Random access to the bytes of one archive, wherever it is. A local file today; a ranged remote reader has the same face."""
+"""Random access to the bytes of one archive, wherever it is: here a local file, in :mod:`.remote` one on a server."""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Generator
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from lung_nodule_ct.errors import ArchiveError
+
+_BLOCK_BYTES: Final = 1 << 20
 
 
 class ByteSource(Protocol):
@@ -19,6 +22,9 @@ class ByteSource(Protocol):
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes from ``offset``, fewer only where the source ends."""
+
+    def stream(self, offset: int, length: int) -> Generator[bytes, None, None]:
+        """The same bytes in blocks of a fit size, to be read once and in their order."""
 
     def close(self) -> None:
         """Give back what is held open."""
@@ -54,6 +60,16 @@ class LocalFile:
         with self._lock:  # Windows: one file position for all threads
             self._file.seek(offset)
             return self._file.read(length)
+
+    def stream(self, offset: int, length: int) -> Generator[bytes, None, None]:
+        """The same bytes, in blocks of a mebibyte.
+
+        Raises:
+            ArchiveError: The operating system could not read them.
+        """
+        while length > 0 and (block := self.read_at(offset, min(length, _BLOCK_BYTES))):
+            yield block
+            offset, length = offset + len(block), length - len(block)
 
     def close(self) -> None:
         """Close the file."""

@@ -6,12 +6,13 @@ fast, and nothing larger than the result is ever held.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import inflate64
 
 from lung_nodule_ct import fastzlib
-from lung_nodule_ct.source.archive import DEFLATED, MAX_MEMBER_BYTES, STORED
+from lung_nodule_ct.source.archive import DEFLATED, LOCAL_HEADER_BYTES, MAX_MEMBER_BYTES, STORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.source.bytes import ByteSource
     from lung_nodule_ct.source.opened import Opened
 
-_READ_BYTES = 1 << 20
 _PIECE_IN = 1 << 15
 _PIECE_OUT = 1 << 17
 
@@ -41,20 +41,6 @@ def read_member(member: Member, opened: Opened, *, limit: int = MAX_MEMBER_BYTES
             "is too large for what it should be", expected=f"at most {limit:,} bytes", got=f"{member.size:,}"
         )
     return b"".join(iterate_member(member, opened))
-
-
-def read_member_into(member: Member, opened: Opened, out: memoryview) -> None:
-    """The whole content of a member, written over ``out``, which must have its length.
-
-    Raises:
-        MemberError: It is damaged.
-    """
-    if len(out) != member.size:
-        raise ValueError(f"out: expected {member.size:,} bytes, got {len(out):,}")
-    position = 0
-    for piece in iterate_member(member, opened):
-        out[position : position + len(piece)] = piece
-        position += len(piece)
 
 
 def iterate_member(member: Member, opened: Opened) -> Iterator[bytes]:
@@ -87,18 +73,34 @@ def iterate_member(member: Member, opened: Opened) -> Iterator[bytes]:
 
 def _raw_blocks(member: Member, source: ByteSource) -> Iterator[bytes]:
     """The member's bytes as they lie in the archive."""
-    header = source.read_at(member.offset, 30)
-    if len(header) != 30 or not header.startswith(b"PK\x03\x04"):
-        raise member.error("does not begin where the directory says", expected="a local header", got=repr(header[:4]))
-    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    position, left = member.offset + 30 + names, member.packed
-    while left > 0:
-        block = source.read_at(position, min(left, _READ_BYTES))
-        if not block:
-            raise member.error("runs past the end of the archive", expected=f"{left:,} more bytes", got="none")
-        yield block
-        position += len(block)
-        left -= len(block)
+    head, data_at, left = b"", LOCAL_HEADER_BYTES, member.packed
+    with closing(source.stream(member.offset, member.span)) as blocks:
+        for block in blocks:
+            if data_at:  # not yet past the local header
+                head += block
+                if len(head) >= LOCAL_HEADER_BYTES:
+                    data_at = _end_of_header(member, head)
+                if len(head) < data_at:
+                    continue
+                data, head, data_at = head[data_at:], b"", 0
+            else:
+                data = block
+            if left > 0 and data:
+                yield data[:left]
+                left -= len(data)
+            if left <= 0:
+                return
+    if data_at and len(head) < LOCAL_HEADER_BYTES:
+        _end_of_header(member, head)
+    if left > 0:
+        raise member.error("runs past the end of the archive", expected=f"{left:,} more bytes", got="none")
+
+
+def _end_of_header(member: Member, head: bytes) -> int:
+    """The length of the local header that a member begins with."""
+    if len(head) < LOCAL_HEADER_BYTES or not head.startswith(b"PK\x03\x04"):
+        raise member.error("does not begin where the directory says", expected="a local header", got=repr(head[:4]))
+    return LOCAL_HEADER_BYTES + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
 
 
 def _inflated(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,9 @@ What is written, and what stands beside it, is the affair of a :class:`Layout`: 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import re
 import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from lung_nodule_ct.errors import LungNoduleCTError, OutputError, StrictError
+from lung_nodule_ct.errors import LungNoduleCTError, OutputError, SourceError, StrictError
 from lung_nodule_ct.examples.scratch import Scratch
 from lung_nodule_ct.figures import compare_figures
 from lung_nodule_ct.findings import Finding, Grade
@@ -44,6 +46,10 @@ MANIFEST = "build.json"
 FINDINGS = "findings.json"
 GENERATOR = f"lung_nodule_ct {version('lung_nodule_ct')}"
 _PARTIAL = ".partial"
+# what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
+_BESIDE = re.compile(
+    r"README\.md|dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|\.DS_Store|Thumbs\.db"
+)
 
 
 @dataclass(frozen=True)
@@ -168,10 +174,11 @@ def build_folder(
         ArchiveError: An archive is no zip archive, or breaks a limit.
         MemberError: A member is damaged.
         StrictError: A strict build met a finding of error grade.
+        SourceError: There is no example in any of the configs.
         OutputError: The folder cannot be written.
     """
     options, progress = options or BuildOptions(), progress or Progress()
-    with staged_folder(target, marker=MANIFEST) as stage, _Workers(options.num_proc) as workers:
+    with staged_folder(target, foreign_to=_foreign) as stage, _Workers(options.num_proc) as workers:
         plans = {config.name: make_plan(config, source, options.split_by) for config in configs}
         built: dict[str, BuiltConfig] = {}
         findings: dict[str, tuple[Finding, ...]] = {}
@@ -183,6 +190,11 @@ def build_folder(
             findings[name] = _all_findings(plan, files)
             if files:
                 built[name] = BuiltConfig(plan, files, findings[name], shared_patients(plan))
+        if not built:
+            raise SourceError(
+                f"no config has an example in {source.name} with split_by={str(options.split_by)!r}: nothing to write",
+                remedy="see what is there with `lung-nodule-ct inspect`",
+            )
         figures = compare_figures(plans)
         for comparison in figures:
             if comparison.finding is not None:
@@ -328,6 +340,24 @@ def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
         for written in config.files:
             path = stage / written.path
             _partial(path).rename(path)
+
+
+def _foreign(folder: Path) -> str | None:
+    """A file in a folder that no build of ours wrote, if there is one; a build with its own files only may be replaced."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        ours = {file["path"] for config in manifest["configs"].values() for file in config["files"]}
+        if not manifest["generator"].startswith("lung_nodule_ct "):
+            return MANIFEST
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        ours = set()
+    else:
+        ours |= {MANIFEST, FINDINGS}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and not (name in ours or (ours and _BESIDE.fullmatch(path.name))):
+            return name
+    return None
 
 
 def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 
-from lung_nodule_ct.errors import SourceError
+from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.scratch import Fresh, Scratch
 from lung_nodule_ct.findings import Code, Finding, Grade
 from lung_nodule_ct.plan import make_plan
@@ -48,11 +48,12 @@ _CODE = (
     "formats",
     "plan",
     "examples",
+    "targets/ahead.py",
     "targets/features.py",
     "targets/batches.py",
     "targets/huggingface.py",
 )
-_CODE_MODULES = ("boxes", "fastzlib", "findings", "geometry", "identity")
+_CODE_MODULES = ("boxes", "fastzlib", "findings", "geometry", "identity", "report")
 
 logger = datasets.utils.logging.get_logger(__name__)
 
@@ -144,32 +145,41 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             raise SourceError(
                 f"{self.config.name} has no example in {self._archives} with split_by={self.config.split_by!r}"
             )
-        self._report(plan.findings, [])
+        self._report(0, plan.findings, [])
+        numbered, splits = count(1), plan.splits.items()
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"units": list(units)})
-            for split, units in plan.splits.items()
+            datasets.SplitGenerator(name=split, gen_kwargs={"units": list(zip(numbered, own, strict=False))})
+            for split, own in splits
         ]
 
-    def _generate_tables(self, units: Sequence[Unit]) -> Iterator[tuple[str, pa.Table]]:
-        """One table a volume, or a hundred pictures."""
+    def _generate_tables(self, units: Sequence[tuple[int, Unit]]) -> Iterator[tuple[str, pa.Table]]:
+        """One table a volume, or a hundred pictures, of units with their place in the plan."""
         schema = built_schema(get_config(self.config.name), keep_source_names=self.config.keep_source_names)
         # what is prepared is written before the next is read; what is streamed belongs to who takes it
         scratch = Scratch if self._report_folder is not None else Fresh
+        places, done = [place for place, _ in units], 0
         with Opened() as opened:
-            for number, batch in enumerate(
-                batches_of(units, schema, self.info.features.arrow_schema, opened, scratch=scratch)
+            for batch in batches_of(
+                [unit for _, unit in units], schema, self.info.features.arrow_schema, opened, scratch=scratch
             ):
-                self._report(batch.findings, batch.pixels)
-                yield f"{units[0].source_name}-{number}", batch.table
+                self._report(places[done], batch.findings, batch.pixels)
+                yield str(places[done]), batch.table
+                done += batch.table.num_rows
 
-    def _report(self, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
-        """Keep what was found: beside the data where they are prepared, in the log where they are streamed."""
+    def _report(self, place: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
+        """Keep what was found: beside the data where they are prepared, in the log where they are streamed.
+
+        Args:
+            place: In the plan, from 1, of the first unit that it is of; 0 for the plan itself.
+            findings: What was found.
+            pixels: Where pixels stand.
+        """
         if self._report_folder is None:
             for finding in findings:
                 logger.log(20 if finding.grade is Grade.NOTE else 30, str(finding))
             return
         part = {"findings": [asdict(finding) for finding in findings], "pixels": list(pixels)}
-        path = Path(self._report_folder, _PART.format(uuid.uuid4().hex))
+        path = Path(self._report_folder, _PART.format(f"{place:09d}"))
         path.write_text(json.dumps(part), encoding="utf-8")
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_split_kwargs: Any) -> None:
@@ -181,11 +191,21 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             self._report_folder = None
         self._gather(output)
 
+    def _prepare_split_single(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """As of ``datasets``, but an error of ours arrives as it is; here, since it would not cross processes as a cause."""
+        try:
+            yield from super()._prepare_split_single(*args, **kwargs)
+        except datasets.exceptions.DatasetGenerationError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, LungNoduleCTError):
+                cause = cause.__cause__
+            raise (cause or error) from None
+
     def _gather(self, output: Path) -> None:
         """Make one ``findings.json`` of the parts that the processes left."""
         findings: list[Finding] = []
         pixels: list[Pixels] = []
-        for path in sorted(output.glob(_PART.format("*")), key=lambda path: path.stat().st_mtime_ns):
+        for path in sorted(output.glob(_PART.format("*"))):
             part = json.loads(path.read_text(encoding="utf-8"))
             findings += [Finding(**{**entry, "code": Code(entry["code"])}) for entry in part["findings"]]
             pixels += [Pixels(*entry) for entry in part["pixels"]]
@@ -250,6 +270,7 @@ def load(
         SourceError: There is no source, or it does not exist.
         ArchiveNotFoundError: An archive that the config reads is missing.
         ArchiveError: An archive is no zip archive, or breaks a limit.
+        MemberError: A member is damaged.
     """
     builder = _builder(
         config, data_dir=source, split_by=split_by, keep_source_names=keep_source_names, cache_dir=cache_dir
@@ -283,6 +304,7 @@ def prepare(
         SourceError: There is no source, or it does not exist.
         ArchiveNotFoundError: An archive that the config reads is missing.
         ArchiveError: An archive is no zip archive, or breaks a limit.
+        MemberError: A member is damaged.
     """
     builder = _builder(config, archives=source, cache_dir=cache_dir)
     builder.download_and_prepare(num_proc=num_proc)

@@ -1,7 +1,7 @@
 """A folder that appears whole or not at all: written beside its place under a hidden name, and renamed at the end.
 
-A build that is killed leaves its hidden folder behind; the next build of the same folder takes it away. A lock, which the
-operating system lets go of when a process dies, tells the dead from the living.
+A build that is killed leaves its hidden folder behind; the next build of the same folder takes it away. A lock beside it, which
+the operating system lets go of when a process dies, tells the dead from the living.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from filelock import FileLock, Timeout
 from lung_nodule_ct.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-_LOCK = "lock"
+_OLD = ".old"
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path, *, marker: str) -> Iterator[Path]:
+def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> Iterator[Path]:
     """A new folder that takes ``target``'s place when the block ends well, and vanishes when it does not.
 
     Args:
-        target: Where it shall stand. A folder that holds ``marker`` is replaced; another only if it is empty.
-        marker: The file by which a folder of ours is known.
+        target: Where it shall stand.
+        foreign_to: Names something in a folder that is not ours to remove, if there is such; only a folder without it
+            is replaced.
 
     Raises:
         OutputError: ``target`` holds something that is not ours, or cannot be written.
     """
     target = target.absolute()
-    if target.exists() and not _is_replaceable(target, marker):
+    if target.exists() and (foreign := foreign_to(target) if target.is_dir() else target.name) is not None:
         raise OutputError(
             f"the output {target} exists and is no build of ours",
-            expected=f"a new or empty folder, or one with a {marker}",
+            expected="a new or empty folder, or one with a build and nothing else",
+            got=foreign,
             remedy="choose another --out, or remove it",
         )
     try:
@@ -50,28 +52,27 @@ def staged_folder(target: Path, *, marker: str) -> Iterator[Path]:
     try:
         stage.chmod(0o777 & ~_umask())
         yield stage
-        lock.release()
-        (stage / _LOCK).unlink(missing_ok=True)
         _replace(stage, target)
     finally:
-        lock.release()
         shutil.rmtree(stage, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _locked_stage(target: Path) -> tuple[Path, FileLock]:
     """A new folder that we hold the lock of. One that another build took for abandoned before we locked it is given up."""
     while True:
         stage = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
-        lock = FileLock(stage / _LOCK)
-        with contextlib.suppress(FileNotFoundError):
-            lock.acquire()
-            if (stage / _LOCK).exists():
-                return stage, lock
+        lock = _lock_of(stage)
+        lock.acquire()
+        if stage.exists() and Path(lock.lock_file).exists():
+            return stage, lock
         lock.release()
 
 
-def _is_replaceable(target: Path, marker: str) -> bool:
-    return target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))
+def _lock_of(stage: Path) -> FileLock:
+    """Beside the folder, so that it can be held while the folder is renamed."""
+    return FileLock(stage.with_name(stage.name.removesuffix(_OLD) + ".lock"))
 
 
 def _prefix(target: Path) -> str:
@@ -80,27 +81,37 @@ def _prefix(target: Path) -> str:
 
 def _remove_abandoned(target: Path) -> None:
     for left in target.parent.glob(f"{_prefix(target)}*"):
+        if not left.is_dir():
+            continue
+        lock = _lock_of(left)
         try:
-            with FileLock(left / _LOCK, timeout=0):
-                shutil.rmtree(left, ignore_errors=True)
+            lock.acquire(timeout=0)
         except (Timeout, OSError):
             continue  # somebody is at work in it
+        shutil.rmtree(left, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _replace(stage: Path, target: Path) -> None:
     """Put the finished folder in its place. What stood there is only taken away when the new one stands."""
-    old = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent)) / "old"
+    old = stage.with_name(stage.name + _OLD)
     try:
-        if target.exists():
-            target.rename(old)
-        try:
-            stage.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
+        for last in (False, False, True):
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(old)
+            try:
+                stage.rename(target)
+            except OSError:
+                if target.exists() and not last:
+                    shutil.rmtree(old, ignore_errors=True)
+                    continue  # another build was faster; the last one stands
+                if old.exists() and not target.exists():
+                    old.rename(target)
+                raise
+            return
     finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _umask() -> int:
