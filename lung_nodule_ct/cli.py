@@ -21,6 +21,7 @@ from lung_nodule_ct.spec.splits import SplitBy
 
 if TYPE_CHECKING:
     from lung_nodule_ct.findings import Finding
+    from lung_nodule_ct.spec.archives import Release
     from lung_nodule_ct.targets.build import Layout
 
 
@@ -29,6 +30,13 @@ class Format(StrEnum):
 
     PARQUET = "parquet"
     ARROW = "arrow"
+
+
+class ReleaseName(StrEnum):
+    """The versions of the dataset."""
+
+    PUBLISHED = "published"
+    PREPRINT = "preprint"
 
 
 app = typer.Typer(
@@ -44,8 +52,20 @@ _NumProc = Annotated[int, typer.Option("--num-proc", min=1, help="Processes that
 _SourceOption = Annotated[
     str | None,
     typer.Option(
-        "--source", help="Folder with the downloaded zip archives, at any depth. Else $LUNG_NODULE_CT_SOURCE."
+        "--source",
+        help="Folder with the downloaded zip archives, at any depth. Else $LUNG_NODULE_CT_SOURCE; else Zenodo, through the "
+        "cache of downloads.",
     ),
+]
+_Offline = Annotated[bool, typer.Option("--offline", help="Never ask a server: only what is in the cache.")]
+_Url = Annotated[
+    str | None,
+    typer.Option(
+        "--zenodo-url", help="Another InvenioRDM or a mirror. Else $LUNG_NODULE_CT_ZENODO_URL, else zenodo.org."
+    ),
+]
+_Release = Annotated[
+    ReleaseName, typer.Option("--release", help="The version that the paper was published with, or the preprint's.")
 ]
 
 
@@ -98,14 +118,21 @@ def configs(as_json: _Json = False) -> None:
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="Folder with the downloaded zip archives, at any depth.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder with the downloaded zip archives, at any depth. Else $LUNG_NODULE_CT_SOURCE; else the cache of "
+            "downloads and, by ranges of the archives' directories, Zenodo."
+        ),
+    ] = None,
+    offline: _Offline = False,
     as_json: _Json = False,
 ) -> None:
     """Show what is in a source: archives, patients, scans, timepoints, findings. Reads no voxels."""
     from lung_nodule_ct.inspection import inspect_source
-    from lung_nodule_ct.source.folder import open_source
+    from lung_nodule_ct.source.choose import open_source
 
-    inspection = inspect_source(open_source(source))
+    inspection = inspect_source(open_source(source, list(CONFIGS.values()), remote=True, offline=offline))
     if as_json:
         _print_json(inspection.document())
         return
@@ -162,17 +189,20 @@ def build(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a finding of error grade; nothing is written.")
     ] = False,
+    offline: _Offline = False,
     as_json: _Json = False,
 ) -> None:
     """Build configs into a Hub-ready folder of Parquet that load_dataset opens, or into Arrow."""
     chosen = _chosen(names, every)
-    from lung_nodule_ct.progress import BuildProgress
-    from lung_nodule_ct.source.folder import open_source
+    from lung_nodule_ct.progress import BuildProgress, DownloadProgress
+    from lung_nodule_ct.source.choose import open_source
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
 
     options = BuildOptions(split_by, keep_source_names, strict, num_proc)
-    with BuildProgress(_console(stderr=True)) as progress:
-        done = build_folder(chosen, open_source(source), out, _layout(form, len(chosen)), options, progress)
+    with DownloadProgress() as listener:
+        archives = open_source(source, chosen, offline=offline, listener=listener)
+    with BuildProgress() as progress:
+        done = build_folder(chosen, archives, out, _layout(form, len(chosen)), options, progress)
     findings = list(dict.fromkeys(finding for own in done.findings.values() for finding in own))
     if as_json:
         from lung_nodule_ct.findings import summarize
@@ -216,6 +246,80 @@ def prepare(
         return
     for name, folder in folders.items():
         _console().print(f"[bold]{name}[/]: {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def download(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="CONFIG...", help="The configs whose archives are needed.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All archives.")] = False,
+    manual_dir: Annotated[
+        Path | None,
+        typer.Option("--manual-dir", help="Folder with archives downloaded by hand: checked, and taken instead."),
+    ] = None,
+    url: _Url = None,
+    release: _Release = ReleaseName.PUBLISHED,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option("--cache-dir", help="Where to. Else $LUNG_NODULE_CT_CACHE, else the user's cache folder."),
+    ] = None,
+    lock_file: Annotated[
+        Path | None,
+        typer.Option("--lock", help="What the records must hold, as `lock` wrote it. Else the package's own."),
+    ] = None,
+    offline: _Offline = False,
+    as_json: _Json = False,
+) -> None:
+    """Download the archives that configs read: resumed where it broke off, proven by md5, taken from the cache if there."""
+    chosen = _chosen(names, every)
+    from lung_nodule_ct.progress import DownloadProgress
+    from lung_nodule_ct.source.lock import Lock
+    from lung_nodule_ct.source.zenodo import Zenodo
+    from lung_nodule_ct.spec.archives import archives_of
+
+    lock = Lock.read(lock_file) if lock_file else None
+    with DownloadProgress() as listener:
+        zenodo = Zenodo(url, cache=cache_dir, release=_release(release), offline=offline, listener=listener, lock=lock)
+        paths = zenodo.download(archives_of(*{role for config in chosen for role in config.reads}), manual_dir)
+    if as_json:
+        _print_json({spec.name: str(path) for spec, path in paths.items()})
+        return
+    table = _table("archive", bytes=True, path=False)
+    for spec, path in paths.items():
+        table.add_row(spec.name, f"{path.stat().st_size:,}", str(path))
+    _console().print(table)
+
+
+@app.command()
+def lock(
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("archives.lock"),
+    url: _Url = None,
+    as_json: _Json = False,
+) -> None:
+    """Pin what the records hold (names, sizes, md5, licence, and SHA-256 of what was downloaded), to be committed."""
+    from lung_nodule_ct.source.zenodo import pin
+
+    pinned = pin(url)
+    out.write_text(pinned.to_json(), encoding="utf-8")
+    if as_json:
+        _print_json(json.loads(pinned.to_json()))
+        return
+    console = _console()
+    for number, record in pinned.records.items():
+        hashed = sum(entry["sha256"] is not None for entry in record["files"].values())
+        console.print(
+            f"[bold]{number}[/]: {len(record['files'])} files, {hashed} with SHA-256, licence {record['licence']}, "
+            f"doi {record['doi']}",
+            highlight=False,
+        )
+    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+
+
+def _release(name: ReleaseName) -> Release:
+    from lung_nodule_ct.spec.archives import RELEASES
+
+    return next(release for release in RELEASES if release.name == name)
 
 
 def _layout(form: Format, configs: int) -> Layout:
@@ -275,10 +379,10 @@ def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=(sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")))
 
 
-def _console(*, stderr: bool = False) -> Any:
+def _console() -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console()
 
 
 if __name__ == "__main__":

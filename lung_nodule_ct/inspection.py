@@ -14,7 +14,7 @@ from lung_nodule_ct.spec.archives import ARCHIVES
 from lung_nodule_ct.spec.configs import CONFIGS
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.source.folder import Source
+    from lung_nodule_ct.source.source import Source
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ def _own_hub_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.pop("LUNG_NODULE_CT_SOURCE", None)
+    os.environ["LUNG_NODULE_CT_CACHE"] = str(tmp_path_factory.mktemp("downloads"))
+    os.environ["LUNG_NODULE_CT_ZENODO_URL"] = "http://127.0.0.1:9"  # nobody answers there; servers of tests are named
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +85,7 @@ def build(tmp_path: Path) -> Callable[..., Built]:
     """Build configs in this process: ``build(source, "det2d_1.25mm")`` with source names kept."""
 
     def run(source: Path, *configs: str, **options: Any) -> Built:
-        from lung_nodule_ct.source.folder import open_source
+        from lung_nodule_ct.source.folder import open_folder
         from lung_nodule_ct.spec.configs import get_config
         from lung_nodule_ct.targets.build import BuildOptions, build_folder
         from lung_nodule_ct.targets.hub_folder import HubFolder
@@ -91,7 +93,7 @@ def build(tmp_path: Path) -> Callable[..., Built]:
         options.setdefault("keep_source_names", True)
         out = tmp_path / "out"
         build_folder(
-            [get_config(name) for name in configs], open_source(source), out, HubFolder(), BuildOptions(**options)
+            [get_config(name) for name in configs], open_folder(source), out, HubFolder(), BuildOptions(**options)
         )
         return Built(out)
 

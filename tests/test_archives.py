@@ -18,7 +18,7 @@ from tiny import flagged, packed
 from lung_nodule_ct import fastzlib
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
 from lung_nodule_ct.source.archive import Archive
-from lung_nodule_ct.source.folder import open_source
+from lung_nodule_ct.source.folder import open_folder
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.archives import ARCHIVES, Role
@@ -195,7 +195,7 @@ def test_archives_are_known_by_pattern_at_any_depth(tmp_path, style) -> None:
         folder = tmp_path / "deep" / f"part_{index % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / renamed(spec.name)).write_bytes(packed({"x": spec.name.encode()}))
-    source = open_source(tmp_path)
+    source = open_folder(tmp_path)
     for spec in ARCHIVES:
         with Opened() as opened:
             assert read_member(source.archive(spec).members[0], opened) == spec.name.encode()
@@ -204,20 +204,17 @@ def test_archives_are_known_by_pattern_at_any_depth(tmp_path, style) -> None:
 def test_missing_and_ambiguous_archives_are_named(tmp_path) -> None:
     (tmp_path / "class_dataset.zip").write_bytes(packed({}))
     (tmp_path / "class_dataset (1).zip").write_bytes(packed({}))
-    source = open_source(tmp_path)
+    source = open_folder(tmp_path)
     with pytest.raises(ArchiveNotFoundError, match="more than one file"):
         source.archives(Role.CLASSIFICATION)
     with pytest.raises(ArchiveNotFoundError, match=r"mhd_0\.zip, 1\.25mm_3D_detection_mhd_1\.zip"):
         source.archives(Role.CT_1_25MM)
 
 
-def test_no_source_is_told_how_to_name_one(tmp_path, monkeypatch) -> None:
-    with pytest.raises(SourceError, match="LUNG_NODULE_CT_SOURCE"):
-        open_source()
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        open_source(tmp_path / "nowhere")
-    monkeypatch.setenv("LUNG_NODULE_CT_SOURCE", str(tmp_path))
-    assert open_source().missing(*Role) == ARCHIVES
+def test_a_folder_that_is_not_there(tmp_path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        open_folder(tmp_path / "nowhere")
+    assert open_folder(tmp_path).missing(*Role) == ARCHIVES
 
 
 def test_errors_cross_processes_whole() -> None:

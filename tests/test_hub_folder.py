@@ -276,14 +276,14 @@ def test_two_builds_at_once_do_not_disturb_each_other(tmp_path, dummy) -> None:
 
 def test_shards_are_dealt_by_size_and_keep_their_order(tmp_path, monkeypatch) -> None:
     from lung_nodule_ct.plan import make_plan
-    from lung_nodule_ct.source.folder import open_source
+    from lung_nodule_ct.source.folder import open_folder
     from lung_nodule_ct.spec.configs import DET3D_1_25MM
     from lung_nodule_ct.targets.shards import plan_shards
 
     tiny = TinySource()
     for number in range(300, 340):
         tiny[CT0] |= mhd(f"{number}", ct(number, (4, 8, 8 + 8 * (number % 5))))
-    plan = make_plan(DET3D_1_25MM, open_source(tiny.write(tmp_path)))
+    plan = make_plan(DET3D_1_25MM, open_folder(tiny.write(tmp_path)))
     total = sum(unit.packed_bytes for unit in plan.units)
     for count in (1, 3, 7, 10_000):
         shards = plan_shards(plan, keep_source_names=False, shard_bytes=max(1, total // count))

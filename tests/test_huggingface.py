@@ -157,10 +157,11 @@ def test_sequences_are_lazy_and_in_order(dummy, tmp_path) -> None:
         list(lung_nodule_ct.patient_sequences(prepared.select_columns(["volume"])))
 
 
-def test_errors_and_missing_sources_are_clear(tmp_path, dummy) -> None:
+def test_errors_and_missing_sources_are_clear(tmp_path, dummy, monkeypatch) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_OFFLINE", "1")
     with pytest.raises(lung_nodule_ct.LungNoduleCTError, match="no config is named"):
         lung_nodule_ct.load("nonsense", source=dummy)
-    with pytest.raises(FileNotFoundError, match="LUNG_NODULE_CT_SOURCE"):
+    with pytest.raises(FileNotFoundError, match="lung-nodule-ct download"):
         lung_nodule_ct.load("cls_1.25mm", cache_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"class_dataset\.zip"):
         (tmp_path / "void").mkdir()

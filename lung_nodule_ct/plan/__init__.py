@@ -28,7 +28,7 @@ from lung_nodule_ct.spec.splits import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
 
 if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.source.folder import Source
+    from lung_nodule_ct.source.source import Source
 
 Planner = Callable[["Source"], tuple[Sequence["Unit"], list[Finding]]]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lung_nodule_ct.source.archive import Archive, Member
-    from lung_nodule_ct.source.folder import Source
+    from lung_nodule_ct.source.source import Source
 
 _SPLITS = {
     "train": TRAIN,

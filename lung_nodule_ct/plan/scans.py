@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from lung_nodule_ct.source.archive import Archive, Member
-    from lung_nodule_ct.source.folder import Source
+    from lung_nodule_ct.source.source import Source
 
 HEADER_SUFFIXES = (".mhd", ".mha")
 _DATA_SUFFIXES = (".raw", ".zraw")

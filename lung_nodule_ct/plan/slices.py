@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.plan.units import Box2D
     from lung_nodule_ct.source.archive import Archive, Member
-    from lung_nodule_ct.source.folder import Source
+    from lung_nodule_ct.source.source import Source
 
 LIST_SPLITS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "validate": VALIDATION, "valid": VALIDATION}
 #: Where split lists are known to stand, relative to the top of the layout; where they disagree the first wins.

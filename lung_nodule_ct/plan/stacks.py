@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lung_nodule_ct.source.archive import Archive, Member
-    from lung_nodule_ct.source.folder import Source
+    from lung_nodule_ct.source.source import Source
 
 _SLICE_NUMBER = re.compile(r"(?<!\d)(\d{1,9})$")
 _SPLIT_TABLE = re.compile(r"(?:(\w+?)_anno(?:tation)?s?|anno(?:tation)?s?_(\w+?))", re.IGNORECASE)

@@ -3,135 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lung_nodule_ct.errors import ArchiveNotFoundError, LungNoduleCTError, SourceError
-from lung_nodule_ct.source.archive import Archive
-from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.archives import ARCHIVES, ArchiveSpec, Role, archives_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-SOURCE_VARIABLE = "LUNG_NODULE_CT_SOURCE"
+from lung_nodule_ct.errors import SourceError
+from lung_nodule_ct.source.source import Source
+from lung_nodule_ct.spec.archives import ARCHIVES, ArchiveSpec
 
 
-class Source:
-    """The archives of the dataset, by role. Directories are read once and kept; content is never unpacked to disk.
-
-    Args:
-        locations: Where each archive is; an archive that is not there is left out.
-        ambiguous: Archives for which more than one file was found.
-        name: Where they come from, for messages.
-    """
-
-    def __init__(
-        self,
-        locations: Mapping[ArchiveSpec, str],
-        name: str,
-        ambiguous: Mapping[ArchiveSpec, tuple[str, ...]] | None = None,
-    ) -> None:
-        self.name = name
-        self._locations = dict(locations)
-        self._ambiguous = dict(ambiguous or {})
-        self._directories: dict[ArchiveSpec, Archive] = {}
-
-    def has(self, spec: ArchiveSpec) -> bool:
-        """Whether there is a file, of whatever content, for this archive."""
-        return spec in self._locations or spec in self._ambiguous
-
-    def location(self, spec: ArchiveSpec) -> str | None:
-        """Where an archive is, ``None`` where it is missing."""
-        return self._locations.get(spec)
-
-    def missing(self, *roles: Role) -> tuple[ArchiveSpec, ...]:
-        """The archives of some roles that are not there."""
-        return tuple(spec for spec in archives_of(*roles) if not self.has(spec))
-
-    def archive(self, spec: ArchiveSpec) -> Archive:
-        """The checked directory of one archive.
-
-        Raises:
-            ArchiveNotFoundError: It is missing, or more than one file claims to be it.
-            ArchiveError: It is no zip archive, or breaks a limit.
-            MemberError: One of its members must not be read.
-        """
-        if spec in self._ambiguous:
-            raise ArchiveNotFoundError(
-                "more than one file claims to be this archive",
-                archive=spec.name,
-                expected="one file",
-                got=", ".join(self._ambiguous[spec]),
-                remedy="leave one of them in the source folder",
-            )
-        if spec not in self._locations:
-            raise ArchiveNotFoundError(
-                f"this archive ({spec.holds}) is not in {self.name}",
-                archive=spec.name,
-                remedy="see what is there with `lung-nodule-ct inspect`",
-            )
-        if spec not in self._directories:
-            location = self._locations[spec]
-            with Opened() as opened:
-                self._directories[spec] = opened.directory(location)
-        return self._directories[spec]
-
-    def archives(self, role: Role) -> tuple[Archive, ...]:
-        """The archives of a role, in their published order.
-
-        Raises:
-            ArchiveNotFoundError: One of them is missing; all that are missing are named.
-            ArchiveError: One of them is no zip archive, or breaks a limit.
-            MemberError: A member of one of them must not be read.
-        """
-        if missing := self.missing(role):
-            raise ArchiveNotFoundError(
-                f"archives are missing from {self.name}: {', '.join(spec.name for spec in missing)}",
-                expected=f"all archives of the role {role}",
-                remedy="put them there (any depth of folders will do); `lung-nodule-ct inspect` shows what is found",
-            )
-        return tuple(self.archive(spec) for spec in archives_of(role))
-
-    def fingerprints(self, roles: Iterable[Role]) -> dict[str, str | None]:
-        """A hash of the content of each archive of some roles, by name; ``None`` where it is missing or unreadable."""
-        prints: dict[str, str | None] = {}
-        for spec in archives_of(*roles):
-            try:
-                prints[spec.name] = self.archive(spec).fingerprint
-            except LungNoduleCTError:
-                prints[spec.name] = None
-        return prints
-
-
-def open_source(source: str | os.PathLike[str] | None = None) -> Source:
+def open_folder(source: str | os.PathLike[str]) -> Source:
     """The archives in a folder, at any depth.
 
-    Args:
-        source: The folder. Without it the environment variable ``LUNG_NODULE_CT_SOURCE`` names one.
-
     Raises:
-        SourceError: No folder is named, or it does not exist.
+        SourceError: It does not exist.
     """
-    chosen = source if source is not None else os.environ.get(SOURCE_VARIABLE)
-    if not chosen:
-        raise SourceError(
-            "no source of archives is named",
-            remedy=f"name the folder that holds the downloaded zip archives: --source, source= or data_dir=, or {SOURCE_VARIABLE}",
-        )
-    folder = Path(chosen).expanduser()
+    folder = Path(source).expanduser()
     if not folder.is_dir():
         raise SourceError(
-            f"the source {os.fspath(chosen)!r} does not exist"
+            f"the source {os.fspath(source)!r} does not exist"
             if not folder.exists()
-            else f"the source {os.fspath(chosen)!r} is no folder",
+            else f"the source {os.fspath(source)!r} is no folder",
             expected="a folder that holds the dataset's zip archives",
         )
     found = _Found.in_folder(folder)
-    return Source(found.single, os.fspath(chosen), found.several)
+    return Source(found.single, os.fspath(source), found.several)
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,7 @@ class Opened:
         """
         with self._lock:
             if location not in self._sources:
-                path = Path(location)
-                try:
-                    self._sources[location] = LocalFile(path)
-                except OSError as error:
-                    raise ArchiveError(f"could not be opened: {error}", archive=path.name) from error
+                self._sources[location] = _open(location)
             return self._sources[location]
 
     def directory(self, location: str) -> Archive:
@@ -46,7 +42,7 @@ class Opened:
             MemberError: One of its members must not be read.
         """
         if location not in self._directories:
-            self._directories[location] = read_directory(self[location], location, Path(location).name)
+            self._directories[location] = read_directory(self[location], location, _name_of(location))
         return self._directories[location]
 
     def close(self) -> None:
@@ -60,3 +56,28 @@ class Opened:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_remote(location: str) -> bool:
+    return location.startswith(("https://", "http://"))
+
+
+def _open(location: str) -> ByteSource:
+    if _is_remote(location):
+        from lung_nodule_ct.source.remote import RemoteFile, RemoteLocation  # noqa: PLC0415 -- a folder needs no HTTP
+
+        return RemoteFile(RemoteLocation.parse(location))
+    path = Path(location)
+    try:
+        return LocalFile(path)
+    except OSError as error:
+        raise ArchiveError(f"could not be opened: {error}", archive=path.name) from error
+
+
+def _name_of(location: str) -> str:
+    """The archive's file name."""
+    if _is_remote(location):
+        from lung_nodule_ct.source.remote import RemoteLocation  # noqa: PLC0415 -- as above
+
+        return RemoteLocation.parse(location).name
+    return Path(location).name

@@ -21,6 +21,8 @@ from lung_nodule_ct.errors import LungNoduleCTError, OutputError, SourceError, S
 from lung_nodule_ct.examples.scratch import Scratch
 from lung_nodule_ct.figures import compare_figures
 from lung_nodule_ct.findings import Finding, Grade
+from lung_nodule_ct.hashes import hash_of
+from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.plan import Plan, make_plan
 from lung_nodule_ct.report import Pixels, report_document, same_pixels, shared_patients, to_json
 from lung_nodule_ct.source.opened import Opened
@@ -28,7 +30,7 @@ from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.spec.splits import SplitBy
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema, to_features
-from lung_nodule_ct.targets.shards import Shard, Written, plan_shards, sha256_of
+from lung_nodule_ct.targets.shards import Shard, Written, plan_shards
 from lung_nodule_ct.targets.staging import staged_folder
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.source.folder import Source
+    from lung_nodule_ct.source.record import Record
+    from lung_nodule_ct.source.source import Source
     from lung_nodule_ct.spec.configs import Config
     from lung_nodule_ct.spec.schema import Schema
 
@@ -108,12 +111,14 @@ class Build:
         findings: By config, those without an example included.
         report: The content of ``findings.json``.
         options: How it was built.
+        records: The records that the archives are of, where that is known.
     """
 
     configs: Mapping[str, BuiltConfig]
     findings: Mapping[str, tuple[Finding, ...]]
     report: Mapping[str, Any]
     options: BuildOptions
+    records: tuple[Record, ...] = ()
 
 
 class Layout(Protocol):
@@ -138,26 +143,13 @@ class Layout(Protocol):
         """Write what stands beside the shards."""
 
 
-class Progress:
-    """What a build tells of its progress; this one tells nobody."""
-
-    def begin(self, config: str, packed_bytes: int, units: int) -> None:
-        """A config begins: so much is to be read."""
-
-    def advance(self, config: str, packed_bytes: int) -> None:
-        """One unit is done."""
-
-    def end(self, config: str) -> None:
-        """A config is done."""
-
-
 def build_folder(
     configs: Sequence[Config],
     source: Source,
     target: Path,
     layout: Layout,
     options: BuildOptions | None = None,
-    progress: Progress | None = None,
+    progress: BuildListener | None = None,
 ) -> Build:
     """Build some configs into one folder. It appears when everything is written; a build of ours there is replaced.
 
@@ -177,7 +169,7 @@ def build_folder(
         SourceError: There is no example in any of the configs.
         OutputError: The folder cannot be written.
     """
-    options, progress = options or BuildOptions(), progress or Progress()
+    options, progress = options or BuildOptions(), progress or BuildListener()
     with staged_folder(target, foreign_to=_foreign) as stage, _Workers(options.num_proc) as workers:
         plans = {config.name: make_plan(config, source, options.split_by) for config in configs}
         built: dict[str, BuiltConfig] = {}
@@ -206,7 +198,7 @@ def build_folder(
             "figures": [comparison.to_dict() for comparison in figures],
         }
         report = report_document(findings, generator=GENERATOR, verbatim=options.keep_source_names, extra=extra)
-        build = Build(built, findings, report, options)
+        build = Build(built, findings, report, options, source.records)
         _finish(stage, build, layout, source)
     return build
 
@@ -240,7 +232,7 @@ class _Workers:
 
 
 def _write(
-    layout: Layout, shards: Sequence[Shard], stage: Path, workers: _Workers, progress: Progress
+    layout: Layout, shards: Sequence[Shard], stage: Path, workers: _Workers, progress: BuildListener
 ) -> Iterator[Written]:
     if not shards:
         return
@@ -305,7 +297,7 @@ def _write_shard(layout: Layout, shard: Shard, stage: Path, builders: int, on_un
         rows=rows,
         arrow_bytes=arrow_bytes,
         file_bytes=path.stat().st_size,
-        sha256=sha256_of(path),
+        sha256=hash_of(path, "sha256"),
         findings=tuple(findings),
         pixels=tuple(pixels),
     )
@@ -369,6 +361,9 @@ def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
         "split_by": str(build.options.split_by),
         "keep_source_names": build.options.keep_source_names,
         "source": source.fingerprints(roles),
+        "records": [
+            {"number": record.number, "doi": record.doi, "licence": record.licence} for record in build.records
+        ],
         "configs": {
             name: {
                 "rows": config.rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.spec.schema import Column
     from lung_nodule_ct.targets.build import Build, BuildOptions, BuiltConfig
 
+# the Creative Commons licences that the Hub knows by name: https://huggingface.co/docs/hub/repositories-licenses
+_HUB_LICENCE = re.compile(r"cc0-1\.0|cc-by(?:-nc)?(?:-sa|-nd)?-[234]\.0")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -57,7 +60,7 @@ def _metadata(build: Build) -> dict[str, Any]:
     default = DEFAULT_CONFIG.name if DEFAULT_CONFIG.name in built else next(iter(built), None)
     return {
         "pretty_name": "Cross spatio-temporal pathology-based lung nodule CT",
-        "license": "unknown",  # the record's own word on it has not been read; never assumed
+        **_licence_metadata(build),
         "annotations_creators": ["expert-generated"],
         "source_datasets": ["original"],
         "task_categories": list(dict.fromkeys(config.plan.config.task for config in built.values())),
@@ -90,7 +93,7 @@ def _prose(build: Build) -> str:
         citation=CITATION,
         repository="USER/lung_nodule_ct",
         records=", ".join(f"[{RELEASES[0].record(part)}]({RELEASES[0].url(part)})" for part in "AB"),
-        licence="Unknown to this build: read it on the records before you use or share the data.",
+        licence=_licence_text(build),
         configs=_table(("config", "an example is", "examples"), _config_rows(built)),
         columns="\n\n".join(_columns_of(name, config, options) for name, config in built.items()),
         figures=_table(("figure", "this build", "preprint", "published version"), _figure_rows(report["figures"])),
@@ -107,6 +110,28 @@ def _prose(build: Build) -> str:
             else "They did not leave the builder: scans carry their rank in time and the days since the patient's first scan."
         ),
     )
+
+
+def _licences(build: Build) -> list[str]:
+    """The licences of all records, none where one of them is not known: it is never assumed."""
+    known = [record.licence for record in build.records if record.licence]
+    return sorted(set(known)) if known and len(known) == len(build.records) else []
+
+
+def _licence_metadata(build: Build) -> dict[str, str]:
+    licences = _licences(build)
+    if not licences:
+        return {"license": "unknown"}
+    if len(licences) == 1 and _HUB_LICENCE.fullmatch(licences[0]):
+        return {"license": licences[0]}
+    return {"license": "other", "license_name": " and ".join(licences)}
+
+
+def _licence_text(build: Build) -> str:
+    if not _licences(build):
+        return "Unknown to this build: read it on the records before you use or share the data."
+    named = ", ".join(f"{record.doi or record.number}: {record.licence}" for record in build.records)
+    return f"As the records have it ({named})."
 
 
 def _template() -> str:

@@ -22,8 +22,9 @@ from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.scratch import Fresh, Scratch
 from lung_nodule_ct.findings import Code, Finding, Grade
 from lung_nodule_ct.plan import make_plan
+from lung_nodule_ct.progress import DownloadProgress
 from lung_nodule_ct.report import Pixels, report_document, same_pixels, to_json
-from lung_nodule_ct.source.folder import SOURCE_VARIABLE, open_source
+from lung_nodule_ct.source.choose import named_folder, open_source
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.spec.configs import Config
 
 DATASET_NAME = "lung_nodule_ct"
 _FINDINGS = "findings.json"
@@ -72,12 +75,12 @@ class LungNoduleCTConfig(datasets.BuilderConfig):
 
 
 class LungNoduleCT(datasets.ArrowBasedBuilder):
-    """Builds the six configs from a folder of archives.
+    """Builds the six configs from the archives.
 
     Args:
-        archives: The folder, where it shall not become a part of the config's id (see :func:`prepare`). Else ``data_dir``
-            names it, or the environment variable ``LUNG_NODULE_CT_SOURCE``; where nothing does, a cache that was prepared
-            before by the same code is used.
+        archives: A folder of them, where it shall not become a part of the config's id (see :func:`prepare`). Else
+            ``data_dir`` names it, or the environment variable ``LUNG_NODULE_CT_SOURCE``. Where nothing does, what was
+            prepared before by the same code is used, else the archives come from the cache of downloads and from Zenodo.
         **kwargs: As of ``datasets.DatasetBuilder``.
     """
 
@@ -90,23 +93,19 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
     _cache_dir: str
 
     def __init__(self, *, archives: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-        chosen = archives or kwargs.get("data_dir") or os.environ.get(SOURCE_VARIABLE)
-        self._archives = os.fspath(chosen) if chosen else None
+        self._archives = named_folder(archives or kwargs.get("data_dir") or None)
+        self._source: Source | None = None
         self._report_folder: str | None = None
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
+        if self._archives is not None:
+            self._source = open_source(self._archives, [config])
         # datasets' own hash says nothing of the source; ours follows the code and what the archives hold
-        kwargs["hash"] = f"{code_hash()}-{self._source_hash(config.name)}"
+        kwargs["hash"] = f"{code_hash()}-{_hash_of(self._source, config) if self._source else 'none'}"
         if config.schema.has_voxels:
             kwargs["writer_batch_size"] = 1
         super().__init__(**kwargs)
         if self._archives is None:
             self._adopt_prepared()
-
-    def _source_hash(self, config_name: str) -> str:
-        if self._archives is None:
-            return "none"
-        prints = open_source(self._archives).fingerprints(get_config(config_name).roles)
-        return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()[:16]
 
     def _adopt_prepared(self) -> None:
         """Without a source, take the latest cache of the same code."""
@@ -115,13 +114,36 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             key=lambda path: path.stat().st_mtime,
         )
         if prepared:
-            self.hash = prepared[-1].parent.name
-            self._cache_dir = self._output_dir = self._build_cache_dir()
+            self._move_to(prepared[-1].parent.name)
             self.info = datasets.DatasetInfo.from_directory(self._cache_dir)
 
+    def _move_to(self, hash_: str) -> None:
+        """Take the cache of that hash for ours."""
+        self.hash = hash_
+        self._cache_dir = self._output_dir = self._build_cache_dir()
+
+    @property
+    def _is_prepared(self) -> bool:
+        return Path(self._cache_dir, "dataset_info.json").is_file()
+
+    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """As of ``datasets``; without a folder and a cache, the archives are downloaded from Zenodo first."""
+        if self._source is None and not self._is_prepared:
+            config = get_config(self.config.name)
+            self._source = self._from_zenodo(remote=False)
+            self._move_to(f"{code_hash()}-{_hash_of(self._source, config)}")
+        super().download_and_prepare(*args, **kwargs)
+
+    def _from_zenodo(self, *, remote: bool) -> Source:
+        config = get_config(self.config.name)
+        if not datasets.utils.is_progress_bar_enabled():
+            return open_source(None, [config], remote=remote)
+        with DownloadProgress() as listener:
+            return open_source(None, [config], remote=remote, listener=listener)
+
     def as_streaming_dataset(self, split: str | None = None, base_path: str | None = None) -> Any:
-        """Stream from the archives; without any, from the cache that was prepared before."""
-        if self._archives is not None or not Path(self._cache_dir, "dataset_info.json").is_file():
+        """Stream from the archives, on the server where there is no folder; from the cache if one was prepared before."""
+        if self._archives is not None or not self._is_prepared:
             return super().as_streaming_dataset(split, base_path)
         self.download_and_prepare()
         prepared = self.as_dataset(split)
@@ -139,11 +161,12 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
     def _use_legacy_cache_dir_if_possible(self, dataset_module: Any) -> None:
         """There never was another cache layout; what datasets does here would undo :meth:`_adopt_prepared`."""
 
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:  # noqa: ARG002 -- datasets' signature
-        plan = make_plan(get_config(self.config.name), open_source(self._archives), self.config.split_by)
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        source = self._source or self._from_zenodo(remote=dl_manager.is_streaming)
+        plan = make_plan(get_config(self.config.name), source, self.config.split_by)
         if not plan.units:
             raise SourceError(
-                f"{self.config.name} has no example in {self._archives} with split_by={self.config.split_by!r}"
+                f"{self.config.name} has no example in {source.name} with split_by={self.config.split_by!r}"
             )
         self._report(0, plan.findings, [])
         numbered, splits = count(1), plan.splits.items()
@@ -226,6 +249,12 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             )
 
 
+def _hash_of(source: Source, config: Config) -> str:
+    """A hash of what the archives of a config hold, wherever they are."""
+    prints = source.fingerprints(config.roles)
+    return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @cache
 def code_hash() -> str:
     """A hash of the code that decides what is built."""
@@ -254,7 +283,8 @@ def load(
 
     Args:
         config: One of the six names.
-        source: The folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one, or a prepared cache serves.
+        source: A folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one; without that, what was prepared
+            before serves; else the archives come from the cache of downloads and from Zenodo.
         split: One split; without it all of them.
         streaming: Read while iterating, prepare nothing.
         split_by: ``published``, or ``patient`` for splits without leaks.
@@ -267,7 +297,8 @@ def load(
 
     Raises:
         UnknownConfigError: There is no such config.
-        SourceError: There is no source, or it does not exist.
+        SourceError: The folder does not exist; or offline, and something is not in the cache.
+        DownloadError: Zenodo does not give what the record promises.
         ArchiveNotFoundError: An archive that the config reads is missing.
         ArchiveError: An archive is no zip archive, or breaks a limit.
         MemberError: A member is damaged.
@@ -292,7 +323,8 @@ def prepare(
 
     Args:
         config: One of the six names.
-        source: The folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one.
+        source: A folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one; without that, they come from the
+            cache of downloads and from Zenodo.
         num_proc: Processes that prepare.
         cache_dir: In place of the cache of ``datasets``.
 
@@ -301,7 +333,8 @@ def prepare(
 
     Raises:
         UnknownConfigError: There is no such config.
-        SourceError: There is no source, or it does not exist.
+        SourceError: The folder does not exist; or offline, and something is not in the cache.
+        DownloadError: Zenodo does not give what the record promises.
         ArchiveNotFoundError: An archive that the config reads is missing.
         ArchiveError: An archive is no zip archive, or breaks a limit.
         MemberError: A member is damaged.

@@ -5,13 +5,11 @@ How units fall into shards follows from the plan alone, so the number of workers
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from lung_nodule_ct.findings import Finding
     from lung_nodule_ct.plan import Plan
@@ -95,9 +93,3 @@ def _deal(units: Sequence[Unit], count: int, total: int) -> list[list[Unit]]:
         groups[min(count - 1, int(middle * count / total)) if total else 0].append(unit)
         done += unit.packed_bytes
     return [group for group in groups if group]
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

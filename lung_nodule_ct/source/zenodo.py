@@ -1,0 +1,303 @@
+"""The two records on Zenodo as a source: which file is which archive, what of it is in the cache, what must be had.
+
+The cache is a folder a record, ``<cache>/<host>/<record>/``, with the archives under their own names and ``record.json``. A
+file only has its name there once its md5 was that of the record, so what is there is good; a cache that cannot be written
+serves as well. Which server: ``LUNG_NODULE_CT_ZENODO_URL``. Where the cache is: ``LUNG_NODULE_CT_CACHE``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
+from lung_nodule_ct.hashes import hash_of
+from lung_nodule_ct.listeners import DownloadListener
+from lung_nodule_ct.source.download import download
+from lung_nodule_ct.source.http import Http, Patience, Transient, Tries
+from lung_nodule_ct.source.lock import Lock
+from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
+from lung_nodule_ct.source.remote import RemoteLocation
+from lung_nodule_ct.spec.archives import DEFAULT_RELEASE, RELEASES, ArchiveSpec, Release
+
+URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
+CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
+OFFLINE_VARIABLE: Final = "LUNG_NODULE_CT_OFFLINE"
+
+_ZENODO = "https://zenodo.org"
+_RECORD = "record.json"
+_MAX_RECORD_BYTES = 8 << 20
+
+
+class Zenodo:
+    """A release of the dataset on a server, and the cache of it on this machine.
+
+    Args:
+        url: The server; else the variable ``LUNG_NODULE_CT_ZENODO_URL``, else zenodo.org.
+        cache: The cache; else the variable ``LUNG_NODULE_CT_CACHE``, else the user's cache folder.
+        release: Which two records.
+        offline: Never ask the server; also where the variable ``LUNG_NODULE_CT_OFFLINE`` is set.
+        patience: How long the server is waited for.
+        listener: Is told how far downloads are.
+        lock: What the records must hold; else the lock that is part of this package, if it has one.
+
+    Raises:
+        DownloadError: The address of the server is not safe.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        release: Release = DEFAULT_RELEASE,
+        offline: bool = False,
+        patience: Patience | None = None,
+        listener: DownloadListener | None = None,
+        lock: Lock | None = None,
+    ) -> None:
+        self.url = (url or os.environ.get(URL_VARIABLE) or _ZENODO).rstrip("/")
+        self.release = release
+        self.offline = offline or os.environ.get(OFFLINE_VARIABLE, "0").lower() not in ("", "0", "false", "no")
+        host = urlsplit(self.url).netloc
+        self._folder = _cache_folder(cache) / (host.replace(":", "_") or "unknown")
+        self._http = Http(patience, token_host=host)
+        self._listener = listener or DownloadListener()
+        self._lock = lock if lock is not None else Lock.packaged()
+        self._records: dict[str, Record] = {}
+
+    def __str__(self) -> str:
+        numbers = " and ".join(str(self.release.record(part)) for part in "AB")
+        return f"records {numbers} of {urlsplit(self.url).netloc}" + (" (offline)" if self.offline else "")
+
+    def folder(self, part: str) -> Path:
+        """Where the archives of a part are kept."""
+        return self._folder / str(self.release.record(part))
+
+    def record(self, part: str) -> Record:
+        """The record of part ``A`` or ``B``, asked for once; offline as it was when it was last asked for.
+
+        Raises:
+            SourceError: Offline, and it was never asked for.
+            DownloadError: The server does not give it, or it differs from the lock.
+        """
+        if part not in self._records:
+            record = self._stored(part) if self.offline else self._asked(part)
+            self._lock.check(record)
+            self._records[part] = record
+        return self._records[part]
+
+    def files(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, RecordFile]:
+        """The file of each archive.
+
+        Raises:
+            ArchiveNotFoundError: A record has none for an archive, or more than one; all such are named.
+            SourceError: As of :meth:`record`.
+            DownloadError: Likewise.
+        """
+        found: dict[ArchiveSpec, RecordFile] = {}
+        wrong: list[str] = []
+        for spec in specs:
+            record = self.record(spec.part)
+            claims = [file for file in record.files if spec.matches(file.key)]
+            if len(claims) == 1:
+                found[spec] = claims[0]
+            else:
+                several = ", ".join(file.key for file in claims)
+                wrong.append(
+                    f"{spec.name} in record {record.number}: " + (f"{several} all match" if several else "none")
+                )
+        if wrong:
+            number = {part: self.release.record(part) for part in "AB"}
+            raise ArchiveNotFoundError(
+                f"{self} have not exactly one file for each archive",
+                expected="one file each",
+                got="; ".join(wrong),
+                remedy=f"look at {' and '.join(f'{self.url}/records/{each}' for each in number.values())}",
+            )
+        return found
+
+    def cached(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, Path]:
+        """Those archives that are in the cache whole, without asking the server."""
+        there: dict[ArchiveSpec, Path] = {}
+        for spec in specs:
+            with suppress(SourceError, DownloadError):
+                record = self._records.get(spec.part) or self._stored(spec.part)
+                self._lock.check(record)
+                for file in record.files:
+                    path = self.folder(spec.part) / file.key
+                    if spec.matches(file.key) and path.is_file() and path.stat().st_size == file.size:
+                        there[spec] = path
+        return there
+
+    def download(self, specs: Iterable[ArchiveSpec], manual: Path | None = None) -> dict[ArchiveSpec, Path]:
+        """All these archives on this machine, each proven by its md5; what is in the cache is not asked for again.
+
+        Args:
+            specs: Which.
+            manual: A folder with archives that were downloaded by hand: those that are the record's are taken from there.
+
+        Raises:
+            SourceError: Offline, and one of them is not in the cache.
+            ArchiveNotFoundError: A record has none for one of them, or more than one.
+            DownloadError: One cannot be had, or is not what the record promises.
+            OutputError: There is no room for it.
+        """
+        specs = tuple(specs)
+        paths = self.cached(specs)
+        absent = [spec for spec in specs if spec not in paths]
+        if not absent:
+            return {spec: paths[spec] for spec in specs}
+        if self.offline and manual is None:
+            raise SourceError(
+                f"archives are not in the cache {self._folder}: {', '.join(spec.name for spec in absent)}",
+                remedy="download them while online, with `lung-nodule-ct download`, or name a folder that has them",
+            )
+        files = self.files(absent)
+        for spec, file in files.items():
+            paths[spec] = self._by_hand(spec, file, manual) or self._have(spec, file)
+        return {spec: paths[spec] for spec in specs}
+
+    def location(self, spec: ArchiveSpec) -> str:
+        """Where an archive is: in the cache, else on the server."""
+        if path := self.cached([spec]).get(spec):
+            return str(path)
+        file = self.files([spec])[spec]
+        return str(RemoteLocation(file.url, file.key, file.size))
+
+    def known_records(self, specs: Iterable[ArchiveSpec]) -> tuple[Record, ...]:
+        """The records of some archives, as far as they are known without asking the server."""
+        records = []
+        for part in sorted({spec.part for spec in specs}):
+            with suppress(SourceError):
+                records.append(self._records.get(part) or self._stored(part))
+        return tuple(records)
+
+    def _have(self, spec: ArchiveSpec, file: RecordFile) -> Path:
+        if self.offline:
+            raise SourceError(f"{file.key} is in neither the cache nor the folder that was named, and this is offline")
+        sha256 = self._lock.sha256_of(self.release.record(spec.part), file.key)
+        return download(file, self.folder(spec.part), self._http, self._listener, sha256)
+
+    def _by_hand(self, spec: ArchiveSpec, file: RecordFile, manual: Path | None) -> Path | None:
+        """A file that was downloaded by hand, taken into the cache once it is proven."""
+        if manual is None:
+            return None
+        claims = sorted(path for path in manual.rglob("*") if path.is_file() and spec.matches(path.name))
+        if not claims:
+            return None
+        for path in claims:
+            got = f"{path.stat().st_size:,} bytes"
+            if path.stat().st_size == file.size and (got := hash_of(path, "md5")) == file.md5:
+                return _taken(path, self.folder(spec.part) / file.key)
+        raise DownloadError(
+            f"{claims[-1]} is not the record's file",
+            archive=file.key,
+            expected=f"{file.size:,} bytes, md5 {file.md5}",
+            got=got,
+            remedy="download it again, or remove it from that folder",
+        )
+
+    def _stored(self, part: str) -> Record:
+        path = self.folder(part) / _RECORD
+        try:
+            return stored_record(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"record {self.release.record(part)} is not in the cache {self._folder}",
+                remedy="go online once, with `lung-nodule-ct download`; or name a folder of archives",
+            ) from error
+
+    def _asked(self, part: str) -> Record:
+        number = self.release.record(part)
+        name, tries = f"record {number}", self._tries(f"record {number}")
+        while True:
+            try:
+                headers = {"Accept": "application/json"}
+                with self._http.get(f"{self.url}/api/records/{number}", name, headers) as answer:
+                    body = answer.whole(_MAX_RECORD_BYTES)
+                record = parse_record(body, self.url, number)
+                break
+            except Transient as fault:
+                tries.after(fault)
+        with suppress(OSError):  # a cache that cannot be written is a cache all the same
+            _write_whole(self.folder(part) / _RECORD, record.to_json())
+        return record
+
+    def _tries(self, name: str) -> Tries:
+        return Tries(self._http.patience, lambda reason, seconds: self._listener.wait(name, reason, seconds))
+
+
+def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
+    chosen = cache or os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    import pooch  # noqa: PLC0415 -- only where the user's own folder is asked for
+
+    return Path(pooch.os_cache("lung_nodule_ct"))
+
+
+def _taken(path: Path, final: Path) -> Path:
+    """A proven file under its name in the cache: the same file where the file system can, else a copy."""
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=final.parent, prefix=".taken-")
+        os.close(handle)
+        partial = Path(name)
+        try:
+            partial.unlink()
+            try:
+                os.link(path, partial)
+            except OSError:
+                shutil.copyfile(path, partial)
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be taken into the cache {final.parent}: {error}") from error
+    return final
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".record-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def pin(url: str | None = None, *, cache: str | os.PathLike[str] | None = None) -> Lock:
+    """What the records of all releases hold now, with the SHA-256 of those files that are in the cache.
+
+    Raises:
+        DownloadError: The server does not give a record.
+    """
+    records: list[Record] = []
+    sha256: dict[str, str] = {}
+    for release in RELEASES:
+        zenodo = Zenodo(url, cache=cache, release=release, lock=Lock())  # what is pinned now must not hinder
+        for part in "AB":
+            record = zenodo.record(part)
+            records.append(record)
+            for file in record.files:
+                path = zenodo.folder(part) / file.key
+                if path.is_file() and hash_of(path, "md5") == file.md5:
+                    sha256[f"{record.number}/{file.key}"] = hash_of(path, "sha256")
+    return Lock.of(records, sha256)
+
+
+def locations(zenodo: Zenodo, specs: Iterable[ArchiveSpec]) -> Mapping[ArchiveSpec, str]:
+    """Where archives are that may as well be missing: offline, those that are in the cache."""
+    specs = tuple(specs)
+    if zenodo.offline:
+        return {spec: str(path) for spec, path in zenodo.cached(specs).items()}
+    return {spec: zenodo.location(spec) for spec in specs}

@@ -1,0 +1,313 @@
+"""A small InvenioRDM on loopback, real HTTP: records, files with ranges, and any fault that a test asks for.
+
+``with ArchiveServer({12: {"a.zip": data}}) as server: server.faults += [dropped(1000), status(503)]``: each fault answers one
+request for content, then all is well again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import hashlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import unquote
+
+Fault = Callable[["Handler", bytes], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(20)
+
+    def do_GET(self) -> None:
+        with contextlib.suppress(OSError):
+            self._answer()
+
+    def _answer(self) -> None:
+        owner: ArchiveServer = self.server.owner
+        parts = [unquote(part) for part in self.path.split("/") if part]
+        owner.requests.append((self.path, dict(self.headers.items())))
+        if len(parts) == 3 and parts[:2] == ["api", "records"]:
+            if owner.record_faults:
+                owner.record_faults.pop(0)(self, b"{}")
+                return
+            self.send(200, json.dumps(owner.record(int(parts[2]))).encode(), {"Content-Type": "application/json"})
+            return
+        if len(parts) == 6 and parts[3] == "files":
+            body = owner.files[int(parts[2])][parts[4]]
+            if owner.faults:
+                owner.faults.pop(0)(self, body)
+            else:
+                self.content(body)
+            return
+        self.send(404, b"nothing here", {})
+
+    def wanted(self, size: int) -> tuple[int, int] | None:
+        """The range that was asked for, half-open."""
+        said = self.headers.get("Range", "")
+        if not said.startswith("bytes="):
+            return None
+        first, _, last = said[6:].partition("-")
+        return int(first), min(size, int(last) + 1) if last else size
+
+    def content(
+        self,
+        body: bytes,
+        *,
+        ranges: bool = True,
+        tag: str | None = None,
+        headers: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """A file as a good server gives it; ``headers`` replace its own, ``None`` leaves one out."""
+        tag = tag if tag is not None else self.server.owner.tag_of(body)
+        wanted = self.wanted(len(body)) if ranges else None
+        if wanted and self.headers.get("If-Range", tag) != tag:
+            wanted = None
+        if wanted and wanted[0] >= len(body):
+            self.send(416, b"", {"Content-Range": f"bytes */{len(body)}"})
+            return
+        own: dict[str, str | None] = {"Content-Type": "application/octet-stream", **({"ETag": tag} if tag else {})}
+        if wanted:
+            own["Content-Range"] = f"bytes {wanted[0]}-{wanted[1] - 1}/{len(body)}"
+            body = body[wanted[0] : wanted[1]]
+        self.send(206 if wanted else 200, body, {**own, **(headers or {})})
+
+    def send(self, status: int, body: bytes, headers: Mapping[str, str | None]) -> None:
+        """A whole answer."""
+        self.head(status, {"Content-Length": str(len(body)), **headers})
+        self.push(body)
+
+    def head(self, status: int, headers: Mapping[str, str | None]) -> None:
+        """A status line and headers, no more of them than given."""
+        self.send_response_only(status)
+        if "Date" not in headers:
+            self.send_header("Date", self.date_time_string())
+        for name, value in headers.items():
+            if value is not None:
+                self.send_header(name, value)
+        if headers.get("Content-Length") is None:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+
+    def push(self, body: bytes) -> None:
+        """A part of a body."""
+        owner: ArchiveServer = self.server.owner
+        for start in range(0, len(body), 1 << 18):
+            piece = body[start : start + (1 << 18)]
+            self.wfile.write(piece)
+            if self.path.endswith("/content"):
+                with owner.lock:
+                    owner.sent += len(piece)
+            if owner.rate:
+                time.sleep(len(piece) / owner.rate)
+
+    def hang_up(self) -> None:
+        """Break the connection."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class ArchiveServer:
+    """Records with their files, on a port of its own.
+
+    Args:
+        files: By record and name.
+        rate: Bytes a second, if it shall be slow.
+    """
+
+    def __init__(self, files: Mapping[int, Mapping[str, bytes]], rate: float | None = None) -> None:
+        self.files = {number: dict(own) for number, own in files.items()}
+        self.rate = rate
+        self.faults: list[Fault] = []
+        self.record_faults: list[Fault] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.changes: dict[str, Any] = {}
+        self.tags = True
+        self.sent = 0  # bytes of files
+        self.lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.owner = self  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def content_requests(self) -> list[dict[str, str]]:
+        """The headers of the requests for files."""
+        return [headers for path, headers in self.requests if path.endswith("/content")]
+
+    def tag_of(self, body: bytes) -> str:
+        """Its ETag."""
+        return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"' if self.tags else ""
+
+    def record(self, number: int) -> dict[str, Any]:
+        """As Zenodo gives it."""
+        files = [
+            {
+                "id": f"id-{key}",
+                "key": key,
+                "size": len(body),
+                "checksum": f"md5:{hashlib.md5(body, usedforsecurity=False).hexdigest()}",
+                "links": {"self": f"https://zenodo.invalid/api/records/{number}/files/{key}/content"},
+            }
+            for key, body in self.files[number].items()
+        ]
+        return {
+            "id": number,
+            "doi": f"10.5281/zenodo.{number}",
+            "metadata": {"title": "Lung nodules", "license": {"id": "cc-by-4.0"}},
+            "files": files,
+            **self.changes,
+        }
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def fine(handler: Handler, body: bytes) -> None:
+    """No fault."""
+    handler.content(body)
+
+
+def dropped(after: int) -> Fault:
+    """The connection breaks after so many bytes of the body."""
+
+    def fault(handler: Handler, body: bytes) -> None:
+        start, stop = handler.wanted(len(body)) or (0, len(body))
+        partial = start > 0
+        headers = {"Content-Length": str(stop - start), "ETag": handler.server.owner.tag_of(body)}
+        if partial or handler.headers.get("Range"):
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
+        handler.head(206 if "Content-Range" in headers else 200, headers)
+        handler.push(body[start : min(stop, start + after)])
+        handler.hang_up()
+
+    return fault
+
+
+def beginning(length: int) -> Fault:
+    """No ranges, and the connection breaks after so many bytes of the body."""
+
+    def fault(handler: Handler, body: bytes) -> None:
+        handler.head(200, {"Content-Length": str(len(body))})
+        handler.push(body[:length])
+        handler.hang_up()
+
+    return fault
+
+
+def refused(handler: Handler, _body: bytes) -> None:
+    """The connection breaks before an answer."""
+    handler.hang_up()
+
+
+def status(code: int, body: bytes = b"no", **headers: str) -> Fault:
+    """Another status; ``_`` in a header's name is a hyphen."""
+
+    def fault(handler: Handler, _: bytes) -> None:
+        handler.send(code, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    return fault
+
+
+def stalled(after: int) -> Fault:
+    """Nothing more comes after so many bytes."""
+
+    def fault(handler: Handler, body: bytes) -> None:
+        handler.head(200, {"Content-Length": str(len(body)), "ETag": handler.server.owner.tag_of(body)})
+        handler.push(body[:after])
+        time.sleep(5)
+        handler.hang_up()
+
+    return fault
+
+
+def trickling(handler: Handler, body: bytes) -> None:
+    """A byte now and then."""
+    handler.head(200, {"Content-Length": str(len(body)), "ETag": handler.server.owner.tag_of(body)})
+    for place in range(200):
+        handler.push(body[place : place + 1])
+        time.sleep(0.05)
+    handler.hang_up()
+
+
+def trickling_head(handler: Handler, _body: bytes) -> None:
+    """A head that never ends."""
+    for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"z" * 200:
+        handler.wfile.write(bytes([byte]))
+        time.sleep(0.05)
+    handler.hang_up()
+
+
+def answering(**headers: str | None) -> Fault:
+    """A good answer but for some headers."""
+
+    def fault(handler: Handler, body: bytes) -> None:
+        handler.content(body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    return fault
+
+
+def whole(handler: Handler, body: bytes) -> None:
+    """The range that was asked for is ignored."""
+    handler.content(body, ranges=False)
+
+
+def shifted(by: int) -> Fault:
+    """206 with other bytes than were asked for, and it says so."""
+
+    def fault(handler: Handler, body: bytes) -> None:
+        start, stop = handler.wanted(len(body)) or (0, len(body))
+        start = max(0, start + by)
+        handler.send(206, body[start:stop], {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"})
+
+    return fault
+
+
+def of_other_content(other: bytes, tag: str | None = None) -> Fault:
+    """What another file would be."""
+
+    def fault(handler: Handler, _body: bytes) -> None:
+        handler.content(other, tag=tag)
+
+    return fault
+
+
+def redirect(to: str, code: int = 302) -> Fault:
+    """Look elsewhere."""
+
+    def fault(handler: Handler, _body: bytes) -> None:
+        handler.send(code, b"", {"Location": to})
+
+    return fault
+
+
+def http_date(seconds: float) -> str:
+    """A moment as HTTP writes it."""
+    return email.utils.formatdate(seconds, usegmt=True)

@@ -1,0 +1,452 @@
+"""Downloads from a real HTTP server on loopback that misbehaves: all is recovered or refused, and never accepted wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import archive_server as at
+import numpy as np
+import pytest
+from archive_server import ArchiveServer
+
+from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
+from lung_nodule_ct.listeners import DownloadListener
+from lung_nodule_ct.source.http import TOKEN_VARIABLE, USER_AGENT, Patience
+from lung_nodule_ct.source.lock import Lock
+from lung_nodule_ct.source.zenodo import Zenodo
+from lung_nodule_ct.spec.archives import ARCHIVES, DEFAULT_RELEASE
+
+NAME = "class_dataset.zip"
+SPEC = next(spec for spec in ARCHIVES if spec.name == NAME)
+RECORD = DEFAULT_RELEASE.part_a
+BODY = np.random.default_rng(0).bytes(3_000_001)
+HASTE = Patience(
+    connect_s=2,
+    silence_s=0.4,
+    window_s=0.6,
+    least_rate=2000,
+    tries=4,
+    first_wait_s=0.01,
+    longest_wait_s=0.05,
+    longest_asked_s=3,
+)
+
+
+@pytest.fixture
+def server():
+    with ArchiveServer({RECORD: {NAME: BODY}}) as running:
+        yield running
+
+
+def client(server: ArchiveServer, cache: Path, **options) -> Zenodo:
+    return Zenodo(server.url, cache=cache, patience=options.pop("patience", HASTE), **options)
+
+
+def fetch(server: ArchiveServer, cache: Path, **options) -> bytes:
+    return client(server, cache, **options).download([SPEC])[SPEC].read_bytes()
+
+
+def names_in(cache: Path) -> set[str]:
+    """The files that somebody could take for the real ones."""
+    return {path.name for path in cache.rglob("*") if path.is_file() and path.suffix == ".zip"}
+
+
+RECOVERED = {
+    "dropped before an answer": [at.refused],
+    "dropped at the start": [at.dropped(0)],
+    "dropped mid-body": [at.dropped(1_234_567)],
+    "dropped at the last byte": [at.dropped(len(BODY) - 1)],
+    "dropped again and again": [
+        at.dropped(1_200_000),
+        at.dropped(0),
+        at.refused,
+        at.dropped(1_100_000),
+        at.dropped(5),
+        at.refused,
+    ],
+    "stalled": [at.stalled(1_500_000)],
+    "stalled at the start": [at.stalled(0)],
+    "trickling": [at.trickling],
+    "a head that trickles": [at.trickling_head],
+    "range ignored": [at.dropped(1_500_000), at.whole],
+    "range ignored twice": [at.dropped(1_500_000), at.dropped(2_000_000), at.whole],
+    "206 from another place": [at.dropped(1_500_000), at.shifted(-100)],
+    "206 from further on": [at.dropped(1_500_000), at.shifted(100)],
+    "206 that does not say from where": [at.dropped(1_500_000), at.answering(Content_Range=None)],
+    "206 that lies about the size": [
+        at.dropped(1_500_000),
+        at.answering(Content_Range=f"bytes 1500000-{len(BODY) - 1}/99"),
+    ],
+    "206 that was not asked for": [at.shifted(0)],
+    "no length": [at.answering(Content_Length=None)],
+    "a length that is too short": [at.answering(Content_Length="1000")],
+    "a length that is too long": [at.answering(Content_Length=str(len(BODY) + 10))],
+    "a length that lies about a part": [at.dropped(1_500_000), at.answering(Content_Length="7")],
+    "no length, and broken off": [at.dropped(999_999), at.answering(Content_Length=None)],
+    "encoded once": [at.answering(Content_Encoding="gzip")],
+    "another version between parts": [at.dropped(1_500_000), at.of_other_content(BODY[::-1])],
+    "another version under the same ETag": [
+        at.dropped(1_500_000),
+        at.of_other_content(BODY[::-1], f'"{hashlib.md5(BODY).hexdigest()}"'),
+    ],
+    "a page once": [at.status(200, b"<html>maintenance</html>", Content_Type="text/html")],
+    "a page without a type once": [at.status(200, b"<html>maintenance</html>")],
+    "408": [at.status(408)],
+    "429 without a word": [at.status(429)],
+    "429 with seconds": [at.status(429, Retry_After="1")],
+    "500": [at.status(500), at.status(500)],
+    "503": [at.status(503)],
+    "416": [at.dropped(1_500_000), at.status(416)],
+}
+
+
+@pytest.mark.parametrize("faults", RECOVERED.values(), ids=RECOVERED)
+def test_what_can_be_recovered_is(server, tmp_path, faults) -> None:
+    server.faults += faults
+    assert fetch(server, tmp_path) == BODY
+    assert names_in(tmp_path) == {NAME}
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_mixture_of_faults_gives_the_file_or_an_error(server, tmp_path, seed) -> None:
+    dice = random.Random(seed)
+    quick = [
+        faults
+        for name, faults in RECOVERED.items()
+        if "stalled" not in name and "trickl" not in name and "429" not in name
+    ]
+    server.faults += [fault for _ in range(4) for fault in dice.choice(quick)]
+    for _ in range(6):
+        try:
+            came = fetch(server, tmp_path)
+        except DownloadError:
+            assert not names_in(tmp_path)
+        else:
+            assert came == BODY
+            return
+    pytest.fail("it never came")
+
+
+REFUSED = {
+    "403": ([at.status(403)], "403", 1),
+    "404": ([at.status(404)], "404", 1),
+    "503 for ever": ([at.status(503)] * 9, "503", 4),
+    "encoded": ([at.answering(Content_Encoding="gzip")] * 9, "Content-Encoding: gzip", 4),
+    "a page": (
+        [at.status(200, b"<html>log in</html>", Content_Type="text/html; charset=utf-8")] * 9,
+        "an HTML page",
+        4,
+    ),
+    "a length that is too short": ([at.answering(Content_Length="1000")] * 9, "1000", 4),
+    "cut short under the right name": (
+        [at.of_other_content(BODY[:-1])] * 9,
+        f"{len(BODY):,} bytes, got {len(BODY) - 1}",
+        4,
+    ),
+    "right size, wrong bytes": ([at.of_other_content(BODY[::-1])] * 9, hashlib.md5(BODY).hexdigest(), 2),
+    "nobody there": ([at.refused] * 9, "does not answer", 4),
+    "only ever the beginning": ([at.beginning(1_500_000)] * 40, "broke off", None),
+    "a circle of redirects": ([at.redirect("?again")] * 9, "redirects in a circle", None),
+    "to http elsewhere": ([at.redirect("http://example.org/a.zip")], "not safe", 1),
+    "to a file": ([at.redirect("file:///etc/passwd")], "not safe", 1),
+    "too long a wait": ([at.status(429, Retry_After="3600")], "3,600 seconds", 1),
+}
+
+
+@pytest.mark.parametrize(("faults", "says", "asked"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_recovered_is_refused_by_name(server, tmp_path, faults, says, asked) -> None:
+    server.faults += faults
+    with pytest.raises(DownloadError, match=NAME) as caught:
+        fetch(server, tmp_path)
+    assert says in str(caught.value)
+    assert not names_in(tmp_path)
+    if asked is not None:
+        assert len(server.content_requests) == asked
+
+
+def test_a_download_resumes_and_says_whose_part_it_has(server, tmp_path) -> None:
+    server.faults += [at.dropped(2_000_000), *[at.refused] * 3]
+    with pytest.raises(DownloadError):
+        fetch(server, tmp_path)
+    assert fetch(server, tmp_path) == BODY
+    last = server.content_requests[-1]
+    assert last["Range"] == "bytes=2000000-"
+    assert last["If-Range"] == server.tag_of(BODY)
+    assert server.sent <= len(BODY)
+    assert all(headers["User-Agent"] == USER_AGENT and "http" in USER_AGENT for _, headers in server.requests)
+
+
+def test_without_etags_a_changed_file_is_found_by_its_md5(server, tmp_path) -> None:
+    server.tags = False
+    server.faults += [at.dropped(1_500_000), *[at.refused] * 3]
+    with pytest.raises(DownloadError):
+        fetch(server, tmp_path)
+    (part,) = tmp_path.rglob("*.part")
+    part.write_bytes(bytes(1_500_000))
+    assert fetch(server, tmp_path) == BODY
+    assert "If-Range" not in server.content_requests[-1]
+
+
+def test_what_is_there_is_not_asked_for_again(server, tmp_path) -> None:
+    fetch(server, tmp_path)
+    server.requests.clear()
+    assert fetch(server, tmp_path) == BODY
+    assert fetch(server, tmp_path, offline=True) == BODY
+    assert not server.requests
+
+
+def test_a_file_that_was_cut_in_the_cache_is_had_again(server, tmp_path) -> None:
+    path = client(server, tmp_path).download([SPEC])[SPEC]
+    path.write_bytes(BODY[:-1])
+    with pytest.raises(SourceError, match=NAME):
+        fetch(server, tmp_path, offline=True)
+    assert fetch(server, tmp_path) == BODY
+
+
+def test_a_cache_that_cannot_be_written_serves(server, tmp_path) -> None:
+    path = client(server, tmp_path).download([SPEC])[SPEC]
+    files = {entry: (entry.stat().st_mtime_ns, entry.stat().st_size) for entry in tmp_path.rglob("*")}
+    for folder in {path.parent, path.parent.parent, tmp_path}:
+        folder.chmod(0o555)
+    try:
+        assert fetch(server, tmp_path) == BODY
+        assert fetch(server, tmp_path, offline=True) == BODY
+    finally:
+        for folder in {path.parent, path.parent.parent, tmp_path}:
+            folder.chmod(0o755)
+    assert {entry: (entry.stat().st_mtime_ns, entry.stat().st_size) for entry in tmp_path.rglob("*")} == files
+
+
+@pytest.mark.parametrize("skew", [-90_000, 0, 90_000])
+@pytest.mark.parametrize("how", ["date", "reset", "seconds to reset"])
+def test_a_wait_is_measured_by_the_servers_clock(server, tmp_path, skew, how) -> None:
+    now = time.time() + skew
+    headers = {"Date": at.http_date(now)}
+    if how == "date":
+        headers["Retry-After"] = at.http_date(now + 2)
+    else:
+        headers["X-RateLimit-Reset"] = str(int(now) + 2 if how == "reset" else 1)
+    server.faults.append(lambda handler, _body: handler.send(429, b"", headers))
+    waits: list[float] = []
+
+    class Ear(DownloadListener):
+        def wait(self, name: str, reason: str, seconds: float) -> None:
+            waits.append(seconds)
+            assert "429" in reason
+
+    began = time.monotonic()
+    assert fetch(server, tmp_path, listener=Ear()) == BODY
+    assert 0.5 <= waits[0] <= 3
+    assert time.monotonic() - began >= waits[0]
+
+
+def test_a_token_goes_to_its_own_host_only(server, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    with ArchiveServer({RECORD: {NAME: BODY}}) as other:
+        server.faults.append(at.redirect(f"{other.url}/api/records/{RECORD}/files/{NAME}/content"))
+        assert fetch(server, tmp_path) == BODY
+        assert {headers.get("Authorization") for _, headers in server.requests} == {"Bearer secret"}
+        assert [headers.get("Authorization") for _, headers in other.requests] == [None]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"files": []}, "none"),
+        (
+            {
+                "files": [
+                    {"key": f"class_dataset{n}.zip", "size": 1, "checksum": "md5:" + "0" * 32} for n in (" (1)", " (2)")
+                ]
+            },
+            "all match",
+        ),
+    ],
+)
+def test_archives_that_a_record_has_not_or_twice_are_listed(server, tmp_path, change, says) -> None:
+    server.changes = change
+    with pytest.raises(ArchiveNotFoundError, match=NAME) as caught:
+        fetch(server, tmp_path)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        at.status(200, b"<html>maintenance</html>"),
+        at.status(200, b"[]"),
+        at.status(
+            200,
+            b'{"files": [{"key": "../../evil.zip", "size": 1, "checksum": "md5:00000000000000000000000000000000"}]}',
+        ),
+        at.status(200, b'{"files": [{"key": "a.zip", "size": 1, "checksum": "sha1:00"}]}'),
+        at.status(200, b'{"files": [{"key": "a.zip"}]}'),
+        at.status(404),
+        at.status(403),
+    ],
+)
+def test_what_is_no_record_is_refused(server, tmp_path, fault) -> None:
+    server.record_faults.append(fault)
+    with pytest.raises(DownloadError, match=f"record {RECORD}"):
+        fetch(server, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_records_of_other_invenios_are_read(server, tmp_path) -> None:
+    (file,) = server.record(RECORD)["files"]
+    server.changes = {
+        "files": {"entries": {NAME: {**file, "checksum": file["checksum"]}}},
+        "doi": None,
+        "pids": {"doi": {"identifier": "10.1234/abc"}},
+        "metadata": {"rights": [{"id": "cc-by-nc-4.0"}]},
+    }
+    zenodo = client(server, tmp_path)
+    assert zenodo.download([SPEC])[SPEC].read_bytes() == BODY
+    assert (zenodo.record("A").doi, zenodo.record("A").licence) == ("10.1234/abc", "cc-by-nc-4.0")
+
+
+def test_an_unsafe_address_is_refused(tmp_path) -> None:
+    for url in ("http://example.org", "ftp://127.0.0.1", "file:///tmp"):
+        with pytest.raises(DownloadError, match="not safe"):
+            Zenodo(url, cache=tmp_path, patience=HASTE).record("A")
+
+
+def test_offline_nothing_is_tried(server, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_OFFLINE", "1")
+    with pytest.raises(SourceError, match=NAME):
+        fetch(server, tmp_path)
+    assert not server.requests
+
+
+def test_files_downloaded_by_hand_are_proven_and_taken(server, tmp_path) -> None:
+    manual = tmp_path / "by hand"
+    (manual / "deep").mkdir(parents=True)
+    (manual / "deep" / "class_dataset (1).zip").write_bytes(BODY)
+    zenodo = client(server, tmp_path / "cache")
+    assert zenodo.download([SPEC], manual)[SPEC].read_bytes() == BODY
+    assert zenodo.download([SPEC])[SPEC].name == NAME
+    assert not server.content_requests
+    (manual / "deep" / "class_dataset (1).zip").write_bytes(BODY[::-1])
+    with pytest.raises(DownloadError, match=hashlib.md5(BODY).hexdigest()):
+        client(server, tmp_path / "other").download([SPEC], manual)
+    assert not names_in(tmp_path / "other")
+
+
+def test_a_lock_notices_a_record_that_changed(server, tmp_path) -> None:
+    zenodo = client(server, tmp_path)
+    lock = Lock.of([zenodo.record("A")], {f"{RECORD}/{NAME}": hashlib.sha256(BODY).hexdigest()})
+    path = tmp_path / "archives.lock"
+    path.write_text(lock.to_json())
+    assert fetch(server, tmp_path / "one", lock=Lock.read(path)) == BODY
+    wrong = json.loads(lock.to_json())
+    wrong["records"][str(RECORD)]["files"][NAME]["sha256"] = "0" * 64
+    path.write_text(json.dumps(wrong))
+    with pytest.raises(DownloadError, match="sha256"):
+        fetch(server, tmp_path / "two", lock=Lock.read(path))
+    assert not names_in(tmp_path / "two")
+    server.files[RECORD][NAME] = BODY[::-1]
+    with pytest.raises(DownloadError, match="when it was pinned"):
+        fetch(server, tmp_path / "three", lock=lock)
+    path.write_text("{}")
+    with pytest.raises(SourceError, match=r"archives\.lock"):
+        Lock.read(path)
+
+
+def test_no_room_is_said_before_it_begins(server, tmp_path) -> None:
+    server.changes = {"files": [{"key": NAME, "size": 10**15, "checksum": "md5:" + "0" * 32}]}
+    with pytest.raises(OutputError, match=r"no room.*1,000,000,0"):
+        fetch(server, tmp_path)
+    assert not server.content_requests
+
+
+CODE = """
+import sys
+from lung_nodule_ct.source.zenodo import Zenodo
+from lung_nodule_ct.spec.archives import ARCHIVES
+spec = next(spec for spec in ARCHIVES if spec.name == {name!r})
+Zenodo({url!r}, cache={cache!r}).download([spec])
+"""
+
+
+def process(server: ArchiveServer, cache: Path, **options) -> subprocess.Popen[str]:
+    code = CODE.format(name=NAME, url=server.url, cache=str(cache))
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_full_disk_leaves_a_part_that_is_resumed(server, tmp_path) -> None:
+    limited = process(
+        server, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    )
+    _, errors = limited.communicate(timeout=60)
+    assert limited.returncode != 0
+    assert "OutputError" in errors
+    assert NAME in errors
+    assert not names_in(tmp_path)
+    (part,) = tmp_path.rglob("*.part")
+    assert part.read_bytes() == BODY[:1_000_000]
+    assert fetch(server, tmp_path) == BODY
+    assert server.content_requests[-1]["Range"] == "bytes=1000000-"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_killed_anywhere_it_resumes_where_it_was(tmp_path, sign) -> None:
+    body = np.random.default_rng(1).bytes(24 << 20)
+    with ArchiveServer({RECORD: {NAME: body}}, rate=24 << 20) as server:
+        for delay in (0.1, 0.35, 0.25):
+            already = server.sent
+            running = process(server, tmp_path)
+            while server.sent == already and running.poll() is None:
+                time.sleep(0.005)
+            time.sleep(delay)
+            running.send_signal(sign)
+            running.communicate(timeout=30)
+            assert not names_in(tmp_path)
+            if sign is signal.SIGINT:
+                assert not [path for path in tmp_path.rglob("tmp*") if path.is_file()]
+        parts = list(tmp_path.rglob("*.part"))
+        assert [body.startswith(part.read_bytes()) for part in parts] == [True]
+        server.rate = None
+        assert fetch(server, tmp_path) == body
+        # what was on its way when it was killed: socket buffers of both sides, and a block
+        assert server.sent - len(body) <= 3 * (8 << 20)
+        asked = [int(headers["Range"][6:-1]) for headers in server.content_requests if "Range" in headers]
+        assert asked == sorted(asked)
+    assert names_in(tmp_path) == {NAME}
+
+
+@pytest.mark.parametrize("many", [2, 3])
+def test_processes_that_want_the_same_at_once_share_one_download(tmp_path, many) -> None:
+    body = np.random.default_rng(1).bytes(8 << 20)
+    with ArchiveServer({RECORD: {NAME: body}}, rate=16 << 20) as server:
+        running = [process(server, tmp_path) for _ in range(many)]
+        for each in running:
+            _, errors = each.communicate(timeout=60)
+            assert each.returncode == 0, errors
+        assert server.sent == len(body)
+    (path,) = tmp_path.rglob(NAME)
+    assert path.read_bytes() == body
+
+
+def test_progress_is_told(server, tmp_path) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Ear(DownloadListener):
+        def begin(self, name: str, size: int) -> None:
+            told.append((name, -size))
+
+        def reach(self, name: str, done: int) -> None:
+            told.append((name, done))
+
+    fetch(server, tmp_path, listener=Ear())
+    assert told[0] == (NAME, -len(BODY))
+    assert told[-1] == (NAME, len(BODY))
+    assert len(told) > 10

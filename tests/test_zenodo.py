@@ -1,0 +1,277 @@
+"""The whole line from a server: downloaded or streamed by ranges, it is what a folder of the same archives gives."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import archive_server as at
+import datasets
+import numpy as np
+import pytest
+from archive_server import ArchiveServer
+from tiny import BMP0, CLS, CT0, CT1, DET2D, MASKS, NODULES, TinySource, ct, mhd
+
+import lung_nodule_ct
+from lung_nodule_ct.errors import ArchiveError, DownloadError, SourceError
+from lung_nodule_ct.source.choose import open_zenodo
+from lung_nodule_ct.source.http import Http, Patience
+from lung_nodule_ct.source.remote import RemoteFile, RemoteLocation
+from lung_nodule_ct.source.zenodo import Zenodo
+from lung_nodule_ct.spec.archives import ARCHIVES, DEFAULT_RELEASE
+from lung_nodule_ct.spec.configs import CONFIGS, get_config
+
+HASTE = Patience(connect_s=2, silence_s=0.5, window_s=0.6, tries=4, first_wait_s=0.01, longest_wait_s=0.05)
+
+
+def serve(folder: Path) -> ArchiveServer:
+    """A server with the archives of a folder in its two records."""
+    files: dict[int, dict[str, bytes]] = {DEFAULT_RELEASE.part_a: {}, DEFAULT_RELEASE.part_b: {}}
+    for path in sorted(folder.rglob("*.zip")):
+        (spec,) = (spec for spec in ARCHIVES if spec.matches(path.name))
+        files[DEFAULT_RELEASE.record(spec.part)][spec.name] = path.read_bytes()
+    return ArchiveServer(files)
+
+
+@pytest.fixture
+def zenodo(dummy, tmp_path, monkeypatch):
+    """A server of the embedded data, named by the environment, and an empty cache."""
+    with serve(dummy) as server:
+        monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
+        monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+        yield server
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Any attempt to connect is an error that nothing catches."""
+
+    def refuse(*_args: object, **_more: object) -> None:
+        pytest.fail("something tried to connect")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+
+def raw(rows) -> list[dict]:
+    rows = rows.cast_column("image", datasets.Image(decode=False)) if "image" in rows.features else rows
+    return list(rows)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_every_config_is_the_same_from_a_server(zenodo, dummy, tmp_path, config, streaming) -> None:
+    options = {"streaming": streaming, "cache_dir": tmp_path / "hf"}
+    there = datasets.load_dataset("lung_nodule_ct", config, streaming=streaming, cache_dir=str(tmp_path / "hf"))
+    here = lung_nodule_ct.load(config, source=dummy, **options)
+    assert list(there) == list(here)
+    for split in here:
+        assert raw(there[split]) == raw(here[split])
+
+
+def test_a_build_takes_what_its_config_reads_and_only_looks_at_the_rest(zenodo, cli, dummy, tmp_path) -> None:
+    done = cli("build", "det3d_1.25mm", "--out", tmp_path / "hub")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "cache").rglob("*.zip")} == {CT0, CT1, MASKS, NODULES}
+    local = cli("build", "det3d_1.25mm", "--source", dummy, "--out", tmp_path / "local")
+    assert local.returncode == 0
+    for name in ("findings.json", "data/det3d_1.25mm/train-00000-of-00001.parquet"):
+        assert (tmp_path / "hub" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "license: cc-by-4.0" in card
+    assert f"10.5281/zenodo.{DEFAULT_RELEASE.part_a}" in card
+    assert "license: unknown" in (tmp_path / "local" / "README.md").read_text()
+    zenodo.requests.clear()
+    assert cli("build", "det3d_1.25mm", "--out", tmp_path / "hub").returncode == 0
+    assert not [path for path, _ in zenodo.requests if any(name in path for name in (CT0, CT1, MASKS, NODULES))]
+
+
+def test_offline_a_config_without_its_context_has_nulls(zenodo, cli, tmp_path) -> None:
+    assert cli("download", "det3d_1.25mm").returncode == 0
+    zenodo.requests.clear()
+    done = cli("build", "det3d_1.25mm", "--out", tmp_path / "hub", "--offline", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["findings"]["context-missing"]["count"] == 4
+    assert not zenodo.requests
+    refused = cli("build", "det2d_1.25mm", "--out", tmp_path / "hub", "--offline")
+    assert refused.returncode == 1
+    assert DET2D in refused.stderr
+
+
+def test_from_a_full_cache_all_works_without_a_network(zenodo, cli, tmp_path, no_network) -> None:
+    assert cli("download", "--all").returncode == 0
+    for config in CONFIGS:
+        plain = lung_nodule_ct.load(config, cache_dir=tmp_path / "hf")
+        stream = datasets.load_dataset("lung_nodule_ct", config, streaming=True, cache_dir=str(tmp_path / "hf2"))
+        assert {split: len(rows) for split, rows in plain.items()} == {s: len(list(rows)) for s, rows in stream.items()}
+
+
+def test_download_and_lock_print_what_there_is(zenodo, cli, tmp_path) -> None:
+    done = cli("download", "det2d_1.25mm", "--json")
+    paths = json.loads(done.stdout)
+    assert list(paths) == [DET2D]
+    assert Path(paths[DET2D]).read_bytes() == zenodo.files[DEFAULT_RELEASE.part_a][DET2D]
+    zenodo.files |= {8354947: {}, 8357533: {}}
+    locked = cli("lock", "--out", tmp_path / "archives.lock")
+    assert locked.returncode == 0, locked.stderr
+    record = json.loads((tmp_path / "archives.lock").read_text())["records"][str(DEFAULT_RELEASE.part_a)]
+    assert record["licence"] == "cc-by-4.0"
+    assert [name for name, file in record["files"].items() if file["sha256"]] == [DET2D]
+    zenodo.files[DEFAULT_RELEASE.part_a][CLS] = b"another"
+    refused = cli("download", "cls_1.25mm", "--lock", tmp_path / "archives.lock")
+    assert refused.returncode == 1
+    assert CLS in refused.stderr
+    assert "when it was pinned" in refused.stderr
+
+
+def test_inspect_reads_directories_only(zenodo, cli) -> None:
+    done = cli("inspect", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {archive["state"] for archive in document["archives"]} == {"found"}
+    assert document["configs"]["det3d_1.25mm"]["scans"] == 7
+    assert zenodo.sent < 0.7 * sum(len(data) for own in zenodo.files.values() for data in own.values())
+
+
+def large_source(folder: Path) -> TinySource:
+    """Archives of some size: forty volumes of noise, which does not compress."""
+    tiny = TinySource()
+    for number in range(300, 320):
+        tiny[CT0] |= mhd(str(number), ct(number, (10, 256, 256)))
+        tiny[CT1] |= mhd(str(number + 50), ct(number + 50, (10, 256, 256)))
+    tiny.write(folder)
+    return tiny
+
+
+def test_the_first_example_of_a_stream_fetches_little_more_than_its_members(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "in"
+    large_source(folder)
+    with serve(folder) as server:
+        monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
+        monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+        stream = datasets.load_dataset("lung_nodule_ct", "det3d_1.25mm", streaming=True, split="train")
+        rows = iter(stream)
+        first = next(rows)
+        archives = sum(len(server.files[DEFAULT_RELEASE.part_a][name]) for name in (CT0, CT1))
+        member = 2 * np.prod(first["volume"]["shape"])
+        assert server.sent < member + 0.02 * archives
+        for _ in range(5):
+            next(rows)
+        del rows
+        requests = len(server.content_requests)
+        list(stream)
+        sent = server.sent
+    assert requests < 60
+    assert sent < 3 * archives  # begun, and then read to its end: twice, but for what is small
+
+
+def test_a_stream_reads_no_member_twice(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "in"
+    large_source(folder)
+    with serve(folder) as server:
+        monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
+        monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+        for config, names in {
+            "det3d_1.25mm": (CT0, CT1, MASKS),
+            "det2d_1.25mm": (DET2D,),
+            "det3d_bmp_1.25mm": (BMP0,),
+        }.items():
+            server.sent = 0
+            rows = datasets.load_dataset("lung_nodule_ct", config, streaming=True)
+            assert sum(len(list(own)) for own in rows.values()) > 0
+            total = sum(len(own[name]) for own in server.files.values() for name in names if name in own)
+            assert server.sent < 1.01 * total + 200_000
+
+
+def test_a_server_without_ranges_is_told_from_one_with(zenodo) -> None:
+    zenodo.faults += [at.whole] * 99
+    with pytest.raises(ArchiveError, match="lung-nodule-ct download"):
+        next(iter(lung_nodule_ct.load("cls_1.25mm", split="train", streaming=True)))
+
+
+REMOTE = np.random.default_rng(2).bytes(1_500_000)
+
+
+@pytest.fixture
+def remote():
+    with ArchiveServer({1: {"a.zip": REMOTE}}) as server:
+        location = RemoteLocation(f"{server.url}/api/records/1/files/a.zip/content", "a.zip", len(REMOTE))
+        yield server, RemoteFile(RemoteLocation.parse(str(location)), Http(HASTE))
+
+
+def test_ranges_are_those_of_the_file(remote) -> None:
+    server, file = remote
+    dice = np.random.default_rng(3)
+    for _ in range(300):
+        offset = int(dice.integers(0, len(REMOTE)))
+        length = int(dice.choice([1, 30, 5_000, 70_000, 400_000]))
+        assert file.read_at(offset, length) == REMOTE[offset : offset + length]
+    assert server.sent <= len(REMOTE)  # nothing twice
+    assert b"".join(file.stream(10, 1_400_000)) == REMOTE[10:1_400_010]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [at.dropped(300_000), at.dropped(100_000), at.refused],
+        [at.shifted(5)],
+        [at.answering(Content_Range=None)],
+        [at.status(503), at.status(429, Retry_After="0")],
+        [at.dropped(0)],
+    ],
+)
+def test_ranges_recover(remote, faults) -> None:
+    server, file = remote
+    server.faults += faults
+    assert b"".join(file.stream(100, 1_000_000)) == REMOTE[100:1_000_100]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (at.of_other_content(REMOTE[::-1]), ArchiveError),
+        (at.of_other_content(REMOTE[:-1]), ArchiveError),
+        (at.whole, ArchiveError),
+        (at.answering(Content_Encoding="gzip"), ArchiveError),
+        (at.status(404), DownloadError),
+    ],
+)
+def test_a_file_that_changes_under_the_reader_is_refused(remote, fault, error) -> None:
+    server, file = remote
+    file.read_at(0, 10)
+    server.faults += [fault] * 9
+    with pytest.raises(error, match=r"a\.zip"):
+        list(file.stream(500_000, 900_000))
+
+
+def test_the_argument_comes_before_the_environment_and_both_before_zenodo(zenodo, cli, dummy, tmp_path) -> None:
+    tiny = TinySource().write(tmp_path / "tiny")
+    out = tmp_path / "hub"
+
+    def count(*arguments: object, **env: str) -> int:
+        done = cli("build", "cls_1.25mm", "--out", out, "--json", *arguments, **env)
+        return sum(json.loads(done.stdout)["configs"]["cls_1.25mm"].values())
+
+    both = count("--source", dummy, LUNG_NODULE_CT_SOURCE=str(tiny))
+    assert count(LUNG_NODULE_CT_SOURCE=str(tiny)) < both
+    assert not zenodo.requests
+    assert count() == both
+    assert zenodo.requests
+
+
+def test_workers_stream_too(zenodo, tmp_path) -> None:
+    source = open_zenodo(Zenodo(), [get_config("det3d_1.25mm")], remote=True)
+    from lung_nodule_ct.targets.build import BuildOptions, build_folder
+    from lung_nodule_ct.targets.hub_folder import HubFolder
+
+    build = build_folder([get_config("det3d_1.25mm")], source, tmp_path / "hub", HubFolder(), BuildOptions(num_proc=2))
+    assert build.configs["det3d_1.25mm"].rows["train"] > 0
+    assert not list((tmp_path / "cache").rglob("*.zip"))
+
+
+def test_without_source_and_network_the_remedy_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_OFFLINE", "1")
+    monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SourceError, match="lung-nodule-ct download"):
+        lung_nodule_ct.load("cls_1.25mm", cache_dir=tmp_path)
