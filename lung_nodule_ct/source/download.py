@@ -15,7 +15,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import pooch
 from filelock import FileLock, Timeout
@@ -33,6 +33,7 @@ _SPARE_BYTES: Final = 16 << 20
 _PROGRESS_BYTES: Final = 1 << 20
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _HASHES_AHEAD = 32
+_FLUSH_BYTES: Final = 64 << 20
 
 
 def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListener, sha256: str | None = None) -> Path:
@@ -112,19 +113,20 @@ class _Fetch:
 
     def _fill(self) -> tuple[str, str] | None:
         """Bring the part to its full size. What is wrong with its hashes then, if anything is."""
-        with self._part.open("a+b", buffering=0) as part, _Digests(self._pinned) as digests:
+        with self._part.open("a+b", buffering=0) as part, _Digests(self._pinned) as digests, _Flusher(part) as flusher:
             if part.tell() > self._file.size:
                 part.truncate(0)
             self._ask_for_room(part.tell())
             part.seek(0)
             while piece := part.read(_PROGRESS_BYTES):
                 digests.update(piece)
-            self._bring(part, digests)
+            self._bring(part, digests, flusher)
+            flusher.finish()
             os.fsync(part.fileno())
             got = digests.results()
         return next(((kind, got[kind]) for kind, pinned in self._pinned.items() if got[kind] != pinned), None)
 
-    def _bring(self, part: IO[bytes], digests: _Digests) -> None:
+    def _bring(self, part: IO[bytes], digests: _Digests, flusher: _Flusher) -> None:
         patience = self._http.patience
         tries = Tries(patience, lambda reason, seconds: self._listener.wait(self._file.key, reason, seconds))
         done = farthest = part.tell()
@@ -142,6 +144,7 @@ class _Fetch:
                         if done + len(piece) > self._file.size:
                             raise Transient(self._wrong_length(f"more than {self._file.size:,}"))
                         _write_whole(part, piece)
+                        flusher.wrote(len(piece))
                         digests.update(piece)
                         done += len(piece)
                         self._listener.reach(self._file.key, done)
@@ -228,6 +231,32 @@ def _write_whole(file: IO[bytes], piece: bytes) -> None:
         left = left[file.write(left) :]
 
 
+class _Flusher:
+    """Has a file flushed to the disk now and then while more of it comes, so that little is left to flush at its end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._waiting = file, 0
+        self._pool = ThreadPoolExecutor(1)
+        self._flush: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def wrote(self, length: int) -> None:
+        self._waiting += length
+        if self._waiting >= _FLUSH_BYTES and (self._flush is None or self._flush.done()):
+            self.finish()
+            self._flush, self._waiting = self._pool.submit(os.fsync, self._file.fileno()), 0
+
+    def finish(self) -> None:
+        """Wait for the last flush, and raise what went wrong in it: the system tells of that only once."""
+        if self._flush is not None:
+            self._flush.result()
+
+
 class _Digests:
     """Hashes of what comes, made beside it by a thread; what waits for it is bounded."""
 
@@ -237,7 +266,7 @@ class _Digests:
         self._pending: deque[Future[None]] = deque()
         self.restart()
 
-    def __enter__(self) -> _Digests:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
