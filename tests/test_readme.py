@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from archive_server import serve
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -18,7 +20,9 @@ def test_the_python_runs_and_gives_what_it_says(cli, python, tmp_path) -> None:
     line = re.search(r"^slices\[0\]\[\"objects\"\] +# (.*)$", code, re.MULTILINE)
     assert line is not None
     code += f"\nassert slices[0]['objects'] == {line[1]}\nprint('all of it')"
-    done = python(code, cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "cache"))
+    with serve(ROOT / "dummy_data") as server:
+        env = {"LUNG_NODULE_CT_ZENODO_URL": server.url, "LUNG_NODULE_CT_CACHE": str(tmp_path / "downloads")}
+        done = python(code, cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "cache"), **env)
     assert done.stdout.splitlines()[-1:] == ["all of it"], done.stderr
 
 

@@ -10,7 +10,7 @@ import archive_server as at
 import datasets
 import numpy as np
 import pytest
-from archive_server import ArchiveServer
+from archive_server import ArchiveServer, serve
 from tiny import BMP0, CLS, CT0, CT1, DET2D, MASKS, NODULES, TinySource, ct, mhd
 
 import lung_nodule_ct
@@ -19,19 +19,10 @@ from lung_nodule_ct.source.choose import open_zenodo
 from lung_nodule_ct.source.http import Http, Patience
 from lung_nodule_ct.source.remote import RemoteFile, RemoteLocation
 from lung_nodule_ct.source.zenodo import Zenodo
-from lung_nodule_ct.spec.archives import ARCHIVES, DEFAULT_RELEASE
+from lung_nodule_ct.spec.archives import DEFAULT_RELEASE
 from lung_nodule_ct.spec.configs import CONFIGS, get_config
 
 HASTE = Patience(connect_s=2, silence_s=0.5, window_s=0.6, tries=4, first_wait_s=0.01, longest_wait_s=0.05)
-
-
-def serve(folder: Path) -> ArchiveServer:
-    """A server with the archives of a folder in its two records."""
-    files: dict[int, dict[str, bytes]] = {DEFAULT_RELEASE.part_a: {}, DEFAULT_RELEASE.part_b: {}}
-    for path in sorted(folder.rglob("*.zip")):
-        (spec,) = (spec for spec in ARCHIVES if spec.matches(path.name))
-        files[DEFAULT_RELEASE.record(spec.part)][spec.name] = path.read_bytes()
-    return ArchiveServer(files)
 
 
 @pytest.fixture

@@ -15,8 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
+
+from lung_nodule_ct.spec.archives import ARCHIVES, DEFAULT_RELEASE
 
 Fault = Callable[["Handler", bytes], None]
 
@@ -144,6 +147,7 @@ class ArchiveServer:
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that break off are the point
         self._server.owner = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -311,3 +315,12 @@ def redirect(to: str, code: int = 302) -> Fault:
 def http_date(seconds: float) -> str:
     """A moment as HTTP writes it."""
     return email.utils.formatdate(seconds, usegmt=True)
+
+
+def serve(folder: Path) -> ArchiveServer:
+    """A server with the archives of a folder in its two records."""
+    files: dict[int, dict[str, bytes]] = {DEFAULT_RELEASE.part_a: {}, DEFAULT_RELEASE.part_b: {}}
+    for path in sorted(folder.rglob("*.zip")):
+        (spec,) = (spec for spec in ARCHIVES if spec.matches(path.name))
+        files[DEFAULT_RELEASE.record(spec.part)][spec.name] = path.read_bytes()
+    return ArchiveServer(files)
