@@ -35,14 +35,18 @@ def main() -> None:
         ours = [executable, "build", "det3d_1.25mm", "--source", source, "--out"]
         contenders = {
             "ours to Parquet": [*ours, root / "ours"],
-            "ours to Parquet, 2 processes": [*ours, root / "ours 2", "--num-proc", "2"],
+            "ours to Parquet, 2 workers": [*ours, root / "ours 2", "--num-proc", "2"],
+            "ours to Arrow": [*ours, root / "arrow", "--format", "arrow"],
+            "ours to Arrow, 2 workers": [*ours, root / "arrow 2", "--format", "arrow", "--num-proc", "2"],
             "naive to Arrow": module_command("naive", source, root / "naive arrow", "arrow"),
             "naive to Parquet": module_command("naive", source, root / "naive parquet", "parquet"),
         }
         runs = in_turn(contenders, options.rounds)
         written = {
             "ours to Parquet": folder_bytes(root / "ours"),
-            "ours to Parquet, 2 processes": folder_bytes(root / "ours 2"),
+            "ours to Parquet, 2 workers": folder_bytes(root / "ours 2"),
+            "ours to Arrow": folder_bytes(root / "arrow"),
+            "ours to Arrow, 2 workers": folder_bytes(root / "arrow 2"),
             "naive to Arrow": folder_bytes(root / "naive arrow"),
             "naive to Parquet": folder_bytes(root / "naive parquet"),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from importlib.metadata import version
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.plan import Plan
 
 FORMAT_VERSION = 1
+GENERATOR = f"lung_nodule_ct {version('lung_nodule_ct')}"
 
 
 class Pixels(NamedTuple):

@@ -16,6 +16,7 @@ import archive_server as at
 import numpy as np
 import pytest
 from archive_server import ArchiveServer
+from tiny import DET2D
 
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
 from lung_nodule_ct.listeners import DownloadListener
@@ -361,10 +362,12 @@ def test_a_lock_notices_a_record_that_changed(server, tmp_path) -> None:
         Lock.read(path)
 
 
-def test_no_room_is_said_before_it_begins(server, tmp_path) -> None:
-    server.changes = {"files": [{"key": NAME, "size": 10**15, "checksum": "md5:" + "0" * 32}]}
-    with pytest.raises(OutputError, match=r"no room.*1,000,000,0"):
-        fetch(server, tmp_path)
+def test_no_room_for_all_is_said_before_the_first_begins(server, tmp_path) -> None:
+    (file,) = server.record(RECORD)["files"]
+    server.changes = {"files": [file, {"key": DET2D, "size": 10**15, "checksum": "md5:" + "0" * 32}]}
+    specs = [spec for spec in ARCHIVES if spec.name in (NAME, DET2D)]
+    with pytest.raises(OutputError, match=rf"no room for .*{DET2D}.*1,000,000,0"):
+        client(server, tmp_path).download(specs)
     assert not server.content_requests
 
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +25,7 @@ from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.http import Answer, Http, Transient, Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lung_nodule_ct.source.record import RecordFile
 
@@ -54,7 +54,7 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
         OutputError: There is no room for it, or it cannot be written.
     """
     final = folder / file.key
-    part = folder / f"{file.md5}.part"
+    part = _part_of(file, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / f"{file.md5}.lock", file.key, listener):
@@ -77,6 +77,38 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
         ) from error
     listener.end(file.key)
     return final
+
+
+def ask_for_room(wanted: Mapping[RecordFile, Path]) -> None:
+    """See that there is room for all files that are wanted, beside what of them is there, before the first is begun.
+
+    Args:
+        wanted: The folder of each.
+
+    Raises:
+        OutputError: There is not.
+    """
+    needs: Counter[Path] = Counter()
+    for file, folder in wanted.items():
+        part = _part_of(file, folder)
+        needs[folder] += file.size - min(file.size, part.stat().st_size if part.exists() else 0)
+    need, free = sum(needs.values()), min(shutil.disk_usage(_existing(folder)).free for folder in needs)
+    if need and free < need + _SPARE_BYTES:
+        raise OutputError(
+            f"there is no room for {', '.join(file.key for file in wanted)} in {', '.join(map(str, needs))}",
+            expected=f"{need + _SPARE_BYTES:,} bytes free",
+            got=f"{free:,}",
+            remedy="make room, or name another folder with LUNG_NODULE_CT_CACHE",
+        )
+
+
+def _part_of(file: RecordFile, folder: Path) -> Path:
+    return folder / f"{file.md5}.part"
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 class _Fetch:
@@ -116,7 +148,7 @@ class _Fetch:
         with self._part.open("a+b", buffering=0) as part, _Digests(self._pinned) as digests, _Flusher(part) as flusher:
             if part.tell() > self._file.size:
                 part.truncate(0)
-            self._ask_for_room(part.tell())
+            ask_for_room({self._file: self._part.parent})
             part.seek(0)
             while piece := part.read(_PROGRESS_BYTES):
                 digests.update(piece)
@@ -212,16 +244,6 @@ class _Fetch:
 
     def _wrong_length(self, got: str) -> DownloadError:
         return self._wrong("has not the length of the record's file", f"{self._file.size:,} bytes", got)
-
-    def _ask_for_room(self, done: int) -> None:
-        need, free = self._file.size - done, shutil.disk_usage(self._part.parent).free
-        if need and free < need + _SPARE_BYTES:
-            raise OutputError(
-                f"there is no room for {self._file.key} in {self._part.parent}",
-                expected=f"{need + _SPARE_BYTES:,} bytes free",
-                got=f"{free:,}",
-                remedy="make room, or name another folder with LUNG_NODULE_CT_CACHE",
-            )
 
 
 def _write_whole(file: IO[bytes], piece: bytes) -> None:

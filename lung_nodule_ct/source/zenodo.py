@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
 from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.listeners import DownloadListener
-from lung_nodule_ct.source.download import download
+from lung_nodule_ct.source.download import ask_for_room, download
 from lung_nodule_ct.source.http import Http, Patience, Transient, Tries
 from lung_nodule_ct.source.lock import Lock
 from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
@@ -159,9 +159,17 @@ class Zenodo:
                 f"archives are not in the cache {self._folder}: {', '.join(spec.name for spec in absent)}",
                 remedy="download them while online, with `lung-nodule-ct download`, or name a folder that has them",
             )
-        files = self.files(absent)
-        for spec, file in files.items():
-            paths[spec] = self._by_hand(spec, file, manual) or self._have(spec, file)
+        wanted = {}
+        for spec, file in self.files(absent).items():
+            taken = self._by_hand(spec, file, manual)
+            if taken is not None:
+                paths[spec] = taken
+            else:
+                wanted[spec] = file
+        if wanted and not self.offline:
+            ask_for_room({file: self.folder(spec.part) for spec, file in wanted.items()})
+        for spec, file in wanted.items():
+            paths[spec] = self._have(spec, file)
         return {spec: paths[spec] for spec in specs}
 
     def location(self, spec: ArchiveSpec) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import datasets
 import pyarrow as pa
 
-from lung_nodule_ct.report import to_json
+from lung_nodule_ct.report import GENERATOR, to_json
 from lung_nodule_ct.targets.card import dataset_info_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class ArrowFolder:
 
     nested: bool
     name: str = "arrow"
+    pinned: bool = False  # read where it was written; a hash of what is not compressed would cost a fifth of the build
 
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands."""
@@ -63,7 +64,7 @@ class ArrowFolder:
                 files = [written for written in config.files if written.shard.split == split]
                 state = {
                     "_data_files": [{"filename": written.path.rpartition("/")[2]} for written in files],
-                    "_fingerprint": datasets.fingerprint.Hasher.hash([written.sha256 for written in files]),
+                    "_fingerprint": datasets.fingerprint.Hasher.hash([GENERATOR, [written.shard for written in files]]),
                     "_format_columns": None,
                     "_format_kwargs": {},
                     "_format_type": None,

@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -24,7 +23,7 @@ from lung_nodule_ct.findings import Finding, Grade
 from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.plan import Plan, make_plan
-from lung_nodule_ct.report import Pixels, report_document, same_pixels, shared_patients, to_json
+from lung_nodule_ct.report import GENERATOR, Pixels, report_document, same_pixels, shared_patients, to_json
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.spec.splits import SplitBy
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "build.json"
 FINDINGS = "findings.json"
-GENERATOR = f"lung_nodule_ct {version('lung_nodule_ct')}"
 _PARTIAL = ".partial"
 # what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
 _BESIDE = re.compile(
@@ -127,6 +125,10 @@ class Layout(Protocol):
     @property
     def name(self) -> str:
         """As the command line has it."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the manifest pins the SHA-256 of every shard, for those who download it."""
 
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands, relative to the folder."""
@@ -297,7 +299,7 @@ def _write_shard(layout: Layout, shard: Shard, stage: Path, builders: int, on_un
         rows=rows,
         arrow_bytes=arrow_bytes,
         file_bytes=path.stat().st_size,
-        sha256=hash_of(path, "sha256"),
+        sha256=hash_of(path, "sha256") if layout.pinned else None,
         findings=tuple(findings),
         pixels=tuple(pixels),
     )
@@ -368,7 +370,8 @@ def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
             name: {
                 "rows": config.rows,
                 "files": [
-                    {"path": each.path, "rows": each.rows, "bytes": each.file_bytes, "sha256": each.sha256}
+                    {"path": each.path, "rows": each.rows, "bytes": each.file_bytes}
+                    | ({"sha256": each.sha256} if each.sha256 else {})
                     for each in config.files
                 ],
             }

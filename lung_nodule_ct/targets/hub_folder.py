@@ -28,6 +28,7 @@ class HubFolder:
     """``data/<config>/<split>-00000-of-0000N.parquet`` and ``README.md``."""
 
     name: str = "parquet"
+    pinned: bool = True
 
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands."""

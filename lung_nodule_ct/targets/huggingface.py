@@ -10,7 +10,6 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import version
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -23,7 +22,7 @@ from lung_nodule_ct.examples.scratch import Fresh, Scratch
 from lung_nodule_ct.findings import Code, Finding, Grade
 from lung_nodule_ct.plan import make_plan
 from lung_nodule_ct.progress import DownloadProgress
-from lung_nodule_ct.report import Pixels, report_document, same_pixels, to_json
+from lung_nodule_ct.report import GENERATOR, Pixels, report_document, same_pixels, to_json
 from lung_nodule_ct.source.choose import named_folder, open_source
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
@@ -236,7 +235,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         findings += same_pixels(pixels)
         document = report_document(
             {self.config.name: findings},
-            generator=f"lung_nodule_ct {version('lung_nodule_ct')}",
+            generator=GENERATOR,
             verbatim=self.config.keep_source_names,
         )
         if output.is_dir():

@@ -55,7 +55,7 @@ class Written:
         rows: Examples in it.
         arrow_bytes: Their size in Arrow, uncompressed.
         file_bytes: Size of the file.
-        sha256: Of the file.
+        sha256: Of the file, ``None`` where the layout does not pin it.
         findings: From its examples.
         pixels: Where the pixels of every example stand, and their key.
     """
@@ -65,7 +65,7 @@ class Written:
     rows: int
     arrow_bytes: int
     file_bytes: int
-    sha256: str
+    sha256: str | None
     findings: tuple[Finding, ...]
     pixels: tuple[Pixels, ...]
 
