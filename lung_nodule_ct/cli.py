@@ -235,17 +235,16 @@ def prepare(
 ) -> None:
     """Warm the cache of Hugging Face datasets, so that load_dataset("lung_nodule_ct", CONFIG) works anywhere."""
     chosen = _chosen(names, every)
-    from lung_nodule_ct.targets.huggingface import prepare as prepare_config
+    from lung_nodule_ct.targets.huggingface import prepared
 
-    folders = {
-        config.name: str(prepare_config(config.name, source=source, num_proc=num_proc, cache_dir=cache_dir))
-        for config in chosen
-    }
+    builders = [prepared(config.name, source=source, num_proc=num_proc, cache_dir=cache_dir) for config in chosen]
     if as_json:
-        _print_json(folders)
+        _print_json({builder.config.name: str(builder.cache_dir) for builder in builders})
         return
-    for name, folder in folders.items():
-        _console().print(f"[bold]{name}[/]: {folder}", highlight=False, soft_wrap=True)
+    _print_findings(list(dict.fromkeys(finding for builder in builders for finding in builder.found or ())))
+    for builder in builders:
+        state = " (was there before)" if builder.found is None else ""
+        _console().print(f"[bold]{builder.config.name}[/]: {builder.cache_dir}{state}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -285,10 +284,14 @@ def download(
     if as_json:
         _print_json({spec.name: str(path) for spec, path in paths.items()})
         return
-    table = _table("archive", bytes=True, path=False)
-    for spec, path in paths.items():
-        table.add_row(spec.name, f"{path.stat().st_size:,}", str(path))
-    _console().print(table)
+    console = _console()
+    for folder in dict.fromkeys(path.parent for path in paths.values()):
+        table = _table("archive", bytes=True)
+        for path in paths.values():
+            if path.parent == folder:
+                table.add_row(path.name, f"{path.stat().st_size:,}")
+        console.print(table)
+        console.print(f"in {folder}", highlight=False, soft_wrap=True)
 
 
 @app.command()

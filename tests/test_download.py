@@ -315,6 +315,13 @@ def test_records_of_other_invenios_are_read(server, tmp_path) -> None:
     assert (zenodo.record("A").doi, zenodo.record("A").licence) == ("10.1234/abc", "cc-by-nc-4.0")
 
 
+def test_a_proxy_is_not_asked_for_this_machine(server, tmp_path, monkeypatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    assert fetch(server, tmp_path) == BODY
+
+
 def test_an_unsafe_address_is_refused(tmp_path) -> None:
     for url in ("http://example.org", "ftp://127.0.0.1", "file:///tmp"):
         with pytest.raises(DownloadError, match="not safe"):

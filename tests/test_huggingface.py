@@ -54,6 +54,8 @@ print("handed on")
 
 def test_a_prepared_cache_needs_no_import_and_no_source(cli, python, dummy, tmp_path) -> None:
     cache = str(tmp_path / "cache")
+    told = cli("prepare", "cls_1.25mm", "--source", dummy, HF_DATASETS_CACHE=cache)
+    assert "count-mismatch" in told.stdout
     done = cli("prepare", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--json", HF_DATASETS_CACHE=cache)
     assert done.returncode == 0, done.stderr
     folders = json.loads(done.stdout)

@@ -31,7 +31,7 @@ def read_zipped(folder: Path, members: dict[str, bytes], name: str = "a.mhd"):
     path.write_bytes(packed(members))
     with Opened() as opened:
         archive = opened.directory(str(path))
-        wanted = archive.by_name[name]
+        wanted = next(own for own in archive.members if own.name == name)
         siblings = [member for member in archive.members if member.stem == wanted.stem and member is not wanted]
         image = open_metaimage(wanted, siblings, opened)
         slabs = np.concatenate([slab.copy() for slab in image.slabs()]).reshape(image.header.shape)

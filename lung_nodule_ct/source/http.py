@@ -251,11 +251,15 @@ class Http:
         if token and self._token_host and urlsplit(url).netloc.lower() == self._token_host.lower():
             own["Authorization"] = f"Bearer {token}"
         timeouts = (self.patience.connect_s, self.patience.silence_s)
+        # a proxy of the environment leads to the world, not back to this machine
+        proxies = {"http": "", "https": ""} if _is_loopback(urlsplit(url).hostname) else {}
         try:
             # a head that comes byte by byte would never run into the socket's own timeout
             return _within(
                 self.patience.connect_s + self.patience.silence_s,
-                lambda: self._session.get(url, headers=own, stream=True, timeout=timeouts, allow_redirects=False),
+                lambda: self._session.get(
+                    url, headers=own, stream=True, timeout=timeouts, allow_redirects=False, proxies=proxies
+                ),
             )
         except requests.exceptions.SSLError as error:
             raise DownloadError(

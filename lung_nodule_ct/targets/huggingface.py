@@ -90,10 +90,13 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
     )
     DEFAULT_CONFIG_NAME = DEFAULT_CONFIG.name
     _cache_dir: str
+    found: tuple[Finding, ...] | None
+    """What was found in the archives as they are, ``None`` where the cache was there before."""
 
     def __init__(self, *, archives: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
         self._archives = named_folder(archives or kwargs.get("data_dir") or None)
         self._source: Source | None = None
+        self.found: tuple[Finding, ...] | None = None
         self._report_folder: str | None = None
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
         if self._archives is not None:
@@ -233,6 +236,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             pixels += [Pixels(*entry) for entry in part["pixels"]]
             path.unlink()
         findings += same_pixels(pixels)
+        self.found = tuple(findings)
         document = report_document(
             {self.config.name: findings},
             generator=GENERATOR,
@@ -338,9 +342,20 @@ def prepare(
         ArchiveError: An archive is no zip archive, or breaks a limit.
         MemberError: A member is damaged.
     """
+    return Path(prepared(config, source=source, num_proc=num_proc, cache_dir=cache_dir).cache_dir)
+
+
+def prepared(
+    config: str,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    num_proc: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> LungNoduleCT:
+    """The builder of a cache that is warm; its ``found`` is what was found in warming it. See :func:`prepare`."""
     builder = _builder(config, archives=source, cache_dir=cache_dir)
     builder.download_and_prepare(num_proc=num_proc)
-    return Path(builder.cache_dir)
+    return builder
 
 
 def _builder(config: str, **kwargs: Any) -> LungNoduleCT:
