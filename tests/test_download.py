@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import resource
 import signal
@@ -77,6 +78,9 @@ RECOVERED = {
     "stalled at the start": [at.stalled(0)],
     "trickling": [at.trickling],
     "a head that trickles": [at.trickling_head],
+    "chunks whose length trickles": [at.trickling_chunks],
+    "chunks": [at.chunked],
+    "chunks that break off": [at.dropped(1_500_000), at.broken_chunks],
     "range ignored": [at.dropped(1_500_000), at.whole],
     "range ignored twice": [at.dropped(1_500_000), at.dropped(2_000_000), at.whole],
     "206 from another place": [at.dropped(1_500_000), at.shifted(-100)],
@@ -291,6 +295,10 @@ def test_archives_that_a_record_has_not_or_twice_are_listed(server, tmp_path, ch
         ),
         at.status(200, b'{"files": [{"key": "a.zip", "size": 1, "checksum": "sha1:00"}]}'),
         at.status(200, b'{"files": [{"key": "a.zip"}]}'),
+        at.status(200, b'{"files": [{"key": "a.zip", "size": Infinity, "checksum": "md5:0"}]}'),
+        at.status(200, b"[" * 100_000),
+        at.status(200, b'{"id": 7, "files": []}'),
+        at.redirect("http://[bad"),
         at.status(404),
         at.status(403),
     ],
@@ -300,6 +308,52 @@ def test_what_is_no_record_is_refused(server, tmp_path, fault) -> None:
     with pytest.raises(DownloadError, match=f"record {RECORD}"):
         fetch(server, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_another_file_of_the_same_size_is_not_taken_for_the_records(server, tmp_path) -> None:
+    path = client(server, tmp_path).download([SPEC])[SPEC]
+    server.files[RECORD][NAME] = BODY[::-1]
+    assert client(server, tmp_path).record("A")  # the record in the cache is now the new one
+    assert fetch(server, tmp_path) == BODY[::-1]
+    path.write_bytes(bytes(len(BODY)))  # damage that keeps the size
+    with pytest.raises(SourceError, match=NAME):
+        fetch(server, tmp_path, offline=True)
+    assert fetch(server, tmp_path) == BODY[::-1]
+    path.with_name(f"{NAME}.proof").unlink()
+    server.requests.clear()
+    assert fetch(server, tmp_path) == BODY[::-1]
+    assert not server.requests
+
+
+def test_what_was_there_stays_until_the_new_is_whole(server, tmp_path) -> None:
+    path = client(server, tmp_path).download([SPEC])[SPEC]
+    server.files[RECORD][NAME] = BODY[::-1]
+    client(server, tmp_path).record("A")
+    server.faults += [at.status(404)]
+    with pytest.raises(DownloadError):
+        fetch(server, tmp_path)
+    assert path.read_bytes() == BODY
+    with pytest.raises(SourceError):
+        fetch(server, tmp_path, offline=True)
+
+
+def test_a_cache_may_be_shared(server, tmp_path) -> None:
+    umask = os.umask(0o022)
+    try:
+        fetch(server, tmp_path)
+    finally:
+        os.umask(umask)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert len(files) == 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "pässword"])
+def test_a_token_that_is_none_is_not_shown(server, tmp_path, monkeypatch, token) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, token)
+    with pytest.raises(DownloadError, match=TOKEN_VARIABLE) as caught:
+        fetch(server, tmp_path)
+    assert token[:3] not in str(caught.value)
 
 
 def test_records_of_other_invenios_are_read(server, tmp_path) -> None:
@@ -323,8 +377,8 @@ def test_a_proxy_is_not_asked_for_this_machine(server, tmp_path, monkeypatch) ->
 
 
 def test_an_unsafe_address_is_refused(tmp_path) -> None:
-    for url in ("http://example.org", "ftp://127.0.0.1", "file:///tmp"):
-        with pytest.raises(DownloadError, match="not safe"):
+    for url in ("http://example.org", "ftp://127.0.0.1", "file:///tmp", "http://[bad"):
+        with pytest.raises(DownloadError, match=r"not safe|cannot be read"):
             Zenodo(url, cache=tmp_path, patience=HASTE).record("A")
 
 
@@ -343,6 +397,11 @@ def test_files_downloaded_by_hand_are_proven_and_taken(server, tmp_path) -> None
     assert zenodo.download([SPEC], manual)[SPEC].read_bytes() == BODY
     assert zenodo.download([SPEC])[SPEC].name == NAME
     assert not server.content_requests
+    original = manual / "deep" / "class_dataset (1).zip"
+    original.write_bytes(bytes(9))
+    assert fetch(server, tmp_path / "cache", offline=True) == BODY  # it is no link to the user's own file
+    with pytest.raises(SourceError, match="does not exist"):
+        client(server, tmp_path / "third").download([SPEC], tmp_path / "nowhere")
     (manual / "deep" / "class_dataset (1).zip").write_bytes(BODY[::-1])
     with pytest.raises(DownloadError, match=hashlib.md5(BODY).hexdigest()):
         client(server, tmp_path / "other").download([SPEC], manual)
@@ -364,9 +423,14 @@ def test_a_lock_notices_a_record_that_changed(server, tmp_path) -> None:
     server.files[RECORD][NAME] = BODY[::-1]
     with pytest.raises(DownloadError, match="when it was pinned"):
         fetch(server, tmp_path / "three", lock=lock)
-    path.write_text("{}")
-    with pytest.raises(SourceError, match=r"archives\.lock"):
-        Lock.read(path)
+    server.files[RECORD][NAME] = BODY
+    server.changes = {"metadata": {"license": {"id": "cc-by-nc-4.0"}}}
+    with pytest.raises(DownloadError, match="cc-by-nc"):
+        fetch(server, tmp_path / "four", lock=lock)
+    for text in ("{}", '{"format_version": 1, "records": {"1": {}}}'):
+        path.write_text(text)
+        with pytest.raises(SourceError, match=r"archives\.lock"):
+            Lock.read(path)
 
 
 def test_no_room_for_all_is_said_before_the_first_begins(server, tmp_path) -> None:

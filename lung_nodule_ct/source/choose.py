@@ -6,7 +6,7 @@ The argument; ``LUNG_NODULE_CT_SOURCE``; the cache of downloads; Zenodo.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.source.folder import open_folder
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.listeners import DownloadListener
     from lung_nodule_ct.source.source import Source
     from lung_nodule_ct.source.zenodo import Zenodo
+    from lung_nodule_ct.spec.archives import ArchiveSpec
     from lung_nodule_ct.spec.configs import Config
 
 SOURCE_VARIABLE: Final = "LUNG_NODULE_CT_SOURCE"
@@ -69,5 +70,6 @@ def open_zenodo(zenodo: Zenodo, configs: Sequence[Config], *, remote: bool) -> S
     context = [
         spec for spec in archives_of(*{role for config in configs for role in config.context}) if spec not in reads
     ]
+    own: Mapping[ArchiveSpec, str]
     own = locations(zenodo, reads) if remote else {spec: str(path) for spec, path in zenodo.download(reads).items()}
     return Source({**own, **locations(zenodo, context)}, str(zenodo), records=zenodo.known_records(reads))

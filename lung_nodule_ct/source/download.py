@@ -1,6 +1,6 @@
 """One file, downloaded whole and proven, or resumable: the downloader that pooch is given.
 
-What came stands in ``<md5>.part`` until its md5 is that of the record; only then does pooch give the file its name. A part
+What came stands in ``<md5>.part`` until its md5 is that of the record; only then is the file given its name. A part
 that a killed process left is taken up where it ends, and nothing of an answer is kept that does not say clearly that it
 is the range that was asked for, of the same file.
 """
@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from lung_nodule_ct.errors import DownloadError, LungNoduleCTError, OutputError
 from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.http import Answer, Http, Transient, Tries
+from lung_nodule_ct.source.proof import is_proven, write_proof
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -58,13 +59,18 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / f"{file.md5}.lock", file.key, listener):
-            if final.is_file() and final.stat().st_size == file.size:
+            if is_proven(final, file, sha256):
                 return final
-            final.unlink(missing_ok=True)
             fetched = _Fetch(file, part, http, listener, sha256)
+            whole = folder / f"{file.md5}.whole"
+            whole.unlink(missing_ok=True)  # of a process that was killed before it gave the last name
             with _quiet_pooch():
-                registry = pooch.create(path=folder, base_url="", registry={file.key: None}, urls={file.key: file.url})
-                registry.fetch(file.key, downloader=fetched)
+                registry = pooch.create(
+                    path=folder, base_url="", registry={whole.name: None}, urls={whole.name: file.url}
+                )
+                registry.fetch(whole.name, downloader=fetched)
+            whole.replace(final)  # what stood there and is not the record's goes only now
+            write_proof(final, {"md5": file.md5, **({"sha256": sha256} if sha256 else {})})
             _sync_folder(folder)
             part.unlink(missing_ok=True)
             fetched.tag.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -133,6 +133,7 @@ class Answer:
         self.headers: Mapping[str, str] = response.headers
         self._raw, self._name, self._patience = response.raw, name, patience
         self._since, self._came = time.monotonic(), 0
+        self._chunked = "Transfer-Encoding" in response.headers
 
     def read(self, most: int = BLOCK_BYTES) -> bytes:
         """Some bytes as they come, at most ``most``; none at the end.
@@ -141,8 +142,10 @@ class Answer:
             Transient: The connection broke, went silent, or is too slow.
         """
         try:
-            piece: bytes = self._raw.read1(most, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            # of a chunked body lines are read, too, which may come byte by byte and never run into the socket's timeout
+            with _cut_after(self._patience.silence_s, self._raw) if self._chunked else nullcontext():
+                piece: bytes = self._raw.read1(most, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise Transient(DownloadError(f"the connection broke off ({_said(error)})", archive=self._name)) from error
         self._watch(len(piece))
         return piece
@@ -240,14 +243,19 @@ class Http:
             if response.status_code not in _REDIRECTS or "Location" not in response.headers:
                 return response
             response.close()
-            url = urljoin(url, response.headers["Location"])
+            try:
+                url = urljoin(url, response.headers["Location"])
+            except ValueError:  # what is no address is not safe
+                url = response.headers["Location"]
         raise DownloadError(
             "the server redirects in a circle", archive=name, expected=f"at most {_MAX_REDIRECTS} redirects", got=url
         )
 
     def _send(self, url: str, name: str, headers: Mapping[str, str]) -> requests.Response:
         own = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
-        token = os.environ.get(TOKEN_VARIABLE)
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if not (token.isascii() and token.isprintable()):
+            raise DownloadError(f"the token in {TOKEN_VARIABLE} is none", expected="printable ASCII characters")
         if token and self._token_host and urlsplit(url).netloc.lower() == self._token_host.lower():
             own["Authorization"] = f"Bearer {token}"
         timeouts = (self.patience.connect_s, self.patience.silence_s)
@@ -267,6 +275,10 @@ class Http:
                 archive=name,
                 remedy="behind a proxy with a certificate of its own, name that with REQUESTS_CA_BUNDLE",
             ) from error
+        except ValueError as error:  # an address that is none, here or in a Location
+            raise DownloadError(
+                "an address is not safe", archive=name, expected="https://", got=_said(error)
+            ) from error
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise Transient(
                 DownloadError(
@@ -275,6 +287,18 @@ class Http:
                     remedy="see whether this machine is online; what was downloaded stays. Without a network, name a folder of archives (--source)",
                 )
             ) from error
+
+
+@contextmanager
+def _cut_after(seconds: float, raw: Any) -> Iterator[None]:
+    """Shut the socket of an answer if the block takes longer."""
+    timer = threading.Timer(seconds, raw.shutdown)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _within(seconds: float, ask: Callable[[], requests.Response]) -> requests.Response:
@@ -306,7 +330,10 @@ def _within(seconds: float, ask: Callable[[], requests.Response]) -> requests.Re
 
 def _refuse_unsafe(url: str, asked: str, name: str) -> None:
     """Only https; http to this machine itself, and only where that was asked for."""
-    target = urlsplit(url)
+    try:
+        target = urlsplit(url)
+    except ValueError:
+        target = urlsplit("")
     if target.scheme == "https" and target.hostname:
         return
     if target.scheme == "http" and _is_loopback(target.hostname) and urlsplit(asked).scheme == "http":
@@ -360,7 +387,7 @@ def _asked_wait(headers: Mapping[str, str]) -> float | None:
 def _seconds_of(date: str | None) -> float | None:
     try:
         return parsedate_to_datetime(date or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -68,7 +68,11 @@ class Lock:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format_version"] != _FORMAT:
                 raise ValueError(f"format_version {document['format_version']}")
-            return cls({int(number): entry for number, entry in document["records"].items()})
+            records = {int(number): entry for number, entry in document["records"].items()}
+            for entry in records.values():
+                for file in entry["files"].values():
+                    int(file["size"]), str(file["md5"])
+            return cls(records)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(f"the lock {path} cannot be read: {error}") from error
 
@@ -87,22 +91,30 @@ class Lock:
         """Hold a record against what is pinned of it.
 
         Raises:
-            DownloadError: A file was changed, or is gone.
+            DownloadError: A file was changed or is gone, or the licence or DOI is another.
         """
         pinned = self.records.get(record.number)
         if pinned is None:
             return
+        for kind, known in (("licence", record.licence), ("doi", record.doi)):
+            if pinned.get(kind) != known:
+                raise self._changed(record, None, f"the {kind} {pinned.get(kind)}", str(known))
         here = {file.key: (file.size, file.md5) for file in record.files}
         for name, entry in pinned["files"].items():
             expected, got = (entry["size"], entry["md5"]), here.get(name)
             if got != expected:
-                raise DownloadError(
-                    f"record {record.number} is not what it was when it was pinned",
-                    archive=name,
-                    expected=f"{expected[0]:,} bytes, md5 {expected[1]}",
-                    got=f"{got[0]:,} bytes, md5 {got[1]}" if got else "no such file",
-                    remedy=f"if the authors published a correction, a maintainer makes a new {NAME} with `lung-nodule-ct lock`",
-                )
+                found = f"{got[0]:,} bytes, md5 {got[1]}" if got else "no such file"
+                raise self._changed(record, name, f"{expected[0]:,} bytes, md5 {expected[1]}", found)
+
+    @staticmethod
+    def _changed(record: Record, file: str | None, expected: str, got: str) -> DownloadError:
+        return DownloadError(
+            f"record {record.number} is not what it was when it was pinned",
+            archive=file,
+            expected=expected,
+            got=got,
+            remedy=f"if the authors published a correction, a maintainer makes a new {NAME} with `lung-nodule-ct lock`",
+        )
 
     def sha256_of(self, number: int, name: str) -> str | None:
         """The pinned SHA-256 of a file, ``None`` where none is."""

@@ -95,8 +95,10 @@ def parse_record(body: bytes, base_url: str, number: int) -> Record:
         document = json.loads(body)
         metadata: Mapping[str, Any] = document.get("metadata") or {}
         files = tuple(_file(entry, base_url, number) for entry in _entries(document.get("files")))
+        if str(document.get("id", number)) != str(number):
+            raise ValueError(f"it is record {document['id']}")
         return Record(number, _doi(document, metadata), _licence(metadata), str(metadata.get("title") or ""), files)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DownloadError(
             "is no record that can be read",
             archive=name,

@@ -1,15 +1,14 @@
 """The two records on Zenodo as a source: which file is which archive, what of it is in the cache, what must be had.
 
 The cache is a folder a record, ``<cache>/<host>/<record>/``, with the archives under their own names and ``record.json``. A
-file only has its name there once its md5 was that of the record, so what is there is good; a cache that cannot be written
-serves as well. Which server: ``LUNG_NODULE_CT_ZENODO_URL``. Where the cache is: ``LUNG_NODULE_CT_CACHE``.
+file only has its name there once its md5 was that of the record, and a note beside it says so (see :mod:`.proof`); a cache
+that cannot be written serves as well. Which server: ``LUNG_NODULE_CT_ZENODO_URL``. Where the cache is: ``LUNG_NODULE_CT_CACHE``.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.download import ask_for_room, download
 from lung_nodule_ct.source.http import Http, Patience, Transient, Tries
 from lung_nodule_ct.source.lock import Lock
+from lung_nodule_ct.source.proof import is_proven, write_whole
 from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
 from lung_nodule_ct.source.remote import RemoteLocation
 from lung_nodule_ct.spec.archives import DEFAULT_RELEASE, RELEASES, ArchiveSpec, Release
@@ -65,7 +65,10 @@ class Zenodo:
         self.url = (url or os.environ.get(URL_VARIABLE) or _ZENODO).rstrip("/")
         self.release = release
         self.offline = offline or os.environ.get(OFFLINE_VARIABLE, "0").lower() not in ("", "0", "false", "no")
-        host = urlsplit(self.url).netloc
+        try:
+            host = urlsplit(self.url).netloc
+        except ValueError as error:
+            raise DownloadError(f"the address of the server cannot be read: {error}", got=self.url) from error
         self._folder = _cache_folder(cache) / (host.replace(":", "_") or "unknown")
         self._http = Http(patience, token_host=host)
         self._listener = listener or DownloadListener()
@@ -132,7 +135,7 @@ class Zenodo:
                 self._lock.check(record)
                 for file in record.files:
                     path = self.folder(spec.part) / file.key
-                    if spec.matches(file.key) and path.is_file() and path.stat().st_size == file.size:
+                    if spec.matches(file.key) and is_proven(path, file, self._pinned(spec, file)):
                         there[spec] = path
         return there
 
@@ -172,13 +175,6 @@ class Zenodo:
             paths[spec] = self._have(spec, file)
         return {spec: paths[spec] for spec in specs}
 
-    def location(self, spec: ArchiveSpec) -> str:
-        """Where an archive is: in the cache, else on the server."""
-        if path := self.cached([spec]).get(spec):
-            return str(path)
-        file = self.files([spec])[spec]
-        return str(RemoteLocation(file.url, file.key, file.size))
-
     def known_records(self, specs: Iterable[ArchiveSpec]) -> tuple[Record, ...]:
         """The records of some archives, as far as they are known without asking the server."""
         records = []
@@ -190,20 +186,24 @@ class Zenodo:
     def _have(self, spec: ArchiveSpec, file: RecordFile) -> Path:
         if self.offline:
             raise SourceError(f"{file.key} is in neither the cache nor the folder that was named, and this is offline")
-        sha256 = self._lock.sha256_of(self.release.record(spec.part), file.key)
-        return download(file, self.folder(spec.part), self._http, self._listener, sha256)
+        return download(file, self.folder(spec.part), self._http, self._listener, self._pinned(spec, file))
+
+    def _pinned(self, spec: ArchiveSpec, file: RecordFile) -> str | None:
+        return self._lock.sha256_of(self.release.record(spec.part), file.key)
 
     def _by_hand(self, spec: ArchiveSpec, file: RecordFile, manual: Path | None) -> Path | None:
         """A file that was downloaded by hand, taken into the cache once it is proven."""
         if manual is None:
             return None
+        if not manual.is_dir():
+            raise SourceError(f"the folder {manual} does not exist", expected="a folder with downloaded archives")
         claims = sorted(path for path in manual.rglob("*") if path.is_file() and spec.matches(path.name))
         if not claims:
             return None
         for path in claims:
             got = f"{path.stat().st_size:,} bytes"
             if path.stat().st_size == file.size and (got := hash_of(path, "md5")) == file.md5:
-                return _taken(path, self.folder(spec.part) / file.key)
+                return _taken(path, self.folder(spec.part) / file.key, file, self._pinned(spec, file))
         raise DownloadError(
             f"{claims[-1]} is not the record's file",
             archive=file.key,
@@ -235,7 +235,7 @@ class Zenodo:
             except Transient as fault:
                 tries.after(fault)
         with suppress(OSError):  # a cache that cannot be written is a cache all the same
-            _write_whole(self.folder(part) / _RECORD, record.to_json())
+            write_whole(self.folder(part) / _RECORD, record.to_json())
         return record
 
     def _tries(self, name: str) -> Tries:
@@ -251,36 +251,31 @@ def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
     return Path(pooch.os_cache("lung_nodule_ct"))
 
 
-def _taken(path: Path, final: Path) -> Path:
-    """A proven file under its name in the cache: the same file where the file system can, else a copy."""
+def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Path:
+    """A copy in the cache of a file that was downloaded by hand: a link would change with the user's own file."""
+    partial = final.with_name(f".{final.name}.{os.getpid()}.taken")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=final.parent, prefix=".taken-")
-        os.close(handle)
-        partial = Path(name)
         try:
-            partial.unlink()
-            try:
-                os.link(path, partial)
-            except OSError:
-                shutil.copyfile(path, partial)
+            shutil.copyfile(path, partial)
+            if not is_proven(partial, file, sha256):
+                raise DownloadError(
+                    f"{path} is not the record's file",
+                    archive=file.key,
+                    expected=f"{file.size:,} bytes, md5 {file.md5}" + (f", sha256 {sha256}" if sha256 else ""),
+                    got="other hashes",
+                    remedy="download it again",
+                )
             partial.replace(final)
         finally:
             partial.unlink(missing_ok=True)
+            partial.with_name(f"{partial.name}.proof").unlink(missing_ok=True)
+    except DownloadError:
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be taken into the cache {final.parent}: {error}") from error
+    is_proven(final, file, sha256)  # takes its proof
     return final
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".record-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def pin(url: str | None = None, *, cache: str | os.PathLike[str] | None = None) -> Lock:
@@ -304,8 +299,16 @@ def pin(url: str | None = None, *, cache: str | os.PathLike[str] | None = None) 
 
 
 def locations(zenodo: Zenodo, specs: Iterable[ArchiveSpec]) -> Mapping[ArchiveSpec, str]:
-    """Where archives are that may as well be missing: offline, those that are in the cache."""
+    """Where archives are: in the cache, else on the server; offline, those that are not in the cache are left out.
+
+    Raises:
+        ArchiveNotFoundError: As of :meth:`Zenodo.files`, of all that are not in the cache.
+        DownloadError: Likewise.
+    """
     specs = tuple(specs)
-    if zenodo.offline:
-        return {spec: str(path) for spec, path in zenodo.cached(specs).items()}
-    return {spec: zenodo.location(spec) for spec in specs}
+    cached = zenodo.cached(specs)
+    found = {spec: str(path) for spec, path in cached.items()}
+    absent = [] if zenodo.offline else [spec for spec in specs if spec not in cached]
+    for spec, file in zenodo.files(absent).items():
+        found[spec] = str(RemoteLocation(file.url, file.key, file.size))
+    return found

@@ -269,6 +269,31 @@ def trickling_head(handler: Handler, _body: bytes) -> None:
     handler.hang_up()
 
 
+def chunked(handler: Handler, body: bytes) -> None:
+    """The body in chunks, without its length."""
+    handler.head(200, {"Transfer-Encoding": "chunked", "Content-Length": None})
+    for start in range(0, len(body), 100_000):
+        piece = body[start : start + 100_000]
+        handler.push(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+    handler.push(b"0\r\n\r\n")
+
+
+def broken_chunks(handler: Handler, _body: bytes) -> None:
+    """Chunks with garbage for a length."""
+    handler.head(200, {"Transfer-Encoding": "chunked", "Content-Length": None})
+    handler.push(b"never\r\nPK")
+    handler.hang_up()
+
+
+def trickling_chunks(handler: Handler, _body: bytes) -> None:
+    """A chunk whose length never ends."""
+    handler.head(200, {"Transfer-Encoding": "chunked", "Content-Length": None})
+    for _ in range(200):
+        handler.push(b"0")
+        time.sleep(0.05)
+    handler.hang_up()
+
+
 def answering(**headers: str | None) -> Fault:
     """A good answer but for some headers."""
 

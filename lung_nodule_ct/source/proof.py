@@ -1,0 +1,74 @@
+"""That a file in the cache is the record's: what it was when its hashes were taken stands beside it, ``<name>.proof``.
+
+A file of another size or time than its proof, or without one, is hashed again; so is one whose pinned SHA-256 was never taken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lung_nodule_ct.hashes import hash_of
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.source.record import RecordFile
+
+
+def is_proven(path: Path, file: RecordFile, sha256: str | None) -> bool:
+    """Whether what stands at ``path`` is the record's file.
+
+    Args:
+        path: Where it is.
+        file: What it should be.
+        sha256: What it must have beside the md5.
+    """
+    try:
+        if path.stat().st_size != file.size:
+            return False
+        wanted = {"md5": file.md5, **({"sha256": sha256} if sha256 else {})}
+        known = _read(path)
+        missing = [kind for kind in wanted if kind not in known]
+        taken = {**known, **{kind: hash_of(path, kind) for kind in missing}}
+    except OSError:
+        return False
+    if missing:
+        write_proof(path, taken)
+    return all(taken[kind] == value for kind, value in wanted.items())
+
+
+def write_proof(path: Path, hashes: dict[str, str]) -> None:
+    """Note the hashes of a file as it is; a cache that cannot be written goes without."""
+    with suppress(OSError):
+        write_whole(_beside(path), json.dumps({**_state(path), "hashes": hashes}))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A small file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The hashes that were taken of a file, as far as it is still what it was."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        proof = json.loads(_beside(path).read_text(encoding="utf-8"))
+        if {key: proof.get(key) for key in ("size", "mtime_ns")} == _state(path):
+            return dict(proof["hashes"])
+    return {}
+
+
+def _state(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.proof")
