@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lung_nodule_ct.errors import LungNoduleCTError
+from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.printable import printable
 from lung_nodule_ct.spec.configs import CONFIGS, get_config
 from lung_nodule_ct.spec.splits import SplitBy
@@ -80,7 +80,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -298,13 +298,19 @@ def download(
 def lock(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("archives.lock"),
     url: _Url = None,
+    release: Annotated[
+        ReleaseName | None, typer.Option("--release", help="Only one of the versions. Else both.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Pin what the records hold (names, sizes, md5, licence, and SHA-256 of what was downloaded), to be committed."""
     from lung_nodule_ct.source.zenodo import pin
 
-    pinned = pin(url)
-    out.write_text(pinned.to_json(), encoding="utf-8")
+    pinned = pin([_release(name) for name in ReleaseName if release in (None, name)], url)
+    try:
+        out.write_text(pinned.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"the lock cannot be written: {error}") from error
     if as_json:
         _print_json(json.loads(pinned.to_json()))
         return

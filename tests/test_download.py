@@ -376,6 +376,15 @@ def test_a_proxy_is_not_asked_for_this_machine(server, tmp_path, monkeypatch) ->
     assert fetch(server, tmp_path) == BODY
 
 
+def test_a_netrc_neither_replaces_the_token_nor_follows_a_redirect(server, tmp_path, monkeypatch) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password hidden\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    fetch(server, tmp_path / "one")
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    fetch(server, tmp_path / "two")
+    assert {headers.get("Authorization") for _, headers in server.requests} == {None, "Bearer secret"}
+
+
 def test_an_unsafe_address_is_refused(tmp_path) -> None:
     for url in ("http://example.org", "ftp://127.0.0.1", "file:///tmp", "http://[bad"):
         with pytest.raises(DownloadError, match=r"not safe|cannot be read"):

@@ -54,11 +54,20 @@ print("handed on")
 
 def test_a_prepared_cache_needs_no_import_and_no_source(cli, python, dummy, tmp_path) -> None:
     cache = str(tmp_path / "cache")
+    shadow = python(
+        "import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')",
+        cwd=tmp_path,
+        HF_DATASETS_CACHE=cache,
+        LUNG_NODULE_CT_OFFLINE="1",
+    )
+    assert "lung-nodule-ct download" in shadow.stderr
     told = cli("prepare", "cls_1.25mm", "--source", dummy, HF_DATASETS_CACHE=cache)
     assert "count-mismatch" in told.stdout
     done = cli("prepare", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--json", HF_DATASETS_CACHE=cache)
     assert done.returncode == 0, done.stderr
     folders = json.loads(done.stdout)
+    shadow = python("import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')", cwd=tmp_path, HF_DATASETS_CACHE=cache)
+    assert f"prepared before from {dummy}" in shadow.stderr
     assert (
         json.loads(Path(folders["cls_1.25mm"], "findings.json").read_text())["summary"]["same-pixels-in-two-splits"][
             "count"

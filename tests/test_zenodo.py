@@ -110,6 +110,8 @@ def test_download_and_lock_print_what_there_is(zenodo, cli, tmp_path) -> None:
     assert record["licence"] == "cc-by-4.0"
     assert [name for name, file in record["files"].items() if file["sha256"]] == [DET2D]
     zenodo.files[DEFAULT_RELEASE.part_a][CLS] = b"another"
+    assert cli("lock", "--out", tmp_path / "nowhere" / "archives.lock").returncode == 1
+    assert cli("lock", "--out", tmp_path / "archives.lock", LUNG_NODULE_CT_OFFLINE="1").returncode == 1
     refused = cli("download", "cls_1.25mm", "--lock", tmp_path / "archives.lock")
     assert refused.returncode == 1
     assert CLS in refused.stderr
@@ -123,6 +125,21 @@ def test_inspect_reads_directories_only(zenodo, cli) -> None:
     assert {archive["state"] for archive in document["archives"]} == {"found"}
     assert document["configs"]["det3d_1.25mm"]["scans"] == 7
     assert zenodo.sent < 0.7 * sum(len(data) for own in zenodo.files.values() for data in own.values())
+
+
+def test_an_archive_that_the_record_lacks_is_missing_and_one_that_is_there_twice_is_named(
+    zenodo, cli, tmp_path
+) -> None:
+    del zenodo.files[DEFAULT_RELEASE.part_a][CLS]
+    document = json.loads(cli("inspect", "--json").stdout)
+    assert {archive["name"] for archive in document["archives"] if archive["state"] == "missing"} == {CLS}
+    done = cli("build", "det3d_1.25mm", "--out", tmp_path / "hub", "--json")
+    assert json.loads(done.stdout)["findings"]["context-missing"]["count"] == 1
+    files = zenodo.files[DEFAULT_RELEASE.part_a]
+    files["1.25mm 2D detection.zip"] = files[DET2D]
+    refused = cli("build", "det2d_1.25mm", "--out", tmp_path / "two")
+    assert refused.returncode == 1
+    assert "all match" in refused.stderr
 
 
 def large_source(folder: Path) -> TinySource:

@@ -6,7 +6,7 @@ The argument; ``LUNG_NODULE_CT_SOURCE``; the cache of downloads; Zenodo.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.source.folder import open_folder
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from lung_nodule_ct.listeners import DownloadListener
     from lung_nodule_ct.source.source import Source
     from lung_nodule_ct.source.zenodo import Zenodo
-    from lung_nodule_ct.spec.archives import ArchiveSpec
     from lung_nodule_ct.spec.configs import Config
 
 SOURCE_VARIABLE: Final = "LUNG_NODULE_CT_SOURCE"
+RECORDS: Final = "records "
+"""What the name of a source begins with that is no folder."""
 
 
 def named_folder(source: str | os.PathLike[str] | None) -> str | None:
@@ -64,12 +65,12 @@ def open_source(
 def open_zenodo(zenodo: Zenodo, configs: Sequence[Config], *, remote: bool) -> Source:
     """The archives of some configs from the cache and from Zenodo. See :func:`open_source`."""
     from lung_nodule_ct.source.source import Source  # noqa: PLC0415 -- as above
-    from lung_nodule_ct.source.zenodo import locations  # noqa: PLC0415
+    from lung_nodule_ct.source.zenodo import locate  # noqa: PLC0415
 
     reads = archives_of(*{role for config in configs for role in config.reads})
     context = [
         spec for spec in archives_of(*{role for config in configs for role in config.context}) if spec not in reads
     ]
-    own: Mapping[ArchiveSpec, str]
-    own = locations(zenodo, reads) if remote else {spec: str(path) for spec, path in zenodo.download(reads).items()}
-    return Source({**own, **locations(zenodo, context)}, str(zenodo), records=zenodo.known_records(reads))
+    downloaded = {} if remote else {spec: str(path) for spec, path in zenodo.download(reads).items()}
+    found = locate(zenodo, [spec for spec in (*reads, *context) if spec not in downloaded])
+    return Source({**downloaded, **found.single}, str(zenodo), found.several, records=zenodo.known_records(reads))

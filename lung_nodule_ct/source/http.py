@@ -266,10 +266,18 @@ class Http:
             return _within(
                 self.patience.connect_s + self.patience.silence_s,
                 lambda: self._session.get(
-                    url, headers=own, stream=True, timeout=timeouts, allow_redirects=False, proxies=proxies
+                    url,
+                    headers=own,
+                    auth=_no_other_auth,
+                    stream=True,
+                    timeout=timeouts,
+                    allow_redirects=False,
+                    proxies=proxies,
                 ),
             )
         except requests.exceptions.SSLError as error:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error):  # the connection broke in the handshake
+                raise Transient(self._silent(url, name, error)) from error
             raise DownloadError(
                 f"the certificate of {urlsplit(url).netloc} cannot be trusted ({_said(error)})",
                 archive=name,
@@ -280,13 +288,16 @@ class Http:
                 "an address is not safe", archive=name, expected="https://", got=_said(error)
             ) from error
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise Transient(
-                DownloadError(
-                    f"{urlsplit(url).netloc} does not answer ({_said(error)})",
-                    archive=name,
-                    remedy="see whether this machine is online; what was downloaded stays. Without a network, name a folder of archives (--source)",
-                )
-            ) from error
+            raise Transient(self._silent(url, name, error)) from error
+
+    @staticmethod
+    def _silent(url: str, name: str, error: Exception) -> DownloadError:
+        return DownloadError(
+            f"{urlsplit(url).netloc} does not answer ({_said(error)})",
+            archive=name,
+            remedy="see whether this machine is online; what was downloaded stays. Without a network, name a folder of "
+            "archives (--source), or go on with what is in the cache (--offline)",
+        )
 
 
 @contextmanager
@@ -326,6 +337,11 @@ def _within(seconds: float, ask: Callable[[], requests.Response]) -> requests.Re
     if not answers:
         raise TimeoutError(f"no answer within {seconds:g} seconds")
     return answers[0]
+
+
+def _no_other_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Our token or nothing: a .netrc must neither replace it nor follow a redirect."""
+    return request
 
 
 def _refuse_unsafe(url: str, asked: str, name: str) -> None:

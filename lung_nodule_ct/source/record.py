@@ -133,5 +133,5 @@ def _licence(metadata: Mapping[str, Any]) -> str | None:
     licence = metadata.get("license")
     if isinstance(licence, dict):
         licence = licence.get("id")
-    rights = [entry.get("id") for entry in metadata.get("rights") or () if entry.get("id")]
-    return licence or " AND ".join(rights) or None
+    rights = [entry["id"] for entry in metadata.get("rights") or () if isinstance(entry.get("id"), str)]
+    return licence if isinstance(licence, str) and licence else " AND ".join(rights) or None

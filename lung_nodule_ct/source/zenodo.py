@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from lung_nodule_ct.source.lock import Lock
 from lung_nodule_ct.source.proof import is_proven, write_whole
 from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
 from lung_nodule_ct.source.remote import RemoteLocation
-from lung_nodule_ct.spec.archives import DEFAULT_RELEASE, RELEASES, ArchiveSpec, Release
+from lung_nodule_ct.spec.archives import DEFAULT_RELEASE, ArchiveSpec, Release
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
 CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
@@ -96,6 +97,15 @@ class Zenodo:
             self._records[part] = record
         return self._records[part]
 
+    def claims(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, tuple[RecordFile, ...]]:
+        """The files that claim to be each archive.
+
+        Raises:
+            SourceError: As of :meth:`record`.
+            DownloadError: Likewise.
+        """
+        return {spec: tuple(file for file in self.record(spec.part).files if spec.matches(file.key)) for spec in specs}
+
     def files(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, RecordFile]:
         """The file of each archive.
 
@@ -106,23 +116,20 @@ class Zenodo:
         """
         found: dict[ArchiveSpec, RecordFile] = {}
         wrong: list[str] = []
-        for spec in specs:
-            record = self.record(spec.part)
-            claims = [file for file in record.files if spec.matches(file.key)]
+        for spec, claims in self.claims(specs).items():
             if len(claims) == 1:
                 found[spec] = claims[0]
             else:
                 several = ", ".join(file.key for file in claims)
-                wrong.append(
-                    f"{spec.name} in record {record.number}: " + (f"{several} all match" if several else "none")
-                )
+                number = self.release.record(spec.part)
+                wrong.append(f"{spec.name} in record {number}: " + (f"{several} all match" if several else "none"))
         if wrong:
-            number = {part: self.release.record(part) for part in "AB"}
+            numbers = [self.release.record(part) for part in "AB"]
             raise ArchiveNotFoundError(
                 f"{self} have not exactly one file for each archive",
                 expected="one file each",
                 got="; ".join(wrong),
-                remedy=f"look at {' and '.join(f'{self.url}/records/{each}' for each in number.values())}",
+                remedy=f"look at {' and '.join(f'{self.url}/records/{number}' for number in numbers)}",
             )
         return found
 
@@ -278,16 +285,19 @@ def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Pat
     return final
 
 
-def pin(url: str | None = None, *, cache: str | os.PathLike[str] | None = None) -> Lock:
-    """What the records of all releases hold now, with the SHA-256 of those files that are in the cache.
+def pin(releases: Iterable[Release], url: str | None = None, *, cache: str | os.PathLike[str] | None = None) -> Lock:
+    """What the records of some releases hold now, with the SHA-256 of those files that are in the cache.
 
     Raises:
+        SourceError: Offline: what is pinned must be asked for.
         DownloadError: The server does not give a record.
     """
     records: list[Record] = []
     sha256: dict[str, str] = {}
-    for release in RELEASES:
+    for release in releases:
         zenodo = Zenodo(url, cache=cache, release=release, lock=Lock())  # what is pinned now must not hinder
+        if zenodo.offline:
+            raise SourceError("records cannot be pinned offline", remedy=f"go online, without {OFFLINE_VARIABLE}")
         for part in "AB":
             record = zenodo.record(part)
             records.append(record)
@@ -298,17 +308,31 @@ def pin(url: str | None = None, *, cache: str | os.PathLike[str] | None = None) 
     return Lock.of(records, sha256)
 
 
-def locations(zenodo: Zenodo, specs: Iterable[ArchiveSpec]) -> Mapping[ArchiveSpec, str]:
-    """Where archives are: in the cache, else on the server; offline, those that are not in the cache are left out.
+@dataclass(frozen=True)
+class Locations:
+    """Where archives are.
+
+    Attributes:
+        single: The place of each; one that is nowhere is left out.
+        several: The names of the files that claim to be an archive, where they are more than one.
+    """
+
+    single: dict[ArchiveSpec, str]
+    several: dict[ArchiveSpec, tuple[str, ...]]
+
+
+def locate(zenodo: Zenodo, specs: Iterable[ArchiveSpec]) -> Locations:
+    """Where archives are: in the cache, else on the server, if that is not offline.
 
     Raises:
-        ArchiveNotFoundError: As of :meth:`Zenodo.files`, of all that are not in the cache.
-        DownloadError: Likewise.
+        DownloadError: The server does not give a record.
     """
     specs = tuple(specs)
-    cached = zenodo.cached(specs)
-    found = {spec: str(path) for spec, path in cached.items()}
-    absent = [] if zenodo.offline else [spec for spec in specs if spec not in cached]
-    for spec, file in zenodo.files(absent).items():
-        found[spec] = str(RemoteLocation(file.url, file.key, file.size))
-    return found
+    single = {spec: str(path) for spec, path in zenodo.cached(specs).items()}
+    several = {}
+    for spec, claims in zenodo.claims(() if zenodo.offline else [spec for spec in specs if spec not in single]).items():
+        if len(claims) == 1:
+            single[spec] = str(RemoteLocation(claims[0].url, claims[0].key, claims[0].size))
+        elif claims:
+            several[spec] = tuple(file.key for file in claims)
+    return Locations(single, several)

@@ -23,7 +23,7 @@ from lung_nodule_ct.findings import Code, Finding, Grade
 from lung_nodule_ct.plan import make_plan
 from lung_nodule_ct.progress import DownloadProgress
 from lung_nodule_ct.report import GENERATOR, Pixels, report_document, same_pixels, to_json
-from lung_nodule_ct.source.choose import named_folder, open_source
+from lung_nodule_ct.source.choose import RECORDS, named_folder, open_source
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
@@ -118,6 +118,9 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         if prepared:
             self._move_to(prepared[-1].parent.name)
             self.info = datasets.DatasetInfo.from_directory(self._cache_dir)
+            origin = _origin(Path(self._cache_dir))
+            if origin is not None and not origin.startswith(RECORDS):
+                logger.warning(f"{self.config.name}: taken from the cache, as it was prepared before from {origin}")
 
     def _move_to(self, hash_: str) -> None:
         """Take the cache of that hash for ours."""
@@ -241,6 +244,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             {self.config.name: findings},
             generator=GENERATOR,
             verbatim=self.config.keep_source_names,
+            extra={"source": self._source.name} if self._source else None,
         )
         if output.is_dir():
             (output / _FINDINGS).write_text(to_json(document), encoding="utf-8")
@@ -250,6 +254,15 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
                 f"{self.config.name}: {counts[Grade.ERROR]} findings of error grade and {counts[Grade.WARNING]} warnings "
                 f"in the data; see {Path(self._cache_dir, _FINDINGS)}"
             )
+
+
+def _origin(cache: Path) -> str | None:
+    """Where the archives of a prepared cache came from, ``None`` where it does not say."""
+    try:
+        origin: str | None = json.loads((cache / _FINDINGS).read_text(encoding="utf-8")).get("source")
+    except (OSError, ValueError):
+        return None
+    return origin
 
 
 def _hash_of(source: Source, config: Config) -> str:
