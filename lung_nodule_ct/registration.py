@@ -8,6 +8,7 @@ A local folder with a card, ``data_files`` or a ``revision`` go to the original,
 from __future__ import annotations
 
 import functools
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _NAME = "lung_nodule_ct"
 _BUILDER_MODULE = "lung_nodule_ct.targets.huggingface"
+_TFDS_MODULE = "lung_nodule_ct.targets.tfds_builder"
 _MARK = "_lung_nodule_ct"
 
 
@@ -25,6 +27,13 @@ def register() -> None:
     """Wrap the factory in each module of ``datasets`` that holds it, now or as soon as it is imported."""
     for module in ("datasets.load", "datasets.inspect"):
         wrapt.register_post_import_hook(_wrap_factory, module)
+
+    wrapt.register_post_import_hook(_import_tfds_builder, "tensorflow_datasets")
+
+
+def _import_tfds_builder(_module: ModuleType) -> None:
+    """A TFDS builder is registered where its class is made."""
+    import_module(_TFDS_MODULE)
 
 
 def _wrap_factory(module: ModuleType) -> None:

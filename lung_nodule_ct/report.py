@@ -13,7 +13,9 @@ from lung_nodule_ct.findings import Code, Finding, summarize
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lung_nodule_ct.examples.example import Example
     from lung_nodule_ct.plan import Plan
+    from lung_nodule_ct.plan.units import Unit
 
 FORMAT_VERSION = 1
 GENERATOR = f"lung_nodule_ct {version('lung_nodule_ct')}"
@@ -26,6 +28,11 @@ class Pixels(NamedTuple):
     archive: str
     name: str
     key: str
+
+    @classmethod
+    def of(cls, unit: Unit, example: Example) -> Pixels:
+        """Those of an example."""
+        return cls(unit.split, unit.members[0].archive, unit.source_name, example.pixels_key)
 
 
 def same_pixels(pixels: Iterable[Pixels]) -> list[Finding]:

@@ -72,7 +72,7 @@ def batches_of(
         for number, (unit, example) in enumerate(examples, 1):
             rows.append(example.row)
             findings += example.findings
-            pixels.append(Pixels(unit.split, unit.members[0].archive, unit.source_name, example.pixels_key))
+            pixels.append(Pixels.of(unit, example))
             on_unit(unit)
             if len(rows) == size or number == len(units):
                 table = pa.Table.from_batches([_to_record_batch(rows, schema, arrow_schema)])

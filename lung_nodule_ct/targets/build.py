@@ -145,6 +145,19 @@ class Layout(Protocol):
         """Write what stands beside the shards."""
 
 
+class Engine(Protocol):
+    """Who writes the shards of a build."""
+
+    def __enter__(self) -> Self:
+        """Before the first config."""
+
+    def __exit__(self, *_: object) -> None:
+        """After the last."""
+
+    def write(self, layout: Layout, shards: Sequence[Shard], stage: Path, progress: BuildListener) -> Iterator[Written]:
+        """Write the shards of a config into a stage, in any order."""
+
+
 def build_folder(
     configs: Sequence[Config],
     source: Source,
@@ -152,6 +165,7 @@ def build_folder(
     layout: Layout,
     options: BuildOptions | None = None,
     progress: BuildListener | None = None,
+    engine: Engine | None = None,
 ) -> Build:
     """Build some configs into one folder. It appears when everything is written; a build of ours there is replaced.
 
@@ -162,6 +176,7 @@ def build_folder(
         layout: What to write.
         options: How to build.
         progress: Is told how far it is.
+        engine: Who writes the shards; without it this machine does.
 
     Raises:
         ArchiveNotFoundError: An archive that a config reads is missing.
@@ -172,14 +187,14 @@ def build_folder(
         OutputError: The folder cannot be written.
     """
     options, progress = options or BuildOptions(), progress or BuildListener()
-    with staged_folder(target, foreign_to=_foreign) as stage, _Workers(options.num_proc) as workers:
+    with staged_folder(target, foreign_to=foreign_file) as stage, engine or LocalEngine(options.num_proc) as writers:
         plans = {config.name: make_plan(config, source, options.split_by) for config in configs}
         built: dict[str, BuiltConfig] = {}
         findings: dict[str, tuple[Finding, ...]] = {}
         for name, plan in plans.items():
             shards = plan_shards(plan, keep_source_names=options.keep_source_names)
             progress.begin(name, sum(unit.packed_bytes for unit in plan.units), len(plan.units))
-            files = tuple(sorted(_write(layout, shards, stage, workers, progress), key=_order_in(plan)))
+            files = tuple(sorted(writers.write(layout, shards, stage, progress), key=_order_in(plan)))
             progress.end(name)
             findings[name] = _all_findings(plan, files)
             if files:
@@ -194,7 +209,7 @@ def build_folder(
             if comparison.finding is not None:
                 findings[comparison.config] += (comparison.finding,)
         if options.strict:
-            _refuse_errors(findings)
+            refuse_errors(findings)
         extra = {
             "shared_patients": {name: config.shared_patients for name, config in built.items()},
             "figures": [comparison.to_dict() for comparison in figures],
@@ -210,11 +225,15 @@ def _order_in(plan: Plan) -> Callable[[Written], tuple[int, int]]:
     return lambda written: (splits.index(written.shard.split), written.shard.index)
 
 
-class _Workers:
-    """The processes of a build, started when the first config has shards for more than one."""
+class LocalEngine:
+    """Shards written on this machine: by processes, started when the first config has shards for more than one.
 
-    def __init__(self, allowed: int) -> None:
-        self.allowed = allowed
+    Args:
+        allowed: How many may work side by side.
+    """
+
+    def __init__(self, allowed: int = 1) -> None:
+        self._allowed = allowed
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -224,46 +243,56 @@ class _Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    @property
-    def pool(self) -> ProcessPoolExecutor:
+    def write(self, layout: Layout, shards: Sequence[Shard], stage: Path, progress: BuildListener) -> Iterator[Written]:
+        """Write shards into a stage. Those that are done first come first."""
+        if not shards:
+            return
+        name = shards[0].config
+        processes = min(self._allowed, len(shards))
+        builders = layout.builders(self._allowed // processes)
+        if processes == 1:
+            for shard in shards:
+                yield attempt(layout, shard, stage, builders, lambda unit: progress.advance(name, unit.packed_bytes))
+            return
+        futures = [self._started().submit(attempt, layout, shard, stage, builders) for shard in shards]
+        try:
+            for future in as_completed(futures):
+                written = future.result()
+                progress.advance(name, sum(unit.packed_bytes for unit in written.shard.units))
+                yield written
+        except BrokenProcessPool as error:
+            raise OutputError(
+                "a worker process was killed, most likely for want of memory", remedy="build with a smaller --num-proc"
+            ) from error
+
+    def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # Spawned, not forked: pyarrow has threads.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.allowed, context, initializer=_leave_interrupts_to_the_parent)
+            self._pool = ProcessPoolExecutor(self._allowed, context, initializer=_leave_interrupts_to_the_parent)
         return self._pool
-
-
-def _write(
-    layout: Layout, shards: Sequence[Shard], stage: Path, workers: _Workers, progress: BuildListener
-) -> Iterator[Written]:
-    if not shards:
-        return
-    name = shards[0].config
-    processes = min(workers.allowed, len(shards))
-    builders = layout.builders(workers.allowed // processes)
-    if processes == 1:
-        for shard in shards:
-            yield _attempt(layout, shard, stage, builders, lambda unit: progress.advance(name, unit.packed_bytes))
-        return
-    futures = [workers.pool.submit(_attempt, layout, shard, stage, builders) for shard in shards]
-    try:
-        for future in as_completed(futures):
-            written = future.result()
-            progress.advance(name, sum(unit.packed_bytes for unit in written.shard.units))
-            yield written
-    except BrokenProcessPool as error:
-        raise OutputError(
-            "a worker process was killed, most likely for want of memory", remedy="build with a smaller --num-proc"
-        ) from error
 
 
 def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _attempt(
+def attempt(
     layout: Layout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None] = lambda _: None
 ) -> Written:
+    """Write one shard.
+
+    Args:
+        layout: What to write.
+        shard: What goes into it.
+        stage: The folder of the build.
+        builders: Threads that make examples ahead.
+        on_unit: Called after every unit.
+
+    Raises:
+        MemberError: A member is damaged.
+        OutputError: It cannot be written.
+    """
     try:
         return _write_shard(layout, shard, stage, builders, on_unit)
     except LungNoduleCTError:
@@ -315,7 +344,12 @@ def _all_findings(plan: Plan, files: Sequence[Written]) -> tuple[Finding, ...]:
     return (*plan.findings, *own, *same_pixels(entry for written in files for entry in written.pixels))
 
 
-def _refuse_errors(findings: Mapping[str, tuple[Finding, ...]]) -> None:
+def refuse_errors(findings: Mapping[str, tuple[Finding, ...]]) -> None:
+    """What a strict build does at its end.
+
+    Raises:
+        StrictError: There is a finding of error grade.
+    """
     errors = [finding for own in findings.values() for finding in own if finding.grade is Grade.ERROR]
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -336,7 +370,7 @@ def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
             _partial(path).rename(path)
 
 
-def _foreign(folder: Path) -> str | None:
+def foreign_file(folder: Path) -> str | None:
     """A file in a folder that no build of ours wrote, if there is one; a build with its own files only may be replaced."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))

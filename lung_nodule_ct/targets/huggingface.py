@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import count
@@ -19,10 +19,10 @@ import datasets
 
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.scratch import Fresh, Scratch
-from lung_nodule_ct.findings import Code, Finding, Grade
+from lung_nodule_ct.findings import Finding, Grade
 from lung_nodule_ct.plan import make_plan
 from lung_nodule_ct.progress import DownloadProgress
-from lung_nodule_ct.report import GENERATOR, Pixels, report_document, same_pixels, to_json
+from lung_nodule_ct.report import GENERATOR, Pixels, report_document, to_json
 from lung_nodule_ct.source.choose import RECORDS, named_folder, open_source
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
@@ -30,6 +30,7 @@ from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
 from lung_nodule_ct.spec.splits import SplitBy
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema, to_features
+from lung_nodule_ct.targets.parts import gather_parts, leave_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 DATASET_NAME = "lung_nodule_ct"
 _FINDINGS = "findings.json"
-_PART = "findings-{}.part"
 # What decides what is built. The command line, say, may change without a cache growing old.
 _CODE = (
     "spec",
@@ -206,9 +206,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             for finding in findings:
                 logger.log(20 if finding.grade is Grade.NOTE else 30, str(finding))
             return
-        part = {"findings": [asdict(finding) for finding in findings], "pixels": list(pixels)}
-        path = Path(self._report_folder, _PART.format(f"{place:09d}"))
-        path.write_text(json.dumps(part), encoding="utf-8")
+        leave_part(Path(self._report_folder), place, findings, pixels)
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_split_kwargs: Any) -> None:
         output = Path(self._output_dir)
@@ -231,15 +229,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
 
     def _gather(self, output: Path) -> None:
         """Make one ``findings.json`` of the parts that the processes left."""
-        findings: list[Finding] = []
-        pixels: list[Pixels] = []
-        for path in sorted(output.glob(_PART.format("*"))):
-            part = json.loads(path.read_text(encoding="utf-8"))
-            findings += [Finding(**{**entry, "code": Code(entry["code"])}) for entry in part["findings"]]
-            pixels += [Pixels(*entry) for entry in part["pixels"]]
-            path.unlink()
-        findings += same_pixels(pixels)
-        self.found = tuple(findings)
+        findings = self.found = gather_parts(output)
         document = report_document(
             {self.config.name: findings},
             generator=GENERATOR,

@@ -1,0 +1,122 @@
+"""The neutral schema as a TFDS ``FeaturesDict``, of built-in features only, and rows as the examples that it encodes.
+
+TFDS has no null that reads alike with and without TensorFlow, so what is not known is a sentinel: an empty string, -1 (for
+integers, categories and flags, which are then int8), NaN, an array of shape (1, 1, 3).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from lung_nodule_ct.spec.schema import Category, Flag, Integer, Picture, Real, Records, Schema, Text, Vector, Voxels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lung_nodule_ct.spec.schema import Column, Kind
+
+ABSENT_SHAPE = (1, 1, 3)
+"""Of a volume that is not there: the path without TensorFlow cannot read arrays of fewer than three bytes."""
+NORMALIZED_BOX = "bbox_normalized"
+"""A field beside ``bbox``: ymin, xmin, ymax, xmax in parts of the image, clipped to it, as TFDS draws boxes."""
+
+
+def to_features_dict(schema: Schema) -> tfds.features.FeaturesDict:
+    """The schema as features, in its order."""
+    return tfds.features.FeaturesDict({column.name: _feature(column) for column in schema.columns})
+
+
+def to_tfds_example(schema: Schema, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as an example. Voxels are handed on as they are, not copied."""
+    example = {column.name: _value(column.kind, row[column.name]) for column in schema.columns}
+    for column in schema.columns:
+        if _has_boxes(column):
+            for entry in example[column.name]:
+                entry[NORMALIZED_BOX] = _normalized(entry["bbox"], row["width"], row["height"])
+    return example
+
+
+def _feature(column: Column) -> Any:
+    features = tfds.features
+    match column.kind:
+        case Text():
+            return features.Text(doc=column.doc)
+        case Flag():
+            return features.Scalar(np.int8 if column.nullable else np.bool_, doc=column.doc)
+        case Integer(bits):
+            return features.Scalar(np.dtype(f"int{bits}").type, doc=column.doc)
+        case Real():
+            return _numbers((), column.kind, column.doc)
+        case Category(names):
+            return features.ClassLabel(names=list(names), doc=column.doc)
+        case Vector(item, length):
+            return _numbers((length,), item, column.doc)
+        case Picture():
+            return features.Image(shape=(None, None, 3), doc=column.doc)
+        case Voxels(dtype):
+            # the only encoding that is neither slow (zlib) nor turns every voxel into a number of its own (none)
+            voxel = np.dtype(dtype).type
+            return features.Tensor(shape=(None, None, None), dtype=voxel, encoding="bytes", doc=column.doc)
+        case Records(fields):
+            inner = {field.name: _feature(field) for field in fields}
+            if _has_boxes(column):
+                inner[NORMALIZED_BOX] = features.BBoxFeature()
+            return features.Sequence(inner, doc=column.doc)
+
+
+def _numbers(shape: tuple[int, ...], item: Integer | Real, doc: str) -> Any:
+    """Numbers, exactly: as its own list of floats TFDS would keep a float64 in 32 bits."""
+    dtype = np.dtype(f"{'int' if isinstance(item, Integer) else 'float'}{item.bits}").type
+    encoding = "bytes" if dtype is np.float64 else "none"
+    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=encoding, doc=doc)
+
+
+def _has_boxes(column: Column) -> bool:
+    """Whether these are boxes in an image."""
+    return isinstance(column.kind, Records) and any(field.name == "bbox" for field in column.kind.fields)
+
+
+def _value(kind: Kind, value: Any) -> Any:
+    match kind:
+        case Text():
+            return value or ""
+        case Real(bits):
+            return np.asarray(np.nan if value is None else value, f"float{bits}")
+        case Flag() | Integer() | Category():
+            return -1 if value is None else value
+        case Vector(item, length):
+            unknown = -1 if isinstance(item, Integer) else np.nan
+            dtype = f"int{item.bits}" if isinstance(item, Integer) else f"float{item.bits}"
+            return np.asarray([unknown] * length if value is None else value, dtype)
+        case Picture():
+            return io.BytesIO(_readable(value))
+        case Voxels(dtype):
+            return np.zeros(ABSENT_SHAPE, dtype) if value is None else value
+        case Records(fields):
+            return [{field.name: _value(field.kind, entry[field.name]) for field in fields} for entry in value]
+
+
+def _readable(encoded: bytes) -> bytes:
+    """The image as it is if TFDS can read it as RGB by both its paths (it cannot read grey BMP), else as PNG, without loss."""
+    with Image.open(io.BytesIO(encoded), formats=("BMP", "JPEG", "PNG")) as image:
+        if image.format in ("JPEG", "PNG") and image.mode == "RGB":
+            return encoded
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+
+def _normalized(box: Any, width: int, height: int) -> tfds.features.BBox:
+    xmin, ymin, xmax, ymax = (float(end) for end in box)
+    return tfds.features.BBox(
+        ymin=_part(ymin, height), xmin=_part(xmin, width), ymax=_part(ymax, height), xmax=_part(xmax, width)
+    )
+
+
+def _part(end: float, size: int) -> float:
+    return min(1.0, max(0.0, end / size))

@@ -1,0 +1,339 @@
+"""TFDS and Beam: every path gives the same examples as the Hub folder, of the embedded data and of real CT."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from built import Built
+from PIL import Image
+from tiny import CT0, TinySource
+
+from lung_nodule_ct.errors import LungNoduleCTError
+from lung_nodule_ct.source.folder import open_folder
+from lung_nodule_ct.spec.configs import CONFIGS, get_config
+from lung_nodule_ct.spec.schema import Flag, Integer, Picture, Real, Records, Text, Vector, Voxels
+
+tfds = pytest.importorskip("tensorflow_datasets")
+import lung_nodule_ct  # noqa: E402, F401 -- registers
+from lung_nodule_ct.targets.build import BuildOptions, build_folder  # noqa: E402
+from lung_nodule_ct.targets.hub_folder import HubFolder  # noqa: E402
+from lung_nodule_ct.targets.tfds_builder import LungNoduleCT  # noqa: E402
+from lung_nodule_ct.targets.tfds_folder import build_tfds  # noqa: E402
+
+with_tensorflow = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+with_beam = pytest.mark.skipif(find_spec("apache_beam") is None, reason="Apache Beam is not installed")
+RAW = {"image": tfds.decode.SkipDecoding()}
+
+
+@pytest.fixture(scope="module")
+def hub(dummy, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("hub") / "hub"
+    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, HubFolder(), BuildOptions())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(dummy, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("records") / "ar"
+    build_tfds(list(CONFIGS.values()), open_folder(dummy), folder, "array_record")
+    return folder
+
+
+def canonical(kind, value):
+    """A value of the Hub folder as it comes back from TFDS."""
+    match kind:
+        case Text():
+            return (value or "").encode()
+        case Real():
+            return float("nan") if value is None else value
+        case Vector(item, length):
+            return [(-1 if isinstance(item, Integer) else float("nan"))] * length if value is None else value
+        case Voxels(dtype):
+            if value is None:
+                return [1, 1, 3], bytes(3 * np.dtype(dtype).itemsize)
+            return value["shape"], value["bytes"]
+        case Records(fields):
+            return {f.name: [canonical(f.kind, entry[f.name]) for entry in value] for f in fields}
+        case Picture():
+            return value["bytes"]
+        case _:
+            return -1 if value is None else value
+
+
+def came(kind, value):
+    """A value as TFDS gives it, by either path."""
+    match kind:
+        case Text():
+            return value if isinstance(value, bytes) else value.item() if hasattr(value, "item") else value.encode()
+        case Voxels():
+            return list(value.shape), value.tobytes()
+        case Records(fields):
+            return {f.name: [came(f.kind, entry) for entry in value[f.name]] for f in fields}
+        case Vector():
+            return np.asarray(value).tolist()
+        case Picture():
+            return value if isinstance(value, bytes) else bytes(value)
+        case Real():
+            return float(value)
+        case Flag() | _:
+            return int(value)
+
+
+def assert_same(config: str, hub_rows: list[dict], examples: list[dict]) -> None:
+    schema = get_config(config).schema
+    assert len(hub_rows) == len(examples)
+    for row, example in zip(hub_rows, examples, strict=True):
+        for column in schema.columns:
+            expected, got = canonical(column.kind, row[column.name]), came(column.kind, example[column.name])
+            if isinstance(column.kind, Picture) and expected != got:  # BMP came as PNG
+                assert not expected.startswith(b"\xff\xd8")
+                pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (expected, got)]
+                assert (pixels[0] == pixels[1]).all()
+                continue
+            np.testing.assert_equal(got, expected, err_msg=f"{config} {column.name}")
+
+
+def splits_of(folder: Path, config: str) -> dict[str, list[dict]]:
+    built = Built(folder)
+    names = [path.name.split("-")[0] for path in sorted((folder / "data" / config).glob("*.parquet"))]
+    return {name: built.rows(config, name) for name in dict.fromkeys(names)}
+
+
+def from_records(folder: Path, config: str) -> dict[str, list[dict]]:
+    decoders = RAW if "image" in get_config(config).schema.names else None
+    builder = tfds.builder(f"lung_nodule_ct/{config}", data_dir=folder, file_format="array_record")
+    return {name: list(own) for name, own in builder.as_data_source(decoders=decoders).items()}
+
+
+def from_tensors(folder: Path, config: str) -> dict[str, list[dict]]:
+    decoders = RAW if "image" in get_config(config).schema.names else None
+    loaded = tfds.load(f"lung_nodule_ct/{config}", data_dir=folder, decoders=decoders)
+    return {name: list(tfds.as_numpy(own)) for name, own in loaded.items()}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_array_records_are_the_hub_folder(hub, records, config) -> None:
+    expected, got = splits_of(hub, config), from_records(records, config)
+    assert set(got) == set(expected)
+    for split, rows in expected.items():
+        assert_same(config, rows, got[split])
+
+
+@with_tensorflow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_tfrecords_built_at_need_are_the_hub_folder(hub, dummy, tmp_path, monkeypatch, config) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_SOURCE", str(dummy))
+    expected, got = splits_of(hub, config), from_tensors(tmp_path, config)
+    assert set(got) == set(expected)
+    for split, rows in expected.items():
+        assert_same(config, rows, got[split])
+
+
+@with_beam
+@pytest.mark.parametrize("config", ["det2d_1.25mm", "det3d_1.25mm", "det3d_bmp_1.25mm"])
+def test_beam_gives_the_same_shards(hub, records, dummy, tmp_path, config) -> None:
+    build_tfds([get_config(config)], open_folder(dummy), tmp_path / "ar", "array_record", beam_options=[])
+    for path in sorted((records / "lung_nodule_ct" / config).rglob("*.array_record*")):
+        beside = tmp_path / "ar" / path.relative_to(records)
+        assert beside.read_bytes() == path.read_bytes()
+    found = [
+        json.loads((folder / "lung_nodule_ct" / config / "1.0.0" / "findings.json").read_text())
+        for folder in (records, tmp_path / "ar")
+    ]
+    assert found[0] == found[1]
+
+
+@with_beam
+def test_beam_writes_the_same_hub_folder(hub, dummy, cli, tmp_path) -> None:
+    done = cli(
+        "build",
+        "--all",
+        "--source",
+        dummy,
+        "--out",
+        tmp_path / "hub",
+        "--engine",
+        "beam",
+        "--beam-options",
+        "--direct_num_workers=1",
+    )
+    assert done.returncode == 0, done.stderr
+    files = {path.relative_to(hub) for path in hub.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path / "hub") for path in (tmp_path / "hub").rglob("*") if path.is_file()}
+    for name in files:
+        assert (tmp_path / "hub" / name).read_bytes() == (hub / name).read_bytes(), name
+
+
+def test_real_ct_comes_the_same_way(mirror, tmp_path) -> None:
+    configs = list(CONFIGS.values())
+    build_folder(configs, open_folder(mirror), tmp_path / "hub", HubFolder(), BuildOptions())
+    build_tfds(configs, open_folder(mirror), tmp_path / "ar", "array_record")
+    for config in CONFIGS:
+        got = from_records(tmp_path / "ar", config)
+        for split, rows in splits_of(tmp_path / "hub", config).items():
+            assert_same(config, rows, got[split])
+
+
+def test_boxes_of_tfds_are_those_of_the_image_clipped(records) -> None:
+    seen = 0
+    for rows in from_records(records, "det2d_1.25mm").values():
+        for row in rows:
+            size = np.array([row["height"], row["width"]] * 2)
+            boxes, own = np.asarray(row["objects"]["bbox_normalized"]), np.asarray(row["objects"]["bbox"])
+            assert ((boxes >= 0) & (boxes <= 1)).all()
+            for box, pixels in zip(boxes, own, strict=True):
+                expected = np.clip(pixels[[1, 0, 3, 2]], 0, size)
+                np.testing.assert_allclose(box * size, expected, atol=1e-3)
+                seen += 1
+    assert seen > 5
+
+
+CODE = """
+import sys, lung_nodule_ct, tensorflow_datasets as tfds
+source = tfds.data_source(f"lung_nodule_ct/{sys.argv[1]}", data_dir=sys.argv[2], builder_kwargs={"file_format": "array_record"})
+print("rows", sum(len(list(rows)) for rows in source.values()))
+assert "tensorflow" not in sys.modules
+"""
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+@pytest.mark.parametrize("config", ["det2d_1.25mm", "det3d_1.25mm"])
+def test_without_tensorflow_it_builds_and_reads(python, dummy, tmp_path, hub, config) -> None:
+    code = f"import sys; sys.argv = ['', {config!r}, {str(tmp_path / 'ar')!r}]\n{CODE}"
+    done = python(code, cwd=tmp_path, LUNG_NODULE_CT_SOURCE=str(dummy))
+    expected = sum(len(rows) for rows in splits_of(hub, config).values())
+    assert done.stdout.splitlines()[-1:] == [f"rows {expected}"], done.stderr
+
+
+def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
+    tiny = TinySource()
+    tiny[CT0]["9.raw"] = b"short"
+    source = tiny.write(tmp_path / "in")
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    engines = ["local", "beam"] if find_spec("apache_beam") else ["local"]
+    for engine in engines:
+        for form in ("array_record", "parquet"):
+            done = cli(
+                "build",
+                "det3d_1.25mm",
+                "--format",
+                form,
+                "--engine",
+                engine,
+                "--source",
+                source,
+                "--out",
+                outputs / "x",
+            )
+            assert done.returncode == 1
+            assert [line for line in done.stderr.splitlines() if line.startswith("error: ") and "9.raw" in line], (
+                done.stderr
+            )
+            assert not list(outputs.iterdir())
+    with pytest.raises(LungNoduleCTError, match=r"9\.raw"):
+        LungNoduleCT(
+            config="det3d_1.25mm", data_dir=tmp_path / "tfds", source=source, file_format="array_record"
+        ).download_and_prepare()
+
+
+def test_parquet_of_tfds_is_refused_and_ours_is_named(tmp_path) -> None:
+    with pytest.raises(LungNoduleCTError, match="lung-nodule-ct build"):
+        tfds.builder("lung_nodule_ct/det2d_1.25mm", data_dir=tmp_path, file_format="parquet")
+
+
+def test_what_a_killed_build_left_is_taken_away_and_a_second_one_reuses(tmp_path, dummy) -> None:
+    left = tmp_path / "lung_nodule_ct" / "cls_1.25mm" / "incomplete.ABC_1.0.0"
+    left.mkdir(parents=True)
+    (left / "half").write_text("a build")
+    for _ in range(2):
+        LungNoduleCT(
+            config="cls_1.25mm", data_dir=tmp_path, source=dummy, file_format="array_record"
+        ).download_and_prepare()
+    assert [path.name for path in left.parent.iterdir()] == ["1.0.0"]
+
+
+def test_the_command_line_says_what_it_built_and_what_it_cannot(cli, dummy, tmp_path) -> None:
+    out = tmp_path / "ar"
+    for _ in range(2):  # a build of ours is replaced
+        done = cli("build", "det2d_1.25mm", "--format", "array_record", "--source", dummy, "--out", out, "--json")
+        assert json.loads(done.stdout)["configs"] == {"det2d_1.25mm": {"train": 13, "validation": 4, "unassigned": 1}}
+    assert (
+        cli("build", "det2d_1.25mm", "--format", "array_record", "--split-by", "patient", "--out", out).returncode == 2
+    )
+    assert cli("build", "det2d_1.25mm", "--beam-options", "--runner=X", "--out", out).returncode == 2
+    strict = cli(
+        "build", "det2d_1.25mm", "--format", "array_record", "--strict", "--source", dummy, "--out", tmp_path / "strict"
+    )
+    assert strict.returncode == 1
+    assert not (tmp_path / "strict").exists()
+
+
+def test_shards_are_small_to_send(dummy) -> None:
+    from lung_nodule_ct.plan import make_plan
+    from lung_nodule_ct.targets.tfds_builder import ShardExamples
+
+    plan = make_plan(get_config("det3d_1.25mm"), open_folder(dummy))
+    assert len(pickle.dumps(ShardExamples("det3d_1.25mm", plan.units, 1, "/x"))) < 3_000 * len(plan.units)
+
+
+@with_tensorflow
+@with_beam
+def test_tfds_own_tool_builds(dummy, tmp_path) -> None:
+    import subprocess
+
+    folder = Path(__file__).parents[1] / "builders" / "lung_nodule_ct"
+    command = [
+        str(Path(sys.executable).with_name("tfds")),
+        "build",
+        str(folder),
+        "--config=det2d_1.25mm",
+        f"--data_dir={tmp_path}",
+    ]
+    env = {**os.environ, "LUNG_NODULE_CT_SOURCE": str(dummy)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert tfds.builder("lung_nodule_ct/det2d_1.25mm", data_dir=tmp_path).info.splits["train"].num_examples == 13
+
+
+if find_spec("tensorflow"):
+    SPLITS = {
+        config: {split: len(rows) for split, rows in counts.items()}
+        for config, counts in {
+            "cls_1.25mm": {"train": range(22), "validation": range(11)},
+            "det2d_1.25mm": {"train": range(13), "validation": range(4), "unassigned": range(1)},
+            "det3d_1.25mm": {"train": range(7)},
+            "det3d_5mm": {"train": range(5)},
+            "longitudinal": {"train": range(9)},
+            "det3d_bmp_1.25mm": {"train": range(4), "validation": range(2)},
+        }.items()
+    }
+
+    def _case(config: str) -> type:
+        class Case(tfds.testing.DatasetBuilderTestCase):
+            DATASET_CLASS = LungNoduleCT
+            BUILDER_CONFIG_NAMES_TO_TEST = (config,)
+            SPLITS = globals()["SPLITS"][config]
+            EXAMPLE_DIR = str(Path(__file__).parents[1] / "dummy_data")
+            SKIP_CHECKSUMS = True
+
+            def setUp(self) -> None:
+                os.environ["LUNG_NODULE_CT_SOURCE"] = self.EXAMPLE_DIR
+                super().setUp()
+
+            def tearDown(self) -> None:
+                os.environ.pop("LUNG_NODULE_CT_SOURCE", None)
+                super().tearDown()
+
+        Case.__name__ = Case.__qualname__ = f"Test_{config.replace('.', '_')}"
+        return Case
+
+    TestCls, TestDet2D, TestDet3D, TestDet3DThick, TestLongitudinal, TestBmp = map(_case, CONFIGS)
