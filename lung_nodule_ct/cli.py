@@ -228,6 +228,8 @@ def build(
     for_tfds = form in (Format.TFRECORD, Format.ARRAY_RECORD)
     if for_tfds and (split_by is not SplitBy.PUBLISHED or keep_source_names):
         raise typer.BadParameter("TFDS folders have the published splits and no source names; select by `fold`")
+    if num_proc > 1 and (for_tfds or engine is EngineName.BEAM):
+        raise typer.BadParameter("only for Parquet and Arrow on this machine", param_hint="--num-proc")
     with DownloadProgress() as listener:
         archives = open_source(source, chosen, offline=offline, listener=listener)
     if for_tfds:
