@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.archives import write_source
-from benchmarks.harness import folder_bytes, in_turn, medians, module_command
+from benchmarks.harness import folder_bytes, in_a_process_of_its_own, in_turn, medians, module_command
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        source = write_source(root / "source", options.volumes)
+        source = in_a_process_of_its_own(write_source, root / "source", options.volumes)
         packed = folder_bytes(source)
         raw = options.volumes * 2 * 2 * 160 * 512 * 512
         print(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ def in_turn(contenders: dict[str, Sequence[str | Path]], rounds: int) -> dict[st
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
             runs[name].append(run_measured(command))
     return runs
+
+
+def in_a_process_of_its_own(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``work`` gives; its memory is not ours then, which every process that we start would be charged with."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def medians(runs: Sequence[Measured]) -> Measured:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.archives import write_source
-from benchmarks.harness import folder_bytes, in_turn, medians, module_command
+from benchmarks.harness import folder_bytes, in_a_process_of_its_own, in_turn, medians, module_command
 
 FORMATS = ("array_record", "tfrecord")
 
@@ -36,7 +36,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        source = write_source(root / "source", options.volumes)
+        source = in_a_process_of_its_own(write_source, root / "source", options.volumes)
         raw = options.volumes * 2 * 160 * 512 * 512
         executable = Path(sys.executable).with_name("lung-nodule-ct")
         contenders: dict[str, list[Any]] = {}
