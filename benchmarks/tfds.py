@@ -56,7 +56,7 @@ def main() -> None:
         runs = in_turn(contenders, options.rounds)
         written = {path.name.replace(" ", ", ", 1): folder_bytes(path) for path in root.iterdir()}
         reads = in_turn(readers, options.rounds)
-    print(f"{options.volumes} volumes, {raw / 1e6:,.0f} MB of voxels and as many of masks")
+    print(f"{options.volumes} volumes, {raw / 1e6:,.0f} MB of voxels, and half as much of masks")
     print(f"{'':28}{'build s':>9}{'CPU s':>8}{'peak MB':>9}{'MB/s':>8}{'read s':>8}")
     for name, own in runs.items():
         m, r = medians(own), medians(reads[name])
