@@ -217,7 +217,7 @@ def build(
     offline: _Offline = False,
     as_json: _Json = False,
 ) -> None:
-    """Build configs into a Hub-ready folder of Parquet that load_dataset opens, or into Arrow."""
+    """Build configs into a Hub-ready folder of Parquet that load_dataset opens, into Arrow, or for TFDS."""
     chosen = _chosen(names, every)
     from lung_nodule_ct.progress import BuildProgress, DownloadProgress
     from lung_nodule_ct.source.choose import open_source

@@ -25,12 +25,17 @@ from lung_nodule_ct.spec.configs import CONFIGS, get_config
 HASTE = Patience(connect_s=2, silence_s=0.5, window_s=0.6, tries=4, first_wait_s=0.01, longest_wait_s=0.05)
 
 
+def named(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the environment name a server and a cache."""
+    monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
+    monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(cache))
+
+
 @pytest.fixture
 def zenodo(dummy, tmp_path, monkeypatch):
     """A server of the embedded data, named by the environment, and an empty cache."""
     with serve(dummy) as server:
-        monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
-        monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+        named(server, tmp_path / "cache", monkeypatch)
         yield server
 
 
@@ -152,44 +157,45 @@ def large_source(folder: Path) -> TinySource:
     return tiny
 
 
-def test_the_first_example_of_a_stream_fetches_little_more_than_its_members(tmp_path, monkeypatch) -> None:
-    folder = tmp_path / "in"
-    large_source(folder)
-    with serve(folder) as server:
-        monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
-        monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
-        stream = datasets.load_dataset("lung_nodule_ct", "det3d_1.25mm", streaming=True, split="train")
-        rows = iter(stream)
-        first = next(rows)
-        archives = sum(len(server.files[DEFAULT_RELEASE.part_a][name]) for name in (CT0, CT1))
-        member = 2 * np.prod(first["volume"]["shape"])
-        assert server.sent < member + 0.02 * archives
-        for _ in range(5):
-            next(rows)
-        del rows
-        requests = len(server.content_requests)
-        list(stream)
-        sent = server.sent
+@pytest.fixture
+def large_zenodo(tmp_path, monkeypatch):
+    """A server of large archives, named by the environment, and an empty cache."""
+    large_source(tmp_path / "in")
+    with serve(tmp_path / "in") as server:
+        named(server, tmp_path / "cache", monkeypatch)
+        yield server
+
+
+def test_the_first_example_of_a_stream_fetches_little_more_than_its_members(large_zenodo) -> None:
+    server = large_zenodo
+    stream = datasets.load_dataset("lung_nodule_ct", "det3d_1.25mm", streaming=True, split="train")
+    rows = iter(stream)
+    first = next(rows)
+    archives = sum(len(server.files[DEFAULT_RELEASE.part_a][name]) for name in (CT0, CT1))
+    member = 2 * np.prod(first["volume"]["shape"])
+    assert server.sent < member + 0.02 * archives
+    for _ in range(5):
+        next(rows)
+    del rows
+    requests = len(server.content_requests)
+    list(stream)
+    sent = server.sent
     assert requests < 60
     assert sent < 3 * archives  # begun, and then read to its end: twice, but for what is small
 
 
-def test_a_stream_reads_no_member_twice(tmp_path, monkeypatch) -> None:
-    folder = tmp_path / "in"
-    large_source(folder)
-    with serve(folder) as server:
-        monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
-        monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
-        for config, names in {
-            "det3d_1.25mm": (CT0, CT1, MASKS),
-            "det2d_1.25mm": (DET2D,),
-            "det3d_bmp_1.25mm": (BMP0,),
-        }.items():
-            server.sent = 0
-            rows = datasets.load_dataset("lung_nodule_ct", config, streaming=True)
-            assert sum(len(list(own)) for own in rows.values()) > 0
-            total = sum(len(own[name]) for own in server.files.values() for name in names if name in own)
-            assert server.sent < 1.01 * total + 200_000
+def test_a_stream_reads_no_member_twice(large_zenodo) -> None:
+    server = large_zenodo
+    for config, names in {
+        "det3d_1.25mm": (CT0, CT1, MASKS),
+        "det2d_1.25mm": (DET2D,),
+        "det3d_bmp_1.25mm": (BMP0,),
+    }.items():
+        server.sent = 0
+        rows = datasets.load_dataset("lung_nodule_ct", config, streaming=True)
+        assert sum(len(list(own)) for own in rows.values()) > 0
+        total = sum(len(own[name]) for own in server.files.values() for name in names if name in own)
+        assert server.sent < 1.01 * total + 200_000
 
 
 def test_a_server_without_ranges_is_told_from_one_with(zenodo) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,7 @@ from filelock import FileLock, Timeout
 from lung_nodule_ct.errors import DownloadError, LungNoduleCTError, OutputError
 from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.http import Answer, Http, Transient, Tries
-from lung_nodule_ct.source.proof import is_proven, write_proof
+from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 _SPARE_BYTES: Final = 16 << 20
 _PROGRESS_BYTES: Final = 1 << 20
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _HASHES_AHEAD = 32
 _FLUSH_BYTES: Final = 64 << 20
 
@@ -40,8 +38,7 @@ _FLUSH_BYTES: Final = 64 << 20
 def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListener, sha256: str | None = None) -> Path:
     """A file of a record in ``folder``, under its own name, once its md5 is proven.
 
-    Processes that want the same file at once wait for the first; a file of that name that has another size is no longer
-    the record's, and is replaced.
+    Processes that want the same file at once wait for the first; a file of that name that is not the record's is replaced.
 
     Args:
         file: What to download.
@@ -70,7 +67,7 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
                 )
                 registry.fetch(whole.name, downloader=fetched)
             whole.replace(final)  # what stood there and is not the record's goes only now
-            write_proof(final, {"md5": file.md5, **({"sha256": sha256} if sha256 else {})})
+            write_proof(final, wanted_hashes(file, sha256))
             _sync_folder(folder)
             part.unlink(missing_ok=True)
             fetched.tag.unlink(missing_ok=True)
@@ -124,7 +121,7 @@ class _Fetch:
         self, file: RecordFile, part: Path, http: Http, listener: DownloadListener, sha256: str | None
     ) -> None:
         self._file, self._part, self._http, self._listener = file, part, http, listener
-        self._pinned = {"md5": file.md5, **({"sha256": sha256} if sha256 else {})}
+        self._pinned = wanted_hashes(file, sha256)
         self.tag = part.with_suffix(".etag")
         self._ranges = True  # whether the server's word on ranges can be trusted
         self._afresh = False  # whether the next request is for the whole file
@@ -186,9 +183,8 @@ class _Fetch:
                         digests.update(piece)
                         done += len(piece)
                         self._listener.reach(self._file.key, done)
-                        if (
-                            done - farthest >= _PROGRESS_BYTES
-                        ):  # a server that only ever sends the beginning is given up
+                        # measured from the farthest: a server that only ever sends the beginning is given up
+                        if done - farthest >= _PROGRESS_BYTES:
                             tries.progressed()
                             farthest = done
                 if done < self._file.size:
@@ -224,12 +220,11 @@ class _Fetch:
             self.tag.write_text(tag, encoding="utf-8")
             self._afresh = False
             return 0
-        said = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-        expected = f"bytes {done}-{self._file.size - 1}/{self._file.size}"
-        if not done or said is None or said[0] not in (expected, f"{expected.rpartition('/')[0]}/*"):
+        said, asked = answer.headers.get("Content-Range", "none").strip(), f"bytes {done}-{self._file.size - 1}"
+        expected = f"{asked}/{self._file.size}"
+        if not done or said not in (expected, f"{asked}/*"):
             self._ranges = False  # this server is not asked for a range again
-            got = answer.headers.get("Content-Range", "none")
-            raise Transient(self._wrong("is sent from another place", f"Content-Range: {expected}", got), 0)
+            raise Transient(self._wrong("is sent from another place", f"Content-Range: {expected}", said), 0)
         if length is not None and length != str(self._file.size - done):
             raise Transient(self._wrong_length(length))
         if (known := self._known_tag()) and tag and tag != known:

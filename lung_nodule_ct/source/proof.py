@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from lung_nodule_ct.source.record import RecordFile
 
 
+def wanted_hashes(file: RecordFile, sha256: str | None) -> dict[str, str]:
+    """What a file must have: the md5 of its record, and the SHA-256 where one is pinned."""
+    return {"md5": file.md5, **({"sha256": sha256} if sha256 else {})}
+
+
 def is_proven(path: Path, file: RecordFile, sha256: str | None) -> bool:
     """Whether what stands at ``path`` is the record's file.
 
@@ -28,7 +33,7 @@ def is_proven(path: Path, file: RecordFile, sha256: str | None) -> bool:
     try:
         if path.stat().st_size != file.size:
             return False
-        wanted = {"md5": file.md5, **({"sha256": sha256} if sha256 else {})}
+        wanted = wanted_hashes(file, sha256)
         known = _read(path)
         missing = [kind for kind in wanted if kind not in known]
         taken = {**known, **{kind: hash_of(path, kind) for kind in missing}}

@@ -22,7 +22,7 @@ from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.download import ask_for_room, download
 from lung_nodule_ct.source.http import Http, Patience, Transient, Tries
 from lung_nodule_ct.source.lock import Lock
-from lung_nodule_ct.source.proof import is_proven, write_whole
+from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof, write_whole
 from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
 from lung_nodule_ct.source.remote import RemoteLocation
 from lung_nodule_ct.spec.archives import DEFAULT_RELEASE, ArchiveSpec, Release
@@ -136,14 +136,15 @@ class Zenodo:
     def cached(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, Path]:
         """Those archives that are in the cache whole, without asking the server."""
         there: dict[ArchiveSpec, Path] = {}
-        for spec in specs:
-            with suppress(SourceError, DownloadError):
-                record = self._records.get(spec.part) or self._stored(spec.part)
+        specs = tuple(specs)
+        for part, record in self._known(specs).items():
+            with suppress(DownloadError):
                 self._lock.check(record)
-                for file in record.files:
-                    path = self.folder(spec.part) / file.key
-                    if spec.matches(file.key) and is_proven(path, file, self._pinned(spec, file)):
-                        there[spec] = path
+                for spec in (spec for spec in specs if spec.part == part):
+                    for file in record.files:
+                        path = self.folder(part) / file.key
+                        if spec.matches(file.key) and is_proven(path, file, self._pinned(spec, file)):
+                            there[spec] = path
         return there
 
     def download(self, specs: Iterable[ArchiveSpec], manual: Path | None = None) -> dict[ArchiveSpec, Path]:
@@ -184,11 +185,15 @@ class Zenodo:
 
     def known_records(self, specs: Iterable[ArchiveSpec]) -> tuple[Record, ...]:
         """The records of some archives, as far as they are known without asking the server."""
-        records = []
+        return tuple(self._known(specs).values())
+
+    def _known(self, specs: Iterable[ArchiveSpec]) -> dict[str, Record]:
+        """The same, by part."""
+        records = {}
         for part in sorted({spec.part for spec in specs}):
             with suppress(SourceError):
-                records.append(self._records.get(part) or self._stored(part))
-        return tuple(records)
+                records[part] = self._records.get(part) or self._stored(part)
+        return records
 
     def _have(self, spec: ArchiveSpec, file: RecordFile) -> Path:
         if self.offline:
@@ -281,7 +286,7 @@ def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Pat
         raise
     except OSError as error:
         raise OutputError(f"{path} cannot be taken into the cache {final.parent}: {error}") from error
-    is_proven(final, file, sha256)  # takes its proof
+    write_proof(final, wanted_hashes(file, sha256))
     return final
 
 
@@ -303,6 +308,7 @@ def pin(releases: Iterable[Release], url: str | None = None, *, cache: str | os.
             records.append(record)
             for file in record.files:
                 path = zenodo.folder(part) / file.key
+                # hashed anew, not by its proof: what is pinned here is what others will trust
                 if path.is_file() and hash_of(path, "md5") == file.md5:
                     sha256[f"{record.number}/{file.key}"] = hash_of(path, "sha256")
     return Lock.of(records, sha256)
