@@ -1,0 +1,117 @@
+"""``lung-nodule-ct download`` and ``lock``."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lung_nodule_ct.cli.options import Json, Offline, chosen_configs
+from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
+from lung_nodule_ct.errors import OutputError
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.spec.archives import Release
+
+
+class ReleaseName(StrEnum):
+    """The versions of the dataset."""
+
+    PUBLISHED = "published"
+    PREPRINT = "preprint"
+
+
+_Url = Annotated[
+    str | None,
+    typer.Option(
+        "--zenodo-url", help="Another InvenioRDM or a mirror. Else $LUNG_NODULE_CT_ZENODO_URL, else zenodo.org."
+    ),
+]
+_Release = Annotated[
+    ReleaseName, typer.Option("--release", help="The version that the paper was published with, or the preprint's.")
+]
+
+
+def download(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="CONFIG...", help="The configs whose archives are needed.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All archives.")] = False,
+    manual_dir: Annotated[
+        Path | None,
+        typer.Option("--manual-dir", help="Folder with archives downloaded by hand: checked, and taken instead."),
+    ] = None,
+    url: _Url = None,
+    release: _Release = ReleaseName.PUBLISHED,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option("--cache-dir", help="Where to. Else $LUNG_NODULE_CT_CACHE, else the user's cache folder."),
+    ] = None,
+    lock_file: Annotated[
+        Path | None,
+        typer.Option("--lock", help="What the records must hold, as `lock` wrote it. Else the package's own."),
+    ] = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Download the archives that configs read: resumed where it broke off, proven by md5, taken from the cache if there."""
+    chosen = chosen_configs(names, every)
+    from lung_nodule_ct.progress import DownloadProgress
+    from lung_nodule_ct.source.lock import Lock
+    from lung_nodule_ct.source.zenodo import Zenodo
+    from lung_nodule_ct.spec.archives import archives_of
+
+    lock = Lock.read(lock_file) if lock_file else None
+    with DownloadProgress() as listener:
+        zenodo = Zenodo(url, cache=cache_dir, release=_release(release), offline=offline, listener=listener, lock=lock)
+        paths = zenodo.download(archives_of(*{role for config in chosen for role in config.reads}), manual_dir)
+    if as_json:
+        print_json({spec.name: str(path) for spec, path in paths.items()})
+        return
+    console = terminal()
+    for folder in dict.fromkeys(path.parent for path in paths.values()):
+        table = new_table("archive", bytes=True)
+        for path in paths.values():
+            if path.parent == folder:
+                table.add_row(path.name, f"{path.stat().st_size:,}")
+        console.print(table)
+        console.print(f"in {folder}", highlight=False, soft_wrap=True)
+
+
+def lock(
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("archives.lock"),
+    url: _Url = None,
+    release: Annotated[
+        ReleaseName | None, typer.Option("--release", help="Only one of the versions. Else both.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Pin what the records hold (names, sizes, md5, licence, and SHA-256 of what was downloaded), to be committed."""
+    from lung_nodule_ct.source.zenodo import pin
+
+    pinned = pin([_release(name) for name in ReleaseName if release in (None, name)], url)
+    try:
+        out.write_text(pinned.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"the lock cannot be written: {error}") from error
+    if as_json:
+        print_json(json.loads(pinned.to_json()))
+        return
+    console = terminal()
+    for number, record in pinned.records.items():
+        hashed = sum(entry["sha256"] is not None for entry in record["files"].values())
+        console.print(
+            f"[bold]{number}[/]: {len(record['files'])} files, {hashed} with SHA-256, licence {record['licence']}, "
+            f"doi {record['doi']}",
+            highlight=False,
+        )
+    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+
+
+def _release(name: ReleaseName) -> Release:
+    from lung_nodule_ct.spec.archives import RELEASES
+
+    return next(release for release in RELEASES if release.name == name)

@@ -1,0 +1,62 @@
+"""``lung-nodule-ct inspect``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lung_nodule_ct.cli.options import Json, Offline
+from lung_nodule_ct.cli.terminal import new_table, print_findings, print_json, terminal
+from lung_nodule_ct.spec.configs import CONFIGS
+
+
+def inspect(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder with the downloaded zip archives, at any depth. Else $LUNG_NODULE_CT_SOURCE; else the cache of "
+            "downloads and, by ranges of the archives' directories, Zenodo."
+        ),
+    ] = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a source: archives, patients, scans, timepoints, findings. Reads no voxels."""
+    from lung_nodule_ct.inspection import inspect_source
+    from lung_nodule_ct.source.choose import open_source
+
+    inspection = inspect_source(open_source(source, list(CONFIGS.values()), remote=True, offline=offline))
+    if as_json:
+        print_json(inspection.document())
+        return
+    from rich.markup import escape
+
+    console = terminal()
+    archives = new_table("archive", "role", "state", bytes=True, members=True)
+    colours = {"found": "green", "missing": "yellow", "unreadable": "red"}
+    for archive in inspection.archives:
+        numbers = ("" if number is None else f"{number:,}" for number in (archive.size, archive.members))
+        archives.add_row(archive.name, archive.role, f"[{colours[archive.state]}]{archive.state}[/]", *numbers)
+    console.print(archives, "")
+    counted = ("patients", "scans", "timepoints", "nodules", "findings")
+    table = new_table("config", "examples", **dict.fromkeys(counted, True))
+    for config in inspection.configs:
+        counts = config.counts()
+        if config.plan is None:
+            table.add_row(config.name, "[yellow]cannot be built[/]")
+            continue
+        examples = "\n".join(f"{split} {count:,}" for split, count in counts["examples"].items())
+        table.add_row(config.name, examples, *("" if counts[key] is None else f"{counts[key]:,}" for key in counted))
+    console.print(table, "")
+    if figures := inspection.figures():
+        beside = new_table("beside the paper", here=True, preprint=True, published=True, agrees=False)
+        for figure in figures:
+            beside.add_row(*(str(value) if value is not None else "" for value in figure.values()))
+        console.print(beside, "")
+    problems = [archive.problem for archive in inspection.archives if archive.problem]
+    problems += [config.problem for config in inspection.configs if config.problem]
+    for problem in dict.fromkeys(problems):
+        console.print(f"[yellow]![/] {escape(problem)}")
+    findings = (finding for config in inspection.configs if config.plan for finding in config.plan.findings)
+    print_findings(list(dict.fromkeys(findings)))
