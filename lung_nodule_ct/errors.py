@@ -79,5 +79,9 @@ class OutputError(LungNoduleCTError, OSError):
     """The output folder cannot be written, or holds something that is not ours to replace."""
 
 
+class BuildFolderError(LungNoduleCTError, FileNotFoundError):
+    """A folder that should hold a build does not, or not a whole one, or lacks what was asked for."""
+
+
 class StrictError(LungNoduleCTError, ValueError):
     """A strict build met a finding of error grade."""

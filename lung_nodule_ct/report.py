@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import Unit
 
 FORMAT_VERSION = 1
+MANIFEST = "build.json"
+FINDINGS = "findings.json"
 GENERATOR = f"lung_nodule_ct {version('lung_nodule_ct')}"
 
 

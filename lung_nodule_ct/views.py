@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.geometry import Frame
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Volumes(Sequence[Volume]):
     def __init__(self, dataset: Any, column: str) -> None:
         framed = "direction" in dataset.column_names
         table = dataset.data
-        self._cells = _Cells(table.column(column), "<i2" if framed and column == "volume" else "u1")
+        self._cells = Cells(table.column(column), "<i2" if framed and column == "volume" else "u1")
         self._geometry = (
             [table.column(name).to_pylist() for name in ("origin", "spacing", "direction")] if framed else []
         )
@@ -132,28 +133,6 @@ class Volumes(Sequence[Volume]):
             return Volume(array)
         origin, spacing, direction = (values[row] for values in self._geometry)
         return Volume(array, Frame(tuple(origin), tuple(spacing), tuple(direction)))
-
-
-class _Cells:
-    """The cells of a struct column {bytes, shape} as arrays that view its buffers."""
-
-    def __init__(self, column: Any, dtype: str) -> None:
-        self._chunks = column.chunks
-        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
-        self._dtype = np.dtype(dtype)
-
-    def __getitem__(self, row: int) -> NDArray[Any]:
-        number = int(np.searchsorted(self._ends, row, side="right"))
-        chunk = self._chunks[number]
-        place = row - (int(self._ends[number - 1]) if number else 0)
-        # chunk[place] and its kin would copy the whole cell
-        if chunk.null_count and not chunk.is_valid()[place].as_py():
-            raise ValueError(f"row {row} has no such volume (null)")
-        shape = chunk.field("shape")[place].as_py()
-        content = chunk.field("bytes")
-        _, offsets, values = content.buffers()
-        start = int(np.frombuffer(offsets, np.int64, 1, 8 * (content.offset + place))[0])
-        return np.frombuffer(values, self._dtype, math.prod(shape), start).reshape(shape)
 
 
 def volumes(dataset: Any, column: str = "volume") -> Volumes:

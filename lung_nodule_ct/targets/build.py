@@ -23,7 +23,17 @@ from lung_nodule_ct.findings import Finding, Grade
 from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.plan import Plan, make_plan
-from lung_nodule_ct.report import GENERATOR, Pixels, report_document, same_pixels, shared_patients, to_json
+from lung_nodule_ct.report import (
+    FINDINGS,
+    FORMAT_VERSION,
+    GENERATOR,
+    MANIFEST,
+    Pixels,
+    report_document,
+    same_pixels,
+    shared_patients,
+    to_json,
+)
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.spec.splits import SplitBy
@@ -44,8 +54,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.spec.configs import Config
     from lung_nodule_ct.spec.schema import Schema
 
-MANIFEST = "build.json"
-FINDINGS = "findings.json"
 _PARTIAL = ".partial"
 # what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
 _BESIDE = re.compile(
@@ -391,7 +399,7 @@ def foreign_file(folder: Path) -> str | None:
 def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
     roles = {role for config in build.configs.values() for role in config.plan.config.roles}
     return {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "generator": GENERATOR,
         "format": layout.name,
         "split_by": str(build.options.split_by),
@@ -404,7 +412,7 @@ def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
             name: {
                 "rows": config.rows,
                 "files": [
-                    {"path": each.path, "rows": each.rows, "bytes": each.file_bytes}
+                    {"path": each.path, "split": each.shard.split, "rows": each.rows, "bytes": each.file_bytes}
                     | ({"sha256": each.sha256} if each.sha256 else {})
                     for each in config.files
                 ],

@@ -22,7 +22,7 @@ from lung_nodule_ct.examples.scratch import Fresh, Scratch
 from lung_nodule_ct.findings import Finding, Grade
 from lung_nodule_ct.plan import make_plan
 from lung_nodule_ct.progress import DownloadProgress
-from lung_nodule_ct.report import GENERATOR, Pixels, report_document, to_json
+from lung_nodule_ct.report import FINDINGS, GENERATOR, Pixels, report_document, to_json
 from lung_nodule_ct.source.choose import RECORDS, named_folder, open_source
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.spec.configs import Config
 
 DATASET_NAME = "lung_nodule_ct"
-_FINDINGS = "findings.json"
 # What decides what is built. The command line, say, may change without a cache growing old.
 _CODE = (
     "spec",
@@ -237,19 +236,19 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             extra={"source": self._source.name} if self._source else None,
         )
         if output.is_dir():
-            (output / _FINDINGS).write_text(to_json(document), encoding="utf-8")
+            (output / FINDINGS).write_text(to_json(document), encoding="utf-8")
         counts = {grade: sum(f.count for f in findings if f.grade is grade) for grade in (Grade.ERROR, Grade.WARNING)}
         if any(counts.values()):
             logger.warning(
                 f"{self.config.name}: {counts[Grade.ERROR]} findings of error grade and {counts[Grade.WARNING]} warnings "
-                f"in the data; see {Path(self._cache_dir, _FINDINGS)}"
+                f"in the data; see {Path(self._cache_dir, FINDINGS)}"
             )
 
 
 def _origin(cache: Path) -> str | None:
     """Where the archives of a prepared cache came from, ``None`` where it does not say."""
     try:
-        origin: str | None = json.loads((cache / _FINDINGS).read_text(encoding="utf-8")).get("source")
+        origin: str | None = json.loads((cache / FINDINGS).read_text(encoding="utf-8")).get("source")
     except (OSError, ValueError):
         return None
     return origin

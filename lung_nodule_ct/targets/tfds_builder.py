@@ -25,7 +25,7 @@ from lung_nodule_ct.findings import Finding
 from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.plan import make_plan
 from lung_nodule_ct.plan.units import Unit
-from lung_nodule_ct.report import GENERATOR, Pixels, report_document, to_json
+from lung_nodule_ct.report import FINDINGS, GENERATOR, Pixels, report_document, to_json
 from lung_nodule_ct.source.choose import open_source
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.source.source import Source
@@ -36,7 +36,6 @@ from lung_nodule_ct.targets.parts import gather_parts, leave_part
 from lung_nodule_ct.targets.shards import plan_shards
 from lung_nodule_ct.targets.tfds_features import to_features_dict, to_tfds_example
 
-FINDINGS = "findings.json"
 SHARD_BYTES = 256_000_000
 _INCOMPLETE = "incomplete.*"
 _ERROR = "error-{}.part"

@@ -13,8 +13,16 @@ import tensorflow_datasets as tfds
 from lung_nodule_ct.errors import SourceError
 from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.plan import make_plan
-from lung_nodule_ct.report import GENERATOR, report_document, shared_patients, to_json
-from lung_nodule_ct.targets.build import FINDINGS, MANIFEST, foreign_file, refuse_errors
+from lung_nodule_ct.report import (
+    FINDINGS,
+    FORMAT_VERSION,
+    GENERATOR,
+    MANIFEST,
+    report_document,
+    shared_patients,
+    to_json,
+)
+from lung_nodule_ct.targets.build import foreign_file, refuse_errors
 from lung_nodule_ct.targets.staging import staged_folder
 from lung_nodule_ct.targets.tfds_builder import LungNoduleCT
 
@@ -113,4 +121,4 @@ def _manifest(stage: Path, rows: Mapping[str, Mapping[str, int]], file_format: s
         config = next((part for part in place.parts[1:2] if part in files), next(iter(files)))
         files[config].append({"path": place.as_posix(), "bytes": path.stat().st_size})
     configs = {config: {"rows": dict(counts), "files": files[config]} for config, counts in rows.items()}
-    return {"format_version": 1, "generator": GENERATOR, "format": file_format, "configs": configs}
+    return {"format_version": FORMAT_VERSION, "generator": GENERATOR, "format": file_format, "configs": configs}

@@ -1,0 +1,221 @@
+"""A finished build, opened to be read: what previews, audits, cards, exports and training have in common.
+
+It needs no loading step and no cache: rows come straight from the Parquet or Arrow shards, with voxels as arrays that view
+the decoded buffers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lung_nodule_ct.cells import Cells
+from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.report import FINDINGS, FORMAT_VERSION, MANIFEST
+from lung_nodule_ct.spec.configs import CONFIGS, SOURCE_NAME
+from lung_nodule_ct.spec.schema import Picture, Voxels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from lung_nodule_ct.spec.schema import Column
+
+_REBUILD = "build it again: lung-nodule-ct build CONFIG... --out {folder}"
+
+
+@dataclass(frozen=True)
+class BuiltFolder:
+    """A folder that ``lung-nodule-ct build`` wrote as Parquet or Arrow. Made by :func:`open_build`.
+
+    Attributes:
+        folder: Where it is.
+        manifest: Its ``build.json``.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def configs(self) -> dict[str, dict[str, int]]:
+        """The number of rows by config and split, in the order of the build."""
+        return {name: dict(entry["rows"]) for name, entry in self.manifest["configs"].items()}
+
+    @property
+    def form(self) -> str:
+        """``parquet`` or ``arrow``."""
+        return str(self.manifest["format"])
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Its ``findings.json``.
+
+        Raises:
+            BuildFolderError: It is missing or no JSON.
+        """
+        return _read_json(self.folder / FINDINGS)
+
+    def splits(self, config: str) -> tuple[str, ...]:
+        """The splits of a config.
+
+        Raises:
+            BuildFolderError: The build does not hold that config.
+        """
+        if config not in self.configs:
+            raise BuildFolderError(
+                f"{self.folder} has no {config}",
+                expected=f"one of {', '.join(self.configs) or 'no config at all'}",
+                remedy=_REBUILD.format(folder=self.folder).replace("CONFIG...", config),
+            )
+        return tuple(self.configs[config])
+
+    def columns(self, config: str) -> tuple[Column, ...]:
+        """The columns of a config as they were declared."""
+        self.splits(config)
+        own = CONFIGS[config].schema.columns
+        return (*own, SOURCE_NAME) if self.manifest["keep_source_names"] else own
+
+    def light_columns(self, config: str) -> tuple[str, ...]:
+        """The names of the columns that hold neither voxels nor pictures."""
+        return tuple(column.name for column in self.columns(config) if not isinstance(column.kind, (Picture, Voxels)))
+
+    def rows(
+        self,
+        config: str,
+        split: str,
+        columns: Sequence[str] | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Rows, one at a time; at most a row group is in memory.
+
+        Args:
+            config: The config.
+            split: One of its splits.
+            columns: What to read, all columns by default. Only these are read from the disk.
+            indices: Which rows, ascending; all by default. Row groups without any are skipped.
+
+        Yields:
+            Values as declared: voxels as an array (z, y, x) that must not be used after the next row is taken, pictures
+            as their encoded ``bytes``, categories as their index, null as ``None``.
+
+        Raises:
+            BuildFolderError: There is no such config, split, column or row, or a shard is missing or damaged.
+        """
+        known = {column.name: column for column in self.columns(config)}
+        names = list(known if columns is None else columns)
+        if unknown := [name for name in names if name not in known]:
+            raise BuildFolderError(f"{config} has no column {unknown[0]!r}", expected=f"one of {', '.join(known)}")
+        if split not in self.splits(config):
+            raise BuildFolderError(f"{config} has no split {split!r}", expected=", ".join(self.splits(config)))
+        total = self.configs[config][split]
+        if indices is not None and (
+            list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < total)
+        ):
+            raise BuildFolderError(f"{config}, {split}: rows must be ascending and among {total}", got=list(indices))
+        wanted = None if indices is None else set(indices)
+        start = 0
+        for table, count in self._tables(config, split, names, wanted):
+            if table is not None:
+                yield from _rows_of(table, [known[name] for name in names], start, wanted)
+            start += count
+
+    def _tables(
+        self, config: str, split: str, names: list[str], wanted: set[int] | None
+    ) -> Iterator[tuple[pa.Table | None, int]]:
+        """The row groups of a split; ``None`` in place of one of which nothing is wanted."""
+        start = 0
+        for entry in self.manifest["configs"][config]["files"]:
+            if entry["split"] != split:
+                continue
+            path = self.folder / entry["path"]
+            try:
+                if self.form == "arrow":
+                    with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as stream:
+                        for batch in stream:
+                            yield pa.Table.from_batches([batch]).select(names), batch.num_rows
+                            start += batch.num_rows
+                    continue
+                with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                    for group in range(file.num_row_groups):
+                        count = file.metadata.row_group(group).num_rows
+                        needed = wanted is None or not wanted.isdisjoint(range(start, start + count))
+                        yield (file.read_row_group(group, columns=names).select(names) if needed else None), count
+                        start += count
+            except (OSError, pa.ArrowException) as error:
+                raise BuildFolderError(
+                    f"{entry['path']} cannot be read: {error}", remedy=_REBUILD.format(folder=self.folder)
+                ) from error
+
+
+def _rows_of(
+    table: pa.Table, columns: Sequence[Column], start: int, wanted: set[int] | None
+) -> Iterator[dict[str, Any]]:
+    heavy = {
+        column.name: Cells(table.column(column.name), "<i2" if column.kind.dtype == "int16" else "u1")
+        for column in columns
+        if isinstance(column.kind, Voxels)
+    }
+    light = table.drop_columns(list(heavy))
+    pictures = [column.name for column in columns if isinstance(column.kind, Picture)]
+    for place in range(table.num_rows):
+        if wanted is not None and start + place not in wanted:
+            continue
+        row = light.slice(place, 1).to_pylist()[0] if light.num_columns else {}
+        row |= {name: row[name]["bytes"] for name in pictures}
+        row |= {name: cells.find(place) for name, cells in heavy.items()}
+        yield {column.name: row[column.name] for column in columns}
+
+
+def open_build(folder: str | Path) -> BuiltFolder:
+    """Open a folder that ``lung-nodule-ct build`` wrote as Parquet or Arrow.
+
+    Args:
+        folder: The ``--out`` of the build.
+
+    Raises:
+        BuildFolderError: It is missing, empty, of another format or version, or not whole.
+    """
+    path = Path(folder)
+    remedy = _REBUILD.format(folder=path)
+    if not path.is_dir():
+        raise BuildFolderError(f"there is no folder {path}", remedy=remedy)
+    if not (path / MANIFEST).is_file():
+        state = "is empty" if not any(path.iterdir()) else f"has no {MANIFEST}: it is no build, or a half-built one"
+        raise BuildFolderError(f"{path} {state}", remedy=remedy)
+    manifest = _read_json(path / MANIFEST)
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION or manifest.get("format") not in ("parquet", "arrow"):
+        raise BuildFolderError(
+            f"{path} is a build that this version cannot read",
+            expected=f"version {FORMAT_VERSION}, parquet or arrow",
+            got=f"version {version}, {manifest.get('format')}",
+            remedy=remedy,
+        )
+    for name, entry in manifest["configs"].items():
+        if name not in CONFIGS:
+            raise BuildFolderError(f"{path}: there is no config {name!r}", remedy=remedy)
+        for file in entry["files"]:
+            shard = path / file["path"]
+            size = shard.stat().st_size if shard.is_file() else None
+            if size != file["bytes"]:
+                raise BuildFolderError(
+                    f"{shard} is {'missing' if size is None else 'not as it was built'}",
+                    expected=f"{file['bytes']:,} bytes",
+                    got="nothing" if size is None else f"{size:,} bytes",
+                    remedy=remedy,
+                )
+    return BuiltFolder(path, manifest)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BuildFolderError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise BuildFolderError(f"{path} is not what a build writes", expected="a JSON object")
+    return document
