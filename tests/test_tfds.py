@@ -248,6 +248,15 @@ def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
         ).download_and_prepare()
 
 
+def test_what_tfds_shows_of_it(tmp_path) -> None:
+    from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
+
+    info = tfds.builder("lung_nodule_ct/det3d_1.25mm", data_dir=tmp_path).info
+    assert info.citation.strip() == CITATION.strip()
+    assert info.homepage == HOMEPAGE
+    assert LungNoduleCT.get_metadata().tags
+
+
 def test_parquet_of_tfds_is_refused_and_ours_is_named(tmp_path) -> None:
     with pytest.raises(LungNoduleCTError, match="lung-nodule-ct build"):
         tfds.builder("lung_nodule_ct/det2d_1.25mm", data_dir=tmp_path, file_format="parquet")
@@ -279,8 +288,8 @@ def test_of_three_builds_at_once_one_builds_and_all_have_it(tmp_path, dummy) -> 
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    said = sorted(build.communicate()[0] for build in builds)
-    assert said == ["7 False\n", "7 False\n", "7 True\n"]
+    said = sorted(build.communicate()[0].splitlines()[-1] for build in builds)
+    assert said == ["7 False", "7 False", "7 True"]
 
 
 def test_the_command_line_says_what_it_built_and_what_it_cannot(cli, dummy, tmp_path) -> None:
@@ -389,6 +398,21 @@ def test_tfds_own_tool_builds(dummy, tmp_path) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert tfds.builder("lung_nodule_ct/det2d_1.25mm", data_dir=tmp_path).info.splits["train"].num_examples == 13
+
+
+@with_tensorflow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_data_frames_and_pictures_of_tfds(dummy, tmp_path, monkeypatch, config) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib").use("agg")
+    monkeypatch.setenv("LUNG_NODULE_CT_SOURCE", str(dummy))
+    rows, info = tfds.load(f"lung_nodule_ct/{config}", split="train", data_dir=tmp_path, with_info=True)
+    assert len(tfds.as_dataframe(rows.take(2), info)) == 2
+    if "image" in get_config(config).schema.names:
+        assert tfds.show_examples(rows, info, rows=1, cols=2, plot_scale=1).axes
+    else:
+        with pytest.raises(ValueError, match="Visualisation not supported"):
+            tfds.show_examples(rows, info)
 
 
 if find_spec("tensorflow"):

@@ -15,7 +15,7 @@ SourceOption = Annotated[
     str | None,
     typer.Option(
         "--source",
-        help="Folder with the downloaded zip archives, at any depth. Else $LUNG_NODULE_CT_SOURCE; else Zenodo, through the "
+        help="Folder with the downloaded zip archives, at any depth, or its URL (s3://...). Else $LUNG_NODULE_CT_SOURCE; else Zenodo, through the "
         "cache of downloads.",
     ),
 ]

@@ -40,7 +40,7 @@ def open_source(
     """The archives of some configs.
 
     Args:
-        source: A folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one; without that they come from the cache
+        source: A folder of archives, or the URL of one as fsspec takes it. Without it ``LUNG_NODULE_CT_SOURCE`` names one; without that they come from the cache
             of downloads and from Zenodo.
         configs: What they are for: only what these read is downloaded. Archives that only give context (timepoints,
             pathology) and are not in the cache are read by ranges of their directories; offline they are missing.
@@ -49,12 +49,16 @@ def open_source(
         listener: Is told how far downloads are.
 
     Raises:
-        SourceError: The folder does not exist; or offline, and something is not in the cache.
+        SourceError: The folder does not exist, or cannot be opened; or offline, and something is not in the cache.
         ArchiveNotFoundError: A record has no file for an archive, or more than one.
         DownloadError: A server does not give what the record promises.
         OutputError: There is no room for a download.
     """
     folder = named_folder(source)
+    if folder is not None and "://" in folder:
+        from lung_nodule_ct.source.filesystem import open_filesystem  # noqa: PLC0415 -- a folder here needs no fsspec
+
+        return open_filesystem(folder)
     if folder is not None:
         return open_folder(folder)
     from lung_nodule_ct.source.zenodo import Zenodo  # noqa: PLC0415 -- who has a folder needs no HTTP

@@ -67,6 +67,10 @@ def _open(location: str) -> ByteSource:
         from lung_nodule_ct.source.remote import RemoteFile, RemoteLocation  # noqa: PLC0415 -- a folder needs no HTTP
 
         return RemoteFile(RemoteLocation.parse(location))
+    if "://" in location:
+        from lung_nodule_ct.source.filesystem import FilesystemFile  # noqa: PLC0415 -- nor fsspec
+
+        return FilesystemFile(location)
     path = Path(location)
     try:
         return LocalFile(path)
@@ -80,4 +84,4 @@ def _name_of(location: str) -> str:
         from lung_nodule_ct.source.remote import RemoteLocation  # noqa: PLC0415 -- as above
 
         return RemoteLocation.parse(location).name
-    return Path(location).name
+    return location.rpartition("/")[2] if "://" in location else Path(location).name

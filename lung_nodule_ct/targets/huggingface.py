@@ -76,7 +76,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
     """Builds the six configs from the archives.
 
     Args:
-        archives: A folder of them, where it shall not become a part of the config's id (see :func:`prepare`). Else
+        archives: A folder of them or its URL, where it shall not become a part of the config's id (see :func:`prepare`). Else
             ``data_dir`` names it, or the environment variable ``LUNG_NODULE_CT_SOURCE``. Where nothing does, what was
             prepared before by the same code is used, else the archives come from the cache of downloads and from Zenodo.
         **kwargs: As of ``datasets.DatasetBuilder``.

@@ -20,7 +20,7 @@ from filelock import FileLock
 from lung_nodule_ct.errors import OutputError, SourceError
 from lung_nodule_ct.source.source import Source
 from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
-from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
+from lung_nodule_ct.spec.published import HOMEPAGE
 from lung_nodule_ct.targets.tfds.features import to_features_dict
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
     """Builds the six configs: ``tfds.load("lung_nodule_ct/det2d_1.25mm")``.
 
     Args:
-        source: A folder of archives, or an opened source; else as everywhere: ``LUNG_NODULE_CT_SOURCE``, the cache of downloads, Zenodo.
+        source: A folder of archives or its URL, or an opened source; else as everywhere: ``LUNG_NODULE_CT_SOURCE``, the cache of downloads, Zenodo.
         **kwargs: As of ``tfds.core.DatasetBuilder``. ``file_format`` is ``tfrecord`` or ``array_record``.
 
     Raises:
@@ -77,7 +77,6 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
             features=to_features_dict(config.schema),
             supervised_keys=("image", "label") if "label" in config.schema.names else None,
             homepage=HOMEPAGE,
-            citation=CITATION,
             disable_shuffling=True,
         )
 
@@ -85,6 +84,8 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         """As of TFDS. Of two builds of the same at once the second waits; what a killed one left is taken away."""
         with self._alone():
             super().download_and_prepare(**kwargs)
+            if not self.info.splits:  # TFDS reads what another build wrote only when a builder is made
+                self.info.read_from_directory(self.data_path)
 
     def _alone(self) -> Any:
         folder = Path(os.fspath(self.data_path))
