@@ -18,7 +18,7 @@ from lung_nodule_ct import fastzlib
 from lung_nodule_ct.findings import Code
 from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, parse_header
 from lung_nodule_ct.source.archive import MAX_MEMBER_BYTES
-from lung_nodule_ct.source.member import iterate_member
+from lung_nodule_ct.source.member import iterate_member, read_member_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -91,8 +91,11 @@ class MetaImage:
         if self.header.text:
             out[...] = self._from_text().reshape(out.shape)
             return
-        view = out.reshape(-1).view(np.uint8).data
-        position = 0
+        flat = out.reshape(-1).view(np.uint8)
+        if not self.header.compressed and [member.size for member in self.data_members] == [len(flat)]:
+            read_member_into(self.data_members[0], self._opened, flat)
+            return
+        view, position = flat.data, 0
         for piece in self._pieces():
             if position + len(piece) > len(view):
                 raise self._wrong_length("more")

@@ -13,9 +13,13 @@ import inflate64
 
 from lung_nodule_ct import fastzlib
 from lung_nodule_ct.source.archive import DEFLATED, LOCAL_HEADER_BYTES, MAX_MEMBER_BYTES, STORED
+from lung_nodule_ct.source.bytes import LocalFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.bytes import ByteSource
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 _PIECE_IN = 1 << 15
 _PIECE_OUT = 1 << 17
+_WHOLE_BYTES = 1 << 28
+"""The most that is held of a member as it is packed."""
 
 
 def read_member(member: Member, opened: Opened, *, limit: int = MAX_MEMBER_BYTES) -> bytes:
@@ -41,6 +47,31 @@ def read_member(member: Member, opened: Opened, *, limit: int = MAX_MEMBER_BYTES
             "is too large for what it should be", expected=f"at most {limit:,} bytes", got=f"{member.size:,}"
         )
     return b"".join(iterate_member(member, opened))
+
+
+def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8]) -> None:
+    """The whole content of a member, written over ``out``.
+
+    Args:
+        member: What to read.
+        opened: The archives that are open.
+        out: A flat array of the member's size.
+
+    Raises:
+        MemberError: It is damaged; ``out`` then holds anything.
+    """
+    source = opened[member.location]
+    local = isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
+    if local and member.method == DEFLATED and member.packed <= _WHOLE_BYTES:
+        block = source.read_at(member.offset, member.span)
+        start = _end_of_header(member, block)
+        packed = memoryview(block)[start : start + member.packed]
+        if fastzlib.inflate_into(packed, out) and fastzlib.crc32(out) == member.crc:
+            return
+    view, position = out.data, 0
+    for piece in iterate_member(member, opened):  # which also says what is wrong with a damaged one
+        view[position : position + len(piece)] = piece
+        position += len(piece)
 
 
 def iterate_member(member: Member, opened: Opened) -> Iterator[bytes]:
@@ -108,8 +139,6 @@ def _inflated(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
     for block in blocks:
         view = memoryview(block)
         for start in range(0, len(view), _PIECE_IN):
-            if inflater.eof:
-                raise member.error("goes on after its end", expected="one deflate stream", got="more bytes")
             piece_in: Any = view[start : start + _PIECE_IN]
             while True:
                 try:
@@ -119,12 +148,11 @@ def _inflated(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
                 if piece:
                     yield piece
                 piece_in = inflater.unconsumed_tail
-                if inflater.eof or (not piece_in and len(piece) < _PIECE_OUT):
+                if inflater.eof:
+                    return
+                if not piece_in and len(piece) < _PIECE_OUT:
                     break
-        if inflater.unused_data:
-            raise member.error("goes on after its end", expected="one deflate stream", got="more bytes")
-    if not inflater.eof:
-        raise member.error("breaks off", expected="the end of a deflate stream", got="nothing more")
+    raise member.error("breaks off", expected="the end of a deflate stream", got="nothing more")
 
 
 def _inflated64(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,85 @@
+"""Whatever inflates (libdeflate, ISA-L, the standard library), a build is the same, and so is what it says of damage."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+import zlib
+
+import pytest
+from built import Built
+from tiny import CT0, TinySource
+
+WITHOUT = {
+    "libdeflate": "import sys; sys.modules['imagecodecs'] = None",
+    "libdeflate and ISA-L": "import sys; sys.modules['imagecodecs'] = sys.modules['isal'] = None",
+}
+BUILD = "import sys; sys.argv[1:] = {arguments!r}; from lung_nodule_ct.cli import main; main()"
+
+
+@pytest.mark.parametrize("missing", WITHOUT)
+def test_the_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
+    arguments = ["build", "--all", "--source", str(dummy), "--out"]
+    assert cli(*arguments, tmp_path / "with").returncode == 0
+    code = f"{WITHOUT[missing]}\n{BUILD.format(arguments=[*arguments, str(tmp_path / 'without')])}"
+    done = python(code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    hashes = [json.loads((tmp_path / name / "build.json").read_text())["configs"] for name in ("with", "without")]
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "trailing"])
+def test_damage_is_told_the_same_way(damage, cli, python, tmp_path):
+    source = TinySource().write(tmp_path / "in")
+    archive = next(source.rglob(CT0))
+    _damage(archive, "9.raw", damage)
+    arguments = ["build", "det3d_1.25mm", "--source", str(source), "--out", str(tmp_path / "out")]
+    said = set()
+    for without in ("", *WITHOUT.values()):
+        done = python(f"{without}\n{BUILD.format(arguments=arguments)}", cwd=tmp_path)
+        rows = [row["scan_id"] for row in Built(tmp_path / "out").rows("det3d_1.25mm")] if not done.returncode else None
+        errors = [line.partition("is damaged: ")[0] for line in done.stderr.splitlines() if line.startswith("error: ")]
+        said.add((done.returncode, tuple(errors), str(rows)))
+    assert len(said) == 1
+    (code, errors, _) = said.pop()
+    assert (code == 0) == (damage == "trailing")
+    assert all("9.raw" in error for error in errors)
+
+
+def _damage(archive, member, how):
+    """Bend one member, with its lengths in both headers where they must fit."""
+    with zipfile.ZipFile(archive) as file:
+        contents = {info.filename: file.read(info) for info in file.infolist()}
+        info = next(info for info in file.infolist() if info.filename.endswith(member))
+    packed = {}
+    for name, content in contents.items():
+        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        packed[name] = (packer.compress(content) + packer.flush(), zlib.crc32(content), len(content))
+    data, crc, size = packed[info.filename]
+    match how:
+        case "flipped":
+            data = data[:-9] + bytes([data[-9] ^ 0x10]) + data[-8:]
+        case "cut":
+            data = data[: len(data) // 2]
+        case "longer":
+            packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+            data = packer.compress(contents[info.filename] + b"more") + packer.flush()
+        case "trailing":
+            data += b"what follows a stream's end is not its content"
+    packed[info.filename] = (data, crc, size)
+    archive.write_bytes(_zip(packed))
+
+
+def _zip(members):
+    """A zip archive of members that are packed already: name to (deflated, CRC-32, size)."""
+    body, directory = b"", b""
+    for name, (data, crc, size) in members.items():
+        encoded = name.encode()
+        common = struct.pack("<HHHHHIIIHH", 20, 0x800, 8, 0, 0x21, crc, len(data), size, len(encoded), 0)
+        directory += (
+            b"PK\x01\x02" + struct.pack("<H", 20) + common + struct.pack("<HHHII", 0, 0, 0, 0, len(body)) + encoded
+        )
+        body += b"PK\x03\x04" + common + encoded + data
+    end = struct.pack("<HHHHIIH", 0, 0, len(members), len(members), len(directory), len(body), 0)
+    return body + directory + b"PK\x05\x06" + end
