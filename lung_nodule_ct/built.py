@@ -7,6 +7,7 @@ the decoded buffers.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,16 @@ class BuiltFolder:
             )
         return tuple(self.configs[config])
 
+    def count(self, config: str, split: str) -> int:
+        """The number of rows of a split.
+
+        Raises:
+            BuildFolderError: The build does not hold that config or split.
+        """
+        if split not in self.splits(config):
+            raise BuildFolderError(f"{config} has no split {split!r}", expected=", ".join(self.splits(config)))
+        return self.configs[config][split]
+
     def columns(self, config: str) -> tuple[Column, ...]:
         """The columns of a config as they were declared."""
         self.splits(config)
@@ -99,8 +110,8 @@ class BuiltFolder:
             indices: Which rows, ascending; all by default. Row groups without any are skipped.
 
         Yields:
-            Values as declared: voxels as an array (z, y, x) that must not be used after the next row is taken, pictures
-            as their encoded ``bytes``, categories as their index, null as ``None``.
+            Values as declared: voxels as a read-only array (z, y, x) that keeps its row group in memory, pictures as their
+            encoded ``bytes``, categories as their index, null as ``None``.
 
         Raises:
             BuildFolderError: There is no such config, split, column or row, or a shard is missing or damaged.
@@ -109,9 +120,7 @@ class BuiltFolder:
         names = list(known if columns is None else columns)
         if unknown := [name for name in names if name not in known]:
             raise BuildFolderError(f"{config} has no column {unknown[0]!r}", expected=f"one of {', '.join(known)}")
-        if split not in self.splits(config):
-            raise BuildFolderError(f"{config} has no split {split!r}", expected=", ".join(self.splits(config)))
-        total = self.configs[config][split]
+        total = self.count(config, split)
         if indices is not None and (
             list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < total)
         ):
@@ -152,7 +161,7 @@ class BuiltFolder:
                 ) from error
 
 
-def open_build(folder: str | Path) -> BuiltFolder:
+def open_build(folder: str | os.PathLike[str]) -> BuiltFolder:
     """Open a folder that ``lung-nodule-ct build`` wrote as Parquet or Arrow.
 
     Args:

@@ -1,22 +1,32 @@
-"""The volumes of a loaded dataset as arrays that cost nothing: views of the memory-mapped Arrow cells, no copy.
+"""The volumes of a dataset as arrays: of a loaded one views of the memory-mapped Arrow cells, which cost nothing.
 
-A patch then costs what its memory pages cost. (``row["volume"]["bytes"]`` copies the whole cell each time.)
+A patch then costs what its memory pages cost. (``row["volume"]["bytes"]`` copies the whole cell each time.) From a built folder
+of Parquet a volume is decoded once and a few are kept; of a stream each is taken as it comes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from lung_nodule_ct.built import open_build
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.geometry import Frame
+from lung_nodule_ct.spec.configs import CONFIGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import datasets
     from numpy.typing import NDArray
+
+_GEOMETRY = ("origin", "spacing", "direction")
 
 #: What stands outside a volume: the HU of air in CT, black in 8-bit stacks and masks.
 _OUTSIDE = {"int16": -1024, "uint8": 0}
@@ -101,17 +111,10 @@ class Volume:
 
 
 class Volumes(Sequence[Volume]):
-    """The volumes of a loaded dataset, as a sequence of views. Made by :func:`volumes`."""
+    """The volumes of a split, to be indexed. Made by :func:`volumes`."""
 
-    def __init__(self, dataset: Any, column: str) -> None:
-        framed = "direction" in dataset.column_names
-        table = dataset.data
-        self._cells = Cells(table.column(column), "<i2" if framed and column == "volume" else "u1")
-        self._geometry = (
-            [table.column(name).to_pylist() for name in ("origin", "spacing", "direction")] if framed else []
-        )
-        self._indices = dataset._indices  # which rows a selected or shuffled dataset shows
-        self._count = len(dataset)
+    def __init__(self, count: int, read: Callable[[int], Volume]) -> None:
+        self._count, self._read = count, read
 
     def __len__(self) -> int:
         return self._count
@@ -125,29 +128,112 @@ class Volumes(Sequence[Volume]):
             return [self[place] for place in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"volume {index} of {len(self)}")
-        row = index % len(self)
-        if self._indices is not None:
-            row = self._indices.column(0)[row].as_py()
-        array = self._cells[row]
-        if not self._geometry:
-            return Volume(array)
-        origin, spacing, direction = (values[row] for values in self._geometry)
-        return Volume(array, Frame(tuple(origin), tuple(spacing), tuple(direction)))
+        return self._read(index % len(self))
 
 
-def volumes(dataset: Any, column: str = "volume") -> Volumes:
-    """The volumes of a loaded split, as a sequence of zero-copy views.
+class StreamedVolumes(Iterable[Volume]):
+    """The volumes of a stream, in its order. Made by :func:`volumes`."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]], column: str, dtype: str) -> None:
+        self._rows, self._column, self._dtype = rows, column, dtype
+
+    def __iter__(self) -> Iterator[Volume]:
+        for number, row in enumerate(self._rows):
+            cell = row[self._column]
+            if cell is None:
+                raise ValueError(f"row {number} has no such volume (null)")
+            yield _volume(np.frombuffer(cell["bytes"], self._dtype).reshape(cell["shape"]), row)
+
+
+@overload
+def volumes(dataset: datasets.IterableDataset, column: str = "volume") -> StreamedVolumes: ...
+@overload
+def volumes(
+    dataset: datasets.Dataset | str | os.PathLike[str],
+    column: str = "volume",
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    kept: int = 2,
+) -> Volumes: ...
+def volumes(
+    dataset: Any, column: str = "volume", *, config: str | None = None, split: str | None = None, kept: int = 2
+) -> Volumes | StreamedVolumes:
+    """The volumes of a split.
 
     Args:
-        dataset: A ``datasets.Dataset`` of a volume config, prepared or loaded from a built folder; selections and
-            shuffles are followed.
+        dataset: A ``datasets.Dataset`` of a volume config, prepared or loaded from a built folder: a sequence of zero-copy
+            views; selections and shuffles are followed. Or a stream (``datasets.IterableDataset``): an iterable. Or the
+            path of a folder that ``lung-nodule-ct build`` wrote, read without loading it first.
         column: ``volume`` or ``lung_mask``. A scan without a mask raises ``ValueError`` when it is asked for.
+        config: Of a folder, the config; needed where it holds more than one with volumes.
+        split: Of a folder, the split; needed where the config has more than one.
+        kept: Of a folder of Parquet, how many decoded volumes are kept at most, those used last.
 
     Raises:
-        ValueError: ``dataset`` has no such column, or is no memory-mapped dataset.
+        ValueError: ``dataset`` has no such column, or is none of these.
+        BuildFolderError: The folder holds no build, or not that config or split.
     """
-    if not hasattr(dataset, "data") or not hasattr(dataset, "_indices"):
-        raise ValueError(f"dataset: expected a loaded split (datasets.Dataset), got {type(dataset).__name__}")
-    if column not in dataset.column_names or column not in ("volume", "lung_mask"):
-        raise ValueError(f"dataset: it has no volumes in {column!r}; its columns are {', '.join(dataset.column_names)}")
-    return Volumes(dataset, column)
+    if isinstance(dataset, (str, os.PathLike)):
+        return _of_folder(dataset, column, config, split, kept)
+    if config is not None or split is not None:
+        raise ValueError("config and split: expected only with the path of a built folder")
+    import datasets  # noqa: PLC0415 -- whoever has one of its splits has it imported
+
+    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        raise ValueError(f"dataset: expected a split of datasets or a built folder, got {type(dataset).__name__}")  # noqa: TRY004
+    names = dataset.column_names or []
+    if column not in names or column not in ("volume", "lung_mask"):
+        raise ValueError(f"dataset: it has no volumes in {column!r}; its columns are {', '.join(names)}")
+    dtype = "<i2" if "direction" in names and column == "volume" else "u1"
+    if isinstance(dataset, datasets.IterableDataset):
+        geometry = [name for name in _GEOMETRY if name in names]
+        return StreamedVolumes(dataset.select_columns([column, *geometry]), column, dtype)
+    return _of_table(dataset, column, dtype)
+
+
+def _of_table(dataset: Any, column: str, dtype: str) -> Volumes:
+    table = dataset.data
+    cells = Cells(table.column(column), dtype)
+    geometry = {name: table.column(name).to_pylist() for name in _GEOMETRY if name in dataset.column_names}
+    indices = dataset._indices  # which rows a selected or shuffled dataset shows
+
+    def read(index: int) -> Volume:
+        row = index if indices is None else indices.column(0)[index].as_py()
+        return _volume(cells[row], {name: values[row] for name, values in geometry.items()})
+
+    return Volumes(len(dataset), read)
+
+
+def _of_folder(
+    folder: str | os.PathLike[str], column: str, config: str | None, split: str | None, kept: int
+) -> Volumes:
+    build = open_build(folder)
+    with_volumes = [name for name in build.configs if CONFIGS[name].schema.has_voxels]
+    config = _only("config", with_volumes, config)
+    split = _only("split", list(build.splits(config)), split)
+    names = [known.name for known in build.columns(config)]
+    if column not in names or column not in ("volume", "lung_mask"):
+        raise ValueError(f"{config} has no volumes in {column!r}")
+
+    @lru_cache(maxsize=max(1, kept))
+    def read(index: int) -> Volume:
+        wanted = [column, *(name for name in _GEOMETRY if name in names)]
+        row = next(build.rows(config, split, wanted, [index]))
+        if row[column] is None:
+            raise ValueError(f"row {index} has no such volume (null)")
+        return _volume(row[column], row)
+
+    return Volumes(build.count(config, split), read)
+
+
+def _only(what: str, names: Sequence[str], chosen: str | None) -> str:
+    if chosen is None and len(names) != 1:
+        raise ValueError(f"{what}: expected one of {', '.join(names) or 'none'}, got none")
+    return names[0] if chosen is None else chosen
+
+
+def _volume(array: NDArray[Any], row: Mapping[str, Any]) -> Volume:
+    if "direction" not in row:
+        return Volume(array)
+    return Volume(array, Frame(*(tuple(row[name]) for name in _GEOMETRY)))

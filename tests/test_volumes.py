@@ -108,9 +108,46 @@ def test_slices_and_copies(scans) -> None:
 def test_what_has_no_volumes_is_refused(scans, dummy) -> None:
     with pytest.raises(ValueError, match="no volumes"):
         lung_nodule_ct.volumes(scans.select_columns(["fold"]))
-    with pytest.raises(ValueError, match="loaded split"):
-        lung_nodule_ct.volumes(lung_nodule_ct.load("det3d_5mm", source=dummy, split="train", streaming=True))
-    with pytest.raises(IndexError):
-        lung_nodule_ct.volumes(scans)[99]
-    with pytest.raises(ValueError, match="one of"):
-        lung_nodule_ct.volumes(scans)[0].patch(size=(1, 1, 1))
+    with pytest.raises(ValueError, match="expected a split"):
+        lung_nodule_ct.volumes([1, 2])
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_built_folder_and_a_stream_hold_the_same_volumes(scans, dummy, cli, tmp_path, form) -> None:
+    done = cli("build", "det3d_1.25mm", "cls_1.25mm", "--format", form, "--source", dummy, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    loaded = lung_nodule_ct.volumes(scans)
+    folder = lung_nodule_ct.volumes(tmp_path / "out", kept=1)
+    streamed = lung_nodule_ct.volumes(scans.to_iterable_dataset())
+    assert len(folder) == len(loaded)
+    for index in (3, 3, 0, -1):
+        assert (folder[index].array == loaded[index].array).all()
+        assert folder[index].frame == loaded[index].frame
+    for one, other in zip(streamed, loaded, strict=True):
+        assert (one.array == other.array).all()
+        assert one.frame == other.frame
+    masks = lung_nodule_ct.volumes(tmp_path / "out", "lung_mask")
+    for index, row in enumerate(scans):
+        if row["lung_mask"] is None:
+            with pytest.raises(ValueError, match="null"):
+                masks[index]
+        else:
+            assert (masks[index].array.ravel() == np.frombuffer(row["lung_mask"]["bytes"], "u1")).all()
+    for wrong in ({"config": "cls_1.25mm", "split": "train"}, {"split": "nothing"}, {"column": "spacing"}):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            lung_nodule_ct.volumes(tmp_path / "out", **wrong)[0]
+
+
+def test_a_stream_from_the_archives_gives_volumes(scans, dummy) -> None:
+    stream = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", streaming=True)
+    for one, other in zip(lung_nodule_ct.volumes(stream), lung_nodule_ct.volumes(scans), strict=True):
+        assert (one.array == other.array).all()
+
+
+def test_only_a_kept_volume_is_not_decoded_again(dummy, build) -> None:
+    folder = build(dummy, "det3d_1.25mm").folder
+    views = lung_nodule_ct.volumes(folder, kept=1)
+    assert views[2].array is views[2].array
+    first = views[2].array
+    assert views[3].array is not first
+    assert views[2].array is not first
