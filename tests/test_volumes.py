@@ -110,6 +110,10 @@ def test_what_has_no_volumes_is_refused(scans, dummy) -> None:
         lung_nodule_ct.volumes(scans.select_columns(["fold"]))
     with pytest.raises(ValueError, match="expected a split"):
         lung_nodule_ct.volumes([1, 2])
+    with pytest.raises(IndexError):
+        lung_nodule_ct.volumes(scans)[99]
+    with pytest.raises(ValueError, match="one of"):
+        lung_nodule_ct.volumes(scans)[0].patch(size=(1, 1, 1))
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
