@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lung_nodule_ct.b2nd import is_b2nd, open_b2nd
 from lung_nodule_ct.spec.schema import Picture, Voxels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike
 
     from lung_nodule_ct.spec.schema import Column
 
@@ -23,16 +24,20 @@ class Cells:
 
     Args:
         column: A ``pyarrow.ChunkedArray``.
-        dtype: The voxels' type, ``<i2`` or ``u1``.
+        dtype: The voxels' type, ``int16`` (little-endian) or ``uint8``.
     """
 
     def __init__(self, column: Any, dtype: str) -> None:
         self._chunks = column.chunks
         self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
-        self._dtype = np.dtype(dtype)
+        self._dtype = np.dtype(dtype).newbyteorder("<")
 
-    def find(self, row: int) -> NDArray[Any] | None:
-        """The voxels of a row, axes (z, y, x), or ``None`` where the cell is null."""
+    def find(self, row: int) -> Any:
+        """The voxels of a row, axes (z, y, x), or ``None`` where the cell is null.
+
+        Returns:
+            An array that views the buffers; where they are stored as b2nd, one of blosc2, which decodes what is sliced.
+        """
         number = int(np.searchsorted(self._ends, row, side="right"))
         chunk = self._chunks[number]
         place = row - (int(self._ends[number - 1]) if number else 0)
@@ -42,10 +47,10 @@ class Cells:
         shape = chunk.field("shape")[place].as_py()
         content = chunk.field("bytes")
         _, offsets, values = content.buffers()
-        start = int(np.frombuffer(offsets, np.int64, 1, 8 * (content.offset + place))[0])
-        return np.frombuffer(values, self._dtype, math.prod(shape), start).reshape(shape)
+        start, end = np.frombuffer(offsets, np.int64, 2, 8 * (content.offset + place)).tolist()
+        return voxels_of(memoryview(values)[start:end], self._dtype, shape)
 
-    def __getitem__(self, row: int) -> NDArray[Any]:
+    def __getitem__(self, row: int) -> Any:
         """The voxels of a row.
 
         Raises:
@@ -55,6 +60,13 @@ class Cells:
         if array is None:
             raise ValueError(f"row {row} has no such volume (null)")
         return array
+
+
+def voxels_of(cell: memoryview, dtype: DTypeLike, shape: Sequence[int]) -> Any:
+    """The content of a cell as an array (z, y, x), not copied: a view, or what :func:`open_b2nd` gives."""
+    if len(cell) != math.prod(shape) * np.dtype(dtype).itemsize and is_b2nd(cell):
+        return open_b2nd(cell)
+    return np.frombuffer(cell, dtype).reshape(shape)
 
 
 def rows_of(
@@ -72,7 +84,7 @@ def rows_of(
         null as ``None``.
     """
     heavy = {
-        column.name: Cells(table.column(column.name), "<i2" if column.kind.dtype == "int16" else "u1")
+        column.name: Cells(table.column(column.name), column.kind.dtype)
         for column in columns
         if isinstance(column.kind, Voxels)
     }
@@ -81,5 +93,7 @@ def rows_of(
     for place in range(table.num_rows) if places is None else places:
         row = light.slice(place, 1).to_pylist()[0] if light.num_columns else {}
         row |= {name: row[name]["bytes"] for name in pictures}
-        row |= {name: cells.find(place) for name, cells in heavy.items()}
+        for name, cells in heavy.items():
+            found = cells.find(place)
+            row[name] = None if found is None else found[...]
         yield {column.name: row[column.name] for column in columns}

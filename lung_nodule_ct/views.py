@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from lung_nodule_ct.built import open_build
-from lung_nodule_ct.cells import Cells
+from lung_nodule_ct.cells import Cells, voxels_of
 from lung_nodule_ct.geometry import Frame
 from lung_nodule_ct.spec.configs import CONFIGS
 
@@ -37,11 +37,12 @@ class Volume:
     """One volume of a loaded dataset.
 
     Attributes:
-        array: A read-only view of the stored voxels, axes (z, y, x); int16 in Hounsfield units, or uint8.
+        array: A read-only view of the stored voxels, axes (z, y, x); int16 in Hounsfield units, or uint8. Where they are
+            stored as b2nd, a ``blosc2.NDArray``, which decodes only what a slice of it touches.
         frame: Where they are; ``None`` in ``det3d_bmp_1.25mm``, which has no world.
     """
 
-    array: NDArray[Any]
+    array: Any
     frame: Frame | None = None
 
     @property
@@ -52,7 +53,7 @@ class Volume:
 
     def numpy(self) -> NDArray[Any]:
         """A copy of the whole volume, to be written to."""
-        return self.array.copy()
+        return np.array(self.array[...])
 
     def slice(self, index: int) -> NDArray[Any]:
         """The axial slice ``index`` as a view, axes (y, x)."""
@@ -102,7 +103,8 @@ class Volume:
         )
         taken = self.array[inside]
         if taken.shape == tuple(extent):
-            return taken.copy()
+            whole: NDArray[Any] = taken.copy()
+            return whole
         patch = np.full(extent, _OUTSIDE[self.array.dtype.name] if outside is None else outside, self.array.dtype)
         if taken.size:
             place = tuple(slice(own.start - start, own.stop - start) for own, start in zip(inside, starts, strict=True))
@@ -142,7 +144,7 @@ class StreamedVolumes(Iterable[Volume]):
             cell = row[self._column]
             if cell is None:
                 raise ValueError(f"row {number} has no such volume (null)")
-            yield _volume(np.frombuffer(cell["bytes"], self._dtype).reshape(cell["shape"]), row)
+            yield _volume(voxels_of(memoryview(cell["bytes"]), self._dtype, cell["shape"]), row)
 
 
 @overload
@@ -233,7 +235,7 @@ def _only(what: str, names: Sequence[str], chosen: str | None) -> str:
     return names[0] if chosen is None else chosen
 
 
-def _volume(array: NDArray[Any], row: Mapping[str, Any]) -> Volume:
+def _volume(array: Any, row: Mapping[str, Any]) -> Volume:
     if "direction" not in row:
         return Volume(array)
     return Volume(array, Frame(*(tuple(row[name]) for name in _GEOMETRY)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from datasets import load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 import lung_nodule_ct
+from lung_nodule_ct.built import open_build
 from lung_nodule_ct.views import Volume
 
 
@@ -155,3 +157,28 @@ def test_only_a_kept_volume_is_not_decoded_again(dummy, build) -> None:
     first = views[2].array
     assert views[3].array is not first
     assert views[2].array is not first
+
+
+def test_b2nd_holds_the_same_volumes_and_says_how_to_read_them(scans, dummy, cli, tmp_path) -> None:
+    for codec in ("raw", "b2nd"):
+        done = cli("build", "--all", "--volume-codec", codec, "--source", dummy, "--out", tmp_path / codec)
+        assert done.returncode == 0, done.stderr
+    raw, packed = open_build(tmp_path / "raw"), open_build(tmp_path / "b2nd")
+    for config, splits in raw.configs.items():
+        for split in splits:
+            for one, other in zip(raw.rows(config, split), packed.rows(config, split), strict=True):
+                np.testing.assert_equal(other, one)
+    loaded = load_dataset(str(tmp_path / "b2nd"), "det3d_1.25mm", split="train", cache_dir=str(tmp_path / "cache"))
+    everywhere = (
+        lung_nodule_ct.volumes(tmp_path / "b2nd", config="det3d_1.25mm"),
+        lung_nodule_ct.volumes(loaded),
+        list(lung_nodule_ct.volumes(loaded.to_iterable_dataset())),
+    )
+    for packed_volumes in everywhere:
+        for row, one, other in zip(scans, packed_volumes, lung_nodule_ct.volumes(scans), strict=True):
+            assert (one.numpy() == other.numpy()).all()
+            assert (one.slice(3) == other.slice(3)).all()
+            for nodule in row["nodules"]:
+                where = {"center_world": nodule["center_world"], "size": (9, 30, 7)}
+                assert (one.patch(**where) == other.patch(**where)).all()
+    assert cli("build", "det3d_5mm", "--volume-codec", "b2nd", "--format", "arrow", "--source", dummy).returncode == 2

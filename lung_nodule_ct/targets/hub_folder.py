@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lung_nodule_ct.b2nd import to_b2nd
+from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.spec.schema import Picture, Voxels
 from lung_nodule_ct.targets.card import write_card
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from lung_nodule_ct.spec.schema import Schema
@@ -22,11 +24,18 @@ if TYPE_CHECKING:
 
 _ZSTD_LEVEL = 1
 
+VolumeCodec = Literal["raw", "b2nd"]
+
 
 @dataclass(frozen=True)
 class HubFolder:
-    """``data/<config>/<split>-00000-of-0000N.parquet`` and ``README.md``."""
+    """``data/<config>/<split>-00000-of-0000N.parquet`` and ``README.md``.
 
+    Attributes:
+        volume_codec: How voxels stand in their cells: as they are, or as b2nd.
+    """
+
+    volume_codec: VolumeCodec = "raw"
     name: str = "parquet"
     shard_bytes: int = 500_000_000
     pinned: bool = True
@@ -43,23 +52,41 @@ class HubFolder:
     def open_writer(self, path: Path, schema: Schema, arrow_schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
         """A Parquet file: zstd, a page index, page checksums, and a row group a table."""
         heavy = {column.name for column in schema.columns if isinstance(column.kind, (Picture, Voxels))}
-        light = [name for name in _leaf_paths(arrow_schema) if name.split(".")[0] not in heavy]
+        paths = _leaf_paths(arrow_schema)
+        light = [name for name in paths if name.split(".")[0] not in heavy]
+        voxels = {column.name: column.kind for column in schema.columns if isinstance(column.kind, Voxels)}
+        packed = {f"{name}.bytes" for name in voxels} if self.volume_codec == "b2nd" else set()
         with pq.ParquetWriter(
             path,
             arrow_schema,
-            compression="zstd",
-            compression_level=_ZSTD_LEVEL,
+            compression={name: "none" if name in packed else "zstd" for name in paths},
+            compression_level={name: _ZSTD_LEVEL for name in paths if name not in packed},
             use_dictionary=light,
             write_statistics=light,
             write_page_index=True,
             write_page_checksum=True,
             data_page_version="2.0",  # compressed straight from the values: one copy of a volume less in memory
         ) as writer:
-            yield lambda table: writer.write_table(table, row_group_size=table.num_rows)
+            yield lambda table: writer.write_table(
+                _packed(table, voxels) if packed else table, row_group_size=table.num_rows
+            )
 
     def finish(self, folder: Path, build: Build) -> None:
         """Write the card."""
         write_card(folder, build)
+
+
+def _packed(table: pa.Table, columns: Mapping[str, Voxels]) -> pa.Table:
+    """The same rows with the voxels of some columns as b2nd."""
+    for name, voxels in columns.items():
+        field = table.schema.field(name)
+        cells = Cells(table.column(name), voxels.dtype)
+        values = []
+        for row in range(table.num_rows):
+            array = cells.find(row)
+            values.append(None if array is None else {"bytes": to_b2nd(array), "shape": array.shape})
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    return table
 
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:
