@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,11 @@ SHAPE = (160, 512, 512)
 SPACING = (0.7, 0.7, 1.25)
 
 
-def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE) -> Path:
+def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE, distinct: int | None = None) -> Path:
     """The archives that ``det3d_1.25mm`` reads, with ``volumes`` scans, each of another patient.
 
-    Every volume is the same chest moved along z, under noise of its own, so that none deflates to another's bytes.
+    Every volume is the same chest moved along z, under noise of its own, so that none deflates to another's bytes; with
+    ``distinct`` only so many of them are made, and stand under all names in turn.
     """
     folder.mkdir(parents=True, exist_ok=True)
     nodule = Nodule((70.0, 20.0, 0.0), 14.0)
@@ -30,19 +32,24 @@ def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE
         f"TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = {origin}\nElementSpacing = {SPACING[0]} {SPACING[1]} {SPACING[2]}\n"
         f"DimSize = {x} {y} {z}\nElementType = MET_SHORT\nElementDataFile = "
     )
+    made: list[Any] = []
     with (
         zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_0.zip", "w", zipfile.ZIP_DEFLATED) as scans,
         zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_2.zip", "w", zipfile.ZIP_DEFLATED) as masks,
     ):
         for number in range(1, volumes + 1):
             name = f"{number}_20200101"
-            volume = np.roll(base, number, axis=0)
-            for index in range(z):
-                dy, dx = rng.integers(0, shape[1]), rng.integers(0, shape[2])
-                volume[index] += noise[dy : dy + y, dx : dx + x]
-            for archive, array in ((scans, volume), (masks, mask)):
+            if distinct is None or number <= distinct:
+                volume = np.roll(base, number, axis=0)
+                for index in range(z):
+                    dy, dx = rng.integers(0, shape[1]), rng.integers(0, shape[2])
+                    volume[index] += noise[dy : dy + y, dx : dx + x]
+                made.append(volume)
+            for archive, array in ((scans, made[(number - 1) % len(made)]), (masks, mask)):
                 archive.writestr(f"{name}.mhd", f"{head}{name}.raw\n")
                 archive.writestr(f"{name}.raw", array.astype("<i2").tobytes())
+            if distinct is None:
+                made.clear()
     with zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_1.zip", "w"):
         pass
     rows = "".join(f"{number}_20200101,70,20,0,14\n" for number in range(1, volumes + 1))

@@ -1,4 +1,4 @@
-"""A random 96-cubed patch and a random slice: our zero-copy views against SimpleITK and against an Array3D column.
+"""A random 96-cubed patch and a random slice: our zero-copy views against SimpleITK, nibabel, MONAI and an Array3D column.
 
     python -m benchmarks.read [--volumes 3] [--reads 200]
 
@@ -11,11 +11,13 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import datasets
+import nibabel
 import numpy as np
 import SimpleITK
 
@@ -44,6 +46,7 @@ def main() -> None:
         order = [row["patient_id"] for row in ours.select_columns(["patient_id"])]
         files = [next(path for path in headers if path.stem.split("_")[0] == patient) for patient in order]
         shape = views[0].shape
+        nifti = [as_nifti(path, root / "nifti") for path in files]
         readers: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
             "ours, zero-copy view": (
                 lambda i, z, y, x: views[i].array[z : z + EDGE, y : y + EDGE, x : x + EDGE].copy(),
@@ -57,6 +60,11 @@ def main() -> None:
                 lambda i, z, y, x: whole(files[i])[z : z + EDGE, y : y + EDGE, x : x + EDGE],
                 lambda i, z: whole(files[i])[z],
             ),
+            "nibabel, slicing a .nii": (
+                lambda i, z, y, x: np.asarray(nibabel.load(nifti[i]).dataobj[x : x + EDGE, y : y + EDGE, z : z + EDGE]),
+                lambda i, z: np.asarray(nibabel.load(nifti[i]).dataobj[:, :, z]),
+            ),
+            **monai_reader(nifti, root / "monai"),
             "Array3D column": (
                 lambda i, z, y, x: np.asarray(array3d.with_format("numpy")[i]["volume"])[
                     z : z + EDGE, y : y + EDGE, x : x + EDGE
@@ -79,6 +87,32 @@ def main() -> None:
         for name, pair in times.items():
             patch_ms, slice_ms = (median(values) for values in pair)
             print(f"{name:28}{patch_ms:10.3f}{patch_ms / base[0]:8.1f}{slice_ms:10.3f}{slice_ms / base[1]:8.1f}")
+
+
+def as_nifti(header: Path, folder: Path) -> Path:
+    """The same volume as NIfTI, uncompressed."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{header.stem}.nii"
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(header)), str(path))
+    return path
+
+
+def monai_reader(paths: list[Path], cache: Path) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
+    """MONAI's PersistentDataset, warm, where MONAI is installed."""
+    if find_spec("monai") is None:
+        return {}
+    from monai.data import PersistentDataset
+    from monai.transforms import LoadImage
+
+    kept = PersistentDataset([str(path) for path in paths], LoadImage(image_only=True), cache_dir=cache)
+    for index in range(len(paths)):
+        kept[index]
+    return {
+        "MONAI PersistentDataset": (
+            lambda i, z, y, x: kept[i][x : x + EDGE, y : y + EDGE, z : z + EDGE].contiguous(),
+            lambda i, z: kept[i][:, :, z].contiguous(),
+        )
+    }
 
 
 def region(header: Path, index: tuple[int, int, int], size: tuple[int, int, int]) -> Any:
