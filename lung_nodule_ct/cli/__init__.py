@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from lung_nodule_ct.cli.audit import audit
 from lung_nodule_ct.cli.build import build
 from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock):
+for command in (configs, inspect, build, prepare, download, lock, audit):
     app.command()(command)
 
 
