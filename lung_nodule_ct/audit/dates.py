@@ -18,6 +18,8 @@ from PIL import Image
 
 from lung_nodule_ct.audit.check import Check, Part, Verdict
 from lung_nodule_ct.audit.facts import DateFacts
+from lung_nodule_ct.audit.output import COMMAND
+from lung_nodule_ct.beside import BESIDE, ours_beside
 from lung_nodule_ct.findings import without_dates
 
 if TYPE_CHECKING:
@@ -91,18 +93,19 @@ class DateSearch:
                 self._dates[f"{place} (metadata)"] += found
 
     def files(self, build: BuiltFolder) -> DateFacts:
-        """The files beside the shards; then all that was found."""
+        """The files beside the shards, an earlier audit's apart; then all that was found."""
+        own = {name for name, command in ours_beside(build.folder).items() if command == COMMAND} | {BESIDE}
         read: list[str] = []
         unread: list[str] = []
         for path in sorted(build.folder.rglob("*")):
             name = path.relative_to(build.folder).as_posix()
-            if not path.is_file() or path.suffix in _SHARDS:
-                self._add(f"the name of {_shown(name)}", count_dates(path.name, within_words=True))
+            if name in own:
                 continue
-            texts = _texts_of(path)
-            (unread if texts is None else read).append(_shown(name))
             self._add(f"the name of {_shown(name)}", count_dates(path.name, within_words=True))
-            self._add(_shown(name), sum(map(count_dates, texts or ())))
+            if path.is_file() and path.suffix not in _SHARDS:
+                texts = _texts_of(path)
+                (unread if texts is None else read).append(_shown(name))
+                self._add(_shown(name), sum(map(count_dates, texts or ())))
         return DateFacts(
             dict(self._dates), dict(self._possible), self._texts, self._pictures, tuple(read), tuple(unread)
         )

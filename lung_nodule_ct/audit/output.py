@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.audit.plots import draw_plots
+from lung_nodule_ct.beside import files_beside
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.report import to_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lung_nodule_ct.audit import Audit
 
+COMMAND: Final = "audit"
 AUDIT: Final = "audit.json"
 PICTURES: Final = "pictures"
 
@@ -29,26 +30,14 @@ def write_audit(folder: Path, audit: Audit) -> tuple[Path, ...] | None:
         The plots; ``None`` where matplotlib is missing, and then there are none, the last audit's neither.
 
     Raises:
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or a file that is not ours stands where one shall be.
     """
-    try:
-        stage = Path(tempfile.mkdtemp(prefix=".audit-", dir=folder))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}") from error
-    try:
-        (stage / AUDIT).write_text(to_json(audit.document()), encoding="utf-8")
-        drawn = draw_plots(audit.document()["numbers"], stage)
-        pictures = folder / PICTURES
-        kept = [pictures / path.name for path in drawn or ()]
-        if drawn:
-            pictures.mkdir(exist_ok=True)
-        for path in drawn or ():
-            path.replace(pictures / path.name)
-        for left in set(pictures.glob("audit-*.png")) - set(kept):
-            left.unlink()
-        (stage / AUDIT).replace(folder / AUDIT)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    return None if drawn is None else tuple(kept)
+    document = audit.document()
+    with files_beside(folder, by=COMMAND) as stage:
+        try:
+            (stage / AUDIT).write_text(to_json(document), encoding="utf-8")
+            (stage / PICTURES).mkdir()
+            drawn = draw_plots(document["numbers"], stage / PICTURES)
+        except OSError as error:
+            raise OutputError(f"the audit of {folder} cannot be written: {error}") from error
+    return None if drawn is None else tuple(folder / PICTURES / path.name for path in drawn)
