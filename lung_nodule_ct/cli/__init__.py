@@ -14,6 +14,7 @@ from lung_nodule_ct.cli.audit import audit
 from lung_nodule_ct.cli.build import build
 from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
+from lung_nodule_ct.cli.export import export
 from lung_nodule_ct.cli.inspect import inspect
 from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.errors import LungNoduleCTError
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock, audit):
+for command in (configs, inspect, build, prepare, download, lock, audit, export):
     app.command()(command)
 
 

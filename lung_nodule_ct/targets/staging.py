@@ -38,8 +38,8 @@ def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> 
     target = target.absolute()
     if target.exists() and (foreign := foreign_to(target) if target.is_dir() else target.name) is not None:
         raise OutputError(
-            f"the output {target} exists and is no build of ours",
-            expected="a new or empty folder, or one with a build and nothing else",
+            f"the output {target} exists and holds what is not ours",
+            expected="a new or empty folder, or one with what this command wrote and nothing else",
             got=foreign,
             remedy="choose another --out, or remove it",
         )
