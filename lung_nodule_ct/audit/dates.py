@@ -86,7 +86,7 @@ class DateSearch:
         """The metadata (comments, EXIF, text chunks) of an encoded picture."""
         self._pictures += 1
         with Image.open(io.BytesIO(data)) as picture:
-            notes = [*picture.info.values(), *dict(picture.getexif()).values()]
+            notes = list(picture.info.values())  # EXIF as it stands in the file, its nested parts included
         for note in notes:
             text = note.decode("latin-1") if isinstance(note, bytes) else note
             if isinstance(text, str) and (found := count_dates(text)):
