@@ -121,6 +121,7 @@ class BuiltFolder:
         for table, count in self._tables(config, split, names, wanted):
             if table is not None:
                 yield from _rows_of(table, [known[name] for name in names], start, wanted)
+            del table  # before the next one is read
             start += count
 
     def _tables(

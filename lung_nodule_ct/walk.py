@@ -23,7 +23,7 @@ class Placed:
         config: Its config.
         split: Its split.
         number: Its place in the split, from 0.
-        row: Its values, as :meth:`.BuiltFolder.rows` gives them; voxels only until the next row is taken.
+        row: Its values, as :meth:`.BuiltFolder.rows` gives them; empty when the next row is taken.
     """
 
     config: str
@@ -67,5 +67,6 @@ def walk(build: BuiltFolder, configs: Sequence[str], listener: BuildListener | N
         for split, count in rows.items():
             for number, row in enumerate(build.rows(config, split)):
                 yield Placed(config, split, number, row)
+                row.clear()  # whoever still holds it must not hold its volumes while the next are read
                 listener.advance(config, size[split] // count)
         listener.end(config)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts, ScanFacts, StackFacts
 
 _STEP = 2.5
-"""Neighbouring slices of one scan differ by about the same (largest pair over median pair: 1.0 to 1.5 on seven real scans). Without
-three slices in the middle that came to 2.3 to 2.8, without one to 1.4 to 1.9: small gaps pass unseen."""
+"""Largest difference of two neighbouring slices over the median one. docs/audit.md says what real scans came to, and without
+some of their slices: small gaps pass unseen."""
 
 
 def slices_part(facts: Facts) -> Part:
