@@ -24,13 +24,14 @@ _OLD = ".old"
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> Iterator[Path]:
+def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None], kind: str = "build") -> Iterator[Path]:
     """A new folder that takes ``target``'s place when the block ends well, and vanishes when it does not.
 
     Args:
         target: Where it shall stand.
         foreign_to: Names something in a folder that is not ours to remove, if there is such; only a folder without it
             is replaced.
+        kind: What the folder is, for messages.
 
     Raises:
         OutputError: ``target`` holds something that is not ours, or cannot be written.
@@ -38,8 +39,8 @@ def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> 
     target = target.absolute()
     if target.exists() and (foreign := foreign_to(target) if target.is_dir() else target.name) is not None:
         raise OutputError(
-            f"the output {target} exists and holds what is not ours",
-            expected="a new or empty folder, or one with what this command wrote and nothing else",
+            f"the output {target} exists and is no {kind} of ours",
+            expected=f"a new or empty folder, or one with such a {kind} and nothing else",
             got=foreign,
             remedy="choose another --out, or remove it",
         )
