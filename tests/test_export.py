@@ -153,6 +153,28 @@ def test_yolo_lines_are_the_boxes(build, dummy, tmp_path, config) -> None:
         np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), clipped, atol=1e-4)
 
 
+@pytest.mark.parametrize("config", [SLICES, STACKS])
+def test_ultralytics_reads_it(build, dummy, tmp_path, config, monkeypatch) -> None:
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "settings"))
+    monkeypatch.setenv("YOLO_OFFLINE", "true")
+    utils = pytest.importorskip("ultralytics.data.utils", reason="Ultralytics needs PyTorch, as MONAI does")
+    datasets = pytest.importorskip("ultralytics.data.dataset")
+    folder = build(dummy, config).folder
+    out = exported(folder, config, "yolo", tmp_path / "yolo")
+    expected = boxes_of_slices(folder, config)
+    found = utils.check_det_dataset(str(out / "data.yaml"), autodownload=False)
+    for key, split in (("train", "train"), ("val", "validation")):
+        read = datasets.YOLODataset(img_path=found[key], data=found, task="detect", augment=False)
+        labels = {Path(label["im_file"]).stem: label for label in read.labels}
+        assert set(labels) == {name for name, (own, _) in expected.items() if own == split}
+        for name, label in labels.items():
+            height, width = label["shape"]
+            boxes = np.array(expected[name][1]).reshape(-1, 4).clip(0, (width, height, width, height))
+            centers, sizes = label["bboxes"][:, :2] * (width, height), label["bboxes"][:, 2:] * (width, height)
+            np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), boxes, atol=1e-3)
+    exported(folder, config, "coco", out)  # the caches that it left protect nothing
+
+
 def voc_boxes(path: Path) -> list[list[float]]:
     corners = ("xmin", "ymin", "xmax", "ymax")
     return [[float(box.findtext(name, "")) for name in corners] for box in ET.parse(path).iter("bndbox")]

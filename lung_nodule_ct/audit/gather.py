@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.audit.facts import VoxelFacts
     from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.listeners import BuildListener
     from lung_nodule_ct.spec.schema import Column
@@ -45,8 +46,6 @@ def gather(build: BuiltFolder, listener: BuildListener | None = None) -> Facts:
     search = DateSearch()
     for placed in walk(build, tuple(build.configs), listener):
         row = placed.row
-        columns = build.columns(placed.config)
-        _look_for_dates(search, placed, columns)
         if "direction" in row:
             voxels, counts = measure_voxels(row["volume"])
             scan = _scan(placed, voxels)
@@ -59,6 +58,7 @@ def gather(build: BuiltFolder, listener: BuildListener | None = None) -> Facts:
             stacks.append(StackFacts(placed.config, placed.split, placed.number, row["fold"], voxels))
         else:
             images.append(_image(build, placed))
+        _look_for_dates(search, placed, build.columns(placed.config))
     return Facts(build, build.report, tuple(scans), tuple(images), tuple(stacks), hounsfield, search.files(build))
 
 
@@ -89,7 +89,7 @@ def _image(build: BuiltFolder, placed: Placed) -> ImageFacts:
     )
 
 
-def _scan(placed: Placed, voxels: Any) -> ScanFacts:
+def _scan(placed: Placed, voxels: VoxelFacts) -> ScanFacts:
     row = placed.row
     frame = placed.frame
     mask = row["lung_mask"]

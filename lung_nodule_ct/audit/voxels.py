@@ -66,8 +66,10 @@ def measure_voxels(volume: NDArray[Any]) -> tuple[VoxelFacts, NDArray[np.int64]]
 
 def histogram(values: NDArray[Any]) -> NDArray[np.int64]:
     """How often each value from -32768 stands in some int16 or uint8 values, shape (65536,)."""
-    places = np.ravel(values).astype(np.int32) + OFFSET
-    return np.bincount(places, minlength=_BINS).astype(np.int64, copy=False)
+    flat = np.ravel(values)
+    # counted as they lie in memory, where the negative ones come last; then turned round to begin with those
+    counts = np.bincount(flat.view(np.uint16) if flat.dtype == np.int16 else flat, minlength=_BINS)
+    return np.roll(counts, OFFSET).astype(np.int64, copy=False)
 
 
 def lung_median(volume: NDArray[np.int16], mask: NDArray[np.uint8]) -> float | None:

@@ -7,6 +7,7 @@ rows to files; :func:`export_config` gives it a folder that appears whole or not
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MANIFEST: Final = "export.json"
 _FORMAT_VERSION = 1
+_CACHES = re.compile(r"labels/[^/]+\.cache")  # Ultralytics leaves them where it has read
 _BOXED = (DET2D_1_25MM.name, DET3D_BMP_1_25MM.name)
 _SCANS = (DET3D_1_25MM.name, DET3D_5MM.name, LONGITUDINAL.name)
 
@@ -117,4 +119,4 @@ def _foreign_file(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         ours = set()
     names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
-    return next((name for name in names if name not in ours), None)
+    return next((name for name in names if name not in ours and not (ours and _CACHES.fullmatch(name))), None)
