@@ -23,6 +23,7 @@ from PIL import Image
 from tiny import CT0, CT1, DET2D, NODULES, TinySource, ct, mhd, picture, table, voc
 
 from lung_nodule_ct.built import open_build
+from lung_nodule_ct.cli.export import FormName
 from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
 from lung_nodule_ct.exports import FORMS, export_config
 from lung_nodule_ct.exports.spheres import draw_spheres
@@ -416,6 +417,10 @@ def test_forms_name_the_configs_they_are_for(build, dummy, tmp_path, to) -> None
     with pytest.raises(ExportError, match="there is no export to 'dicom'"):
         export_config(opened, SLICES, "dicom", tmp_path / "export")
     assert not (tmp_path / "export").exists()
+
+
+def test_the_command_knows_every_form() -> None:
+    assert [str(name) for name in FormName] == list(FORMS)
 
 
 def test_command_exports_replaces_and_protects(cli, build, dummy, tmp_path) -> None:

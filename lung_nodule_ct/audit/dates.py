@@ -9,7 +9,6 @@ import io
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +64,13 @@ def _is_date(found: re.Match[str]) -> bool:
     return True
 
 
-@dataclass
 class DateSearch:
     """Looks for dates in what it is shown, and counts them by place."""
 
-    _dates: Counter[str] = field(default_factory=Counter)
-    _possible: Counter[str] = field(default_factory=Counter)
-    _texts: int = 0
-    _pictures: int = 0
+    def __init__(self) -> None:
+        self._dates: Counter[str] = Counter()
+        self._possible: Counter[str] = Counter()
+        self._texts = self._pictures = 0
 
     def text(self, place: str, text: str) -> None:
         """A text of a row."""

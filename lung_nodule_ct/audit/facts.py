@@ -74,11 +74,18 @@ class NoduleFacts:
 
 @dataclass(frozen=True, slots=True)
 class ScanFacts:
-    """Of one row of a scan config; the columns as they are there declared.
+    """Of one row of a scan config. What is not listed is a column, as the config declares it.
 
     Attributes:
+        config: The config's name.
+        split: The split.
+        row: The row's place in the split, from 0.
         identity: Whether the direction matrix is the identity.
+        orthonormal: Whether the direction matrix is a rotation, mirrored or not.
+        has_mask: Whether there is a lung mask.
         lung_median: Median HU of the voxels with a lung label, ``None`` without any.
+        voxels: Its volume in numbers.
+        nodules: Its nodules in numbers.
     """
 
     config: str
@@ -110,6 +117,11 @@ class ImageFacts:
     """Of one row of a picture config.
 
     Attributes:
+        config: The config's name.
+        split: The split.
+        row: The row's place in the split, from 0.
+        patient_id: The patient, ``None`` where the archives name none.
+        fold: 0 to 4, ``None`` without a patient.
         key: Equal for equal pixels.
         label: Class index, ``None`` where the config has no classes.
         boxes: How many boxes; ``None`` where the config has none.
@@ -127,12 +139,18 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class StackFacts:
-    """Of one row of the stack config."""
+    """Of one row of the stack config.
+
+    Attributes:
+        config: The config's name.
+        split: The split.
+        row: The row's place in the split, from 0.
+        voxels: Its volume in numbers.
+    """
 
     config: str
     split: str
     row: int
-    fold: int | None
     voxels: VoxelFacts
 
 

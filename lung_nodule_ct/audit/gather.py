@@ -55,7 +55,7 @@ def gather(build: BuiltFolder, listener: BuildListener | None = None) -> Facts:
             scans.append(scan)
         elif "volume" in row:
             voxels, _ = measure_voxels(row["volume"])
-            stacks.append(StackFacts(placed.config, placed.split, placed.number, row["fold"], voxels))
+            stacks.append(StackFacts(placed.config, placed.split, placed.number, voxels))
         else:
             images.append(_image(build, placed))
         _look_for_dates(search, placed, build.columns(placed.config))

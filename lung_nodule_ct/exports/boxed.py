@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image
@@ -55,7 +54,7 @@ class BoxedPicture:
     @property
     def file_name(self) -> str:
         """Name and suffix."""
-        return str(PurePath(self.name + self.suffix))
+        return self.name + self.suffix
 
 
 def boxed_pictures(rows: Iterable[Placed]) -> Iterator[BoxedPicture]:
