@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -28,8 +29,6 @@ from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
 from lung_nodule_ct.exports import FORMS, export_config
 from lung_nodule_ct.exports.spheres import draw_spheres
 from lung_nodule_ct.geometry import Frame
-
-nibabel = pytest.importorskip("nibabel")
 
 SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
 SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
@@ -84,8 +83,9 @@ def pixels_of(folder: Path, config: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("config", [SLICES, STACKS])
 def test_coco_is_what_pycocotools_reads(build, dummy, tmp_path, config, capsys) -> None:
-    coco = pytest.importorskip("pycocotools.coco")
-    evaluation = pytest.importorskip("pycocotools.cocoeval")
+    from pycocotools import coco
+    from pycocotools import cocoeval as evaluation
+
     folder = build(dummy, config).folder
     out = exported(folder, config, "coco", tmp_path / "coco")
     expected, pixels = boxes_of_slices(folder, config), pixels_of(folder, config)
