@@ -131,6 +131,7 @@ class BuiltFolder:
             if table is not None:
                 places = None if wanted is None else [row - start for row in wanted if start <= row < start + count]
                 yield from rows_of(table, [known[name] for name in names], places)
+            del table  # before the next one is read
             start += count
 
     def _tables(

@@ -79,6 +79,14 @@ class OutputError(LungNoduleCTError, OSError):
     """The output folder cannot be written, or holds something that is not ours to replace."""
 
 
+class ExportError(LungNoduleCTError, ValueError):
+    """A form of export that does not exist, or does not apply to a config."""
+
+
+class MissingExtraError(LungNoduleCTError, ImportError):
+    """A feature needs packages that the core does not install."""
+
+
 class BuildFolderError(LungNoduleCTError, FileNotFoundError):
     """A folder that should hold a build does not, or not a whole one, or lacks what was asked for."""
 

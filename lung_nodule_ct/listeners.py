@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BuildListener:
-    """Is told how far a build is."""
+    """Is told how far a build is, or the reading of a finished one."""
 
     def begin(self, config: str, packed_bytes: int, units: int) -> None:
         """A config begins: so much is to be read."""

@@ -10,9 +10,11 @@ import sys
 
 import typer
 
+from lung_nodule_ct.cli.audit import audit
 from lung_nodule_ct.cli.build import build
 from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
+from lung_nodule_ct.cli.export import export
 from lung_nodule_ct.cli.inspect import inspect
 from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.errors import LungNoduleCTError
@@ -24,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock):
+for command in (configs, inspect, build, prepare, download, lock, audit, export):
     app.command()(command)
 
 

@@ -24,13 +24,14 @@ _OLD = ".old"
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> Iterator[Path]:
+def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None], kind: str = "build") -> Iterator[Path]:
     """A new folder that takes ``target``'s place when the block ends well, and vanishes when it does not.
 
     Args:
         target: Where it shall stand.
         foreign_to: Names something in a folder that is not ours to remove, if there is such; only a folder without it
             is replaced.
+        kind: What the folder is, for messages.
 
     Raises:
         OutputError: ``target`` holds something that is not ours, or cannot be written.
@@ -38,11 +39,23 @@ def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> 
     target = target.absolute()
     if target.exists() and (foreign := foreign_to(target) if target.is_dir() else target.name) is not None:
         raise OutputError(
-            f"the output {target} exists and is no build of ours",
-            expected="a new or empty folder, or one with a build and nothing else",
+            f"the output {target} exists and is no {kind} of ours",
+            expected=f"a new or empty folder, or one with such a {kind} and nothing else",
             got=foreign,
             remedy="choose another --out, or remove it",
         )
+    with temporary_folder(target) as stage:
+        yield stage
+        _replace(stage, target)
+
+
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A new hidden folder beside ``target`` that is gone when the block ends, however it ends; the dead ones go first.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
@@ -52,10 +65,24 @@ def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> 
     try:
         stage.chmod(0o777 & ~_umask())
         yield stage
-        _replace(stage, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """One process at a time; ``file`` is only there meanwhile."""
+    lock = FileLock(file)
+    lock.acquire()
+    while not file.exists():  # who held it before took it away while we waited
+        lock.release()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
         lock.release()
 
 
@@ -67,6 +94,7 @@ def _locked_stage(target: Path) -> tuple[Path, FileLock]:
         lock.acquire()
         if stage.exists() and Path(lock.lock_file).exists():
             return stage, lock
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

@@ -1,0 +1,142 @@
+"""The one reading of a build: every row of every config goes by once, and leaves its facts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lung_nodule_ct.audit.dates import DateSearch
+from lung_nodule_ct.audit.facts import Facts, ImageFacts, NoduleFacts, ScanFacts, StackFacts
+from lung_nodule_ct.audit.voxels import lung_median, measure_voxels
+from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.examples.example import pixels_key
+from lung_nodule_ct.formats.pictures import decode_picture
+from lung_nodule_ct.geometry import IDENTITY, Frame, sphere_box
+from lung_nodule_ct.spec.schema import Picture, Records, Text
+from lung_nodule_ct.walk import walk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.audit.facts import VoxelFacts
+    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.listeners import BuildListener
+    from lung_nodule_ct.spec.schema import Column
+    from lung_nodule_ct.walk import Placed
+
+
+def gather(build: BuiltFolder, listener: BuildListener | None = None) -> Facts:
+    """Read a build, each row once; at most a row group and the facts are in memory.
+
+    Args:
+        build: The build.
+        listener: Is told how far it is.
+
+    Raises:
+        BuildFolderError: A shard is damaged, a picture does not decode, or a frame is impossible.
+    """
+    scans: list[ScanFacts] = []
+    images: list[ImageFacts] = []
+    stacks: list[StackFacts] = []
+    hounsfield = np.zeros(1 << 16, np.int64)
+    counted: set[tuple[str, float]] = set()
+    search = DateSearch()
+    for placed in walk(build, tuple(build.configs), listener):
+        row = placed.row
+        if "direction" in row:
+            voxels, counts = measure_voxels(row["volume"])
+            scan = _scan(placed, voxels)
+            if scan.key not in counted:
+                counted.add(scan.key)
+                hounsfield += counts
+            scans.append(scan)
+        elif "volume" in row:
+            voxels, _ = measure_voxels(row["volume"])
+            stacks.append(StackFacts(placed.config, placed.split, placed.number, voxels))
+        else:
+            images.append(_image(build, placed))
+        _look_for_dates(search, placed, build.columns(placed.config))
+    return Facts(build, build.report, tuple(scans), tuple(images), tuple(stacks), hounsfield, search.files(build))
+
+
+def _look_for_dates(search: DateSearch, placed: Placed, columns: Sequence[Column]) -> None:
+    for column in columns:
+        value = placed.row[column.name]
+        place = f"{placed.config}, {column.name}"
+        if isinstance(column.kind, Text) and value is not None:
+            search.text(place, value)
+        elif isinstance(column.kind, Picture):
+            search.picture(place, value)
+        elif isinstance(column.kind, Records):
+            names = [field.name for field in column.kind.fields if isinstance(field.kind, Text)]
+            for name in names:
+                for record in value:
+                    search.text(f"{place}.{name}", record[name])
+
+
+def _image(build: BuiltFolder, placed: Placed) -> ImageFacts:
+    row = placed.row
+    try:
+        key = pixels_key(decode_picture(row["image"]))
+    except ValueError as error:
+        raise BuildFolderError(f"{build.folder}: {placed} cannot be shown: {error}") from error
+    boxes = len(row["objects"]) if "objects" in row else None
+    return ImageFacts(
+        placed.config, placed.split, placed.number, row["patient_id"], row["fold"], key, row.get("label"), boxes
+    )
+
+
+def _scan(placed: Placed, voxels: VoxelFacts) -> ScanFacts:
+    row = placed.row
+    frame = placed.frame
+    mask = row["lung_mask"]
+    return ScanFacts(
+        config=placed.config,
+        split=placed.split,
+        row=placed.number,
+        scan_id=row["scan_id"],
+        patient_id=row["patient_id"],
+        fold=row["fold"],
+        timepoint=row["timepoint"],
+        num_timepoints=row["num_timepoints"],
+        days_since_first=row["days_since_first"],
+        slice_thickness_mm=row["slice_thickness_mm"],
+        spacing=frame.spacing,
+        identity=frame.direction == IDENTITY,
+        orthonormal=frame.is_orthonormal,
+        has_mask=mask is not None,
+        lung_median=None if mask is None else lung_median(row["volume"], mask),
+        voxels=voxels,
+        nodules=tuple(_nodule(nodule, frame, row["volume"].shape, mask) for nodule in row["nodules"]),
+    )
+
+
+def _nodule(
+    nodule: dict[str, Any], frame: Frame, shape: tuple[int, int, int], mask: NDArray[np.uint8] | None
+) -> NoduleFacts:
+    world, voxel = np.array(nodule["center_world"]), np.array(nodule["center_voxel"])
+    box, diameter = nodule["box_voxel"], nodule["diameter_mm"]
+    expected = sphere_box(voxel.tolist(), diameter, frame.spacing, shape).clipped if diameter > 0 else None
+    in_volume = bool(((voxel >= -0.5) & (voxel <= np.array(shape[::-1]) - 0.5)).all())
+    center_in_lung = lung_share = None
+    if mask is not None:
+        if in_volume:
+            x, y, z = np.minimum(np.floor(voxel + 0.5).astype(int), np.array(shape[::-1]) - 1).tolist()
+            center_in_lung = bool(mask[z, y, x] > 0)
+        if box is not None:
+            x0, y0, z0, x1, y1, z1 = box
+            lung_share = float((mask[z0:z1, y0:y1, x0:x1] > 0).mean())
+    return NoduleFacts(
+        diameter_mm=diameter,
+        pathology=nodule["pathology"],
+        voxel_residual=float(np.abs(frame.to_voxel(world) - voxel).max()),
+        world_residual=float(np.linalg.norm(frame.to_world(voxel) - world)),
+        box_agrees=box == (None if expected is None else list(expected)),
+        has_box=box is not None,
+        in_volume=in_volume,
+        center_in_lung=center_in_lung,
+        lung_share=lung_share,
+    )

@@ -1,0 +1,206 @@
+"""The plots of an audit, in the style of the paper's Fig. 5: class, size, class by size; and intervals and spacing.
+
+Colours are Okabe and Ito's (Color Universal Design, 2008), which the colour-blind tell apart; groups differ by hatching, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lung_nodule_ct.spec.pathology import PATHOLOGY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+INSTALL: Final = 'pip install "lung_nodule_ct[show]"'
+
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+_GREY = "#999999"
+_HATCHES = ("", "//", "..", "xx")
+_SIZE, _DPI = (6.4, 3.6), 150
+_GROUPS = ("≤ 10", "10-20", "20-30", "> 30")
+_DAYS_PER_BIN = 90
+
+
+def draw_plots(numbers: Mapping[str, Any], folder: Path) -> list[Path] | None:
+    """Draw what there is to draw as ``audit-<name>.png``.
+
+    Args:
+        numbers: The numbers of an audit.
+        folder: Where to.
+
+    Returns:
+        The files; ``None`` where matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 -- an extra
+    except ImportError:
+        return None
+    paths = []
+    for name, (title, has_data, draw) in _PLOTS.items():
+        if not has_data(numbers):
+            continue
+        figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
+        draw(figure, numbers)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        path = folder / f"audit-{name}.png"
+        figure.savefig(path, metadata={"Software": None})
+        paths.append(path)
+    return paths
+
+
+def _axes(figure: Any, places: tuple[int, int, int] = (1, 1, 1)) -> Any:
+    axes = figure.add_subplot(*places)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+    return axes
+
+
+def _legend_above(figure: Any, axes: Any) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper right", ncols=3)
+
+
+def _classes(figure: Any, numbers: Mapping[str, Any]) -> None:
+    axes = _axes(figure)
+    by_split = numbers["classes"]["by_split"]
+    places = np.arange(len(PATHOLOGY))
+    height = 0.8 / len(by_split)
+    for number, (split, counts) in enumerate(by_split.items()):
+        bars = axes.barh(
+            places + (number - (len(by_split) - 1) / 2) * height,
+            counts,
+            height,
+            label=f"{split} ({sum(counts):,})",
+            color=_COLOURS[number % len(_COLOURS)],
+            hatch=_HATCHES[number % len(_HATCHES)],
+            edgecolor="white",
+        )
+        axes.bar_label(bars, fontsize=8, padding=2)
+    names = [f"{entry.letter}: {entry.name}" for entry in PATHOLOGY]
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set_xlabel("crops")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(x=0.15)
+    benign = next(entry.index for entry in PATHOLOGY if not entry.malignant) - 0.5
+    axes.axhline(benign, color=_GREY, linewidth=0.8, linestyle=":")
+    right = axes.get_xlim()[1]
+    axes.text(right, benign - 0.04, "malignant", ha="right", va="bottom", fontsize=8, color="#555555")
+    axes.text(right, benign + 0.04, "benign", ha="right", va="top", fontsize=8, color="#555555")
+    _legend_above(figure, axes)
+
+
+def _sizes(figure: Any, numbers: Mapping[str, Any]) -> None:
+    axes = _axes(figure)
+    own, told = np.array(numbers["sizes"]["counts"]), np.array(numbers["sizes"]["preprint"])
+    places = np.arange(len(_GROUPS))
+    for offset, counts, label, colour, hatch in (
+        (-0.2, own, f"this build ({own.sum():,})", _COLOURS[0], ""),
+        (0.2, told, f"preprint ({told.sum():,})", _GREY, "//"),
+    ):
+        bars = axes.bar(
+            places + offset, 100 * counts / counts.sum(), 0.4, label=label, color=colour, hatch=hatch, edgecolor="white"
+        )
+        axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=1)
+    axes.set_xticks(places, _GROUPS)
+    axes.set_xlabel("diameter in mm")
+    axes.set_ylabel("% of nodules")
+    axes.margins(y=0.12)
+    _legend_above(figure, axes)
+
+
+def _classes_by_size(figure: Any, numbers: Mapping[str, Any]) -> None:
+    axes = _axes(figure)
+    by_size = numbers["classes"]["by_size"]
+    places, base = np.arange(len(_GROUPS)), np.zeros(len(_GROUPS))
+    rows = [
+        (
+            f"{entry.letter}: {entry.name}",
+            by_size["counts"][entry.name],
+            _COLOURS[number],
+            "" if entry.malignant else "//",
+        )
+        for number, entry in enumerate(PATHOLOGY)
+    ]
+    rows.append(("class not known", by_size["class_unknown"], "#DDDDDD", ""))
+    for label, counts, colour, hatch in rows:
+        axes.bar(
+            places, counts, 0.6, base, label=f"{label} ({sum(counts):,})", color=colour, hatch=hatch, edgecolor="white"
+        )
+        base += np.array(counts)
+    for place, total in zip(places, base, strict=True):
+        axes.text(place, total, f"{total:,.0f}", ha="center", va="bottom", fontsize=8)
+    axes.set_xticks(places, _GROUPS)
+    axes.set_xlabel("diameter in mm")
+    axes.set_ylabel("nodules")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.margins(y=0.1)
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        title="hatched: benign",
+        title_fontsize=8,
+    )
+
+
+def _intervals(figure: Any, numbers: Mapping[str, Any]) -> None:
+    axes = _axes(figure)
+    days = numbers["timepoints"]["intervals_days"]
+    bins = np.arange(0, max(days) + _DAYS_PER_BIN + 1, _DAYS_PER_BIN)
+    axes.hist(days, bins, color=_COLOURS[0], edgecolor="white")
+    axes.axvline(float(np.median(days)), color=_COLOURS[5], linestyle="--")
+    axes.set_xlabel(f"days, {_DAYS_PER_BIN} a bin; dashed: median, {np.median(days):,.0f} days")
+    axes.set_ylabel(f"intervals ({len(days):,})")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+
+
+def _spacing(figure: Any, numbers: Mapping[str, Any]) -> None:
+    sets = numbers["spacing"]["by_nominal_mm"]
+    for place, (key, label, width) in enumerate(
+        (("slice_mm", "slice spacing", 0.25), ("in_plane_mm", "pixel spacing", 0.05)), 1
+    ):
+        axes = _axes(figure, (1, 2, place))
+        values = [own[key] for own in sets.values()]
+        low, high = min(map(min, values)), max(map(max, values))
+        bins = np.arange(round(low / width) - 1.5, round(high / width) + 2.5) * width
+        _, _, bars = axes.hist(
+            values,
+            bins,
+            stacked=True,
+            label=[f"{nominal} mm set ({len(own[key]):,} scans)" for nominal, own in sets.items()],
+            color=_COLOURS[: len(sets)],
+            edgecolor="white",
+        )
+        for hatch, container in zip(_HATCHES, bars if len(sets) > 1 else [bars], strict=False):
+            for bar in container:
+                bar.set_hatch(hatch)
+        axes.set_xlabel(f"{label} in mm, {width:g} a bin")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    figure.axes[0].set_ylabel("scans")
+    _legend_above(figure, axes)
+
+
+_PLOTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool], Callable[[Any, Mapping[str, Any]], None]]] = {
+    "classes": (
+        "Crops by pathology class",
+        lambda numbers: any(map(any, numbers["classes"]["by_split"].values())),
+        _classes,
+    ),
+    "sizes": ("Nodules by diameter, 1.25 mm scans", lambda numbers: any(numbers["sizes"]["counts"]), _sizes),
+    "classes-by-size": (
+        "Nodules by class and diameter, 1.25 mm scans",
+        lambda numbers: any(numbers["sizes"]["counts"]),
+        _classes_by_size,
+    ),
+    "intervals": (
+        "Time between a patient's scans",
+        lambda numbers: bool(numbers["timepoints"]["intervals_days"]),
+        _intervals,
+    ),
+    "spacing": ("Spacing of the voxels", lambda numbers: bool(numbers["spacing"]["by_nominal_mm"]), _spacing),
+}

@@ -1,0 +1,80 @@
+"""``lung-nodule-ct audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lung_nodule_ct.cli.options import Json
+from lung_nodule_ct.cli.terminal import print_json, terminal
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.audit import Audit
+
+
+def audit(
+    build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a build, Parquet or Arrow.")],
+    as_json: Json = False,
+) -> None:
+    """Check that a build is what it says it is: a table, audit.json and plots in the build's folder."""
+    from lung_nodule_ct.audit import audit_build
+    from lung_nodule_ct.audit.output import AUDIT, PICTURES, write_audit
+    from lung_nodule_ct.audit.plots import INSTALL
+    from lung_nodule_ct.built import open_build
+    from lung_nodule_ct.progress import BuildProgress
+
+    opened = open_build(build)
+    with BuildProgress() as progress:
+        done = audit_build(opened, progress)
+    plots = write_audit(build, done)
+    if as_json:
+        print_json(done.document())
+        return
+    _print(done)
+    console = terminal()
+    console.print(f"written to {build / AUDIT}", highlight=False, soft_wrap=True)
+    if plots is None:
+        console.print("without plots, for want of matplotlib:", INSTALL, markup=False, highlight=False)
+    elif plots:
+        console.print(f"{len(plots)} plots in {build / PICTURES}", highlight=False, soft_wrap=True)
+
+
+def _print(audit: Audit) -> None:
+    """A line a check; below, what there is to know of those that did not pass."""
+    from collections import Counter
+
+    from rich.markup import escape
+    from rich.padding import Padding
+    from rich.table import Column, Table
+
+    from lung_nodule_ct.audit.check import Verdict
+
+    colours = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red", Verdict.UNKNOWN: "dim"}
+    console = terminal()
+    table = Table(
+        Column("verdict", no_wrap=True),
+        Column("check", ratio=4),
+        Column("measured", ratio=4),
+        Column("expected", ratio=3),
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        header_style="bold underline",
+        expand=True,
+    )
+    shown = [(check, check.to_dict()) for check in audit.checks]
+    for check, texts in shown:
+        verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
+        table.add_row(verdict, *(escape(texts[key] or "") for key in ("title", "measured", "expected")))
+    console.print(table, "")
+    for check, texts in shown:
+        if check.verdict in (Verdict.FAIL, Verdict.WARN) and texts["detail"]:
+            console.print(
+                f"[{colours[check.verdict]}]{check.verdict}[/] [bold]{escape(check.title)}[/]", highlight=False
+            )
+            console.print(Padding(escape(texts["detail"]), (0, 0, 0, 4)), highlight=False)
+    counts = Counter(check.verdict for check in audit.checks)
+    summary = ", ".join(f"[{colours[verdict]}]{counts[verdict]} {verdict}[/]" for verdict in Verdict)
+    console.print("", summary, highlight=False)

@@ -1,0 +1,533 @@
+"""The audit of a build: every check against data bent so that it must notice, and against counts made another way."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from altered import alter
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny import (
+    BMP0,
+    CLS,
+    CT0,
+    CT1,
+    DET2D,
+    MASKS,
+    NODULES,
+    SHAPE,
+    SPACING,
+    TinySource,
+    ct,
+    mhd,
+    picture,
+    table,
+    workbook,
+)
+
+from lung_nodule_ct.audit import audit_build
+from lung_nodule_ct.audit.dates import count_dates
+from lung_nodule_ct.built import open_build
+from lung_nodule_ct.findings import without_dates
+
+ALL = ("cls_1.25mm", "det2d_1.25mm", "det3d_1.25mm", "det3d_5mm", "longitudinal", "det3d_bmp_1.25mm")
+DET3D = "det3d_1.25mm"
+SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+
+
+@pytest.fixture
+def tiny() -> TinySource:
+    return TinySource()
+
+
+@pytest.fixture
+def made(tiny, tmp_path, build):
+    """Build some configs of the tiny archives, as they are bent by then."""
+
+    def run(*configs: str, **options: Any) -> Path:
+        options.setdefault("keep_source_names", False)
+        return build(tiny.write(tmp_path / "in"), *(configs or ALL), **options).folder
+
+    return run
+
+
+def audited(folder: Path) -> dict[str, Any]:
+    """The document of an audit, its checks by name."""
+    document = json.loads(json.dumps(audit_build(open_build(folder)).document()))
+    return {**document, "checks": {check["name"]: check for check in document["checks"]}}
+
+
+def verdict(folder: Path, name: str) -> str:
+    return audited(folder)["checks"][name]["verdict"]
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def test_command_writes_what_it_prints(cli, build, dummy) -> None:
+    out = build(dummy, *ALL, keep_source_names=False).folder
+    done = cli("audit", out, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads((out / "audit.json").read_text("utf-8"))
+    assert json.loads(done.stdout) == document
+    assert document["format_version"] == 1
+    assert document["generator"].startswith("lung_nodule_ct ")
+    for check in document["checks"]:
+        assert set(check) == {"name", "title", "verdict", "measured", "expected", "detail"}
+        assert check["verdict"] in ("pass", "warn", "fail", "unknown")
+        assert all(isinstance(check[key], str) for key in ("name", "title", "measured", "detail"))
+        assert check["expected"] is None or isinstance(check["expected"], str)
+    names = [check["name"] for check in document["checks"]]
+    assert len(set(names)) == len(names)
+    pictures = sorted((out / "pictures").iterdir())
+    assert pictures
+    for path in pictures:
+        assert re.fullmatch(r"audit-[a-z-]+\.png", path.name)
+        with Image.open(path) as image:
+            assert np.asarray(image.convert("L")).std() > 5
+    table = cli("audit", out, COLUMNS="80")
+    assert table.returncode == 0
+    assert max(map(len, table.stdout.split("written to")[0].splitlines())) <= 80
+    assert all(check["title"].split()[0] in table.stdout for check in document["checks"])
+    assert json.loads((out / "audit.json").read_text("utf-8")) == document  # its own files change nothing
+    build(dummy, "cls_1.25mm")  # nor do they protect the folder from a new build
+    assert not (out / "audit.json").exists()
+    assert not (out / "pictures").exists()
+
+
+def test_parquet_and_arrow_are_the_same_to_it(cli, build, dummy, tmp_path) -> None:
+    out = tmp_path / "arrow"
+    assert cli("build", "--all", "--source", dummy, "--out", out, "--format", "arrow").returncode == 0
+    documents = [audited(folder) for folder in (out, build(dummy, *ALL, keep_source_names=False).folder)]
+    for document in documents:  # other files stand beside Arrow
+        del document["checks"]["dates"], document["numbers"]["dates"]
+    assert documents[0] == documents[1]
+
+
+@pytest.mark.parametrize("config", ALL)
+def test_a_build_of_one_config_says_what_it_cannot_know(made, config) -> None:
+    document = audited(made(config))
+    unknown = {name for name, check in document["checks"].items() if check["verdict"] == "unknown"}
+    assert "figure-patients" in unknown  # needs both thicknesses
+    assert ("world-voxel" in unknown) == (config in ("cls_1.25mm", "det2d_1.25mm", "det3d_bmp_1.25mm"))
+    assert ("class-balance" in unknown) == (config != "cls_1.25mm")
+    assert ("voc-workbook" in unknown) == (config != "det2d_1.25mm")
+    assert all(document["checks"][name]["detail"] for name in unknown)
+
+
+@pytest.mark.parametrize("state", ["empty", "half-built"])
+def test_what_is_no_build_is_refused(cli, made, tmp_path, state) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    if state == "half-built":
+        folder = made("cls_1.25mm")
+        (folder / "build.json").unlink()
+    before = sorted(folder.rglob("*"))
+    done = cli("audit", folder)
+    assert done.returncode == 1
+    assert "Build it again" in done.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_without_matplotlib_it_says_that_there_are_no_plots(made, python) -> None:
+    folder = made("cls_1.25mm")
+    code = "import sys; sys.modules['matplotlib'] = None; from lung_nodule_ct.cli import main; sys.argv[1:] = ['audit', {!r}]; main()"
+    first = python(code.replace("sys.modules['matplotlib'] = None; ", "").format(str(folder)), cwd=folder)
+    assert (folder / "pictures" / "audit-classes.png").is_file(), first.stderr
+    done = python(code.format(str(folder)), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert 'pip install "lung_nodule_ct[show]"' in done.stdout
+    assert json.loads((folder / "audit.json").read_text())["checks"]
+    assert not list(folder.rglob("*.png"))  # those of the first audit would be taken for this one's
+
+
+def test_each_shard_is_read_once(tiny, made) -> None:
+    counters = Path("/proc/self/io")
+    if not counters.is_file():
+        pytest.skip("only Linux counts what a process reads")
+    tiny[CT0] |= mhd("7_20180102", ct(1, (60, 200, 200)))
+    folder = made()
+    build = open_build(folder)
+    audit_build(build)  # whatever is loaded on first use is loaded now
+
+    def read() -> int:
+        return int(re.search(r"rchar: (\d+)", counters.read_text())[1])  # type: ignore[index]
+
+    before = read()
+    audit_build(build)
+    shards = sum(entry["bytes"] for config in build.manifest["configs"].values() for entry in config["files"])
+    beside = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) - shards
+    assert shards <= read() - before <= shards * 1.1 + 3 * beside + 100_000
+    assert shards > 10 * beside
+
+
+# --- geometry ---------------------------------------------------------------------------------------------------------
+
+
+def itk_image(row: dict[str, Any]) -> Any:
+    image = sitk.GetImageFromArray(np.frombuffer(row["volume"]["bytes"], "<i2").reshape(row["volume"]["shape"]))
+    image.SetSpacing(row["spacing"])
+    image.SetOrigin(row["origin"])
+    image.SetDirection(row["direction"])
+    return image
+
+
+def test_residuals_of_centres_are_itks(tiny, made, dummy) -> None:
+    tiny[CT0] |= mhd("7_20180102", ct(1), axes=(0, 1, 0, -1, 0, 0, 0, 0, 1), origin=(5, -8, 30))
+    tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,2.5,-5.25,33.1,4.2", "9,-6,-17,33,3.5")
+    folder = made(DET3D)
+    assert verdict(folder, "world-voxel") == "pass"
+    shifts = iter([(0.25, -0.5, 0.75), (0.0, 0.0, 1e-9)])
+    residuals = []
+
+    def shift(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            for nodule in row["nodules"]:
+                nodule["center_voxel"] = (np.array(nodule["center_voxel"]) + next(shifts)).tolist()
+                image = itk_image(row)
+                there = image.TransformContinuousIndexToPhysicalPoint(nodule["center_voxel"])
+                residuals.append(np.linalg.norm(np.subtract(there, nodule["center_world"])))
+
+    document = audited(alter(folder, DET3D, shift))
+    assert document["checks"]["world-voxel"]["verdict"] == "fail"
+    assert document["numbers"]["geometry"]["residual_mm"]["max"] == pytest.approx(max(residuals))
+    assert document["numbers"]["geometry"]["residual_voxels"]["max"] == pytest.approx(0.75)
+    assert document["numbers"]["geometry"]["scans_not_axis_aligned"] == 1
+
+
+def test_a_box_that_is_not_its_spheres_is_noticed(made) -> None:
+    folder = made(DET3D)
+    assert verdict(folder, "boxes") == "pass"
+
+    def widen(rows: list[dict[str, Any]]) -> None:
+        rows[0]["nodules"][0]["box_voxel"][3] += 1
+
+    document = audited(alter(folder, DET3D, widen))
+    assert document["checks"]["boxes"]["verdict"] == "fail"
+    assert document["numbers"]["geometry"]["boxes_that_disagree"] == 1
+
+
+def test_nodules_outside_are_counted(tiny, made) -> None:
+    tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,-6,-17,33,3", "9,-6,-17,330,3", "9,-600,-17,33,3")
+    document = audited(made(DET3D))
+    assert document["checks"]["in-volume"]["verdict"] == "fail"
+    assert document["numbers"]["geometry"]["centres_outside_volume"] == 2
+    assert document["checks"]["boxes"]["verdict"] == "warn"
+
+
+def test_nodules_and_boxes_against_masks(tiny, made) -> None:
+    mask = np.zeros(SHAPE, np.int16)
+    mask[2:4, 4:6, 4:6] = 4
+    tiny[MASKS] = mhd("7_20180102", mask)
+    origin = np.array((-10.0, -20.0, 30.0))
+
+    def world(voxel: tuple[float, float, float]) -> str:
+        return ",".join(f"{value:.6f}" for value in origin + np.array(voxel) * SPACING)
+
+    rows = [f"7_20180102,{world(voxel)},2" for voxel in ((4.4, 5.4, 3.4), (5.6, 5, 3), (10, 8, 1))]
+    tiny[NODULES]["annotations.csv"] = table(SPHERES, *rows)
+    folder = made(DET3D)
+    document = audited(folder)
+    assert (document["numbers"]["lungs"]["centres"], document["numbers"]["lungs"]["centres_in_lung"]) == (3, 1)
+    assert document["checks"]["in-lung"]["verdict"] == "warn"
+    assert document["checks"]["box-in-lung"]["verdict"] == "fail"
+    (row,) = (row for row in open_build(folder).rows(DET3D, "train") if row["nodules"])
+    boxes = [nodule["box_voxel"] for nodule in row["nodules"]]
+    shares = [np.mean(mask[z0:z1, y0:y1, x0:x1] == 4) for x0, y0, z0, x1, y1, z1 in boxes]
+    assert document["numbers"]["lungs"]["box_lung_shares"] == pytest.approx(shares)
+    inside = ct(1)[mask > 0]
+    assert document["numbers"]["lungs"]["lung_median_hu"] == [np.median(inside)] or len(inside) % 2 == 0
+
+
+def test_spacing_beside_the_nominal_thickness(tiny, made) -> None:
+    before = audited(made())["checks"]["spacing"]
+    assert before["measured"].startswith("0 of 6 ")
+    assert "not square" in before["detail"]  # 0.8 x 0.7 mm
+    tiny[CT1] |= mhd("7_20190304", ct(3), spacing=(0.8, 0.7, 2.5))
+    tiny[CT0] |= mhd("9", ct(2), spacing=(0.8, 0.8, 1.26))
+    document = audited(made())
+    assert document["checks"]["spacing"]["verdict"] == "warn"
+    assert document["checks"]["spacing"]["measured"].startswith("1 of 6 ")
+    assert sorted(document["numbers"]["spacing"]["by_nominal_mm"]["1.25"]["slice_mm"]) == [1.25, 1.26, 2.5]
+
+
+# --- voxels -----------------------------------------------------------------------------------------------------------
+
+
+def test_range_and_padding(tiny, made) -> None:
+    values = {name: ct(seed) for seed, name in enumerate(("7_20180102", "9", "7_20190304"))}
+    values["7_20180102"][:, :2] = -2000
+    values["9"][0, 0, 0] = 3500
+    tiny[CT0] |= {**mhd("7_20180102", values["7_20180102"]), **mhd("9", values["9"])}
+    tiny[CT1] |= mhd("7_20190304", values["7_20190304"])
+    document = audited(made(DET3D))
+    numbers = document["numbers"]["intensities"]
+    assert document["checks"]["hu-range"]["verdict"] == "warn"
+    assert (numbers["low"], numbers["high"], numbers["padding_values"]) == (-2000, 3500, {"-2000": 1})
+    everything = np.concatenate([array.ravel() for array in values.values()])
+    histogram = numbers["histogram"]
+    counts, _ = np.histogram(everything[everything < histogram["edges"][-1]], histogram["edges"])
+    assert histogram["counts"] == counts.tolist()
+    assert histogram["under"] == (everything < histogram["edges"][0]).sum()
+    assert histogram["over"] == 1
+
+
+def test_volumes_without_air_are_not_in_hu(tiny, made) -> None:
+    tiny[CT0] |= mhd("9", np.abs(ct(2)))
+    assert verdict(made(DET3D), "hu-range") == "fail"
+
+
+@pytest.mark.parametrize(("fault", "count"), [("constant", 1), ("repeated", 2), ("volumes_with_jump", 1)])
+def test_slices_that_a_volume_gives_away(tiny, made, fault, count) -> None:
+    smooth = np.linspace(0, 990, 12).astype(np.int16)[:, None, None] + ct(1, (12, 10, 12)) // 100
+    tiny[CT0] |= mhd("9", smooth)
+    assert verdict(made(DET3D), "missing-slices") == "pass"
+    if fault == "constant":
+        smooth[4] = -1000
+    elif fault == "repeated":
+        smooth[4] = smooth[5] = smooth[3]
+    else:
+        smooth = np.delete(smooth, [5, 6, 7], axis=0)
+    tiny[CT0] |= mhd("9", smooth)
+    document = audited(made(DET3D))
+    assert document["checks"]["missing-slices"]["verdict"] == "warn"
+    assert document["numbers"]["slices"][fault] == count
+
+
+def test_gaps_in_stacks(tiny, made) -> None:
+    assert verdict(made("det3d_bmp_1.25mm"), "missing-slices") == "pass"
+    del tiny[BMP0]["imgs/00001/4.bmp"], tiny[BMP0]["imgs/00001/5.bmp"]
+    document = audited(made("det3d_bmp_1.25mm"))
+    assert document["numbers"]["slices"]["missing_in_stacks"] == 2
+    assert document["checks"]["missing-slices"]["verdict"] == "warn"
+
+
+# --- splits, classes, sizes, figures ----------------------------------------------------------------------------------
+
+
+def test_leakage_is_what_the_rows_say(build, dummy) -> None:
+    for split_by in ("published", "patient"):
+        out = build(dummy, *ALL[:-1], split_by=split_by).folder
+        document = audited(out)
+        for config in ("cls_1.25mm", "det2d_1.25mm"):
+            rows = {
+                split: [row["patient_id"] for row in open_build(out).rows(config, split, ["patient_id"])]
+                for split in open_build(out).splits(config)
+            }
+            if len(rows) < 2:
+                continue
+            numbers = document["numbers"]["splits"]["leakage"][config]
+            known = [set(patients) - {None} for patients in rows.values()]
+            shared = {patient for own in known for patient in own if sum(patient in other for other in known) > 1}
+            assert numbers["shared_patients"] == len(shared)
+            train = set(rows["train"]) - {None}
+            leaking = {
+                split: sum(patient in train for patient in own) for split, own in rows.items() if split != "train"
+            }
+            assert numbers["leaking_rows"] == {split: count for split, count in leaking.items() if count}
+            expected = "fail" if shared else "pass"
+            assert document["checks"][f"patient-leakage/{config}"]["verdict"] == expected
+            assert bool(shared) == (split_by == "published")
+        assert document["checks"]["leak-free"]["verdict"] == "pass"
+
+
+def test_a_patient_in_two_folds_is_noticed(made) -> None:
+    folder = made("det2d_1.25mm", DET3D)
+
+    def move(rows: list[dict[str, Any]]) -> None:
+        rows[0]["fold"] = (rows[0]["fold"] + 1) % 5
+
+    assert verdict(alter(folder, DET3D, move), "leak-free") == "fail"
+
+
+def test_equal_pixels(tiny, made) -> None:
+    assert verdict(made(), "duplicates") == "pass"
+    tiny[CLS]["class_dataset/train/5/9_001_02.bmp"] = picture(3)  # stands in validate, too
+    tiny[DET2D]["JPEGImages/9_004.jpg"] = picture(0, kind="JPEG")  # stands in train, too
+    numbers = audited(made())["numbers"]["duplicates"]
+    assert numbers["groups_across_splits"] == {"cls_1.25mm": 1}
+    assert numbers["groups_within_a_split"] == {"det2d_1.25mm": 1}
+
+
+def test_a_scan_that_differs_between_configs_is_noticed(made) -> None:
+    folder = made(DET3D, "longitudinal")
+    assert verdict(folder, "copies") == "pass"
+
+    def touch(rows: list[dict[str, Any]]) -> None:
+        data = rows[0]["volume"]["bytes"]
+        rows[0]["volume"]["bytes"] = data[:-1] + bytes([data[-1] ^ 1])
+
+    assert verdict(alter(folder, "longitudinal", touch), "copies") == "fail"
+
+
+def test_counts_of_classes_sizes_and_figures(build, dummy) -> None:
+    out = build(dummy, *ALL).folder
+    build, numbers = open_build(out), audited(out)["numbers"]
+    for split, counts in numbers["classes"]["by_split"].items():
+        labels = Counter(row["label"] for row in build.rows("cls_1.25mm", split, ["label"]))
+        assert counts == [labels[index] for index in range(6)]
+    scans = list(build.rows(DET3D, "train", ["nodules", "patient_id", "scan_id"]))
+    diameters = [nodule["diameter_mm"] for scan in scans for nodule in scan["nodules"]]
+    groups = np.histogram(-np.array(diameters), [-np.inf, -30, -20, -10, 0])[0][::-1]  # upper bounds belong to a group
+    assert numbers["sizes"]["counts"] == groups.tolist()
+    by_size = numbers["classes"]["by_size"]
+    assert np.sum([*by_size["counts"].values(), by_size["class_unknown"]], axis=0).tolist() == groups.tolist()
+    told = {figure["figure"]: figure["here"] for figure in build.report["figures"]}
+    for name in ("patients", "CT scans"):
+        assert numbers["published_figures"][name]["here"] == told[name]
+
+
+def test_a_figure_that_agrees_passes(made) -> None:
+    folder = made("det3d_1.25mm", "det3d_5mm")
+    numbers = iter(range(109))
+
+    def many(rows: list[dict[str, Any]]) -> None:
+        rows[:] = [{**rows[0], "patient_id": str(number), "scan_id": f"s{number}", "nodules": []} for number in numbers]
+
+    alter(folder, "det3d_1.25mm", many)
+    alter(folder, "det3d_5mm", lambda rows: [row.update(patient_id="1", scan_id="s1") for row in rows])
+    manifest = json.loads((folder / "build.json").read_text())
+    manifest["configs"]["det3d_1.25mm"]["rows"] = {"train": 109}
+    (folder / "build.json").write_text(json.dumps(manifest))
+    checks = audited(folder)["checks"]
+    assert (checks["figure-patients"]["verdict"], checks["figure-patients"]["measured"]) == ("pass", "109")
+    assert (checks["figure-ct-scans"]["verdict"], checks["figure-ct-scans"]["measured"]) == ("warn", "109")
+
+
+def test_a_class_without_examples_in_a_split_is_noticed(tiny, made) -> None:
+    assert verdict(made("cls_1.25mm"), "class-balance") == "warn"
+    for number in range(1, 7):
+        for split in ("train", "validate"):
+            tiny[CLS][f"class_dataset/{split}/{number}/9_{number}{split}.bmp"] = picture(number + 40)
+    assert verdict(made("cls_1.25mm"), "class-balance") == "pass"
+
+
+def test_workbook_against_xml(tiny, made) -> None:
+    assert verdict(made("det2d_1.25mm"), "voc-workbook") == "pass"
+    stems = ("7_20180102_002", "7_20190304_003", "9_004")
+    rows = [["image", "xmin", "ymin", "xmax", "ymax"], *([f"{stem}.jpg", 2, 3, 9, 12] for stem in stems)]
+    tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
+    document = audited(made("det2d_1.25mm"))
+    assert document["checks"]["voc-workbook"]["verdict"] == "fail"
+    assert document["numbers"]["tables"]["det2d_1.25mm"]["tables-disagree"] == 3
+    del tiny[DET2D]["VOC_CT.xlsx"]
+    assert verdict(made("det2d_1.25mm"), "voc-workbook") == "unknown"
+
+
+def test_timepoints(tiny, made) -> None:
+    folder = made(DET3D, "det3d_5mm", "longitudinal")
+    document = audited(folder)
+    days = (datetime.date(2019, 3, 4) - datetime.date(2018, 1, 2)).days
+    assert document["numbers"]["timepoints"]["intervals_days"] == [days]
+    assert document["numbers"]["timepoints"]["patients_by_timepoints"] == {"1": 1, "2": 1}
+    assert document["checks"]["timepoints"]["verdict"] == "pass"
+
+    def turn(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["days_since_first"] = None if row["days_since_first"] is None else days - row["days_since_first"]
+
+    for config in (DET3D, "det3d_5mm"):
+        alter(folder, config, turn)
+    assert verdict(folder, "timepoints") == "fail"
+
+
+# --- dates ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.dates(datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)), st.sampled_from(["", "-", "/", ".", "_", ":"]))
+def test_dates_are_found_however_they_are_written(day, separator) -> None:
+    for form in ("%Y{0}%m{0}%d", "%d{0}%m{0}%Y", "%m{0}%d{0}%Y") if separator else ("%Y%m%d",):
+        assert count_dates(f"scan {day.strftime(form.format(separator))} of") >= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20191345",
+        "12345678",
+        "10.5281/zenodo.12582356",
+        "version 2019.1",
+        "a20190314b7c",
+        "1,2019,03,14",
+        "512 x 512 x 160",
+    ],
+)
+def test_other_numbers_are_no_dates(text) -> None:
+    assert count_dates(text) == 0
+
+
+def test_a_clean_build_has_no_dates(made) -> None:
+    document = audited(made())
+    assert document["checks"]["dates"]["verdict"] == "pass"
+    assert document["numbers"]["dates"]["texts"] > 0
+
+
+def _photo() -> bytes:
+    exif = Image.Exif()
+    exif[306] = "2019:03:14 10:00:00"
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((16, 20), np.uint8)).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("place", ["column", "readme", "json", "name", "picture", "nodule"])
+def test_dates_are_found_wherever_they_stand_and_never_told(tiny, made, place) -> None:
+    if place == "picture":
+        tiny[DET2D]["JPEGImages/9_004.jpg"] = _photo()
+    folder = made(keep_source_names=place == "column")
+    if place == "readme":
+        with (folder / "README.md").open("a", encoding="utf-8") as file:
+            file.write("\nOur first patient came on 14.03.2019.\n")
+    elif place == "json":
+        (folder / "notes.json").write_text(json.dumps({"bytes": 20190314, "scan": ["80_20190314"]}))
+    elif place == "name":
+        (folder / "80_20190314.png").write_bytes(b"")
+    elif place == "nodule":
+        alter(folder, DET3D, lambda rows: rows[0]["nodules"][0].update(nodule_id="80_20190314-0"))
+    document = audited(folder)
+    assert document["checks"]["dates"]["verdict"] == "fail"
+    if place != "column":
+        assert sum(document["numbers"]["dates"]["dates"].values()) == 1
+    else:
+        # every volume, crop and slice of patient 7 is named by a date
+        names = [row["source_name"] for config in ALL for row in _names(folder, config)]
+        assert sum(document["numbers"]["dates"]["dates"].values()) >= sum("_20" in name for name in names)
+    told = json.dumps(document["checks"]["dates"]) + json.dumps(document["numbers"]["dates"])
+    assert without_dates(told) == told
+
+
+def _names(folder: Path, config: str) -> list[dict[str, Any]]:
+    build = open_build(folder)
+    return [row for split in build.splits(config) for row in build.rows(config, split, ["source_name"])]
+
+
+def test_on_real_ct_nothing_is_where_it_should_not_be(mirror, build) -> None:
+    folder = build(mirror, *ALL, keep_source_names=False).folder
+    document = audited(folder)
+    verdicts = {name: check["verdict"] for name, check in document["checks"].items()}
+    for name in (
+        "dates",
+        "world-voxel",
+        "in-volume",
+        "box-in-lung",
+        "spacing",
+        "missing-slices",
+        "copies",
+        "timepoints",
+    ):
+        assert verdicts[name] == "pass", document["checks"][name]
+    opened = open_build(folder)
+    lows = [row["volume"].min() for name in (DET3D, "det3d_5mm") for row in opened.rows(name, "train", ["volume"])]
+    numbers = document["numbers"]["intensities"]
+    assert numbers["low"] == min(lows) < -1024  # padded outside the scanner's circle
+    assert document["checks"]["hu-range"]["verdict"] == "warn"

@@ -1,0 +1,472 @@
+"""Exports, each read back by the other side's own reader, or by one that is not ours."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny import CT0, CT1, DET2D, NODULES, TinySource, ct, mhd, picture, table, voc
+
+from lung_nodule_ct.built import open_build
+from lung_nodule_ct.cli.export import FormName
+from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
+from lung_nodule_ct.exports import FORMS, export_config
+from lung_nodule_ct.exports.spheres import draw_spheres
+from lung_nodule_ct.geometry import Frame
+
+SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
+SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+TURNED = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, 0.6, 0.0, -0.6, 0.8)
+MIRRORED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
+SHEARED = (1.0, 0.0, 0.0, 0.2, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.fixture
+def tiny() -> TinySource:
+    return TinySource()
+
+
+def every_row(folder: Path, config: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Split and row, voxels as copies."""
+    build = open_build(folder)
+    for split in build.splits(config):
+        for row in build.rows(config, split):
+            yield split, {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in row.items()}
+
+
+def exported(folder: Path, config: str, to: str, out: Path) -> Path:
+    export_config(open_build(folder), config, to, out)
+    return out
+
+
+def boxes_of_slices(folder: Path, config: str) -> dict[str, tuple[str, list[list[float]]]]:
+    """The split and the boxes (x0, y0, x1, y1) of every picture, by its name, straight from the build's columns."""
+    expected: dict[str, tuple[str, list[list[float]]]] = {}
+    for split, row in every_row(folder, config):
+        if config == SLICES:
+            expected[row["image_id"]] = split, [entry["bbox"] for entry in row["objects"]]
+            continue
+        boxes = [nodule["box_voxel"] for nodule in row["nodules"] if nodule["box_voxel"]]
+        for z in range(row["volume"].shape[0]):
+            here = [[x0, y0, x1, y1] for x0, y0, z0, x1, y1, z1 in boxes if z in range(z0, z1)]
+            expected[f"{row['case_id']}_{z:04d}"] = split, here
+    return expected
+
+
+def pixels_of(folder: Path, config: str) -> dict[str, np.ndarray]:
+    if config == SLICES:
+        return {r["image_id"]: np.asarray(Image.open(io.BytesIO(r["image"]))) for _, r in every_row(folder, config)}
+    return {
+        f"{r['case_id']}_{z:04d}": plane for _, r in every_row(folder, config) for z, plane in enumerate(r["volume"])
+    }
+
+
+# --- boxes on pictures ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [SLICES, STACKS])
+def test_coco_is_what_pycocotools_reads(build, dummy, tmp_path, config, capsys) -> None:
+    from pycocotools import coco
+    from pycocotools import cocoeval as evaluation
+
+    folder = build(dummy, config).folder
+    out = exported(folder, config, "coco", tmp_path / "coco")
+    expected, pixels = boxes_of_slices(folder, config), pixels_of(folder, config)
+    found: dict[str, tuple[str, list[list[float]]]] = {}
+    ids: list[int] = []
+    for path in (out / "annotations").iterdir():
+        split = path.stem.removeprefix("instances_")
+        read = coco.COCO(str(path))
+        for image in read.loadImgs(read.getImgIds()):
+            entries = read.loadAnns(read.getAnnIds(image["id"]))
+            name = Path(image["file_name"]).stem
+            boxes = [entry["bbox"] for entry in entries]
+            found[name] = split, [[x, y, x + w, y + h] for x, y, w, h in boxes]
+            assert [entry["area"] for entry in entries] == [w * h for _, _, w, h in boxes]
+            assert {entry["iscrowd"] for entry in entries} <= {0}
+            shown = np.asarray(Image.open(out / split / image["file_name"]))
+            assert shown.shape[:2] == (image["height"], image["width"])
+            assert (shown == pixels[name]).all()
+            ids += [image["id"], *(entry["id"] for entry in entries)]
+        answers = [{**entry, "score": 1.0} for entry in read.dataset["annotations"]]
+        judge = evaluation.COCOeval(read, read.loadRes(answers), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+        assert judge.stats[0] == pytest.approx(1)  # the annotations find themselves
+    assert found == expected
+    assert len(set(ids)) == len(ids)
+    assert 0 not in ids
+
+
+def test_coco_ids_stay_whatever_else_is_exported(tiny, build, tmp_path) -> None:
+    def ids(out: str) -> dict[str, int]:
+        folder = build(tiny.write(tmp_path / "in"), SLICES).folder
+        documents = (exported(folder, SLICES, "coco", tmp_path / out) / "annotations").iterdir()
+        return {
+            image["file_name"]: image["id"] for path in documents for image in json.loads(path.read_text())["images"]
+        }
+
+    before = ids("one")
+    tiny[DET2D]["JPEGImages/5_20180102_002.jpg"] = picture(50, kind="JPEG")
+    tiny[DET2D]["Annotations/5_20180102_002.xml"] = voc((2, 3, 9, 11))
+    after = ids("two")
+    assert len(after) == len(before) + 1
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("config", [SLICES, STACKS])
+def test_yolo_lines_are_the_boxes(build, dummy, tmp_path, config) -> None:
+    folder = build(dummy, config).folder
+    out = exported(folder, config, "yolo", tmp_path / "yolo")
+    expected, pixels = boxes_of_slices(folder, config), pixels_of(folder, config)
+    document = yaml.safe_load((out / "data.yaml").read_text("utf-8"))
+    assert document["names"] == {0: "nodule"}
+    for key, split in (("train", "train"), ("val", "validation")):
+        assert document[key] == f"images/{split}"
+    images = {path.stem: path for path in (out / "images").rglob("*") if path.is_file()}
+    assert set(images) == set(expected)
+    for name, (split, boxes) in expected.items():
+        assert images[name].parent.name == split
+        height, width = pixels[name].shape[:2]
+        lines = np.loadtxt(out / "labels" / split / f"{name}.txt", ndmin=2) if boxes else np.zeros((0, 5))
+        assert (out / "labels" / split / f"{name}.txt").is_file()
+        assert ((lines >= 0) & (lines <= 1)).all()
+        centers, sizes = lines[:, 1:3] * (width, height), lines[:, 3:] * (width, height)
+        clipped = np.clip(np.array(boxes).reshape(-1, 4), 0, (width, height, width, height))
+        np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), clipped, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [SLICES, STACKS])
+def test_ultralytics_reads_it(build, dummy, tmp_path, config, monkeypatch) -> None:
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "settings"))
+    monkeypatch.setenv("YOLO_OFFLINE", "true")
+    utils = pytest.importorskip("ultralytics.data.utils", reason="Ultralytics needs PyTorch, as MONAI does")
+    datasets = pytest.importorskip("ultralytics.data.dataset")
+    folder = build(dummy, config).folder
+    out = exported(folder, config, "yolo", tmp_path / "yolo")
+    expected = boxes_of_slices(folder, config)
+    found = utils.check_det_dataset(str(out / "data.yaml"), autodownload=False)
+    for key, split in (("train", "train"), ("val", "validation")):
+        read = datasets.YOLODataset(img_path=found[key], data=found, task="detect", augment=False)
+        labels = {Path(label["im_file"]).stem: label for label in read.labels}
+        assert set(labels) == {name for name, (own, _) in expected.items() if own == split}
+        for name, label in labels.items():
+            height, width = label["shape"]
+            boxes = np.array(expected[name][1]).reshape(-1, 4).clip(0, (width, height, width, height))
+            centers, sizes = label["bboxes"][:, :2] * (width, height), label["bboxes"][:, 2:] * (width, height)
+            np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), boxes, atol=1e-3)
+    exported(folder, config, "coco", out)  # the caches that it left protect nothing
+
+
+def voc_boxes(path: Path) -> list[list[float]]:
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    return [[float(box.findtext(name, "")) for name in corners] for box in ET.parse(path).iter("bndbox")]
+
+
+def test_voc_of_a_stack_is_inclusive_and_counts_from_one(build, dummy, tmp_path) -> None:
+    folder = build(dummy, STACKS).folder
+    out = exported(folder, STACKS, "voc", tmp_path / "voc")
+    pixels = pixels_of(folder, STACKS)
+    boxes = 0
+    for name, (split, expected) in boxes_of_slices(folder, STACKS).items():
+        listed = "val" if split == "validation" else split
+        assert name in (out / "ImageSets" / "Main" / f"{listed}.txt").read_text().splitlines()
+        tree = ET.parse(out / "Annotations" / f"{name}.xml")
+        shown = np.asarray(Image.open(out / "JPEGImages" / tree.findtext("filename", "")))
+        assert (shown == pixels[name]).all()
+        for (x0, y0, x1, y1), (xmin, ymin, xmax, ymax) in zip(
+            expected, voc_boxes(out / "Annotations" / f"{name}.xml"), strict=True
+        ):
+            # row 1, column 1 of VOC is [0, 0] of an array
+            assert np.arange(x0, x1).tolist() == [x - 1 for x in range(int(xmin), int(xmax) + 1)]
+            assert np.arange(y0, y1).tolist() == [y - 1 for y in range(int(ymin), int(ymax) + 1)]
+            boxes += 1
+    assert boxes
+
+
+def test_voc_of_slices_is_built_again_to_the_same_rows(build, dummy, tmp_path) -> None:
+    folder = build(dummy, SLICES).folder
+    before = boxes_of_slices(folder, SLICES)
+    pixels = pixels_of(folder, SLICES)
+    out = exported(folder, SLICES, "voc", tmp_path / "voc")
+    source = tmp_path / "again"
+    source.mkdir()
+    with zipfile.ZipFile(source / DET2D, "w") as archive:
+        for path in sorted(out.rglob("*")):
+            if path.is_file() and path.name != "export.json":
+                archive.write(path, path.relative_to(out))
+    again = build(source, SLICES).folder
+    rows = {row["source_name"]: (split, row) for split, row in every_row(again, SLICES)}
+    assert {name: (split, [entry["bbox"] for entry in row["objects"]]) for name, (split, row) in rows.items()} == before
+    for name, (_, row) in rows.items():
+        assert (np.asarray(Image.open(io.BytesIO(row["image"]))) == pixels[name]).all()
+
+
+# --- volumes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axes", [TURNED, TILTED, MIRRORED, SHEARED], ids=["turned", "tilted", "mirrored", "sheared"])
+def test_nifti_is_the_same_volume_in_the_same_place(tiny, build, tmp_path, axes) -> None:
+    tiny[CT0] |= mhd("7_20180102", ct(1), axes=axes, origin=(5, -8, 30))
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    out = exported(folder, THIN, "nifti", tmp_path / "nifti")
+    with (out / "scans.csv").open(newline="") as file:
+        scans = list(csv.DictReader(file))
+    with (out / "nodules.csv").open(newline="") as file:
+        nodules = list(csv.DictReader(file))
+    rows = [row for _, row in every_row(folder, THIN)]
+    assert [scan["scan_id"] for scan in scans] == [row["scan_id"] for row in rows]
+    for scan, row in zip(scans, rows, strict=True):
+        for kind, column in (("images", "volume"), ("lung_masks", "lung_mask")):
+            path = out / kind / f"{scan['case']}.nii.gz"
+            image = nibabel.load(path)
+            assert image.header.get_xyzt_units()[0] == "mm"
+            assert image.get_data_dtype() == row[column].dtype
+            assert (np.asarray(image.dataobj) == row[column].transpose(2, 1, 0)).all()
+            own = [nodule for nodule in nodules if nodule["case"] == scan["case"]]
+            for nodule, stored in zip(own, row["nodules"], strict=True):
+                voxel = [float(nodule[f"voxel_{axis}"]) for axis in "xyz"]
+                lps = np.array([float(nodule[f"lps_mm_{axis}"]) for axis in "xyz"])
+                assert lps.tolist() == stored["center_world"]
+                np.testing.assert_allclose(image.affine @ [*voxel, 1], [*(lps * (-1, -1, 1)), 1], atol=1e-4)
+            if image.header["qform_code"] == 0:
+                assert axes is SHEARED  # a qform cannot shear
+                assert not Frame(*(tuple(row[name]) for name in ("origin", "spacing", "direction"))).is_orthonormal
+                continue
+            np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-4)
+            read = sitk.ReadImage(str(path))
+            np.testing.assert_allclose(read.GetSpacing(), row["spacing"], rtol=1e-6)
+            np.testing.assert_allclose(read.GetOrigin(), row["origin"], atol=1e-4)
+            np.testing.assert_allclose(read.GetDirection(), row["direction"], atol=1e-6)
+            assert (sitk.GetArrayFromImage(read) == row[column]).all()
+
+
+def test_a_scan_without_mask_or_id_is_exported_all_the_same(tiny, build, tmp_path) -> None:
+    tiny[CT1] |= mhd("20200101", ct(9))
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    assert any(row["scan_id"] is None for _, row in every_row(folder, THIN))
+    out = exported(folder, THIN, "nifti", tmp_path / "nifti")
+    assert len(list((out / "images").iterdir())) == 4
+    assert len(list((out / "lung_masks").iterdir())) == 3
+    assert not list(out.rglob("*2020*"))
+
+
+def test_monai_datalist_holds_the_spheres_in_ras(tiny, build, tmp_path) -> None:
+    """What MONAI's own reader makes of it is in ``test_monai_reads_it``; this needs no torch."""
+    folder = _turned_build(tiny, build, tmp_path)
+    out = exported(folder, THIN, "monai", tmp_path / "monai")
+    entries = json.loads((out / "datalist.json").read_text())["training"]
+    for entry, (_, row) in zip(entries, every_row(folder, THIN), strict=True):
+        assert len(entry["box"]) == len(entry["label"]) == len(row["nodules"])
+        affine = nibabel.load(out / entry["image"]).affine
+        for box, nodule in zip(entry["box"], row["nodules"], strict=True):
+            voxel = np.linalg.inv(affine) @ [*box[:3], 1]
+            np.testing.assert_allclose(voxel[:3], nodule["center_voxel"], atol=1e-4)
+            assert box[3:] == [nodule["diameter_mm"]] * 3
+
+
+def _turned_build(tiny: TinySource, build: Any, tmp_path: Path) -> Path:
+    tiny[CT0] |= mhd("7_20180102", ct(1), axes=TURNED, origin=(5, -8, 30))
+    tiny[CT0] |= mhd("9", ct(2), axes=MIRRORED, origin=(5, -8, 36))
+    tiny[NODULES]["annotations.csv"] = table(
+        SPHERES, "7_20180102,2.5,-5.25,33.1,2.2", "9,1,-12,33,3", "7_20190304,-6,-17,33,3"
+    )
+    return build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+
+
+def test_monai_reads_it(tiny, build, tmp_path) -> None:
+    data = pytest.importorskip("monai.data", reason="MONAI needs PyTorch and has an environment of its own")
+    transforms = pytest.importorskip("monai.transforms")
+    detection = pytest.importorskip("monai.apps.detection.transforms.dictionary")
+    folder = _turned_build(tiny, build, tmp_path)
+    out = exported(folder, THIN, "monai", tmp_path / "monai")
+    entries = data.load_decathlon_datalist(str(out / "datalist.json"), is_segmentation=False, data_list_key="training")
+    rows = [row for _, row in every_row(folder, THIN)]
+    assert len(entries) == len(rows) == 3
+    pipeline = transforms.Compose(
+        [
+            transforms.LoadImaged(keys=["image", "lung_mask"], image_only=False, meta_key_postfix="meta_dict"),
+            transforms.EnsureChannelFirstd(keys=["image", "lung_mask"]),
+            detection.ConvertBoxToStandardModed(box_keys=["box"], mode="cccwhd"),
+            detection.AffineBoxToImageCoordinated(
+                box_keys=["box"], box_ref_image_keys="image", image_meta_key_postfix="meta_dict"
+            ),
+        ]
+    )
+    for entry, row in zip(entries, rows, strict=True):
+        read = pipeline({**entry, "box": np.array(entry["box"], np.float32)})
+        assert (np.asarray(read["image"])[0] == row["volume"].transpose(2, 1, 0)).all()
+        assert (np.asarray(read["lung_mask"])[0] == row["lung_mask"].transpose(2, 1, 0)).all()
+        boxes = np.asarray(read["box"])
+        for box, nodule in zip(boxes, row["nodules"], strict=True):
+            np.testing.assert_allclose((box[:3] + box[3:]) / 2, nodule["center_voxel"], atol=1e-3)
+            # a cube around a sphere has its sides along the axes of each of these frames, turned by quarters as they are
+            np.testing.assert_allclose(box[3:] - box[:3], nodule["diameter_mm"] / np.array(row["spacing"]), atol=1e-3)
+
+
+# --- nnDetection ------------------------------------------------------------------------------------------------------
+
+
+def test_nndetection_would_take_it(tiny, build, tmp_path) -> None:
+    """The rules of ``nndet.utils.check`` (dataset.json; instances from 1 without a gap, all in the mask; equal geometry)."""
+    rows = ["9,-6,-17,33,3.5", "9,-6,-17,33,1.0", "9,-6,-17,33,1.0", "9,-3.4,-15.3,33.6,0.01", "9,500,0,0,4"]
+    tiny[NODULES]["annotations.csv"] = table(SPHERES, *rows, "7_20180102,-6,-17,33,3")
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    out = exported(folder, THIN, "nndetection", tmp_path / "nndet")
+    (task,) = (path for path in out.iterdir() if path.is_dir())
+    dataset = json.loads((task / "dataset.json").read_text())
+    assert (dataset["task"], dataset["dim"], dataset["labels"]) == (task.name, 3, {"0": "nodule"})
+    assert dataset["annotation_style"] in ("seg", "weak")
+    raw = task / "raw_splitted"
+    cases = sorted(path.name.removesuffix("_0000.nii.gz") for path in (raw / "imagesTr").iterdir())
+    assert len(cases) == 3
+    rows_by_id = {row["scan_id"]: row for _, row in every_row(folder, THIN)}
+    instances = {}
+    for case in cases:
+        image = sitk.ReadImage(str(raw / "imagesTr" / f"{case}_0000.nii.gz"))
+        labels = sitk.ReadImage(str(raw / "labelsTr" / f"{case}.nii.gz"))
+        for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(image, name)() == getattr(labels, name)()
+        told = json.loads((raw / "labelsTr" / f"{case}.json").read_text())
+        row = rows_by_id[case.split("_")[0]]
+        values = set(np.unique(sitk.GetArrayFromImage(labels)).tolist()) - {0}
+        assert values == set(map(int, told["instances"])) == set(range(1, len(values) + 1))
+        assert set(told["instances"].values()) <= {0}
+        nodules = {nodule["nodule_id"]: nodule for nodule in row["nodules"]}
+        instances[case] = [nodules[identity] for identity in told["nodule_ids"].values()]
+    own = next(found for case, found in instances.items() if rows_by_id[case.split("_")[0]]["patient_id"] == "9")
+    # of two equal spheres one is under the other; one lies outside; the tiny one has the voxel that its centre lies in
+    assert sorted(nodule["diameter_mm"] for nodule in own) == [0.01, 1.0, 3.5]
+    assert json.loads((out / "export.json").read_text())["left_out"] == 2
+
+
+def test_nndetection_splits_keep_patients_apart(build, dummy, tmp_path) -> None:
+    folder = build(dummy, THIN).folder
+    out = exported(folder, THIN, "nndetection", tmp_path / "nndet")
+    splits = pickle.loads(next(out.rglob("splits_final.pkl")).read_bytes())
+    patient = {f"{row['scan_id']}_1p25mm": row["patient_id"] for _, row in every_row(folder, THIN)}
+    assert len(splits) > 1
+    for split in splits:
+        train, held = ({patient[case] for case in split[key]} for key in ("train", "val"))
+        assert train
+        assert held
+        assert not train & held
+    assert sorted(itertools.chain.from_iterable(split["val"] for split in splits)) == sorted(patient)
+
+
+@given(
+    st.lists(st.tuples(st.tuples(*[st.floats(-8, 8)] * 3), st.floats(0.1, 9)), min_size=1, max_size=4),
+    st.sampled_from([TURNED, TILTED, MIRRORED, SHEARED]),
+)
+def test_spheres_hold_the_voxels_whose_centres_are_inside(spheres, direction) -> None:
+    frame = Frame((-4.0, 3.0, -5.0), (0.8, 1.1, 2.0), direction)
+    shape = (6, 9, 11)
+    labels, drawn = draw_spheres(shape, frame, spheres)
+    world = np.array(
+        [np.array(frame.origin) + frame.matrix @ (np.array(index[::-1]) * frame.spacing) for index in np.ndindex(shape)]
+    )
+    inside = {
+        number: np.linalg.norm(world - center, axis=1).reshape(shape) <= diameter / 2
+        for number, (center, diameter) in enumerate(spheres)
+    }
+    for number, own in inside.items():
+        # a sphere's voxels are its own or a smaller one's
+        assert set(np.unique(labels[own]).tolist()) <= {
+            label for label, other in enumerate(drawn, 1) if spheres[other][1] <= spheres[number][1]
+        }
+    for label, number in enumerate(drawn, 1):
+        voxels = labels == label
+        assert voxels.any()
+        if inside[number].any():
+            assert not (voxels & ~inside[number]).any()
+        else:
+            assert voxels.sum() == 1
+    assert set(np.unique(labels).tolist()) <= set(range(len(drawn) + 1))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_forms_name_the_configs_they_are_for(build, dummy, tmp_path, to) -> None:
+    opened = open_build(build(dummy, "cls_1.25mm", SLICES, THIN).folder)
+    for config in opened.configs:
+        if config not in FORMS[to].configs:
+            with pytest.raises(ExportError, match=r"expected one of " + FORMS[to].configs[0]):
+                export_config(opened, config, to, tmp_path / "export")
+    with pytest.raises(BuildFolderError, match="has no"):
+        export_config(opened, "det3d_5mm", to, tmp_path / "export")
+    with pytest.raises(ExportError, match="there is no export to 'dicom'"):
+        export_config(opened, SLICES, "dicom", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_the_command_knows_every_form() -> None:
+    assert [str(name) for name in FormName] == list(FORMS)
+
+
+def test_command_exports_replaces_and_protects(cli, build, dummy, tmp_path) -> None:
+    folder, out = build(dummy, SLICES, THIN).folder, tmp_path / "export"
+    done = cli("export", folder, THIN, "--to", "nifti", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["images"] == len(list((out / "images").iterdir()))
+    again = cli("export", folder, SLICES, "--to", "yolo", "--out", out)  # another export of ours may take its place
+    assert again.returncode == 0, again.stderr
+    assert not (out / "scans.csv").exists()
+    (out / "mine.txt").write_text("years of work")
+    refused = cli("export", folder, SLICES, "--to", "coco", "--out", out)
+    assert refused.returncode == 1
+    assert "mine.txt" in refused.stderr
+    assert (out / "data.yaml").is_file()
+
+
+def test_an_export_that_fails_leaves_nothing(build, dummy, tmp_path) -> None:
+    folder = build(dummy, THIN).folder
+    opened = open_build(folder)
+    shard = next(folder.rglob("*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(BuildFolderError):
+        export_config(opened, THIN, "nifti", tmp_path / "export")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_of_somebody_else_is_left_alone(build, dummy, tmp_path) -> None:
+    opened = open_build(build(dummy, SLICES).folder)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.tex").write_text("")
+    with pytest.raises(OutputError, match=r"no export of ours.*thesis\.tex"):
+        export_config(opened, SLICES, "coco", tmp_path / "theirs")
+
+
+def test_without_nibabel_it_says_what_to_install(build, dummy, python, tmp_path) -> None:
+    folder = build(dummy, THIN).folder
+    code = (
+        "import sys; sys.modules['nibabel'] = None; from lung_nodule_ct.cli import main; "
+        f"sys.argv[1:] = ['export', {str(folder)!r}, {THIN!r}, '--to', 'nifti', '--out', 'there']; main()"
+    )
+    done = python(code, cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'pip install "lung_nodule_ct[export]"' in done.stderr.replace("\n", " ").replace("Pip", "pip")
+    assert not (tmp_path / "there").exists()
