@@ -9,6 +9,7 @@ from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.plan.units import ScanUnit, SliceUnit
 from lung_nodule_ct.spec.configs import DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM
 from lung_nodule_ct.spec.published import FIGURES, Figure
+from lung_nodule_ct.spec.sizes import SIZE_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,13 +57,8 @@ def compare_figures(plans: Mapping[str, Plan]) -> list[Comparison]:
     if DET3D_1_25MM.name in plans:
         thin = _scans(plans[DET3D_1_25MM.name])
         sizes = [nodule.diameter_mm for unit in thin for nodule in unit.nodules]
-        for name, low, high in (
-            ("of 0 to 10", 0, 10),
-            ("of 10 to 20", 10, 20),
-            ("of 20 to 30", 20, 30),
-            ("over 30", 30, 1e9),
-        ):
-            own[f"nodules {name} mm"] = sum(low < size <= high for size in sizes), DET3D_1_25MM.name
+        for group in SIZE_GROUPS:
+            own[group.figure] = sum(size in group for size in sizes), DET3D_1_25MM.name
         if DET3D_5MM.name in plans:
             scans = (*thin, *_scans(plans[DET3D_5MM.name]))
             own["patients"] = len({unit.patient_id for unit in scans} - {None}), DET3D_1_25MM.name
