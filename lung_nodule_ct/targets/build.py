@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from lung_nodule_ct.spec.schema import Schema
 
 _PARTIAL = ".partial"
-# what layouts and our other commands write beside shards, what datasets caches beside Arrow files, what desktops leave
+# what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
 _BESIDE = re.compile(
-    r"README\.md|preview\.html|dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|\.DS_Store|Thumbs\.db"
+    r"README\.md|dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|\.DS_Store|Thumbs\.db"
 )
 
 
