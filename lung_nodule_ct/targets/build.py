@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from lung_nodule_ct.beside import BESIDE, ours_beside
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError, SourceError, StrictError
 from lung_nodule_ct.examples.scratch import Scratch
 from lung_nodule_ct.figures import compare_figures
@@ -56,9 +57,7 @@ if TYPE_CHECKING:
 
 _PARTIAL = ".partial"
 # what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
-_BESIDE = re.compile(
-    r"README\.md|dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|\.DS_Store|Thumbs\.db"
-)
+_BESIDE = re.compile(r"dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|\.DS_Store|Thumbs\.db")
 
 
 @dataclass(frozen=True)
@@ -388,7 +387,8 @@ def foreign_file(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         ours = set()
     else:
-        ours |= {MANIFEST, FINDINGS}
+        beside = ours_beside(folder)
+        ours |= {MANIFEST, FINDINGS, *beside, *([BESIDE] if beside else [])}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not path.is_dir() and not (name in ours or (ours and _BESIDE.fullmatch(path.name))):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import yaml
 
+from lung_nodule_ct.beside import record_beside
 from lung_nodule_ct.spec.archives import RELEASES
 from lung_nodule_ct.spec.configs import DEFAULT_CONFIG
 from lung_nodule_ct.spec.published import CITATION, DOI
@@ -38,6 +39,7 @@ def write_card(folder: Path, build: Build) -> None:
     """
     head = yaml.safe_dump(_metadata(build), sort_keys=False, allow_unicode=True, width=120)
     (folder / "README.md").write_text(f"---\n{head}---\n\n{_prose(build)}", encoding="utf-8")
+    record_beside(folder, "README.md", by="card")
 
 
 def dataset_info_of(config: BuiltConfig, options: BuildOptions) -> datasets.DatasetInfo:

@@ -43,6 +43,18 @@ def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> 
             got=foreign,
             remedy="choose another --out, or remove it",
         )
+    with temporary_folder(target) as stage:
+        yield stage
+        _replace(stage, target)
+
+
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A new hidden folder beside ``target`` that is gone when the block ends, however it ends; the dead ones go first.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
@@ -52,10 +64,24 @@ def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None]) -> 
     try:
         stage.chmod(0o777 & ~_umask())
         yield stage
-        _replace(stage, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """One process at a time; ``file`` is only there meanwhile."""
+    lock = FileLock(file)
+    lock.acquire()
+    while not file.exists():  # who held it before took it away while we waited
+        lock.release()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
         lock.release()
 
 
@@ -67,6 +93,7 @@ def _locked_stage(target: Path) -> tuple[Path, FileLock]:
         lock.acquire()
         if stage.exists() and Path(lock.lock_file).exists():
             return stage, lock
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
