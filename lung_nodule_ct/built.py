@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lung_nodule_ct.cells import Cells
+from lung_nodule_ct.cells import rows_of
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.report import FINDINGS, FORMAT_VERSION, MANIFEST
 from lung_nodule_ct.spec.configs import CONFIGS, SOURCE_NAME
@@ -116,15 +116,16 @@ class BuiltFolder:
             list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < total)
         ):
             raise BuildFolderError(f"{config}, {split}: rows must be ascending and among {total}", got=list(indices))
-        wanted = None if indices is None else set(indices)
+        wanted = None if indices is None else list(indices)
         start = 0
         for table, count in self._tables(config, split, names, wanted):
             if table is not None:
-                yield from _rows_of(table, [known[name] for name in names], start, wanted)
+                places = None if wanted is None else [row - start for row in wanted if start <= row < start + count]
+                yield from rows_of(table, [known[name] for name in names], places)
             start += count
 
     def _tables(
-        self, config: str, split: str, names: list[str], wanted: set[int] | None
+        self, config: str, split: str, names: list[str], wanted: list[int] | None
     ) -> Iterator[tuple[pa.Table | None, int]]:
         """The row groups of a split; ``None`` in place of one of which nothing is wanted."""
         start = 0
@@ -142,32 +143,13 @@ class BuiltFolder:
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     for group in range(file.num_row_groups):
                         count = file.metadata.row_group(group).num_rows
-                        needed = wanted is None or not wanted.isdisjoint(range(start, start + count))
+                        needed = wanted is None or any(start <= row < start + count for row in wanted)
                         yield (file.read_row_group(group, columns=names).select(names) if needed else None), count
                         start += count
             except (OSError, pa.ArrowException) as error:
                 raise BuildFolderError(
                     f"{entry['path']} cannot be read: {error}", remedy=_REBUILD.format(folder=self.folder)
                 ) from error
-
-
-def _rows_of(
-    table: pa.Table, columns: Sequence[Column], start: int, wanted: set[int] | None
-) -> Iterator[dict[str, Any]]:
-    heavy = {
-        column.name: Cells(table.column(column.name), "<i2" if column.kind.dtype == "int16" else "u1")
-        for column in columns
-        if isinstance(column.kind, Voxels)
-    }
-    light = table.drop_columns(list(heavy))
-    pictures = [column.name for column in columns if isinstance(column.kind, Picture)]
-    for place in range(table.num_rows):
-        if wanted is not None and start + place not in wanted:
-            continue
-        row = light.slice(place, 1).to_pylist()[0] if light.num_columns else {}
-        row |= {name: row[name]["bytes"] for name in pictures}
-        row |= {name: cells.find(place) for name, cells in heavy.items()}
-        yield {column.name: row[column.name] for column in columns}
 
 
 def open_build(folder: str | Path) -> BuiltFolder:

@@ -1,4 +1,4 @@
-"""Voxel cells of an Arrow column as arrays that view its buffers."""
+"""Arrow tables of ours as rows: voxel cells as arrays that view the buffers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lung_nodule_ct.spec.schema import Picture, Voxels
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pyarrow as pa
     from numpy.typing import NDArray
+
+    from lung_nodule_ct.spec.schema import Column
 
 
 class Cells:
@@ -48,3 +55,31 @@ class Cells:
         if array is None:
             raise ValueError(f"row {row} has no such volume (null)")
         return array
+
+
+def rows_of(
+    table: pa.Table, columns: Sequence[Column], places: Iterable[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a table.
+
+    Args:
+        table: As a build writes it.
+        columns: Which columns, as they were declared.
+        places: Which rows, all by default.
+
+    Yields:
+        Voxels as an array (z, y, x) that views the table, pictures as their encoded ``bytes``, categories as their index,
+        null as ``None``.
+    """
+    heavy = {
+        column.name: Cells(table.column(column.name), "<i2" if column.kind.dtype == "int16" else "u1")
+        for column in columns
+        if isinstance(column.kind, Voxels)
+    }
+    light = table.select([column.name for column in columns if column.name not in heavy])
+    pictures = [column.name for column in columns if isinstance(column.kind, Picture)]
+    for place in range(table.num_rows) if places is None else places:
+        row = light.slice(place, 1).to_pylist()[0] if light.num_columns else {}
+        row |= {name: row[name]["bytes"] for name in pictures}
+        row |= {name: cells.find(place) for name, cells in heavy.items()}
+        yield {column.name: row[column.name] for column in columns}

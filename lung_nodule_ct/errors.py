@@ -85,3 +85,7 @@ class BuildFolderError(LungNoduleCTError, FileNotFoundError):
 
 class StrictError(LungNoduleCTError, ValueError):
     """A strict build met a finding of error grade."""
+
+
+class MissingExtraError(LungNoduleCTError, ImportError):
+    """What was asked for needs a package that is installed only with an extra."""

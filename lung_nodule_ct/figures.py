@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.plan.units import ScanUnit, SliceUnit
 from lung_nodule_ct.spec.configs import DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM
-from lung_nodule_ct.spec.published import FIGURES, Figure
-from lung_nodule_ct.spec.sizes import SIZE_GROUPS
+from lung_nodule_ct.spec.published import FIGURES, SIZE_GROUPS, Figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +57,7 @@ def compare_figures(plans: Mapping[str, Plan]) -> list[Comparison]:
         thin = _scans(plans[DET3D_1_25MM.name])
         sizes = [nodule.diameter_mm for unit in thin for nodule in unit.nodules]
         for group in SIZE_GROUPS:
-            own[group.figure] = sum(size in group for size in sizes), DET3D_1_25MM.name
+            own[group.name] = sum(map(group.holds, sizes)), DET3D_1_25MM.name
         if DET3D_5MM.name in plans:
             scans = (*thin, *_scans(plans[DET3D_5MM.name]))
             own["patients"] = len({unit.patient_id for unit in scans} - {None}), DET3D_1_25MM.name

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _NAME = "lung_nodule_ct"
 _BUILDER_MODULE = "lung_nodule_ct.targets.huggingface"
-_TFDS_MODULE = "lung_nodule_ct.targets.tfds_builder"
+_TFDS_MODULE = "lung_nodule_ct.targets.tfds.builder"
 _MARK = "_lung_nodule_ct"
 
 

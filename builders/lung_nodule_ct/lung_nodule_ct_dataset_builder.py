@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from lung_nodule_ct.targets.tfds_builder import LungNoduleCT
+from lung_nodule_ct.targets.tfds.builder import LungNoduleCT
 
 
 class Builder(LungNoduleCT, skip_registration=True):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from contextlib import redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,13 +11,11 @@ import typer
 
 from lung_nodule_ct.cli.options import Json, NumProc, Offline, SourceOption, chosen_configs
 from lung_nodule_ct.cli.terminal import print_findings, print_json, terminal
+from lung_nodule_ct.extras import needing
 from lung_nodule_ct.spec.splits import SplitBy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lung_nodule_ct.findings import Finding
-    from lung_nodule_ct.targets.build import Engine, Layout
+    from lung_nodule_ct.targets.build import Build, Engine, Layout
 
 
 class Format(StrEnum):
@@ -81,44 +77,22 @@ def build(
 
     if beam_options and engine is not EngineName.BEAM:
         raise typer.BadParameter("only with --engine beam", param_hint="--beam-options")
-    for_tfds = form in (Format.TFRECORD, Format.ARRAY_RECORD)
-    if for_tfds and (split_by is not SplitBy.PUBLISHED or keep_source_names):
-        raise typer.BadParameter("TFDS folders have the published splits and no source names; select by `fold`")
-    if num_proc > 1 and (for_tfds or engine is EngineName.BEAM):
-        raise typer.BadParameter("only for Parquet and Arrow on this machine", param_hint="--num-proc")
+    if keep_source_names and form in (Format.TFRECORD, Format.ARRAY_RECORD):
+        raise typer.BadParameter("TFDS reads the columns that the builder declares", param_hint="--keep-source-names")
+    if num_proc > 1 and engine is EngineName.BEAM:
+        raise typer.BadParameter("Beam has its own: --beam-options", param_hint="--num-proc")
     with DownloadProgress() as listener:
         archives = open_source(source, chosen, offline=offline, listener=listener)
-    if for_tfds:
-        from lung_nodule_ct.targets.tfds_folder import build_tfds
-
-        options_of_beam = shlex.split(beam_options) if engine is EngineName.BEAM else None
-        with BuildProgress() as progress, redirect_stdout(sys.stderr):  # TFDS talks where our answer goes
-            tfds = build_tfds(
-                chosen, archives, out, str(form), strict=strict, beam_options=options_of_beam, listener=progress
-            )
-        _print_build(out, tfds.rows, tfds.findings, tfds.shared_patients, as_json)
-        return
-    writers: Engine | None = None
-    if engine is EngineName.BEAM:
-        from lung_nodule_ct.targets.beam_engine import BeamEngine
-
-        writers = BeamEngine(shlex.split(beam_options))
+    layout, writers = _layout(form, len(chosen)), _engine(engine, shlex.split(beam_options))
     options = BuildOptions(split_by, keep_source_names, strict, num_proc)
     with BuildProgress() as progress:
-        done = build_folder(chosen, archives, out, _layout(form, len(chosen)), options, progress, writers)
+        done = build_folder(chosen, archives, out, layout, options, progress, writers)
+    _print_build(out, done, as_json)
+
+
+def _print_build(out: Path, done: Build, as_json: bool) -> None:
+    findings = list(dict.fromkeys(finding for own in done.findings.values() for finding in own))
     rows = {name: config.rows for name, config in done.configs.items()}
-    shared = {name: config.shared_patients for name, config in done.configs.items()}
-    _print_build(out, rows, done.findings, shared, as_json)
-
-
-def _print_build(
-    out: Path,
-    rows: Mapping[str, Mapping[str, int]],
-    found: Mapping[str, tuple[Finding, ...]],
-    shared: Mapping[str, Mapping[str, int]],
-    as_json: bool,
-) -> None:
-    findings = list(dict.fromkeys(finding for own in found.values() for finding in own))
     if as_json:
         from lung_nodule_ct.findings import summarize
 
@@ -126,12 +100,11 @@ def _print_build(
         return
     print_findings(findings)
     console = terminal()
-    for name in found:
-        shown = (
-            ", ".join(f"{split} {count:,}" for split, count in rows.get(name, {}).items()) or "no examples, left out"
-        )
-        console.print(f"[bold]{name}[/]: {shown}", highlight=False)
-        for pair, count in shared.get(name, {}).items():
+    for name in done.findings:
+        shown = ", ".join(f"{split} {count:,}" for split, count in rows.get(name, {}).items())
+        console.print(f"[bold]{name}[/]: {shown or 'no examples, left out'}", highlight=False)
+        shared = done.configs[name].shared_patients if name in done.configs else {}
+        for pair, count in shared.items():
             if count:
                 console.print(
                     f"  [yellow]{pair} share {count:,} patients[/]; --split-by patient gives splits without leaks"
@@ -144,6 +117,20 @@ def _layout(form: Format, configs: int) -> Layout:
         from lung_nodule_ct.targets.arrow_folder import ArrowFolder
 
         return ArrowFolder(nested=configs > 1)
-    from lung_nodule_ct.targets.hub_folder import HubFolder
+    if form is Format.PARQUET:
+        from lung_nodule_ct.targets.hub_folder import HubFolder
 
-    return HubFolder()
+        return HubFolder()
+    with needing("tfds", f"--format {form}"):
+        from lung_nodule_ct.targets.tfds.folder import TfdsFolder
+
+    return TfdsFolder("tfrecord" if form is Format.TFRECORD else "array_record")
+
+
+def _engine(name: EngineName, options: list[str]) -> Engine | None:
+    if name is EngineName.LOCAL:
+        return None
+    with needing("beam", "--engine beam"):
+        from lung_nodule_ct.targets.beam_engine import BeamEngine
+
+    return BeamEngine(options)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lung_nodule_ct.beside import files_beside
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.preview.document import gather
 from lung_nodule_ct.preview.page import check_out, render_page, write_page
@@ -73,6 +74,7 @@ def write_preview(
     """
     chosen = options or PreviewOptions()
     target = build.folder / PAGE if out is None else out
+    inside = target.parent.resolve() == build.folder.resolve()
     check_out(target)
     limit = int(chosen.max_mb * 1e6)
     document = gather(
@@ -86,7 +88,11 @@ def write_preview(
             got=f"{len(page.encode()):,}",
             remedy="give it more with --max-mb",
         )
-    write_page(page, target)
+    if inside:
+        with files_beside(build.folder, by="preview") as stage:
+            write_page(page, stage / target.name)
+    else:
+        write_page(page, target)
     configs = document.page["configs"]
     return Preview(
         path=target,

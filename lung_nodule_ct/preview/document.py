@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.preview.audit import read_audit
 from lung_nodule_ct.preview.codes import KNOTS, encode, encode_exactly, shrink
-from lung_nodule_ct.preview.sampling import Example, Sample, draw_samples
+from lung_nodule_ct.preview.sampling import Example, Sample, draw_samples, size_name
 from lung_nodule_ct.preview.scans import as_text, describe_scan
 from lung_nodule_ct.report import GENERATOR
 from lung_nodule_ct.spec.configs import CONFIGS, LONGITUDINAL
 from lung_nodule_ct.spec.pathology import PATHOLOGY
-from lung_nodule_ct.spec.sizes import SIZE_GROUPS
+from lung_nodule_ct.spec.published import SIZE_GROUPS
 from lung_nodule_ct.windows import LUNG, MEDIASTINAL
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def gather(build: BuiltFolder, max_bytes: int, seed: int, scale: float, advance:
             for window in (LUNG, MEDIASTINAL)
         ],
         "classes": [{"name": entry.name, "letter": entry.letter, "malignant": entry.malignant} for entry in PATHOLOGY],
-        "sizeGroups": [group.name for group in SIZE_GROUPS],
+        "sizeGroups": [size_name(group) for group in SIZE_GROUPS],
         "configs": configs,
         "scans": scans.described,
         "audit": audit,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.spec.configs import LONGITUDINAL
 from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
-from lung_nodule_ct.spec.sizes import size_group
+from lung_nodule_ct.spec.published import SIZE_GROUPS
 
 if TYPE_CHECKING:
     from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.spec.published import SizeGroup
 
 ScanKey = tuple[str, float]
 
@@ -61,8 +62,8 @@ class Example:
     @property
     def sizes(self) -> tuple[str, ...]:
         """The size groups of its nodules, each once; empty where no diameter in mm is known."""
-        groups = [size_group(nodule["diameter_mm"]) for nodule in self.nodules if "diameter_mm" in nodule]
-        return tuple(dict.fromkeys(group.name for group in groups if group is not None))
+        sizes = [nodule["diameter_mm"] for nodule in self.nodules if "diameter_mm" in nodule]
+        return tuple(size_name(group) for group in SIZE_GROUPS if any(map(group.holds, sizes)))
 
     @property
     def scan(self) -> ScanKey | None:
@@ -83,6 +84,11 @@ class Example:
             self.light.get("augmented"),
             None if objects is None else len(objects),
         )
+
+
+def size_name(group: SizeGroup) -> str:
+    """A size group without the word that says of what: ``0 to 10 mm``, ``over 30 mm``."""
+    return group.name.removeprefix("nodules ").removeprefix("of ")
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Pane {
     this.root = element(
       "section",
       { className: `pane ${name}`, "aria-label": `${name} plane` },
-      element("div", { className: "pane-head" }, element("span", {}, name), this.output),
+      element("div", { className: "pane-head" }, element("span", {}, view.oriented ? name : `across ${"xyz"[this.plane.through]}`), this.output),
       this.stage,
       this.slider,
     );
@@ -329,7 +329,7 @@ class ScanView {
     const preset = (entry, number) => element("label", {}, element("input", {
       type: "radio", name: "preset", value: entry.name, checked: number === chosen.preset, disabled: !this.scan.hounsfield,
       onchange: () => { chosen.preset = number; this.redraw(); },
-    }), `${entry.name} ${entry.center}/${entry.width}`);
+    }), `${entry.name} ${String(entry.center).replace("-", "−")}/${entry.width}`);
     const toggle = (name, text, line) => element("label", {}, element("input", {
       type: "checkbox", checked: chosen[name], name, disabled: name === "mask" && !this.volume.masks.length,
       onchange: (event) => { chosen[name] = event.target.checked; this.applyMarks(); if (name === "mask") this.showMask().then(() => this.redraw()); },
@@ -408,8 +408,8 @@ class ScanView {
         ["spacing", scan.spacing ? `${this.inStoredOrder(scan.spacing).map((value) => Number(value.toFixed(3))).join(" × ")} mm` : "unknown: drawn with equal steps"],
         ["slices here", `${step}, at ${scan.size[0]} × ${scan.size[1]} pixels`],
         ...(this.oriented ? [["left, back, head", `stored ${stored}${scan.tilt > 1 ? `, tilted by ${scan.tilt}°` : ""}`]] : []),
-        ...(days === null ? [] : [["time", `${days}, timepoint ${item.timepoint ?? "unknown"} of ${item.num_timepoints ?? "unknown"}`]]),
-        ["patient", item.patient],
+        ...(days === null ? [] : [["time", `${days}, timepoint ${item.timepoint ?? "unknown"} (of ${item.num_timepoints ?? "unknown"})`]]),
+        ...(item.patient === undefined ? [] : [["patient", item.patient]]),
       ]),
       element(
         "p",

@@ -55,6 +55,33 @@ FIGURES: Final = (
 )
 """The counts of the preprint, and those quoted elsewhere for the published version."""
 
+
+@dataclass(frozen=True, slots=True)
+class SizeGroup:
+    """One of the paper's four groups of nodules by diameter.
+
+    Attributes:
+        name: As the figures have it.
+        over: Diameters over this belong to it, mm.
+        up_to: And up to this, mm.
+    """
+
+    name: str
+    over: float
+    up_to: float
+
+    def holds(self, diameter_mm: float) -> bool:
+        """Whether a nodule of that diameter belongs to it."""
+        return self.over < diameter_mm <= self.up_to
+
+
+SIZE_GROUPS: Final = (
+    SizeGroup("nodules of 0 to 10 mm", 0, 10),
+    SizeGroup("nodules of 10 to 20 mm", 10, 20),
+    SizeGroup("nodules of 20 to 30 mm", 20, 30),
+    SizeGroup("nodules over 30 mm", 30, float("inf")),
+)
+
 SPLIT_RATIOS: Final = {"cls_1.25mm": (5, 1), "det2d_1.25mm": (4, 1), "det3d_bmp_1.25mm": (5, 1)}
 """Train to validation, as the paper has it."""
 

@@ -34,6 +34,7 @@ class ArrowFolder:
 
     nested: bool
     name: str = "arrow"
+    shard_bytes: int = 500_000_000
     pinned: bool = False  # read where it was written; a hash of what is not compressed would cost a fifth of the build
 
     def path_of(self, shard: Shard) -> str:

@@ -30,11 +30,13 @@ class BeamEngine:
     """Writes the shards of a build in one pipeline a config.
 
     Args:
-        options: As on Beam's command line: ``["--runner=FlinkRunner", …]``.
+        options: As on Beam's command line: ``["--runner=FlinkRunner", …]``, or as Beam reads them.
+        runner: In place of the one that the options name.
     """
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
-        self._options = list(options)
+    def __init__(self, options: Sequence[str] | PipelineOptions = (), runner: str | None = None) -> None:
+        self._options = options if isinstance(options, PipelineOptions) else PipelineOptions(list(options))
+        self._runner = runner
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +52,7 @@ class BeamEngine:
         """
         notes = stage / _NOTES
         notes.mkdir(exist_ok=True)
-        with beam.Pipeline(options=PipelineOptions(self._options)) as pipeline:
+        with beam.Pipeline(self._runner, options=self._options) as pipeline:
             elements = pipeline | "Shards" >> beam.Create(list(enumerate(shards))) | "Spread" >> beam.Reshuffle()
             _ = elements | "Write" >> beam.Map(_WriteShard(layout, str(stage)))
         for number, shard in enumerate(shards):

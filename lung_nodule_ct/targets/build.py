@@ -44,7 +44,7 @@ from lung_nodule_ct.targets.shards import Shard, Written, plan_shards
 from lung_nodule_ct.targets.staging import staged_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -57,7 +57,10 @@ if TYPE_CHECKING:
 
 _PARTIAL = ".partial"
 # what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
-_BESIDE = re.compile(r"dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|\.DS_Store|Thumbs\.db")
+_BESIDE = re.compile(
+    r"dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|features\.json|metadata\.json|.+\.labels\.txt"
+    r"|\.DS_Store|Thumbs\.db"
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,10 @@ class Layout(Protocol):
         """As the command line has it."""
 
     @property
+    def shard_bytes(self) -> int:
+        """How much, as packed in the archives, goes into a shard."""
+
+    @property
     def pinned(self) -> bool:
         """Whether the manifest pins the SHA-256 of every shard, for those who download it."""
 
@@ -199,13 +206,10 @@ def build_folder(
         built: dict[str, BuiltConfig] = {}
         findings: dict[str, tuple[Finding, ...]] = {}
         for name, plan in plans.items():
-            shards = plan_shards(plan, keep_source_names=options.keep_source_names)
-            progress.begin(name, sum(unit.packed_bytes for unit in plan.units), len(plan.units))
-            files = tuple(sorted(writers.write(layout, shards, stage, progress), key=_order_in(plan)))
-            progress.end(name)
-            findings[name] = _all_findings(plan, files)
-            if files:
-                built[name] = BuiltConfig(plan, files, findings[name], shared_patients(plan))
+            config = build_config(plan, layout, stage, writers, progress, keep_source_names=options.keep_source_names)
+            findings[name] = config.findings
+            if config.files:
+                built[name] = config
         if not built:
             raise SourceError(
                 f"no config has an example in {source.name} with split_by={str(options.split_by)!r}: nothing to write",
@@ -225,6 +229,44 @@ def build_folder(
         build = Build(built, findings, report, options, source.records)
         _finish(stage, build, layout, source)
     return build
+
+
+def build_config(
+    plan: Plan,
+    layout: Layout,
+    stage: Path,
+    engine: Engine,
+    progress: BuildListener,
+    *,
+    keep_source_names: bool = False,
+) -> BuiltConfig:
+    """Write the shards of one config, under names that nothing loads until :func:`give_names` is called.
+
+    Args:
+        plan: What to build.
+        layout: What to write.
+        stage: The folder.
+        engine: Who writes.
+        progress: Is told how far it is.
+        keep_source_names: Add the column ``source_name``.
+
+    Raises:
+        MemberError: A member is damaged.
+        OutputError: It cannot be written.
+    """
+    name = plan.config.name
+    shards = plan_shards(plan, keep_source_names=keep_source_names, shard_bytes=layout.shard_bytes)
+    progress.begin(name, sum(unit.packed_bytes for unit in plan.units), len(plan.units))
+    files = tuple(sorted(engine.write(layout, shards, stage, progress), key=_order_in(plan)))
+    progress.end(name)
+    return BuiltConfig(plan, files, _all_findings(plan, files), shared_patients(plan))
+
+
+def give_names(stage: Path, files: Iterable[Written]) -> None:
+    """Give the files of a finished build their names."""
+    for written in files:
+        path = stage / written.path
+        _partial(path).rename(path)
 
 
 def _order_in(plan: Plan) -> Callable[[Written], tuple[int, int]]:
@@ -372,9 +414,7 @@ def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
     (stage / MANIFEST).write_text(to_json(_manifest(build, layout, source)), encoding="utf-8")
     layout.finish(stage, build)
     for config in build.configs.values():
-        for written in config.files:
-            path = stage / written.path
-            _partial(path).rename(path)
+        give_names(stage, config.files)
 
 
 def foreign_file(folder: Path) -> str | None:

@@ -28,6 +28,7 @@ class HubFolder:
     """``data/<config>/<split>-00000-of-0000N.parquet`` and ``README.md``."""
 
     name: str = "parquet"
+    shard_bytes: int = 500_000_000
     pinned: bool = True
 
     def path_of(self, shard: Shard) -> str:

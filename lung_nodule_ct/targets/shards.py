@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import Unit
     from lung_nodule_ct.report import Pixels
 
-SHARD_BYTES = 500_000_000
-
 
 @dataclass(frozen=True)
 class Shard:
@@ -70,7 +68,7 @@ class Written:
     pixels: tuple[Pixels, ...]
 
 
-def plan_shards(plan: Plan, *, keep_source_names: bool, shard_bytes: int = SHARD_BYTES) -> list[Shard]:
+def plan_shards(plan: Plan, *, keep_source_names: bool, shard_bytes: int) -> list[Shard]:
     """Deal the units of every split into shards of about ``shard_bytes`` as packed."""
     shards = []
     for split, units in plan.splits.items():
