@@ -83,6 +83,10 @@ class BuildFolderError(LungNoduleCTError, FileNotFoundError):
     """A folder that should hold a build does not, or not a whole one, or lacks what was asked for."""
 
 
+class ExampleError(LungNoduleCTError, ValueError):
+    """What should be an example of a config is none, or has not what was asked for."""
+
+
 class StrictError(LungNoduleCTError, ValueError):
     """A strict build met a finding of error grade."""
 

@@ -18,7 +18,7 @@ from lung_nodule_ct.report import GENERATOR
 from lung_nodule_ct.spec.configs import CONFIGS, LONGITUDINAL
 from lung_nodule_ct.spec.pathology import PATHOLOGY
 from lung_nodule_ct.spec.published import SIZE_GROUPS
-from lung_nodule_ct.windows import LUNG, MEDIASTINAL
+from lung_nodule_ct.windows import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -107,7 +107,7 @@ def gather(build: BuiltFolder, max_bytes: int, seed: int, scale: float, advance:
                 "center": window.center,
                 "width": window.width,
             }
-            for window in (LUNG, MEDIASTINAL)
+            for window in PRESETS
         ],
         "classes": [{"name": entry.name, "letter": entry.letter, "malignant": entry.malignant} for entry in PATHOLOGY],
         "sizeGroups": [size_name(group) for group in SIZE_GROUPS],
