@@ -31,6 +31,7 @@ Advance = Callable[[str, int, int], None]
 _PICTURE_SIDE = 512
 _EXACT_SIDE = 128  # crops of few pixels are kept without loss
 _RESERVED = 24_000  # bytes of thumbnail, close-up and description that each scan needs beside its slices
+_WORTH_ANOTHER_READ = 0.2  # of the budget
 _TEXT: Final = 4 / 3  # what base64 makes of bytes
 _CLOSE_UP_MM, _CLOSE_UP_BY_DIAMETER = 48.0, 1.8
 _SMALL = ("fold", "timepoint", "num_timepoints", "days_since_first", "slice_thickness_mm", "augmented", "malignant")
@@ -144,9 +145,16 @@ class _Scans:
             self._planned[key] = (example, close_up)
 
     def read(self, build: BuiltFolder, pool: Executor, advance: Advance) -> None:
-        """Read all that is planned."""
-        examples = [example for example, _ in self._planned.values()]
-        self._left -= _RESERVED * len(examples)
+        """Read all that is planned; where much is left then, once more those that had to be cut down."""
+        self._left -= _RESERVED * len(self._planned)
+        worth_it = self._left * _WORTH_ANOTHER_READ
+        self._read(list(self._planned), build, pool, advance)
+        if self._left > worth_it:
+            self._read([key for key in self._planned if not self._is_whole(key)], build, pool, advance)
+
+    def _read(self, keys: Sequence[str], build: BuiltFolder, pool: Executor, advance: Advance) -> None:
+        examples = [self._planned[key][0] for key in keys]
+        self._left += sum(map(self._carried, keys))
         weights = sum(map(_weight, examples))
         for config in dict.fromkeys(example.config for example in examples):
             own = [example for example in examples if example.config == config]
@@ -158,9 +166,21 @@ class _Scans:
                 self.described[key], slices = describe_scan(example, row, close_up, int(share / _TEXT), pool)
                 if slices is not None:
                     self.slices[key] = slices
-                    self._left -= sum(len(text) + 4 for texts in slices.values() for text in texts)
+                self._left -= self._carried(key)
                 weights -= _weight(example)
                 advance(config, done, len(own))
+
+    def _carried(self, key: str) -> int:
+        """Bytes of a scan's slices on the page."""
+        return sum(len(text) + 4 for texts in self.slices.get(key, {}).values() for text in texts)
+
+    def _is_whole(self, key: str) -> bool:
+        scan = self.described[key]
+        return (
+            scan["slices"] is not None
+            and len(scan["slices"]) == scan["shape"][2]
+            and scan["size"] == tuple(scan["shape"][:2])
+        )
 
     def key_of(self, example: Example) -> str:
         """By which the page knows an example's scan."""

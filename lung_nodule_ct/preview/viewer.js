@@ -98,6 +98,7 @@ class Pane {
     const [across, down] = [scan.shape[this.plane.across], scan.shape[this.plane.down]];
     this.positions = name === "axial" ? scan.slices : Array.from({ length: scan.shape[this.plane.through] }, (_, i) => i);
     this.canvas = element("canvas", { role: "img" });
+    this.image = null;
     this.marks = drawn("svg", { viewBox: `0 0 ${across} ${down}`, preserveAspectRatio: "none", "aria-hidden": "true" });
     this.picture = element("div", { className: "picture" }, this.canvas, this.marks);
     this.under = element("span", { className: "under" });
@@ -212,10 +213,9 @@ class Pane {
     const { view } = this;
     const { scan } = view;
     if (pixels) {
-      const image = view.volume.cut(this.name, this.index, view.preset.greys, chosen.mask);
-      if (this.canvas.width !== image.width || this.canvas.height !== image.height) {
-        [this.canvas.width, this.canvas.height] = [image.width, image.height];
-      }
+      const image = view.volume.cut(this.name, this.index, view.preset.greys, chosen.mask, this.image);
+      if (!this.image) [this.canvas.width, this.canvas.height] = [image.width, image.height];
+      this.image = image;
       this.canvas.getContext("2d").putImageData(image, 0, 0);
     }
     const [across, down] = [scan.shape[this.plane.across], scan.shape[this.plane.down]];
@@ -279,10 +279,8 @@ class ScanView {
 
   async start() {
     const from = this.volume.nearest[this.position[2]];
-    const began = performance.now();
     await this.volume.decode(from);
     this.redraw();
-    dialog.dataset.firstSliceMs = String(Math.round(performance.now() - began));
     await this.volume.decodeAll(from, () => {
       const { ready, pictures } = this.volume;
       this.loading.textContent = ready < pictures.length ? `${ready} of ${pictures.length} slices are ready` : "";
@@ -303,8 +301,11 @@ class ScanView {
     next[2] = this.scan.slices[this.volume.nearest[next[2]]];
     const changed = this.panes.filter((pane) => next[pane.plane.through] !== this.position[pane.plane.through]);
     if (!changed.length) return;
+    const previous = this.position;
     this.position = next;
+    this.volume.lastMove = performance.now();
     const slot = this.volume.nearest[next[2]];
+    this.volume.decodeAhead(slot, Math.sign(next[2] - previous[2]));
     await this.volume.decode(slot);
     this.redraw(changed.map((pane) => pane.name));
   }

@@ -2,17 +2,25 @@
 
 const scratch = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 
+/** The bytes of a base64 text. */
+function bytesOf(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const characters = atob(text);
+  const bytes = new Uint8Array(characters.length);
+  for (let place = 0; place < bytes.length; place += 1) bytes[place] = characters.charCodeAt(place);
+  return bytes;
+}
+
 /** The values of a grey picture, written to `into` from `start` on. */
 async function decodeInto(picture, width, height, into, start) {
-  const bytes = Uint8Array.from(atob(picture), (character) => character.charCodeAt(0));
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
-  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/webp" }), options);
+  const bitmap = await createImageBitmap(new Blob([bytesOf(picture)], { type: "image/webp" }), options);
   if (scratch.canvas.width < width) scratch.canvas.width = width;
   if (scratch.canvas.height < height) scratch.canvas.height = height;
   scratch.drawImage(bitmap, 0, 0);
   bitmap.close();
-  const pixels = scratch.getImageData(0, 0, width, height).data;
-  for (let from = 0, to = start; from < pixels.length; from += 4, to += 1) into[to] = pixels[from];
+  const pixels = new Uint32Array(scratch.getImageData(0, 0, width, height).data.buffer); // red, the lowest byte, is the grey
+  for (let place = 0; place < pixels.length; place += 1) into[start + place] = pixels[place];
 }
 
 /** Codes back to Hounsfield units, 256 of them. */
@@ -34,6 +42,9 @@ function greysOf(preset) {
 // Lung labels: 3 one lung, 4 the other, 7 both. Red, green and blue that are mixed into the grey.
 const LUNGS = { 3: [86, 180, 233], 4: [230, 159, 0], 7: [204, 121, 167] };
 
+const AHEAD = 6;
+const STILL_MS = 120; // without a move for so long, the reader has stopped scrolling
+
 class Volume {
   constructor(key, scan) {
     const { pictures, masks } = JSON.parse(document.getElementById(key).textContent);
@@ -48,6 +59,7 @@ class Volume {
     [this.maskWidth, this.maskHeight] = scan.maskSize ?? [0, 0];
     this.labels = null;
     this.closed = false;
+    this.lastMove = -Infinity;
     // the carried slice that stands for each slice of the scan
     this.nearest = Uint16Array.from({ length: scan.shape[2] }, (_, z) => this.slotOf(z));
   }
@@ -68,10 +80,18 @@ class Volume {
     return this.state[slot];
   }
 
-  /** Decode all slices from one outwards; `told` is called now and then. */
+  /** Begin with the slices that a reader who scrolls this way sees next. */
+  decodeAhead(slot, direction) {
+    for (let ahead = direction; Math.abs(ahead) <= AHEAD && direction !== 0; ahead += direction) {
+      if (this.pictures[slot + ahead]) this.decode(slot + ahead);
+    }
+  }
+
+  /** Decode all slices from one outwards, but not while the reader scrolls; `told` is called now and then. */
   async decodeAll(from, told) {
     const order = this.slices.map((_, slot) => slot).sort((a, b) => Math.abs(a - from) - Math.abs(b - from));
     for (const [done, slot] of order.entries()) {
+      while (performance.now() - this.lastMove < STILL_MS) await new Promise((resolve) => { setTimeout(resolve, STILL_MS); });
       if (this.closed) return;
       await this.decode(slot);
       if (done % 16 === 15 || done === order.length - 1) told();
@@ -98,15 +118,15 @@ class Volume {
 
   /**
    * One plane as pixels: an ImageData whose size is the plane's in this small volume (for coronal and sagittal a row a slice
-   * of the scan, the head up).
+   * of the scan, the head up). `last` is the plane's last one, to be written anew.
    */
-  cut(planeName, index, greys, withMask) {
+  cut(planeName, index, greys, withMask, last) {
     const { width, height, codes } = this;
     const [nx, ny, nz] = this.scan.shape;
     const column = Math.floor(((index + 0.5) * width) / nx);
     const row = Math.floor(((index + 0.5) * height) / ny);
     const [across, down] = planeName === "axial" ? [width, height] : [planeName === "coronal" ? width : height, nz];
-    const image = new ImageData(across, down);
+    const image = last ?? new ImageData(across, down);
     const pixels = new Uint32Array(image.data.buffer);
     for (let j = 0; j < down; j += 1) {
       const slot = this.nearest[planeName === "axial" ? index : nz - 1 - j];
