@@ -538,6 +538,14 @@ def test_what_is_not_our_page_is_left_alone(build, tmp_path, where):
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
+def test_a_build_without_an_example_is_named(build, tmp_path):
+    shutil.copytree(build.folder, tmp_path / "build")
+    manifest = json.loads((tmp_path / "build" / "build.json").read_text())
+    (tmp_path / "build" / "build.json").write_text(json.dumps(manifest | {"configs": {}}))
+    with pytest.raises(BuildFolderError, match="no examples"):
+        write_preview(open_build(tmp_path / "build"))
+
+
 def test_what_is_no_build_is_named(cli, tmp_path):
     (tmp_path / "data").mkdir()
     done = cli("preview", tmp_path)

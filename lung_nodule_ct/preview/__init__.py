@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.beside import files_beside
-from lung_nodule_ct.errors import OutputError
+from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.preview.document import gather
 from lung_nodule_ct.preview.page import check_out, render_page, write_page
 
@@ -72,6 +72,8 @@ def write_preview(
         BuildFolderError: The build has no examples, a shard is damaged, or its ``audit.json`` is none.
         OutputError: ``out`` is something else, cannot be written, or the page cannot be so small.
     """
+    if not any(sum(splits.values()) for splits in build.configs.values()):
+        raise BuildFolderError(f"{build.folder} has no examples to show", expected="a build with at least one example")
     chosen = options or PreviewOptions()
     target = build.folder / PAGE if out is None else out
     inside = target.parent.resolve() == build.folder.resolve()

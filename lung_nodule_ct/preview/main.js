@@ -24,7 +24,8 @@ const tabs = sections.map((section, place) => {
   content.append(section.panel);
   return tab;
 });
-document.getElementById("tabs").append(...tabs);
+const bar = document.getElementById("tabs");
+bar.append(...tabs);
 
 function select(place) {
   sections.forEach((section, own) => {
@@ -32,13 +33,14 @@ function select(place) {
     tabs[own].setAttribute("aria-selected", String(own === place));
     tabs[own].tabIndex = own === place ? 0 : -1;
   });
+  bar.scrollLeft = tabs[place].offsetLeft - bar.clientWidth / 2; // on a phone the tabs are wider than the screen
   const section = sections[place];
   if (!section.panel.hasChildNodes()) section.panel.append(...section.fill());
   window.history.replaceState(null, "", `#${encodeURIComponent(section.name)}`);
 }
 
 // tabs as the ARIA Authoring Practices have them: one stop, arrows walk
-document.getElementById("tabs").addEventListener("keydown", (event) => {
+bar.addEventListener("keydown", (event) => {
   const place = tabs.indexOf(document.activeElement);
   const next = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: tabs.length - 1 }[event.key];
   if (place < 0 || next === undefined) return;

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 MARK: Final = '<meta name="generator" content="lung_nodule_ct preview">'
 """By which a page of ours is known."""
 
-_SCRIPTS = ("dom.js", "marks.js", "volume.js", "viewer.js", "gallery.js", "patients.js", "audit.js", "main.js")
+_SCRIPTS = (
+    "dom.js",
+    "marks.js",
+    "volume.js",
+    "pane.js",
+    "scan.js",
+    "viewer.js",
+    "gallery.js",
+    "patients.js",
+    "audit.js",
+    "main.js",
+)
 _HEAD = 4096
 
 

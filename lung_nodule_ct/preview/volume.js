@@ -40,7 +40,7 @@ function greysOf(preset) {
 }
 
 // Lung labels: 3 one lung, 4 the other, 7 both. Red, green and blue that are mixed into the grey.
-const LUNGS = { 3: [86, 180, 233], 4: [230, 159, 0], 7: [204, 121, 167] };
+const LUNGS = { 3: [86, 180, 233], 4: [0, 158, 115], 7: [204, 121, 167] };
 
 const AHEAD = 6;
 const STILL_MS = 120; // without a move for so long, the reader has stopped scrolling
