@@ -67,9 +67,7 @@ def gather(build: BuiltFolder, max_bytes: int, seed: int, scale: float, advance:
     samples = draw_samples(build, scale, seed)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         flat = {
-            sample.config: _pictures(build, sample, advance)
-            for sample in samples
-            if not CONFIGS[sample.config].schema.has_voxels
+            sample.config: _pictures(build, sample, advance) for sample in samples if _kind(sample.config) == "pictures"
         }
         left = max_bytes - sum(len(item["picture"]) + 1000 for items in flat.values() for item in items)
         scans = _Scans(left)
@@ -82,11 +80,7 @@ def gather(build: BuiltFolder, max_bytes: int, seed: int, scale: float, advance:
         {
             "name": sample.config,
             "summary": CONFIGS[sample.config].summary,
-            "kind": "patients"
-            if sample.config == LONGITUDINAL.name
-            else "scans"
-            if sample.config not in flat
-            else "pictures",
+            "kind": _kind(sample.config),
             "totals": dict(sample.totals),
             "items": flat[sample.config]
             if sample.config in flat
@@ -117,6 +111,13 @@ def gather(build: BuiltFolder, max_bytes: int, seed: int, scale: float, advance:
         "audit": audit,
     }
     return Document(page, scans.slices)
+
+
+def _kind(config: str) -> str:
+    """How the page shows a config: as ``pictures``, as ``scans``, or as ``patients`` over time."""
+    if config == LONGITUDINAL.name:
+        return "patients"
+    return "scans" if CONFIGS[config].schema.has_voxels else "pictures"
 
 
 class _Scans:

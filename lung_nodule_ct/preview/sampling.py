@@ -8,7 +8,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.spec.configs import LONGITUDINAL
+from lung_nodule_ct.spec.configs import LONGITUDINAL, SOURCE_NAME
 from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
 from lung_nodule_ct.spec.published import SIZE_GROUPS
 
@@ -129,7 +129,7 @@ def draw_samples(build: BuiltFolder, scale: float, seed: int) -> list[Sample]:
     shown: set[ScanKey] = set()
     # longitudinal first, so that the other configs can show the same scans and the page carries them once
     for config in sorted(build.configs, key=lambda name: name != LONGITUDINAL.name):
-        columns = build.light_columns(config)
+        columns = [name for name in build.light_columns(config) if name != SOURCE_NAME.name]  # it may spell a date
         every = [
             Example(config, split, index, light)
             for split in build.splits(config)
@@ -142,10 +142,9 @@ def draw_samples(build: BuiltFolder, scale: float, seed: int) -> list[Sample]:
         else:
             chosen = _round_robin(every, most, random_numbers, favoured=shown)
         shown |= {example.scan for example in chosen if example.scan is not None}
-        order = {id(example): place for place, example in enumerate(every)}
-        samples[config] = Sample(
-            config, tuple(sorted(chosen, key=lambda example: order[id(example)])), build.configs[config]
-        )
+        taken = {(example.split, example.index) for example in chosen}
+        in_order = tuple(example for example in every if (example.split, example.index) in taken)
+        samples[config] = Sample(config, in_order, build.configs[config])
     return [samples[config] for config in build.configs]
 
 
