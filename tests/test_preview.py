@@ -279,6 +279,7 @@ def test_window_presets_show_what_they_say(browser, build, page):
         _open(tab, "det3d_bmp_1.25mm", 0)  # has no Hounsfield units
         _all_ready(tab)
         assert tab.get_by_role("radio", name="mediastinal").count() == 0
+        assert "patient" not in tab.locator(".about").inner_text()  # the config has no such column
         grey = _rows(build, "det3d_bmp_1.25mm")[0]["volume"][_slice(tab)]
         assert np.abs(_pixels(tab, "axial") - grey.astype(int)).mean() < 6
 

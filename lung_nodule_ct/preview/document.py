@@ -34,7 +34,8 @@ _RESERVED = 24_000  # bytes of thumbnail, close-up and description that each sca
 _WORTH_ANOTHER_READ = 0.2  # of the budget
 _TEXT: Final = 4 / 3  # what base64 makes of bytes
 _CLOSE_UP_MM, _CLOSE_UP_BY_DIAMETER = 48.0, 1.8
-_SMALL = ("fold", "timepoint", "num_timepoints", "days_since_first", "slice_thickness_mm", "augmented", "malignant")
+# columns that the page takes as they are
+_SMALL: Final = ("fold", "timepoint", "num_timepoints", "days_since_first", "slice_thickness_mm", "augmented")
 
 
 @dataclass(frozen=True)
@@ -202,10 +203,10 @@ def _item(example: Example, **more: Any) -> dict[str, Any]:
         "id": light.get("image_id") or light.get("case_id") or light.get("scan_id"),
         "split": example.split,
         "row": example.index,
-        "patient": light.get("patient_id"),
         "classes": example.classes,
         "sizes": example.sizes,
         **{name: light[name] for name in _SMALL if name in light},
+        **({"patient": light["patient_id"]} if "patient_id" in light else {}),
         **more,
     }
 
