@@ -13,6 +13,7 @@ from lung_nodule_ct.registration import register
 
 if TYPE_CHECKING:
     from lung_nodule_ct.boxes import convert_boxes
+    from lung_nodule_ct.drawing import show
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.geometry import Frame
     from lung_nodule_ct.sequences import PatientSequence, patient_sequences
@@ -29,6 +30,7 @@ _HOMES = {
     "load": "lung_nodule_ct.targets.huggingface",
     "patient_sequences": "lung_nodule_ct.sequences",
     "prepare": "lung_nodule_ct.targets.huggingface",
+    "show": "lung_nodule_ct.drawing",
     "volumes": "lung_nodule_ct.views",
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "load",
     "patient_sequences",
     "prepare",
+    "show",
     "volumes",
 ]
 

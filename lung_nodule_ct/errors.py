@@ -83,12 +83,12 @@ class ExportError(LungNoduleCTError, ValueError):
     """A form of export that does not exist, or does not apply to a config."""
 
 
-class MissingExtraError(LungNoduleCTError, ImportError):
-    """A feature needs packages that the core does not install."""
-
-
 class BuildFolderError(LungNoduleCTError, FileNotFoundError):
     """A folder that should hold a build does not, or not a whole one, or lacks what was asked for."""
+
+
+class ExampleError(LungNoduleCTError, ValueError):
+    """What should be an example of a config is none, or has not what was asked for."""
 
 
 class StrictError(LungNoduleCTError, ValueError):

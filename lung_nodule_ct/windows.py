@@ -48,4 +48,5 @@ class Window:
 
 LUNG: Final = Window("lung", -600, 1500)
 MEDIASTINAL: Final = Window("mediastinal", 40, 400)
+PRESETS: Final = (LUNG, MEDIASTINAL)
 """The usual presets of chest CT."""

@@ -96,7 +96,7 @@ def test_a_build_without_examples_is_refused(cli, dummy, tmp_path) -> None:
         ["build", "det2d_1.25mm", "--split-by", "luck"],
         ["build", "det2d_1.25mm", "--num-proc", "0"],
         ["build", "det2d_1.25mm", "--num-proc", "2", "--engine", "beam"],
-        ["build", "det2d_1.25mm", "--num-proc", "2", "--format", "tfrecord"],
+        ["build", "det2d_1.25mm", "--keep-source-names", "--format", "tfrecord"],
         ["prepare"],
         ["nonsense"],
     ],

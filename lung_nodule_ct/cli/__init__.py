@@ -17,6 +17,7 @@ from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.export import export
 from lung_nodule_ct.cli.inspect import inspect
 from lung_nodule_ct.cli.prepare import prepare
+from lung_nodule_ct.cli.preview import preview
 from lung_nodule_ct.errors import LungNoduleCTError
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock, audit, export):
+for command in (configs, inspect, build, prepare, download, lock, preview, audit, export):
     app.command()(command)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lung_nodule_ct.errors import MissingExtraError
+from lung_nodule_ct.extras import needing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,13 +50,8 @@ def write_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
     Raises:
         MissingExtraError: nibabel is not installed.
     """
-    try:
-        import nibabel  # noqa: PLC0415 -- an extra
-    except ImportError as error:
-        raise MissingExtraError(
-            "NIfTI files are written with nibabel, which is not installed",
-            remedy='pip install "lung_nodule_ct[export]"',
-        ) from error
+    with needing("export", "writing NIfTI"):
+        import nibabel  # noqa: PLC0415
     affine = ras_affine(frame)
     image = nibabel.Nifti1Image(voxels.T, affine)
     image.set_sform(affine, code=_SCANNER)

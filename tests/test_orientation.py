@@ -1,0 +1,59 @@
+"""The shown order of a volume, against ITK's own reorientation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lung_nodule_ct.geometry import Frame
+from lung_nodule_ct.orientation import Orientation
+
+AXES = st.permutations(range(3))
+SIGNS = st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3)
+
+
+def _direction(axes, signs) -> np.ndarray:
+    matrix = np.zeros((3, 3))
+    for stored, (patient, sign) in enumerate(zip(axes, signs, strict=True)):
+        matrix[patient, stored] = sign
+    return matrix
+
+
+@given(AXES, SIGNS)
+def test_voxels_points_and_boxes_are_turned_as_itk_turns_them(axes, signs):
+    stored = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
+    spacing, direction = (0.5, 0.75, 2.0), _direction(axes, signs)
+    image = sitk.GetImageFromArray(stored)
+    image.SetSpacing(spacing)
+    image.SetOrigin((10.0, -20.0, 30.0))
+    image.SetDirection(direction.ravel().tolist())
+    turned = sitk.DICOMOrient(image, "LPS")
+    orientation = Orientation.of(Frame((10.0, -20.0, 30.0), spacing, tuple(direction.ravel())))
+    assert np.array_equal(orientation.volume(stored), sitk.GetArrayFromImage(turned))
+    assert orientation.extent(spacing) == turned.GetSpacing()
+    assert orientation.tilt_degrees == pytest.approx(0, abs=1e-6)
+    point = (1.25, 0.5, 1.75)
+    world = image.TransformContinuousIndexToPhysicalPoint(point)
+    assert orientation.point(point, stored.shape) == pytest.approx(
+        turned.TransformPhysicalPointToContinuousIndex(world)
+    )
+    x0, y0, z0, x1, y1, z1 = (1, 0, 1, 4, 3, 2)
+    u0, v0, w0, u1, v1, w1 = orientation.box((x0, y0, z0, x1, y1, z1), stored.shape)
+    inside = orientation.volume(stored)[w0:w1, v0:v1, u0:u1]
+    assert sorted(inside.ravel()) == sorted(stored[z0:z1, y0:y1, x0:x1].ravel())
+
+
+def test_a_tilted_scan_says_how_far():
+    angle = np.radians(12)
+    tilted = (1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle))
+    orientation = Orientation.of(Frame(direction=tilted))
+    assert (orientation.axes, orientation.flipped) == ((0, 1, 2), (False, False, False))
+    assert orientation.tilt_degrees == pytest.approx(12)
+
+
+def test_an_orientation_needs_each_axis_once():
+    with pytest.raises(ValueError, match="once"):
+        Orientation((0, 0, 2))

@@ -1,0 +1,560 @@
+"""The preview page, driven in a real browser: what it shows is what the build holds."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import chromium
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+from tiny import CT0, CT1, NODULES, TinySource
+
+from lung_nodule_ct.built import open_build
+from lung_nodule_ct.errors import BuildFolderError, OutputError
+from lung_nodule_ct.preview import PreviewOptions, write_preview
+from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
+from lung_nodule_ct.windows import LUNG, MEDIASTINAL
+
+NASTY = '</script><img src=x onerror="alert(1)"><!--'
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if chromium.PROGRAM is None:
+        pytest.skip("no Chromium on this machine: the page is not driven")
+    with chromium.started() as started:
+        yield started
+
+
+def _build(source: Path, out: Path, *configs: str, layout: str = "parquet"):
+    from lung_nodule_ct.source.folder import open_folder
+    from lung_nodule_ct.targets.arrow_folder import ArrowFolder
+    from lung_nodule_ct.targets.build import BuildOptions, build_folder
+    from lung_nodule_ct.targets.hub_folder import HubFolder
+
+    chosen = [CONFIGS[name] for name in configs or CONFIGS]
+    form = HubFolder() if layout == "parquet" else ArrowFolder(nested=len(chosen) > 1)
+    build_folder(chosen, open_folder(source), out, form, BuildOptions(keep_source_names=True))
+    return open_build(out)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """The embedded data, source names and all."""
+    return _build(ROOT / "dummy_data", tmp_path_factory.mktemp("preview") / "build")
+
+
+@pytest.fixture(scope="module")
+def page(build):
+    return write_preview(build).path
+
+
+def _document(page: Path) -> dict:
+    """What the page holds."""
+    return json.loads(re.search(r'<script type="application/json" id="document">(.*?)</script>', page.read_text())[1])
+
+
+def _rows(build, config: str) -> list[dict]:
+    return [
+        {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+        | {"split": split}
+        for split in build.splits(config)
+        for row in build.rows(config, split)
+    ]
+
+
+def _tab(tab, name: str):
+    tab.get_by_role("tab", name=name).click()
+    return tab.get_by_role("tabpanel", name=name)
+
+
+def _open(tab, config: str, place: int) -> None:
+    _tab(tab, config).locator(".card").nth(place).click()
+    tab.locator(".pane.axial output", has_text="of").wait_for()
+
+
+def _slice(tab, plane: str = "axial") -> int:
+    return int(re.match(r"[xyz] = (\d+) of \d+", tab.locator(f".pane.{plane} output").inner_text())[1])
+
+
+def _until_slice(tab, index: int, plane: str = "axial") -> None:
+    tab.wait_for_function(
+        "([plane, index]) => document.querySelector(`.pane.${plane} output`).textContent.match(/= (\\d+)/)[1] == index",
+        arg=[plane, index],
+    )
+
+
+def _pixels(tab, plane: str) -> np.ndarray:
+    """What a canvas shows, as grey."""
+    url = tab.evaluate("plane => document.querySelector(`.pane.${plane} canvas`).toDataURL()", plane)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("L")).astype(int)
+
+
+def _all_ready(tab) -> None:
+    tab.wait_for_function("() => shown.view.volume.ready === shown.view.volume.pictures.length")
+    tab.wait_for_function("() => !shown.view.frame")
+
+
+def _in_lps(row: dict) -> sitk.Image:
+    """The scan as ITK turns it to the patient's axes."""
+    image = sitk.GetImageFromArray(row["volume"])
+    image.SetSpacing(row["spacing"])
+    image.SetOrigin(row["origin"])
+    image.SetDirection(row["direction"])
+    return sitk.DICOMOrient(image, "LPS")
+
+
+def test_every_config_has_a_tab_that_says_what_was_drawn_of_how_many(browser, build, page):
+    with chromium.opened(browser, page) as tab:
+        assert tab.get_by_role("tab").count() == len(build.configs)
+        for config, splits in build.configs.items():
+            panel = _tab(tab, config)
+            assert panel.locator(".card").count() == sum(splits.values())  # few enough to be shown all
+            for split, count in splits.items():
+                assert f"{split} {count} of {count}" in panel.locator(".intro").inner_text()
+
+
+def test_filters_leave_the_rows_that_they_name(browser, build, page):
+    with chromium.opened(browser, page) as tab:
+        panel = _tab(tab, "cls_1.25mm")
+        counts = Counter((row["split"], row["label"]) for row in _rows(build, "cls_1.25mm"))
+        for (split, label), count in counts.items():
+            panel.get_by_label("Split").select_option(split)
+            panel.get_by_label("Pathology class").select_option(PATHOLOGY_NAMES[label])
+            assert panel.locator(".card").count() == count
+            assert panel.get_by_role("status").inner_text().startswith(f"{count} of ")
+        panel.get_by_role("button", name="Reset").click()
+        assert panel.locator(".card").count() == sum(counts.values())
+        panel = _tab(tab, "det3d_1.25mm")
+        rows = _rows(build, "det3d_1.25mm")
+        panel.get_by_label("Nodule size").select_option("20 to 30 mm")
+        large = [row for row in rows if any(20 < nodule["diameter_mm"] <= 30 for nodule in row["nodules"])]
+        assert panel.locator(".card").count() == len(large) > 0
+        panel.get_by_role("button", name="Reset").click()
+        for patient, count in Counter(row["patient_id"] for row in rows).items():
+            panel.get_by_label("Patient").select_option(patient)
+            assert panel.locator(".card").count() == count
+
+
+def test_a_drawn_box_has_the_numbers_of_the_build_and_stands_on_its_pixels(browser, build, page):
+    rows = _rows(build, "det2d_1.25mm")
+    with chromium.opened(browser, page) as tab:
+        panel = _tab(tab, "det2d_1.25mm")
+        for place, row in enumerate(rows):
+            drawn = panel.locator(".card").nth(place).locator("rect")
+            numbers = [[float(box.get_attribute(n)) for n in ("x", "y", "width", "height")] for box in drawn.all()]
+            boxes = [entry["bbox"] for entry in row["objects"]]
+            assert numbers == [[x0, y0, x1 - x0 + 1, y1 - y0 + 1] for x0, y0, x1, y1 in boxes]
+        place = next(n for n, row in enumerate(rows) if row["objects"])
+        panel.locator(".card").nth(place).click()
+        picture, box = tab.locator("dialog img").bounding_box(), tab.locator("dialog rect").first.bounding_box()
+        x0, y0, x1, _ = rows[place]["objects"][0]["bbox"]
+        scale = picture["width"] / rows[place]["width"]
+        assert box["x"] == pytest.approx(picture["x"] + scale * x0, abs=2)
+        assert box["y"] == pytest.approx(picture["y"] + scale * y0, abs=2)
+        assert box["width"] == pytest.approx(scale * (x1 - x0 + 1), abs=3)
+
+
+def test_wheel_keys_and_slider_scroll(browser, build, page):
+    with chromium.opened(browser, page) as tab:
+        _open(tab, "det3d_1.25mm", 0)
+        start, last = _slice(tab), _rows(build, "det3d_1.25mm")[0]["volume"].shape[0] - 1
+        tab.locator(".pane.axial .stage").hover()
+        tab.mouse.wheel(0, -100)
+        _until_slice(tab, start + 1)
+        tab.mouse.wheel(0, 100)
+        _until_slice(tab, start)
+        for key, expected in (("ArrowDown", start - 1), ("Home", 0), ("PageUp", 10), ("End", last), ("ArrowUp", last)):
+            tab.keyboard.press(key)
+            _until_slice(tab, expected)
+        tab.locator(".pane.axial input").fill("3")
+        _until_slice(tab, 3)
+        assert "3 of" in tab.locator(".pane.axial input").get_attribute("aria-valuetext")
+        before = _slice(tab, "coronal")
+        tab.locator(".pane.coronal .stage").hover()
+        tab.mouse.wheel(0, -100)
+        _until_slice(tab, before + 1, "coronal")
+        assert _slice(tab) == 3
+
+
+def test_a_finger_scrolls(browser, page):
+    with chromium.opened(browser, page, has_touch=True, viewport={"width": 390, "height": 840}) as tab:
+        _open(tab, "det3d_1.25mm", 0)
+        start = _slice(tab)
+        bounds = tab.locator(".pane.axial .stage").bounding_box()
+        x, y = bounds["x"] + bounds["width"] / 2, bounds["y"] + bounds["height"] / 2
+        session = tab.context.new_cdp_session(tab)
+        for kind, points in (("touchStart", [0]), ("touchMove", [-8]), ("touchMove", [-16]), ("touchEnd", [])):
+            touches = [{"x": x, "y": y + down} for down in points]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+        _until_slice(tab, start + 2)
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("config", ["det3d_1.25mm", "det3d_5mm"])
+def test_jumping_to_a_nodule_shows_it_where_itk_has_it(browser, build, page, config):
+    """Scans that are stored turned and mirrored among them; voxels too, through the whole chain of codes."""
+    rows = _rows(build, config)
+    assert config == "det3d_5mm" or any(row["direction"][0] != 1 for row in rows)
+    with chromium.opened(browser, page) as tab:
+        _open(tab, config, 0)
+        for place, row in enumerate(rows):
+            if place:
+                tab.keyboard.press("ArrowRight")
+            _all_ready(tab)
+            image = _in_lps(row)
+            hu = sitk.GetArrayFromImage(image)
+            for number, nodule in enumerate(row["nodules"]):
+                center = image.TransformPhysicalPointToContinuousIndex(nodule["center_world"])
+                x, y, z = (int(np.floor(value + 0.5)) for value in center)
+                if not all(0 <= i < n for i, n in zip((x, y, z), image.GetSize(), strict=True)):
+                    continue
+                tab.get_by_role("button", name=f"Nodule {number + 1}:").click()
+                tab.wait_for_function(
+                    "([x, y, z]) => String(shown.view.position) == [x, y, z] && !shown.view.frame", arg=[x, y, z]
+                )
+                shown = {
+                    plane: tab.locator(f".pane.{plane} ellipse[data-nodule='{number}']")
+                    for plane in ("axial", "coronal")
+                }
+                drawn = [float(shown["axial"].get_attribute(name)) for name in ("cx", "cy")]
+                assert drawn == pytest.approx([center[0] + 0.5, center[1] + 0.5], abs=1e-4)
+                drawn = [float(shown["coronal"].get_attribute(name)) for name in ("cx", "cy")]
+                assert drawn == pytest.approx([center[0] + 0.5, hu.shape[0] - center[2] - 0.5], abs=1e-4)
+            x, y, z = tab.evaluate("shown.view.position")
+            for plane, cut in (("axial", hu[z]), ("coronal", hu[::-1, y]), ("sagittal", hu[::-1, :, x])):
+                error = np.abs(_pixels(tab, plane) - LUNG.to_grey(cut))
+                assert error.mean() < 6, plane
+
+
+def test_marker_on_the_slider_jumps_and_boxes_are_the_builds(browser, build, page):
+    rows = _rows(build, "det3d_1.25mm")
+    place = next(
+        n for n, row in enumerate(rows) if row["direction"] == [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0] and row["nodules"]
+    )
+    x0, y0, z0, x1, y1, z1 = rows[place]["nodules"][0]["box_voxel"]
+    with chromium.opened(browser, page) as tab:
+        _open(tab, "det3d_1.25mm", place)
+        tab.keyboard.press("Home")
+        _until_slice(tab, 0)
+        tab.locator(".marker").first.click()
+        _until_slice(tab, int(np.floor(rows[place]["nodules"][0]["center_voxel"][2] + 0.5)))
+        box = tab.locator(".pane.axial rect[data-nodule='0']")
+        assert [float(box.get_attribute(n)) for n in ("x", "y", "width", "height")] == [x0, y0, x1 - x0, y1 - y0]
+        box = tab.locator(".pane.sagittal rect[data-nodule='0']")
+        depth = rows[place]["volume"].shape[0]
+        assert [float(box.get_attribute(n)) for n in ("x", "y", "width", "height")] == [
+            y0,
+            depth - z1,
+            y1 - y0,
+            z1 - z0,
+        ]
+        tab.get_by_label("voxel box").uncheck()
+        assert not box.is_visible()
+
+
+def test_window_presets_show_what_they_say(browser, build, page):
+    row = _rows(build, "det3d_1.25mm")[0]
+    with chromium.opened(browser, page) as tab:
+        _open(tab, "det3d_1.25mm", 0)
+        _all_ready(tab)
+        axial = row["volume"][_slice(tab)]
+        assert np.abs(_pixels(tab, "axial") - LUNG.to_grey(axial)).mean() < 6
+        tab.get_by_role("radio", name="mediastinal").check()
+        tab.wait_for_function("() => !shown.view.frame")
+        assert np.abs(_pixels(tab, "axial") - MEDIASTINAL.to_grey(axial)).mean() < 8
+        tab.keyboard.press("Escape")
+        _open(tab, "det3d_bmp_1.25mm", 0)  # has no Hounsfield units
+        _all_ready(tab)
+        assert tab.get_by_role("radio", name="mediastinal").count() == 0
+        assert "patient" not in tab.locator(".about").inner_text()  # the config has no such column
+        grey = _rows(build, "det3d_bmp_1.25mm")[0]["volume"][_slice(tab)]
+        assert np.abs(_pixels(tab, "axial") - grey.astype(int)).mean() < 6
+
+
+def test_the_lung_mask_tints_the_lungs_only(browser, build, page):
+    place, row = next((n, row) for n, row in enumerate(_rows(build, "det3d_1.25mm")) if row["lung_mask"] is not None)
+    assert row["direction"][0] == 1
+    with chromium.opened(browser, page) as tab:
+        _open(tab, "det3d_1.25mm", place)
+        _all_ready(tab)
+        before, inside = _pixels(tab, "axial"), row["lung_mask"][_slice(tab)] > 0
+        tab.get_by_label("lung mask").check()
+        tab.wait_for_function("() => shown.view.volume.labels && !shown.view.frame")
+        changed = _pixels(tab, "axial") != before
+        assert changed[inside].mean() > 0.9
+        assert not changed[~inside].any()
+
+
+def test_a_patients_scans_stand_in_the_order_of_time_and_no_date_is_in_the_page(browser, build, page):
+    rows = _rows(build, "longitudinal")
+    with chromium.opened(browser, page) as tab:
+        panel = _tab(tab, "longitudinal")
+        for patient in {row["patient_id"] for row in rows}:
+            own = panel.locator(".patient").filter(
+                has=tab.get_by_role("heading", name=f"Patient {patient}", exact=True)
+            )
+            for thickness in {row["slice_thickness_mm"] for row in rows if row["patient_id"] == patient}:
+                heads = (
+                    own.get_by_role("region", name=f"{thickness:g} mm slices", exact=True)
+                    .locator(".card strong")
+                    .all_inner_texts()
+                )
+                days = [int(re.match(r"day ([\d,]+)", head)[1].replace(",", "")) for head in heads]
+                expected = [
+                    row["days_since_first"]
+                    for row in rows
+                    if (row["patient_id"], row["slice_thickness_mm"]) == (patient, thickness)
+                ]
+                assert days == sorted(expected)
+                for head, day in zip(heads, days, strict=True):
+                    row = next(
+                        r
+                        for r in rows
+                        if (r["patient_id"], r["slice_thickness_mm"], r["days_since_first"])
+                        == (patient, thickness, day)
+                    )
+                    if row["nodules"]:
+                        assert f"{max(n['diameter_mm'] for n in row['nodules']):g} mm" in head
+    text = re.sub(r"[A-Za-z0-9+/]{200,}", "", page.read_text())
+    names = [row["source_name"] for config in build.configs for row in _rows(build, config)]
+    dates = {match[1] for name in names if (match := re.search(r"_(\d{8})", name))}
+    assert dates
+    assert not [date for date in dates if date in text]
+    assert not [name for name in names if len(name) > 5 and name in text]
+
+
+def test_dark_and_light_follow_the_system_and_the_button(browser, page):
+    luminance = "() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b)"
+    for scheme, dark in (("light", False), ("dark", True)):
+        with chromium.opened(browser, page, color_scheme=scheme) as tab:
+            assert (tab.evaluate(luminance) < 380) is dark
+            tab.get_by_role("button", name="theme").click()
+            assert (tab.evaluate(luminance) < 380) is not dark
+            tab.reload()
+            assert (tab.evaluate(luminance) < 380) is not dark  # it is remembered
+
+
+def test_the_keyboard_is_enough(browser, build, page):
+    with chromium.opened(browser, page) as tab:
+        tab.keyboard.press("Tab")
+        assert tab.evaluate("document.activeElement.textContent") == "Skip to the examples"
+        while tab.evaluate("document.activeElement.getAttribute('role')") != "tab":
+            tab.keyboard.press("Tab")
+        tab.keyboard.press("ArrowRight")
+        tab.keyboard.press("ArrowRight")
+        assert tab.get_by_role("tab", selected=True).inner_text().startswith("det3d_1.25mm")
+        while "card" not in tab.evaluate("document.activeElement.className"):
+            tab.keyboard.press("Tab")
+            outline = tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", "where the focus is can be seen"
+        tab.keyboard.press("Enter")
+        tab.locator(".pane.axial output", has_text="of").wait_for()
+        tab.keyboard.press("End")
+        _until_slice(tab, _rows(build, "det3d_1.25mm")[0]["volume"].shape[0] - 1)
+        tab.keyboard.press("n")
+        _until_slice(tab, int(np.floor(_rows(build, "det3d_1.25mm")[0]["nodules"][0]["center_voxel"][2] + 0.5)))
+        tab.keyboard.press("2")
+        assert tab.get_by_role("radio", name="mediastinal").is_checked()
+        tab.keyboard.press("Escape")
+        assert tab.locator("dialog").is_hidden()
+        assert "card" in tab.evaluate("document.activeElement.className"), "the focus is back where it was"
+
+
+def test_everything_has_a_name_for_those_who_do_not_see(browser, page):
+    with chromium.opened(browser, page) as tab:
+        _open(tab, "det3d_1.25mm", 0)
+        nameless = tab.evaluate(
+            "() => [...document.querySelectorAll('button, input, select, canvas')].filter(e => e.checkVisibility() && "
+            "!(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
+        )
+        assert nameless == []
+
+
+def _with_texts(build, out: Path) -> Path:
+    """A copy of a build of crops whose patient is nasty."""
+    shutil.copytree(build.folder, out)
+    manifest = json.loads((out / "build.json").read_text())
+    for name in [name for name in manifest["configs"] if name != "cls_1.25mm"]:
+        del manifest["configs"][name]
+    for file in manifest["configs"]["cls_1.25mm"]["files"]:
+        table = pq.read_table(out / file["path"])
+        column = table.column_names.index("patient_id")
+        nasty = pa.array([NASTY] * table.num_rows, table.schema.field(column).type)
+        pq.write_table(table.set_column(column, table.schema.field(column), nasty), out / file["path"])
+        file["bytes"] = (out / file["path"]).stat().st_size
+    (out / "build.json").write_text(json.dumps(manifest))
+    return out
+
+
+AUDIT = {
+    "format_version": 1,
+    "generator": "lung_nodule_ct 0.1.0",
+    "checks": [
+        {"name": "a", "title": "All is well", "verdict": "pass", "measured": "0", "expected": None, "detail": ""},
+        {"name": "b", "title": NASTY, "verdict": "fail", "measured": NASTY, "expected": "1", "detail": NASTY},
+        {"name": "c", "title": "Nobody knows", "verdict": "unknown", "measured": "", "expected": None, "detail": ""},
+    ],
+    "numbers": {},
+}
+
+
+def test_texts_from_the_data_stay_texts(browser, build, tmp_path):
+    folder = _with_texts(build, tmp_path / "a <b> & 'c'")
+    (folder / "preview.html").unlink(missing_ok=True)
+    (folder / "beside.json").unlink(missing_ok=True)
+    (folder / "audit.json").write_text(json.dumps(AUDIT))
+    written = write_preview(open_build(folder)).path
+    with chromium.opened(browser, written) as tab:
+        assert tab.locator("h1").inner_text() == "a <b> & 'c'"
+        panel = _tab(tab, "cls_1.25mm")
+        assert panel.locator(".card strong").first.inner_text() == f"patient {NASTY}"
+        panel.get_by_label("Patient").select_option(NASTY)
+        panel.locator(".card").first.click()
+        assert NASTY in tab.locator("#viewer-title").inner_text()
+        tab.keyboard.press("Escape")
+        rows = _tab(tab, "audit").locator("tbody tr")
+        assert rows.count() == 3
+        assert rows.nth(0).locator("td").first.inner_text() == "✓ pass"
+        assert rows.nth(1).locator("td").first.inner_text() == "✕ fail"
+        assert NASTY in rows.nth(1).inner_text()
+        assert tab.locator("img[src=x]").count() == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"format_version": 2, "checks": []}', json.dumps(AUDIT).replace('"fail"', '"bad"')]
+)
+def test_an_audit_that_is_none_is_named(build, tmp_path, content):
+    folder = tmp_path / "build"
+    shutil.copytree(build.folder, folder)
+    (folder / "audit.json").write_text(content)
+    with pytest.raises(BuildFolderError, match=r"audit\.json is no audit"):
+        write_preview(open_build(folder), tmp_path / "page.html")
+
+
+def test_arrow_and_parquet_give_one_page_and_the_seed_decides_it(build, page, tmp_path):
+    arrow = _build(ROOT / "dummy_data", tmp_path / "build", layout="arrow")
+    assert write_preview(arrow, tmp_path / "arrow.html").path.read_bytes() == page.read_bytes()
+    small = [
+        write_preview(build, tmp_path / f"{n}.html", PreviewOptions(1, seed)).path for n, seed in enumerate((0, 0, 1))
+    ]
+    assert small[0].read_bytes() == small[1].read_bytes()
+    assert small[0].read_bytes() != small[2].read_bytes()
+
+
+def test_it_weighs_what_it_may(tmp_path, mirror):
+    built = _build(mirror, tmp_path / "build", "det3d_1.25mm")
+    for limit in (1, 6):
+        written = write_preview(built, tmp_path / "page.html", PreviewOptions(limit))
+        assert written.path.stat().st_size == written.num_bytes <= limit * 1e6
+        assert all(written.shown.values())
+    scans = _document(written.path)["scans"].values()
+    assert any(max(scan["size"]) > 256 for scan in scans)
+    for scan in scans:
+        through = {z for nodule in scan["nodules"] if nodule["box"] for z in range(nodule["box"][2], nodule["box"][5])}
+        assert through <= set(scan["slices"])
+
+
+def test_a_draw_has_every_class(build, tmp_path):
+    written = write_preview(build, tmp_path / "page.html", PreviewOptions(2.5))
+    config = _document(written.path)["configs"][0]
+    rows = _rows(build, "cls_1.25mm")
+    assert len(config["items"]) == written.shown["cls_1.25mm"] < len(rows)
+    assert {name for item in config["items"] for name in item["classes"]} == {PATHOLOGY_NAMES[r["label"]] for r in rows}
+
+
+def test_volumes_that_are_not_shown_are_not_read(build, tmp_path):
+    """All other volumes are spoilt, and nobody minds."""
+    spoilt = _build(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
+    options = PreviewOptions(1)
+    (item,) = _document(write_preview(spoilt, tmp_path / "before.html", options).path)["configs"][0]["items"]
+    first = 0
+    for file in spoilt.manifest["configs"]["det3d_1.25mm"]["files"]:
+        path = spoilt.folder / file["path"]
+        content, metadata = bytearray(path.read_bytes()), pq.ParquetFile(path).metadata
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            if not first <= item["row"] < first + group.num_rows:
+                column = next(
+                    c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "volume.bytes"
+                )
+                content[column.data_page_offset + column.total_compressed_size // 2] ^= 255
+            first += group.num_rows
+        path.write_bytes(content)
+    assert (
+        write_preview(spoilt, tmp_path / "after.html", options).path.read_bytes()
+        == (tmp_path / "before.html").read_bytes()
+    )
+
+
+def test_scans_without_annotations_and_a_single_one_make_a_page(browser, tmp_path):
+    source = TinySource()
+    source[NODULES]["annotations.csv"] = b"seriesuid,coordX,coordY,coordZ,diameter_mm\n"
+    source[CT0] = {name: data for name, data in source[CT0].items() if name.startswith("9")}
+    source[CT1] = {}
+    source.write(tmp_path / "source")
+    built = _build(tmp_path / "source", tmp_path / "build", "det3d_1.25mm")
+    with chromium.opened(browser, write_preview(built).path) as tab:
+        assert "no nodule annotated" in _tab(tab, "det3d_1.25mm").locator(".card").inner_text()
+        _open(tab, "det3d_1.25mm", 0)
+        assert "0 annotated nodules" in tab.locator(".about").inner_text()
+        tab.keyboard.press("n")
+        tab.keyboard.press("Home")
+        _until_slice(tab, 0)
+
+
+def test_the_command_writes_beside_the_build_and_a_rebuild_may_replace_it(cli, dummy, tmp_path):
+    out = tmp_path / "build"
+    _build(dummy, out, "det2d_1.25mm")
+    done = cli("preview", out)
+    assert done.returncode == 0, done.stderr
+    assert "preview.html" in done.stdout
+    write_preview(open_build(out))  # ours is replaced
+    _build(dummy, out, "det2d_1.25mm")
+    assert not (out / "preview.html").exists()
+
+
+@pytest.mark.parametrize("where", ["a file", "a folder"])
+def test_what_is_not_our_page_is_left_alone(build, tmp_path, where):
+    foreign = tmp_path / "page.html"
+    if where == "a folder":
+        foreign.mkdir()
+    else:
+        foreign.write_text("<html>somebody's own</html>")
+    with pytest.raises(OutputError, match="no preview of ours"):
+        write_preview(build, foreign)
+    assert where == "a folder" or "own" in foreign.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_build_without_an_example_is_named(build, tmp_path):
+    shutil.copytree(build.folder, tmp_path / "build")
+    manifest = json.loads((tmp_path / "build" / "build.json").read_text())
+    (tmp_path / "build" / "build.json").write_text(json.dumps(manifest | {"configs": {}}))
+    with pytest.raises(BuildFolderError, match="no examples"):
+        write_preview(open_build(tmp_path / "build"))
+
+
+def test_what_is_no_build_is_named(cli, tmp_path):
+    (tmp_path / "data").mkdir()
+    done = cli("preview", tmp_path)
+    assert (done.returncode, "half-built" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("max_mb", [0.5, 501, float("nan")])
+def test_a_size_that_is_none_is_refused(max_mb):
+    with pytest.raises(ValueError, match="1 to 500"):
+        PreviewOptions(max_mb)

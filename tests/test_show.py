@@ -1,0 +1,150 @@
+"""``show``: what is drawn is where the row says, for every config, against ITK's geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from datasets import load_dataset
+from matplotlib.patches import Ellipse, Rectangle
+
+import lung_nodule_ct
+from lung_nodule_ct.errors import ExampleError
+from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.windows import Window
+
+DUMMY = Path(__file__).parents[1] / "dummy_data"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """All rows of every config, as a user loads them."""
+    from lung_nodule_ct.source.folder import open_folder
+    from lung_nodule_ct.targets.build import BuildOptions, build_folder
+    from lung_nodule_ct.targets.hub_folder import HubFolder
+
+    out = tmp_path_factory.mktemp("show") / "out"
+    build_folder(list(CONFIGS.values()), open_folder(DUMMY), out, HubFolder(), BuildOptions())
+    cache = str(out.with_name("cache"))
+    return {name: list(load_dataset(str(out), name, split="train", cache_dir=cache)) for name in CONFIGS}
+
+
+def _marks(axes, kind):
+    return [patch for patch in axes.patches if isinstance(patch, kind)]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_row_of_every_config_is_drawn(rows, config, tmp_path):
+    for row in rows[config][:4]:
+        figure = lung_nodule_ct.show(row)
+        assert len(figure.axes) == (3 if "volume" in row else 1)
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def _itk(row) -> sitk.Image:
+    volume = np.frombuffer(row["volume"]["bytes"], "<i2").reshape(row["volume"]["shape"])
+    image = sitk.GetImageFromArray(volume)
+    image.SetSpacing(row["spacing"])
+    image.SetOrigin(row["origin"])
+    image.SetDirection(row["direction"])
+    return sitk.DICOMOrient(image, "LPS")
+
+
+@pytest.mark.parametrize("config", ["det3d_1.25mm", "det3d_5mm", "longitudinal"])
+def test_spheres_and_voxels_are_where_itk_has_them(rows, config):
+    turned = 0
+    for row in rows[config]:
+        turned += row["direction"] != [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0]
+        for number, nodule in enumerate(row["nodules"]):
+            if nodule["box_voxel"] is None:
+                continue
+            figure = lung_nodule_ct.show(row, nodule=number, window=Window("all", 0, 4000))
+            image = _itk(row)
+            x, y, z = image.TransformPhysicalPointToContinuousIndex(nodule["center_world"])
+            index = [
+                min(max(0, int(np.floor(value + 0.5))), size - 1)
+                for value, size in zip((x, y, z), image.GetSize(), strict=True)
+            ]
+            axial, coronal, sagittal = figure.axes
+            for axes, center in ((axial, (x, y)), (coronal, (x, z)), (sagittal, (y, z))):
+                nearest = min(
+                    np.hypot(*(np.array(mark.center) - np.array(center) - 0.5)) for mark in _marks(axes, Ellipse)
+                )
+                assert nearest < 1e-6
+            expected = Window("all", 0, 4000).to_grey(sitk.GetArrayFromImage(image)[index[2]])
+            assert np.array_equal(axial.images[0].get_array(), expected)
+            for mark, down, across in ((axial, 1, 0), (coronal, 2, 0), (sagittal, 2, 1)):
+                widest = max(_marks(mark, Ellipse), key=lambda patch: patch.width)
+                spacing = image.GetSpacing()
+                assert widest.width * spacing[across] == pytest.approx(widest.height * spacing[down])  # round in mm
+                assert widest.width * spacing[across] <= max(n["diameter_mm"] for n in row["nodules"]) + 1e-9
+    assert turned or config == "det3d_5mm", "the rows include scans that are stored turned or mirrored"
+
+
+def test_boxes_of_a_slice_stand_as_published_and_one_can_be_zoomed_to(rows):
+    row = max(rows["det2d_1.25mm"], key=lambda row: len(row["objects"]))
+    (axes,) = lung_nodule_ct.show(row).axes
+    drawn = [(*box.get_xy(), box.get_width(), box.get_height()) for box in _marks(axes, Rectangle)]
+    assert drawn == [(x0, y0, x1 - x0 + 1, y1 - y0 + 1) for x0, y0, x1, y1 in (o["bbox"] for o in row["objects"])]
+    (axes,) = lung_nodule_ct.show(row, nodule=0).axes
+    x0, _, x1, _ = row["objects"][0]["bbox"]
+    low, high = axes.get_xlim()
+    assert low < x0
+    assert high > x1
+    assert high - low < row["width"]
+
+
+def test_the_box_of_a_stack_is_drawn_and_no_sphere_is_invented(rows):
+    row = next(row for row in rows["det3d_bmp_1.25mm"] if row["nodules"])
+    axial = lung_nodule_ct.show(row, nodule=0).axes[0]
+    x0, y0, _, x1, y1, _ = row["nodules"][0]["box_voxel"]
+    assert (x0, y0, x1 - x0, y1 - y0) in [
+        (*b.get_xy(), b.get_width(), b.get_height()) for b in _marks(axial, Rectangle)
+    ]
+    assert not _marks(axial, Ellipse)
+
+
+def test_windows_change_what_is_seen_and_others_are_refused(rows):
+    row = rows["det3d_1.25mm"][0]
+    lung, mediastinal = (
+        lung_nodule_ct.show(row, window=name).axes[0].images[0].get_array() for name in ("lung", "mediastinal")
+    )
+    assert (np.asarray(lung) != np.asarray(mediastinal)).any()
+    with pytest.raises(ValueError, match="lung, mediastinal"):
+        lung_nodule_ct.show(row, window="bone")
+
+
+@pytest.mark.parametrize(
+    ("example", "says"),
+    [
+        ("a path", "expected a row"),
+        ({"text": 1}, "got text"),
+        ({}, "no columns"),
+        ({"image": "a path"}, "PIL image"),
+        ({"volume": b"", "nodules": []}, "bytes, shape"),
+        ({"volume": {"bytes": b"123", "shape": [1, 2, 3]}, "nodules": []}, "do not fit"),
+    ],
+)
+def test_what_is_no_example_is_named(example, says):
+    with pytest.raises(ExampleError, match=says):
+        lung_nodule_ct.show(example)
+
+
+def test_a_nodule_that_is_not_there_is_named(rows):
+    for config in ("det3d_1.25mm", "det2d_1.25mm"):
+        with pytest.raises(ExampleError, match="99"):
+            lung_nodule_ct.show(rows[config][0], nodule=99)
+
+
+def test_without_matplotlib_the_extra_is_named(python, tmp_path):
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import lung_nodule_ct\n"
+        "from lung_nodule_ct.errors import MissingExtraError\n"
+        "try: lung_nodule_ct.show({'image': None})\n"
+        "except MissingExtraError as error: print(error)"
+    )
+    assert 'pip install "lung_nodule_ct[show]"' in python(code, cwd=tmp_path).stdout.replace("Pip", "pip")
