@@ -85,3 +85,11 @@ class BuildFolderError(LungNoduleCTError, FileNotFoundError):
 
 class StrictError(LungNoduleCTError, ValueError):
     """A strict build met a finding of error grade."""
+
+
+class MissingExtraError(LungNoduleCTError, ImportError):
+    """A feature needs packages that the core does not install."""
+
+
+class PublishError(LungNoduleCTError, ConnectionError):
+    """A build was not uploaded: a check refuses it, or the Hub does."""

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from lung_nodule_ct.cli.build import build
+from lung_nodule_ct.cli.card import card
 from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.inspect import inspect
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock):
+for command in (configs, inspect, build, prepare, download, lock, card):
     app.command()(command)
 
 
