@@ -16,6 +16,10 @@ def card(
     examples: Annotated[
         int, typer.Option("--examples", min=1, help="Pictures of each config in the preview config, at most.")
     ] = 32,
+    repository: Annotated[
+        str,
+        typer.Option("--repository", metavar="USER/REPO", help="Where it shall stand on the Hub; the code names it."),
+    ] = "USER/lung_nodule_ct",
     croissant: Annotated[
         bool | None,
         typer.Option(
@@ -34,11 +38,15 @@ def card(
     from lung_nodule_ct.targets.card_folder import CardOptions, add_card
     from lung_nodule_ct.targets.croissant import CROISSANT
 
+    try:
+        options = CardOptions(examples, croissant, repository)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--repository") from error
     opened = open_build(build)
     total = sum(min(examples, sum(splits.values())) for splits in opened.configs.values())
     with Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("pictures", total=total)
-        written = add_card(opened, CardOptions(examples, croissant), lambda: bars.advance(task))
+        written = add_card(opened, options, lambda: bars.advance(task))
     if as_json:
         print_json({"folder": str(build), "files": written})
         return

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.spec.schema import Column
 
 CARD: Final = "README.md"
+PLACEHOLDER: Final = "USER/lung_nodule_ct"
 TITLE: Final = "Cross spatio-temporal pathology-based lung nodule CT"
 TAGS: Final = ("medical", "radiology", "ct", "chest", "lung-nodule", "pathology", "longitudinal", "biology")
 
@@ -75,6 +76,7 @@ def card_text(
     preview: PreviewShard | None = None,
     pictures: Iterable[Shown] = (),
     audit: Audit | None = None,
+    repository: str = PLACEHOLDER,
 ) -> str:
     """The content of ``README.md``.
 
@@ -83,6 +85,7 @@ def card_text(
         preview: The shard of the ``preview`` config, which is then the default.
         pictures: What to show.
         audit: What an audit of this build found.
+        repository: Where it shall stand on the Hub.
 
     Raises:
         BuildFolderError: ``findings.json`` is missing or damaged.
@@ -93,9 +96,11 @@ def card_text(
         **_facts(build),
         **prose,
         "citation": CITATION,
-        "repository": "USER/lung_nodule_ct",
+        "repository": repository,
         "licence": _licence_text(build),
-        "pictures": "\n\n".join(f"![{escape(picture.alt)}]({picture.path})" for picture in pictures),
+        "pictures": "\n\n".join(
+            f"![{escape(picture.alt)}]({picture.path})\n*{escape(picture.alt)}*" for picture in pictures
+        ),
         "configs": table(("config", "an example is", "examples", "size"), _config_rows(build, preview)),
         "splits_note": _splits_note(build),
         "columns": "\n\n".join(_columns(build, preview)),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
+
 from lung_nodule_ct.audited import read_audit
 from lung_nodule_ct.beside import files_beside, ours_beside
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.samples import samples, spread
-from lung_nodule_ct.targets.card import CARD, Shown, card_text
+from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, Shown, card_text
 from lung_nodule_ct.targets.card_pictures import config_picture
 from lung_nodule_ct.targets.croissant import CROISSANT, croissant_text, has_mlcroissant
 from lung_nodule_ct.targets.preview_shard import write_preview
@@ -31,14 +33,17 @@ class CardOptions:
     Attributes:
         examples: Pictures of each config in the ``preview`` config, at most.
         croissant: Whether to write ``croissant.json``; ``None`` for where mlcroissant is installed.
+        repository: Where it shall stand on the Hub, ``USER/REPO``; the card's code names it.
     """
 
     examples: int = 32
     croissant: bool | None = None
+    repository: str = PLACEHOLDER
 
     def __post_init__(self) -> None:
         if self.examples < 1:
             raise ValueError(f"examples: expected at least 1, got {self.examples}")
+        validate_repo_id(self.repository)
 
 
 def add_card(
@@ -72,7 +77,7 @@ def add_card(
         shown = [*_write_pictures(build, stage), *_audit_pictures(build.folder)]
         if options.croissant or (options.croissant is None and has_mlcroissant()):
             (stage / CROISSANT).write_text(croissant_text(build, preview), encoding="utf-8")
-        (stage / CARD).write_text(card_text(build, preview, shown, audit), encoding="utf-8")
+        (stage / CARD).write_text(card_text(build, preview, shown, audit, options.repository), encoding="utf-8")
         return {
             path.relative_to(stage).as_posix(): path.stat().st_size
             for path in sorted(stage.rglob("*"))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _HEIGHT, _WIDTH = 300, 460  # of a panel at most, in pixels
 _GAP: Final = 8
 _PANELS: Final = 4
+_CLASSES_A_ROW: Final = 3
+_LINE: Final = 30  # for a caption of 18 pixels, still legible when a page shows the picture at two thirds
 _GROUND, _INK, _MARK = (24, 24, 27), (228, 228, 231), (230, 159, 0)  # orange of Okabe and Ito: seen by everyone on grey
 
 
@@ -53,7 +55,8 @@ def config_picture(build: BuiltFolder, config: str) -> tuple[Image.Image, str] |
         chosen = spread(build, config, _PANELS)
         panels, shows = [_axial(sample, _where(sample)) for sample in samples(build, config, chosen)], "examples"
     marked = "" if "label" in names else ", nodules boxed in orange"
-    return _beside_each_other(panels), f"{config}: {shows}{marked}"
+    width = _CLASSES_A_ROW if "label" in names else _PANELS
+    return _grid(panels, width), f"{config}: {shows}{marked}"
 
 
 def _classes(build: BuiltFolder, config: str) -> list[Image.Image]:
@@ -124,7 +127,7 @@ def _panel(
     if (over := scale_x * width / _WIDTH) > 1:  # a slab of few slices
         scale_x, scale_y = scale_x / over, scale_y / over
     size = (max(1, round(width * scale_x)), max(1, round(height * scale_y)))
-    panel = Image.new("RGB", (max(size[0], 120), _HEIGHT + 26), _GROUND)
+    panel = Image.new("RGB", (max(size[0], 120), _HEIGHT + _LINE), _GROUND)
     left, top = (panel.width - size[0]) // 2, (_HEIGHT - size[1]) // 2
     panel.paste(Image.fromarray(pixels).convert("RGB").resize(size, Image.Resampling.BICUBIC), (left, top))
     draw = ImageDraw.Draw(panel)
@@ -144,14 +147,18 @@ def _fitting(draw: ImageDraw.ImageDraw, caption: str, width: int) -> str:
 
 @cache
 def _font() -> Any:
-    return ImageFont.load_default(13)
+    return ImageFont.load_default(18)
 
 
-def _beside_each_other(panels: Sequence[Image.Image]) -> Image.Image:
-    width = sum(panel.width for panel in panels) + _GAP * (len(panels) + 1)
-    whole = Image.new("RGB", (width, panels[0].height + _GAP), _GROUND)
-    left = _GAP
-    for panel in panels:
-        whole.paste(panel, (left, _GAP))
-        left += panel.width + _GAP
+def _grid(panels: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Panels in rows of so many."""
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    height = _HEIGHT + _LINE + _GAP
+    width = max(sum(panel.width + _GAP for panel in row) for row in rows) + _GAP
+    whole = Image.new("RGB", (width, height * len(rows)), _GROUND)
+    for number, row in enumerate(rows):
+        left = _GAP
+        for panel in row:
+            whole.paste(panel, (left, number * height + _GAP))
+            left += panel.width + _GAP
     return whole
