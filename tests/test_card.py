@@ -15,10 +15,13 @@ import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 from rendered import chromium, render
+from tiny import NODULES, TinySource
 
 from lung_nodule_ct.beside import files_beside, ours_beside
 from lung_nodule_ct.built import open_build
+from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.targets.card_folder import CardOptions, add_card
 from lung_nodule_ct.targets.markdown import escape, table
 from lung_nodule_ct.windows import LUNG
 
@@ -43,6 +46,11 @@ def copy(carded, tmp_path) -> Path:
     """The same, to be changed."""
     shutil.copytree(carded, tmp_path / "copy")
     return tmp_path / "copy"
+
+
+def card(folder: Path, **options) -> None:
+    """What the command does."""
+    add_card(open_build(folder), CardOptions(**{"examples": 1, "croissant": False, **options}))
 
 
 def head_of(folder: Path) -> dict:
@@ -165,7 +173,7 @@ def test_a_person_sees_every_section_picture_and_table(carded, tmp_path) -> None
     )  # columns of each and of the preview; configs, figures, findings, healthsheet
 
 
-def test_licence_and_doi_are_those_of_the_records(copy, cli) -> None:
+def test_licence_and_doi_are_those_of_the_records(copy) -> None:
     manifest = json.loads((copy / "build.json").read_text())
     assert "Unknown to this build" in (copy / "README.md").read_text()
     for licences, expected in (
@@ -185,20 +193,20 @@ def test_licence_and_doi_are_those_of_the_records(copy, cli) -> None:
             for number, licence in enumerate(licences, 1)
         ]
         (copy / "build.json").write_text(json.dumps(manifest))
-        assert cli("card", copy, "--examples", "1", "--no-croissant").returncode == 0
+        card(copy)
         head = head_of(copy)
         assert {name: head[name] for name in head if name.startswith("license")} == expected
         assert "10.5072/2" in MarkdownIt().render((copy / "README.md").read_text())
 
 
-def test_the_audit_stands_in_the_card_and_its_text_stays_text(copy, cli) -> None:
+def test_the_audit_stands_in_the_card_and_its_text_stays_text(copy) -> None:
     hostile = "<script>alert(1)</script> | `x` [a](javascript:b) **c**\n# d"
     with files_beside(copy, by="audit") as stage:
         check = {"name": "n", "title": hostile, "verdict": "warn", "measured": 3, "expected": None, "detail": ""}
         (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
         (stage / "pictures").mkdir()
         Image.new("L", (9, 9)).save(stage / "pictures" / "audit-sizes.png")
-    assert cli("card", copy, "--examples", "1", "--no-croissant").returncode == 0
+    card(copy)
     text = (copy / "README.md").read_text()
     html = render(text)
     assert "<script>" not in html
@@ -206,9 +214,8 @@ def test_the_audit_stands_in_the_card_and_its_text_stays_text(copy, cli) -> None
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | `x` [a](javascript:b) **c** # d</td>" in html
     assert "pictures/audit-sizes.png" in text
     (copy / "audit.json").write_text('{"format_version": 9}')
-    done = cli("card", copy)
-    assert done.returncode == 1
-    assert "lung-nodule-ct audit" in done.stderr
+    with pytest.raises(BuildFolderError, match="lung-nodule-ct audit"):
+        card(copy)
 
 
 @pytest.mark.parametrize(
@@ -224,46 +231,52 @@ def test_escaped_text_is_shown_as_it_is(text) -> None:
     assert MarkdownIt("gfm-like").render(escape(text)).startswith("<p>")
 
 
-def test_a_second_card_takes_the_place_of_the_first_and_a_rebuild_of_all(copy, cli, dummy) -> None:
+def test_a_second_card_takes_the_place_of_the_first(copy) -> None:
     before = set(ours_beside(copy))
-    assert cli("card", copy, "--examples", "1", "--no-croissant").returncode == 0
+    card(copy)
     assert set(ours_beside(copy)) == before - {"croissant.json"}
     assert not (copy / "croissant.json").exists()
-    assert cli("build", "cls_1.25mm", "--source", dummy, "--out", copy).returncode == 0
-    assert sorted(path.name for path in copy.iterdir()) == [
-        "README.md",
-        "beside.json",
-        "build.json",
-        "data",
-        "findings.json",
-    ]
 
 
-def test_a_card_that_somebody_wrote_on_is_not_overwritten(copy, cli, dummy) -> None:
-    mine = (copy / "README.md").read_text() + "\nMy own words."
-    (copy / "README.md").write_text(mine)
-    for command in (("card", copy), ("build", "cls_1.25mm", "--source", dummy, "--out", copy)):
-        done = cli(*command)
-        assert done.returncode == 1
-        assert "README.md" in done.stderr
-    assert (copy / "README.md").read_text() == mine
+def test_a_rebuild_takes_the_place_of_all(build, dummy) -> None:
+    folder = build(dummy, "cls_1.25mm").folder
+    before = sorted(path.name for path in folder.rglob("*"))
+    card(folder)
+    build(dummy, "cls_1.25mm")
+    assert sorted(path.name for path in folder.rglob("*")) == before
 
 
-def test_small_odd_and_wrong_builds(cli, dummy, tmp_path) -> None:
-    out = tmp_path / "one"
-    assert cli("build", "det3d_5mm", "--source", dummy, "--out", out).returncode == 0
-    assert cli("card", out, "--examples", "1", "--no-croissant").returncode == 0
-    assert head_of(out)["configs"][0]["config_name"] == "preview"
-    assert (
-        cli("build", "det3d_5mm", "--source", dummy, "--out", tmp_path / "arrow", "--format", "arrow").returncode == 0
-    )
-    for folder, says in (
-        (tmp_path / "arrow", "build of arrow"),
-        (tmp_path, "no build"),
-        (tmp_path / "no", "no folder"),
-    ):
-        done = cli("card", folder)
-        assert done.returncode == 1
-        assert says in done.stderr
-        assert "Traceback" not in done.stderr
-    assert cli("card", out, "--repository", "no/such/name").returncode == 2
+def test_a_card_that_somebody_wrote_on_is_not_overwritten(build, dummy) -> None:
+    folder = build(dummy, "cls_1.25mm").folder
+    mine = (folder / "README.md").read_text() + "\nMy own words."
+    (folder / "README.md").write_text(mine)
+    for command in (lambda: card(folder), lambda: build(dummy, "cls_1.25mm")):
+        with pytest.raises(OutputError, match=r"README\.md"):
+            command()
+    assert (folder / "README.md").read_text() == mine
+
+
+def test_a_build_of_one_config_and_folders_that_are_none(build, cli, dummy, tmp_path) -> None:
+    folder = build(dummy, "det3d_5mm").folder
+    card(folder)
+    assert [config["config_name"] for config in head_of(folder)["configs"]] == ["preview", "det3d_5mm"]
+    assert "keeps the source names" in (folder / "README.md").read_text()
+    manifest = json.loads((folder / "build.json").read_text())
+    (folder / "build.json").write_text(json.dumps(manifest | {"format": "arrow"}))
+    with pytest.raises(BuildFolderError, match="build of arrow"):
+        card(folder)
+    done = cli("card", tmp_path)
+    assert done.returncode == 1
+    assert "no build" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cli("card", folder, "--repository", "no/such/name").returncode == 2
+
+
+def test_a_build_without_any_nodule_has_a_card(build, tmp_path) -> None:
+    tiny = TinySource()
+    tiny[NODULES] = {"annotations.csv": b"seriesuid,coordX,coordY,coordZ,diameter_mm\n"}
+    folder = build(tiny.write(tmp_path / "in"), "det3d_1.25mm").folder
+    card(folder)
+    (row,) = pq.read_table(next((folder / "data" / "preview").iterdir())).to_pylist()
+    assert row["objects"] == []
+    assert row["slice_index"] == row["num_slices"] // 2

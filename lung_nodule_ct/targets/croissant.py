@@ -9,6 +9,7 @@ hold text as bytes, and pictures decoded.
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ from lung_nodule_ct.errors import MissingExtraError
 from lung_nodule_ct.report import GENERATOR
 from lung_nodule_ct.spec.configs import CONFIGS
 from lung_nodule_ct.spec.pathology import PATHOLOGY
-from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SUMMARY
+from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
 from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
 from lung_nodule_ct.spec.schema import (
     Category,
@@ -64,7 +65,10 @@ _FRAMES = {
 
 def has_mlcroissant() -> bool:
     """Whether the extra is installed."""
-    return find_spec("mlcroissant") is not None
+    try:
+        return find_spec("mlcroissant") is not None
+    except ValueError:  # a module that is blocked has no spec
+        return False
 
 
 def croissant_text(build: BuiltFolder, preview: PreviewShard | None = None) -> str:
@@ -81,7 +85,7 @@ def croissant_text(build: BuiltFolder, preview: PreviewShard | None = None) -> s
     if not has_mlcroissant():
         raise MissingExtraError(
             "croissant.json is written with mlcroissant, which is not installed",
-            remedy='pip install "lung_nodule_ct[croissant]"',
+            remedy='install it: pip install "lung_nodule_ct[croissant]"',
         )
     import mlcroissant as mlc  # noqa: PLC0415 -- an extra, and slow to import
 
@@ -93,10 +97,12 @@ def croissant_text(build: BuiltFolder, preview: PreviewShard | None = None) -> s
         name: [(file["path"], file["bytes"], file["sha256"]) for file in entry["files"]]
         for name, entry in build.manifest["configs"].items()
     }
-    declared = {name: (CONFIGS[name].summary, build.columns(name)) for name in build.configs}
+    declared = {
+        name: (CONFIGS[name].summary, build.columns(name), tuple(build.configs[name])) for name in build.configs
+    }
     if preview is not None:
         shards[PREVIEW] = [(preview.path, preview.file_bytes, preview.sha256)]
-        declared[PREVIEW] = (PREVIEW_SUMMARY, PREVIEW_SCHEMA.columns)
+        declared[PREVIEW] = (PREVIEW_SUMMARY, PREVIEW_SCHEMA.columns, (PREVIEW_SPLIT,))
     for name, files in shards.items():
         distribution += writer.files(name, files)
         record_sets.append(writer.record_set(name, *declared[name]))
@@ -195,7 +201,7 @@ class _Writer:
             includes=[f"data/{config}/*.parquet"],
         )
 
-    def record_set(self, config: str, summary: str, columns: Iterable[Column]) -> Any:
+    def record_set(self, config: str, summary: str, columns: Iterable[Column], splits: Iterable[str]) -> Any:
         """The examples of a config."""
         split = self._mlc.Field(
             ctx=self.context,
@@ -204,7 +210,9 @@ class _Writer:
             description="The split, from the name of the shard.",
             data_types=[self._type("sc:Text")],
             source=self._source(
-                config, file_property="fullpath", transform={"regex": r"(?:.*/)?(\w+)-\d+-of-\d+\.parquet$"}
+                config,
+                file_property="fullpath",
+                transform={"regex": rf"data/{re.escape(config)}/({'|'.join(splits)})-.*\.parquet$"},
             ),
         )
         return self._mlc.RecordSet(
