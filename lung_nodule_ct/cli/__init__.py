@@ -16,6 +16,7 @@ from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.inspect import inspect
 from lung_nodule_ct.cli.prepare import prepare
+from lung_nodule_ct.cli.publish import publish
 from lung_nodule_ct.errors import LungNoduleCTError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock, card):
+for command in (configs, inspect, build, prepare, download, lock, card, publish):
     app.command()(command)
 
 
