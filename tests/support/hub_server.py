@@ -120,9 +120,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     repo = f"{asked['organization']}/{asked['name']}"
                     assert asked["type"] == "dataset"
                     if repo in hub.repos:
-                        self._answer({"error": "You already created this dataset repo"}, 409)
+                        known = f"{hub.url}/datasets/{repo}"
+                        self._answer({"error": "You already created this dataset repo", "url": known}, 409)
                         return
-                    hub.repos[repo], hub.private[repo] = {}, bool(asked.get("private"))
+                    hub.repos[repo], hub.private[repo] = {}, asked.get("visibility") == "private"
                     self._answer({"url": f"{hub.url}/datasets/{repo}", "name": repo, "id": repo})
                 case ["api", "validate-yaml"]:
                     self._answer({"errors": [], "warnings": []})
