@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from PIL import Image
 from tiny import MASKS, NODULES, TinySource, table
 
 from lung_nodule_ct.built import open_build
-from lung_nodule_ct.errors import MissingExtraError
 from lung_nodule_ct.spec.configs import CONFIGS
 from lung_nodule_ct.targets.card_folder import CardOptions, add_card
 
@@ -161,11 +159,16 @@ def test_one_split_can_be_read_alone(carded, dataset) -> None:
     assert len(records) == open_build(carded).configs["cls_1.25mm"]["validation"]
 
 
-def test_without_mlcroissant_the_card_does_without_or_says_what_to_install(
-    carded, monkeypatch, tmp_path, build, dummy
-) -> None:
+def test_without_mlcroissant_the_card_does_without_or_says_what_to_install(build, dummy, python, tmp_path) -> None:
     folder = build(dummy, "cls_1.25mm").folder
-    monkeypatch.setitem(sys.modules, "mlcroissant", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "lung_nodule_ct\[croissant\]"'):
-        add_card(open_build(folder), CardOptions(examples=1, croissant=True))
-    assert "croissant.json" not in add_card(open_build(folder), CardOptions(examples=1))
+    code = (
+        "import sys; sys.modules['mlcroissant'] = None; sys.argv[1:] = ['card', {!r}, '--examples', '1', {!r}]; "
+        "from lung_nodule_ct.cli import main; main()"
+    )
+    done = python(code.format(str(folder), "--croissant"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'pip install "lung_nodule_ct[croissant]"' in done.stderr
+    done = python(code.format(str(folder), "--repository=me/nodules"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'croissant.json was left out: pip install "lung_nodule_ct[croissant]"' in done.stdout
+    assert not (folder / "croissant.json").exists()

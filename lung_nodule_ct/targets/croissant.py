@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -125,7 +124,6 @@ def croissant_text(build: BuiltFolder, preview: PreviewShard | None = None) -> s
             "Age, sex, scanner and protocol are not in the archives. A column that may be unknown is null where it is."
         ),
         data_collection_raw_data="CT scans of a hospital; the archives hold them as MetaImage volumes and as pictures.",
-        data_collection_timeframe=[datetime(2016, 1, 1), datetime(2023, 1, 31)],  # January to January
         data_imputation_protocol="None: nothing that is missing is filled in.",
         data_preprocessing_protocol=[prose["preprocessing"]],
         data_annotation_protocol=[prose["annotation"]],
