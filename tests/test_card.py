@@ -75,7 +75,6 @@ def test_the_hub_and_datasets_accept_the_yaml(carded) -> None:
     assert set(card.data.annotations_creators) <= set(known["creators"]["annotations"])
     for name in ("pretty_name", "license", "task_categories", "source_datasets", "tags"):
         assert card.data[name], name
-    assert "language" not in head_of(carded)
 
 
 def test_the_preview_is_the_default_and_every_config_loads_as_before(carded, tmp_path) -> None:
@@ -272,11 +271,13 @@ def test_a_build_of_one_config_and_folders_that_are_none(build, cli, dummy, tmp_
     assert cli("card", folder, "--repository", "no/such/name").returncode == 2
 
 
-def test_a_build_without_any_nodule_has_a_card(build, tmp_path) -> None:
+@pytest.mark.parametrize(("world", "slice_index"), [(None, 3), ("0.08,-17,33", 2), ("-6,-20.9,29.5", 0)])
+def test_no_nodule_and_nodules_whose_centre_is_outside(build, tmp_path, world, slice_index) -> None:
     tiny = TinySource()
-    tiny[NODULES] = {"annotations.csv": b"seriesuid,coordX,coordY,coordZ,diameter_mm\n"}
+    rows = f"7_20180102,{world},4\n" if world else ""
+    tiny[NODULES] = {"annotations.csv": f"seriesuid,coordX,coordY,coordZ,diameter_mm\n{rows}".encode()}
     folder = build(tiny.write(tmp_path / "in"), "det3d_1.25mm").folder
     card(folder)
     (row,) = pq.read_table(next((folder / "data" / "preview").iterdir())).to_pylist()
-    assert row["objects"] == []
-    assert row["slice_index"] == row["num_slices"] // 2
+    assert len(row["objects"]) == bool(world)
+    assert row["slice_index"] == slice_index

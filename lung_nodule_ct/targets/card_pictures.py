@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.samples import Row, Sample
 
-_HEIGHT, _WIDTH = 300, 460  # of a panel at most, in pixels
+_HEIGHT: Final = 300  # of a panel, in pixels
+_WIDTH: Final = 460  # at most
 _GAP: Final = 8
 _PANELS: Final = 4
 _CLASSES_A_ROW: Final = 3
 _LINE: Final = 30  # for a caption of 18 pixels, still legible when a page shows the picture at two thirds
-_GROUND, _INK, _MARK = (24, 24, 27), (228, 228, 231), (230, 159, 0)  # orange of Okabe and Ito: seen by everyone on grey
+_GROUND: Final = (24, 24, 27)
+_INK: Final = (228, 228, 231)
+_MARK: Final = (230, 159, 0)  # the orange of Okabe and Ito, which everyone sees on grey
 
 
 def config_picture(build: BuiltFolder, config: str) -> tuple[Image.Image, str] | None:
@@ -99,18 +102,26 @@ def _planes(build: BuiltFolder, config: str) -> list[Image.Image]:
     frame = Frame(tuple(row["origin"]), tuple(row["spacing"]), tuple(row["direction"]))
     x_step, y_step, z_step = frame.spacing
     nodule = largest(row)
-    x, y, _ = np.rint(nodule["center_voxel"]).astype(int) if nodule else [size // 2 for size in volume.shape[::-1]]
-    box = nodule["box_voxel"] if nodule else None
+    box = nodule["box_voxel"] if nodule else [0, 0, 0, *volume.shape[::-1]]
+    x, y = ((box[axis] + box[axis + 3] - 1) // 2 for axis in (0, 1))
     upward = 1 if frame.matrix[2, 2] < 0 else -1  # the head is up where slices count towards it, too
-    across = {"coronal": (volume[::upward, y, :], 0, x_step, y), "sagittal": (volume[::upward, :, x], 1, y_step, x)}
-    panels = [_axial(sample, f"axial, slice {sample.slice_index}", (x_step, y_step))]
-    for name, (plane, axis, step, index) in across.items():
-        boxes = []
-        if box is not None:
-            low, high = (box[2], box[5]) if upward == 1 else (len(volume) - box[5], len(volume) - box[2])
-            boxes = [(box[axis], low, box[axis + 3], high)]
-        panels.append(_panel(grey(plane), boxes, f"{name}, {'yx'[axis]} = {index}", (step, z_step)))
-    return panels
+    low, high = (box[2], box[5]) if upward == 1 else (len(volume) - box[5], len(volume) - box[2])
+    across = (
+        (volume[::upward, y, :], (box[0], low, box[3], high), f"{_plane_across(frame, 1)}, y = {y}", x_step),
+        (volume[::upward, :, x], (box[1], low, box[4], high), f"{_plane_across(frame, 0)}, x = {x}", y_step),
+    )
+    return [
+        _axial(sample, f"{_plane_across(frame, 2)}, z = {sample.slice_index}", (x_step, y_step)),
+        *(
+            _panel(grey(plane), [own] if nodule else [], caption, (step, z_step))
+            for plane, own, caption, step in across
+        ),
+    ]
+
+
+def _plane_across(frame: Frame, axis: int) -> str:
+    """What radiologists call the plane that a stored axis stands on, by the world axis that it is nearest to."""
+    return ("sagittal", "coronal", "axial")[int(np.abs(frame.matrix[:, axis]).argmax())]
 
 
 def _axial(sample: Sample, caption: str, steps: tuple[float, float] = (1, 1)) -> Image.Image:
