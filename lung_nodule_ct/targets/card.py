@@ -76,6 +76,7 @@ def card_text(
     preview: PreviewShard | None = None,
     pictures: Iterable[Shown] = (),
     audit: Audit | None = None,
+    plots: Iterable[Shown] = (),
     repository: str = PLACEHOLDER,
 ) -> str:
     """The content of ``README.md``.
@@ -85,6 +86,7 @@ def card_text(
         preview: The shard of the ``preview`` config, which is then the default.
         pictures: What to show.
         audit: What an audit of this build found.
+        plots: Its plots.
         repository: Where it shall stand on the Hub.
 
     Raises:
@@ -98,9 +100,7 @@ def card_text(
         "citation": CITATION,
         "repository": repository,
         "licence": _licence_text(build),
-        "pictures": "\n\n".join(
-            f"![{escape(picture.alt)}]({picture.path})\n*{escape(picture.alt)}*" for picture in pictures
-        ),
+        "pictures": _gallery(pictures),
         "configs": table(("config", "an example is", "examples", "size"), _config_rows(build, preview)),
         "splits_note": _splits_note(build),
         "columns": "\n\n".join(_columns(build, preview)),
@@ -108,7 +108,7 @@ def card_text(
             ("figure", "this build", "preprint", "published version"), _figure_rows(build.report["figures"])
         ),
         "findings": table(("finding", "grade", "cases", "meaning"), _finding_rows(build.report["summary"])),
-        "audit": "" if audit is None else _audit_text(audit),
+        "audit": "" if audit is None else _audit_text(audit, plots),
     }
     body = re.sub(r"\n{3,}", "\n\n", fill("README", facts))
     return f"---\n{head}---\n\n{body}"
@@ -272,9 +272,13 @@ def _finding_rows(findings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[s
         yield f"`{code}`", escape(entry["grade"]), f"{entry['count']:,}", escape(entry["meaning"])
 
 
-def _audit_text(audit: Audit) -> str:
+def _audit_text(audit: Audit, plots: Iterable[Shown]) -> str:
     rows = [
         (escape(check.title), escape(check.verdict), escape(check.measured), escape(check.expected))
         for check in audit.checks
     ]
-    return f"## Audit\n\n{table(('check', 'verdict', 'measured', 'expected'), rows)}"
+    return f"## Audit\n\n{table(('check', 'verdict', 'measured', 'expected'), rows)}\n\n{_gallery(plots)}"
+
+
+def _gallery(pictures: Iterable[Shown]) -> str:
+    return "\n\n".join(f"![{escape(picture.alt)}]({picture.path})\n*{escape(picture.alt)}*" for picture in pictures)

@@ -74,10 +74,11 @@ def add_card(
     audit = read_audit(build.folder)
     with files_beside(build.folder, by="card") as stage:
         preview = write_preview(stage, _all_samples(build, options.examples, on_sample))
-        shown = [*_write_pictures(build, stage), *_audit_pictures(build.folder)]
+        shown = list(_write_pictures(build, stage))
         if options.croissant or (options.croissant is None and has_mlcroissant()):
             (stage / CROISSANT).write_text(croissant_text(build, preview), encoding="utf-8")
-        (stage / CARD).write_text(card_text(build, preview, shown, audit, options.repository), encoding="utf-8")
+        text = card_text(build, preview, shown, audit, _audit_plots(build.folder), options.repository)
+        (stage / CARD).write_text(text, encoding="utf-8")
         return {
             path.relative_to(stage).as_posix(): path.stat().st_size
             for path in sorted(stage.rglob("*"))
@@ -102,7 +103,7 @@ def _write_pictures(build: BuiltFolder, stage: Path) -> Iterator[Shown]:
             yield Shown(name, picture[1])
 
 
-def _audit_pictures(folder: Path) -> Iterator[Shown]:
+def _audit_plots(folder: Path) -> Iterator[Shown]:
     for name, command in sorted(ours_beside(folder).items()):
         if command == "audit" and name.startswith(f"{_PICTURES}/") and name.endswith(".png"):
             title = name.removeprefix(f"{_PICTURES}/").removeprefix("audit-").removesuffix(".png").replace("-", " ")
