@@ -155,6 +155,7 @@ def test_dates_refuse(folder) -> None:
     assert refused(folder, "dates") == []
     audit(folder, "pass")
     assert refused(folder) == []
+    assert any("does not have the audit" in note for note in plan_publication(open_build(folder)).notes)
     edit(folder / "build.json", lambda document: document.update(keep_source_names=True))
     assert "dates" in refused(folder)
 

@@ -234,7 +234,8 @@ def _notes(build: BuiltFolder, files: dict[str, int]) -> Iterator[str]:
     present = {path.relative_to(build.folder).as_posix() for path in build.folder.rglob("*") if not path.is_dir()}
     if left := sorted(present - set(files)):
         yield f"left out, since no command of ours wrote them as they are: {', '.join(left)}"
-    if PLACEHOLDER in (build.folder / CARD).read_text("utf-8"):
+    card = (build.folder / CARD).read_text("utf-8")
+    if PLACEHOLDER in card:
         yield f"the card's code names {PLACEHOLDER}: write it again with --repository"
     if not any(name.startswith(f"data/{PREVIEW}/") for name in files):
         yield "there is no preview config for the Hub's viewer: lung-nodule-ct card writes one"
@@ -244,6 +245,8 @@ def _notes(build: BuiltFolder, files: dict[str, int]) -> Iterator[str]:
     if audit is None:
         yield "there is no audit of this build: lung-nodule-ct audit makes one"
     else:
+        if "\n## Audit\n" not in card:
+            yield "the card does not have the audit: write it again with lung-nodule-ct card"
         failed = [check.title for check in audit.checks if check.verdict == "fail" and check.name != "dates"]
         if failed:
             yield f"the audit fails in: {', '.join(failed)}"
