@@ -171,6 +171,27 @@ def open_build(folder: str | os.PathLike[str]) -> BuiltFolder:
     Raises:
         BuildFolderError: It is missing, empty, of another format or version, or not whole.
     """
+    build = read_build(folder)
+    for entry in build.manifest["configs"].values():
+        for file in entry["files"]:
+            shard = build.folder / file["path"]
+            size = shard.stat().st_size if shard.is_file() else None
+            if size != file["bytes"]:
+                raise BuildFolderError(
+                    f"{shard} is {'missing' if size is None else 'not as it was built'}",
+                    expected=f"{file['bytes']:,} bytes",
+                    got="nothing" if size is None else f"{size:,} bytes",
+                    remedy=_REBUILD.format(folder=build.folder),
+                )
+    return build
+
+
+def read_build(folder: str | os.PathLike[str]) -> BuiltFolder:
+    """What :func:`open_build` gives, from the manifest alone: the shards need not be there yet.
+
+    Raises:
+        BuildFolderError: As :func:`open_build`, but for shards.
+    """
     path = Path(folder)
     remedy = _REBUILD.format(folder=path)
     if not path.is_dir():
@@ -187,19 +208,9 @@ def open_build(folder: str | os.PathLike[str]) -> BuiltFolder:
             got=f"version {version}, {manifest.get('format')}",
             remedy=remedy,
         )
-    for name, entry in manifest["configs"].items():
+    for name in manifest["configs"]:
         if name not in CONFIGS:
             raise BuildFolderError(f"{path}: there is no config {name!r}", remedy=remedy)
-        for file in entry["files"]:
-            shard = path / file["path"]
-            size = shard.stat().st_size if shard.is_file() else None
-            if size != file["bytes"]:
-                raise BuildFolderError(
-                    f"{shard} is {'missing' if size is None else 'not as it was built'}",
-                    expected=f"{file['bytes']:,} bytes",
-                    got="nothing" if size is None else f"{size:,} bytes",
-                    remedy=remedy,
-                )
     return BuiltFolder(path, manifest)
 
 

@@ -97,3 +97,7 @@ class StrictError(LungNoduleCTError, ValueError):
 
 class MissingExtraError(LungNoduleCTError, ImportError):
     """What was asked for needs a package that is installed only with an extra."""
+
+
+class PublishError(LungNoduleCTError, ConnectionError):
+    """A build was not uploaded: a check refuses it, or the Hub does."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.plan import Plan
     from lung_nodule_ct.plan.units import Unit
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "build.json"
 FINDINGS = "findings.json"
 GENERATOR = f"lung_nodule_ct {version('lung_nodule_ct')}"

@@ -12,12 +12,14 @@ import typer
 
 from lung_nodule_ct.cli.audit import audit
 from lung_nodule_ct.cli.build import build
+from lung_nodule_ct.cli.card import card
 from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.export import export
 from lung_nodule_ct.cli.inspect import inspect
 from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.cli.preview import preview
+from lung_nodule_ct.cli.publish import publish
 from lung_nodule_ct.errors import LungNoduleCTError
 
 app = typer.Typer(
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock, preview, audit, export):
+for command in (configs, inspect, build, prepare, download, lock, preview, audit, card, export, publish):
     app.command()(command)
 
 

@@ -13,7 +13,8 @@ import datasets
 import pyarrow as pa
 
 from lung_nodule_ct.report import GENERATOR, to_json
-from lung_nodule_ct.targets.card import dataset_info_of
+from lung_nodule_ct.targets.dataset_info import dataset_info
+from lung_nodule_ct.targets.features import built_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +61,10 @@ class ArrowFolder:
         """Write what ``load_from_disk`` reads of the splits."""
         for name, config in build.configs.items():
             own = folder / self._prefix(name)
+            schema = built_schema(config.plan.config, keep_source_names=build.options.keep_source_names)
+            info = dataset_info(
+                schema, config.rows, [(each.shard.split, each.arrow_bytes, each.file_bytes) for each in config.files]
+            )
             (own / "dataset_dict.json").write_text(to_json({"splits": list(config.rows)}), encoding="utf-8")
             for split in config.rows:
                 files = [written for written in config.files if written.shard.split == split]
@@ -73,7 +78,7 @@ class ArrowFolder:
                     "_split": split,
                 }
                 (own / split / "state.json").write_text(to_json(state), encoding="utf-8")
-                dataset_info_of(config, build.options).write_to_directory(str(own / split), pretty_print=True)
+                info.write_to_directory(str(own / split), pretty_print=True)
 
     def _prefix(self, config: str) -> str:
         return f"{config}/" if self.nested else ""

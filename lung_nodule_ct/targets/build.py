@@ -452,7 +452,13 @@ def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
             name: {
                 "rows": config.rows,
                 "files": [
-                    {"path": each.path, "split": each.shard.split, "rows": each.rows, "bytes": each.file_bytes}
+                    {
+                        "path": each.path,
+                        "split": each.shard.split,
+                        "rows": each.rows,
+                        "bytes": each.file_bytes,
+                        "arrow_bytes": each.arrow_bytes,
+                    }
                     | ({"sha256": each.sha256} if each.sha256 else {})
                     for each in config.files
                 ],

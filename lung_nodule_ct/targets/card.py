@@ -1,158 +1,257 @@
-"""The Hub README: the YAML that the Hub and ``datasets`` read, and the prose of ``card/`` with the build's own numbers."""
+"""The card: ``README.md`` with the YAML that the Hub and ``datasets`` read, and the prose of ``card/`` with a build's numbers.
+
+All of it comes from a finished build (``build.json``, ``findings.json`` and, where there is one, ``audit.json``).
+"""
 
 from __future__ import annotations
 
 import re
-from importlib.resources import files
-from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-import datasets
 import yaml
 
-from lung_nodule_ct.beside import record_beside
 from lung_nodule_ct.spec.archives import RELEASES
-from lung_nodule_ct.spec.configs import DEFAULT_CONFIG
+from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG
+from lung_nodule_ct.spec.pathology import PATHOLOGY
+from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
 from lung_nodule_ct.spec.published import CITATION, DOI
-from lung_nodule_ct.spec.schema import Records
+from lung_nodule_ct.spec.schema import Records, Schema
 from lung_nodule_ct.spec.splits import SplitBy
-from lung_nodule_ct.targets.features import built_schema, to_features
+from lung_nodule_ct.targets.dataset_info import dataset_info
+from lung_nodule_ct.targets.markdown import escape, table
+from lung_nodule_ct.targets.prose import fill, sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from lung_nodule_ct.audited import Audit
+    from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.spec.schema import Column
-    from lung_nodule_ct.targets.build import Build, BuildOptions, BuiltConfig
+
+CARD: Final = "README.md"
+PLACEHOLDER: Final = "USER/lung_nodule_ct"
+TITLE: Final = "Cross spatio-temporal pathology-based lung nodule CT"
+TAGS: Final = ("medical", "radiology", "ct", "chest", "lung-nodule", "pathology", "longitudinal", "biology")
 
 # the Creative Commons licences that the Hub knows by name: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENCE = re.compile(r"cc0-1\.0|cc-by(?:-nc)?(?:-sa|-nd)?-[234]\.0")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def write_card(folder: Path, build: Build) -> None:
-    """Write ``README.md`` into a Hub folder.
+@dataclass(frozen=True)
+class PreviewShard:
+    """The shard of the ``preview`` config, as it was written.
+
+    Attributes:
+        path: Where it stands in the build.
+        rows: Its examples.
+        arrow_bytes: Their size in Arrow.
+        file_bytes: Its size on disk.
+        sha256: Its hash.
+    """
+
+    path: str
+    rows: int
+    arrow_bytes: int
+    file_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture of the card.
+
+    Attributes:
+        path: Where it stands in the build.
+        alt: What it shows, in a sentence.
+    """
+
+    path: str
+    alt: str
+
+
+def card_text(
+    build: BuiltFolder,
+    preview: PreviewShard | None = None,
+    pictures: Iterable[Shown] = (),
+    audit: Audit | None = None,
+    plots: Iterable[Shown] = (),
+    repository: str = PLACEHOLDER,
+) -> str:
+    """The content of ``README.md``.
 
     Args:
-        folder: The Hub folder.
-        build: What was built.
+        build: A finished build of Parquet.
+        preview: The shard of the ``preview`` config, which is then the default.
+        pictures: What to show.
+        audit: What an audit of this build found.
+        plots: Its plots.
+        repository: Where it shall stand on the Hub.
+
+    Raises:
+        BuildFolderError: ``findings.json`` is missing or damaged.
     """
-    head = yaml.safe_dump(_metadata(build), sort_keys=False, allow_unicode=True, width=120)
-    (folder / "README.md").write_text(f"---\n{head}---\n\n{_prose(build)}", encoding="utf-8")
-    record_beside(folder, "README.md", by="card")
+    head = yaml.safe_dump(_metadata(build, preview), sort_keys=False, allow_unicode=True, width=120)
+    prose = prose_of(build)
+    facts = {
+        **_facts(build),
+        **prose,
+        "citation": CITATION,
+        "repository": repository,
+        "licence": _licence_text(build),
+        "pictures": _gallery(pictures),
+        "configs": table(("config", "an example is", "examples", "size"), _config_rows(build, preview)),
+        "splits_note": _splits_note(build),
+        "columns": "\n\n".join(_columns(build, preview)),
+        "figures": table(
+            ("figure", "this build", "preprint", "published version"), _figure_rows(build.report["figures"])
+        ),
+        "findings": table(("finding", "grade", "cases", "meaning"), _finding_rows(build.report["summary"])),
+        "audit": "" if audit is None else _audit_text(audit, plots),
+    }
+    body = re.sub(r"\n{3,}", "\n\n", fill("README", facts))
+    return f"---\n{head}---\n\n{body}"
 
 
-def dataset_info_of(config: BuiltConfig, options: BuildOptions) -> datasets.DatasetInfo:
-    """What ``datasets`` wants to know of a built config."""
-    splits = datasets.SplitDict()
-    for split, rows in config.rows.items():
-        size = sum(written.arrow_bytes for written in config.files if written.shard.split == split)
-        splits.add(datasets.SplitInfo(split, num_bytes=size, num_examples=rows))
-    return datasets.DatasetInfo(
-        features=to_features(built_schema(config.plan.config, keep_source_names=options.keep_source_names)),
-        splits=splits,
-        download_size=sum(written.file_bytes for written in config.files),
-        dataset_size=sum(written.arrow_bytes for written in config.files),
-    )
+def prose_of(build: BuiltFolder) -> dict[str, str]:
+    """The sections of ``card/`` with what this build knows, in Markdown."""
+    return sections(_facts(build))
 
 
-def _metadata(build: Build) -> dict[str, Any]:
-    built = build.configs
-    total = sum(rows for config in built.values() for rows in config.rows.values())
-    default = DEFAULT_CONFIG.name if DEFAULT_CONFIG.name in built else next(iter(built), None)
+def licences(build: BuiltFolder) -> list[str]:
+    """The licences of all records, none where one of them is not known: it is never assumed."""
+    records = build.manifest["records"]
+    known = [record["licence"] for record in records if record["licence"]]
+    return sorted(set(known)) if known and len(known) == len(records) else []
+
+
+def _facts(build: BuiltFolder) -> dict[str, str]:
+    shared = {
+        f"{name}, {pair}": count
+        for name, pairs in build.report["shared_patients"].items()
+        for pair, count in pairs.items()
+    }
     return {
-        "pretty_name": "Cross spatio-temporal pathology-based lung nodule CT",
+        "doi": DOI,
+        "records": ", ".join(
+            f"[{escape(number)}]({url}){f' (DOI {escape(doi)})' if doi else ''}" for number, url, doi in _records(build)
+        ),
+        "classes": ", ".join(
+            f"{entry.folder} {entry.name} ({'malignant' if entry.malignant else 'benign'})" for entry in PATHOLOGY
+        ),
+        "shared": ", ".join(f"{count} in {pair}" for pair, count in shared.items() if count) or "none in this build",
+        "dates": (
+            "This build keeps the source names, so **it spells those dates**."
+            if build.manifest["keep_source_names"]
+            else "They did not leave the builder: scans carry their rank in time and the days since the patient's first scan."
+        ),
+    }
+
+
+def _records(build: BuiltFolder) -> list[tuple[str, str, str | None]]:
+    """Number, address and DOI of the records that the archives are of; of the published release where that is not known."""
+    own = [
+        (str(record["number"]), f"https://zenodo.org/records/{int(record['number'])}", record["doi"])
+        for record in build.manifest["records"]
+    ]
+    return own or [(str(RELEASES[0].record(part)), RELEASES[0].url(part), None) for part in "AB"]
+
+
+def _metadata(build: BuiltFolder, preview: PreviewShard | None) -> dict[str, Any]:
+    total = sum(rows for splits in build.configs.values() for rows in splits.values())
+    default = DEFAULT_CONFIG.name if DEFAULT_CONFIG.name in build.configs else next(iter(build.configs))
+    configs: list[dict[str, Any]] = [
+        {
+            "config_name": name,
+            "data_files": [{"split": split, "path": f"data/{name}/{split}-*.parquet"} for split in splits],
+        }
+        for name, splits in build.configs.items()
+    ]
+    infos = [(name, _info(build, name)) for name in build.configs]
+    if preview is not None:
+        default = PREVIEW
+        configs.insert(0, {"config_name": PREVIEW, "data_files": [{"split": PREVIEW_SPLIT, "path": preview.path}]})
+        size = (PREVIEW_SPLIT, preview.arrow_bytes, preview.file_bytes)
+        infos.insert(0, (PREVIEW, dataset_info(PREVIEW_SCHEMA, {PREVIEW_SPLIT: preview.rows}, [size])))
+    for config in configs:
+        if config["config_name"] == default:
+            config["default"] = True
+    return {
+        "pretty_name": TITLE,
         **_licence_metadata(build),
         "annotations_creators": ["expert-generated"],
         "source_datasets": ["original"],
-        "task_categories": list(dict.fromkeys(config.plan.config.task for config in built.values())),
+        "task_categories": list(dict.fromkeys(CONFIGS[name].task for name in build.configs)),
         "size_categories": [next((name for limit, name in _SIZES if total < limit), "1M<n<10M")],
-        "tags": ["medical", "radiology", "ct", "chest", "lung-nodule", "pathology", "longitudinal", "biology"],
-        "configs": [
-            {
-                "config_name": name,
-                **({"default": True} if name == default else {}),
-                "data_files": [{"split": split, "path": f"data/{name}/{split}-*.parquet"} for split in config.rows],
-            }
-            for name, config in built.items()
-        ],
-        "dataset_info": [
-            # what push_to_hub itself writes
-            {"config_name": name, **dataset_info_of(config, build.options)._to_yaml_dict()}
-            for name, config in built.items()
-        ],
+        "tags": list(TAGS),
+        "configs": configs,
+        # what push_to_hub itself writes
+        "dataset_info": [{"config_name": name, **info._to_yaml_dict()} for name, info in infos],
     }
 
 
-def _prose(build: Build) -> str:
-    built, options, report = build.configs, build.options, build.report
-    shared = {
-        f"{name}, {pair}": count for name, config in built.items() for pair, count in config.shared_patients.items()
-    }
-    by_patient = options.split_by is SplitBy.PATIENT
-    return Template(_template()).substitute(
-        doi=DOI,
-        citation=CITATION,
-        repository="USER/lung_nodule_ct",
-        records=", ".join(f"[{RELEASES[0].record(part)}]({RELEASES[0].url(part)})" for part in "AB"),
-        licence=_licence_text(build),
-        configs=_table(("config", "an example is", "examples"), _config_rows(built)),
-        columns="\n\n".join(_columns_of(name, config, options) for name, config in built.items()),
-        figures=_table(("figure", "this build", "preprint", "published version"), _figure_rows(report["figures"])),
-        findings=_table(("finding", "grade", "cases", "meaning"), _finding_rows(report["summary"])),
-        shared=", ".join(f"{count} in {pair}" for pair, count in shared.items() if count) or "none in this build",
-        splits_note=(
-            "Split by patient: folds 0 to 2 are train, 3 is validation, 4 is test; no patient stands in two splits."
-            if by_patient
-            else "Splits are those that the authors published; what no list names is in `unassigned`."
-        ),
-        privacy=(
-            "This build keeps the source names, so **it spells those dates**."
-            if options.keep_source_names
-            else "They did not leave the builder: scans carry their rank in time and the days since the patient's first scan."
-        ),
+def _info(build: BuiltFolder, name: str) -> Any:
+    files = build.manifest["configs"][name]["files"]
+    return dataset_info(
+        Schema(build.columns(name)),
+        build.configs[name],
+        [(file["split"], file["arrow_bytes"], file["bytes"]) for file in files],
     )
 
 
-def _licences(build: Build) -> list[str]:
-    """The licences of all records, none where one of them is not known: it is never assumed."""
-    known = [record.licence for record in build.records if record.licence]
-    return sorted(set(known)) if known and len(known) == len(build.records) else []
-
-
-def _licence_metadata(build: Build) -> dict[str, str]:
-    licences = _licences(build)
-    if not licences:
+def _licence_metadata(build: BuiltFolder) -> dict[str, str]:
+    known = licences(build)
+    if not known:
         return {"license": "unknown"}
-    if len(licences) == 1 and _HUB_LICENCE.fullmatch(licences[0]):
-        return {"license": licences[0]}
-    return {"license": "other", "license_name": " and ".join(licences)}
+    if len(known) == 1 and _HUB_LICENCE.fullmatch(known[0]):
+        return {"license": known[0]}
+    return {"license": "other", "license_name": " and ".join(known), "license_link": _records(build)[0][1]}
 
 
-def _licence_text(build: Build) -> str:
-    if not _licences(build):
+def _licence_text(build: BuiltFolder) -> str:
+    if not licences(build):
         return "Unknown to this build: read it on the records before you use or share the data."
-    named = ", ".join(f"{record.doi or record.number}: {record.licence}" for record in build.records)
+    named = ", ".join(
+        f"{escape(str(record['doi'] or record['number']))}: {escape(record['licence'])}"
+        for record in build.manifest["records"]
+    )
     return f"As the records have it ({named})."
 
 
-def _template() -> str:
-    packaged = files("lung_nodule_ct") / "card" / "README.md"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "card" / "README.md").read_text(encoding="utf-8")  # in a checkout
+def _splits_note(build: BuiltFolder) -> str:
+    if SplitBy(build.manifest["split_by"]) is SplitBy.PATIENT:
+        return "Split by patient: folds 0 to 2 are train, 3 is validation, 4 is test; no patient stands in two splits."
+    return "Splits are those that the authors published; what no list names is in `unassigned`."
 
 
-def _config_rows(built: Mapping[str, BuiltConfig]) -> Iterator[tuple[str, ...]]:
-    for name, config in built.items():
-        rows = ", ".join(f"{split} {count:,}" for split, count in config.rows.items())
-        yield f"`{name}`", f"{config.plan.config.example}. {config.plan.config.summary}", rows
+def _config_rows(build: BuiltFolder, preview: PreviewShard | None) -> Iterator[tuple[str, ...]]:
+    if preview is not None:
+        yield f"`{PREVIEW}`", f"one picture. {PREVIEW_SUMMARY}", f"{preview.rows:,}", _size(preview.file_bytes)
+    for name, splits in build.configs.items():
+        rows = ", ".join(f"{escape(split)} {count:,}" for split, count in splits.items())
+        size = sum(file["bytes"] for file in build.manifest["configs"][name]["files"])
+        yield f"`{name}`", f"{CONFIGS[name].example}. {CONFIGS[name].summary}", rows, _size(size)
 
 
-def _columns_of(name: str, config: BuiltConfig, options: BuildOptions) -> str:
-    schema = built_schema(config.plan.config, keep_source_names=options.keep_source_names)
-    rows = [row for column in schema.columns for row in _column_rows("", column)]
-    return f"<details><summary><code>{name}</code></summary>\n\n{_table(('column', 'meaning'), rows)}\n\n</details>"
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def _columns(build: BuiltFolder, preview: PreviewShard | None) -> Iterator[str]:
+    if preview is not None:
+        yield _columns_of(PREVIEW, PREVIEW_SCHEMA.columns)
+    for name in build.configs:
+        yield _columns_of(name, build.columns(name))
+
+
+def _columns_of(name: str, columns: Iterable[Column]) -> str:
+    rows = [row for column in columns for row in _column_rows("", column)]
+    return f"<details><summary><code>{name}</code></summary>\n\n{table(('column', 'meaning'), rows)}\n\n</details>"
 
 
 def _column_rows(prefix: str, column: Column) -> Iterator[tuple[str, str]]:
@@ -165,14 +264,21 @@ def _column_rows(prefix: str, column: Column) -> Iterator[tuple[str, str]]:
 def _figure_rows(figures: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for entry in figures:
         numbers = (entry[name] for name in ("here", "preprint", "published"))
-        yield entry["figure"], *("" if number is None else f"{number:,}" for number in numbers)
+        yield escape(entry["figure"]), *("" if number is None else f"{number:,}" for number in numbers)
 
 
 def _finding_rows(findings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for code, entry in findings.items():
-        yield f"`{code}`", entry["grade"], f"{entry['count']:,}", entry["meaning"]
+        yield f"`{code}`", escape(entry["grade"]), f"{entry['count']:,}", escape(entry["meaning"])
 
 
-def _table(head: tuple[str, ...], rows: Any) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def _audit_text(audit: Audit, plots: Iterable[Shown]) -> str:
+    rows = [
+        (escape(check.title), escape(check.verdict), escape(check.measured), escape(check.expected))
+        for check in audit.checks
+    ]
+    return f"## Audit\n\n{table(('check', 'verdict', 'measured', 'expected'), rows)}\n\n{_gallery(plots)}"
+
+
+def _gallery(pictures: Iterable[Shown]) -> str:
+    return "\n\n".join(f"![{escape(picture.alt)}]({picture.path})\n*{escape(picture.alt)}*" for picture in pictures)

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.b2nd import to_b2nd
+from lung_nodule_ct.beside import record_beside
+from lung_nodule_ct.built import read_build
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.spec.schema import Picture, Voxels
-from lung_nodule_ct.targets.card import write_card
+from lung_nodule_ct.targets.card import CARD, card_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -71,9 +73,10 @@ class HubFolder:
                 _packed(table, voxels) if packed else table, row_group_size=table.num_rows
             )
 
-    def finish(self, folder: Path, build: Build) -> None:
-        """Write the card."""
-        write_card(folder, build)
+    def finish(self, folder: Path, build: Build) -> None:  # noqa: ARG002 -- the folder says it all
+        """Write the card, without pictures or preview; ``lung-nodule-ct card`` adds them."""
+        (folder / CARD).write_text(card_text(read_build(folder)), encoding="utf-8")
+        record_beside(folder, CARD, by="card")
 
 
 def _packed(table: pa.Table, columns: Mapping[str, Voxels]) -> pa.Table:

@@ -31,6 +31,10 @@ def main() -> None:
                 if "volume" in row:
                     dtype = "u1" if "case_id" in row else "<i2"
                     np.frombuffer(row["volume"]["bytes"], dtype).reshape(row["volume"]["shape"])
+    if (folder / "data" / "preview").is_dir():  # the card's own config is then the default
+        assert list(datasets.load_dataset(str(folder))) == ["preview"]
+        shown = datasets.load_dataset(str(folder), "preview", split="preview", streaming=True)
+        assert all(row["image"].size[0] > 0 and row["config"] in manifest["configs"] for row in shown)
     print(f"datasets {datasets.__version__}: {len(manifest['configs'])} configs load")
 
 

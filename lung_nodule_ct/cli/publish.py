@@ -1,0 +1,91 @@
+"""``lung-nodule-ct publish``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lung_nodule_ct.cli.options import Json
+from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.targets.publication import Publication
+
+
+def publish(
+    build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a finished Parquet build.")],
+    repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="The dataset repository on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Only you may see it.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files and run every check; ask no server.")
+    ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", metavar="NAME", help="Publish in spite of this check: dates, unknown-licence."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Upload a build to the Hugging Face Hub, if its checks say that it may be."""
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
+
+    from lung_nodule_ct.built import open_build
+    from lung_nodule_ct.errors import PublishError
+    from lung_nodule_ct.targets.publication import OVERRIDABLE, plan_publication
+
+    try:
+        validate_repo_id(repository)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="USER/REPO") from error
+    allowed = frozenset(allow or ())
+    if unknown := allowed - set(OVERRIDABLE):
+        raise typer.BadParameter(
+            f"no check that may be overruled is named {min(unknown)}: {', '.join(OVERRIDABLE)}", param_hint="--allow"
+        )
+    publication = plan_publication(open_build(build))
+    refused = publication.refused(allowed)
+    if not as_json:
+        _print(publication, allowed)
+    if refused and not as_json:
+        first = refused[0]
+        raise PublishError(
+            f"not published: {first.name}: {first.problem}",
+            remedy=f"or publish in spite of it with --allow {first.name}" if first.overridable else None,
+        )
+    address = None
+    if not dry_run and not refused:
+        from lung_nodule_ct.targets.hub_upload import upload
+
+        address = upload(publication, repository, private=private)
+    if as_json:
+        print_json(
+            {
+                "repository": repository,
+                "files": publication.files,
+                "checks": {check.name: check.problem for check in publication.checks},
+                "refused": [check.name for check in refused],
+                "notes": list(publication.notes),
+                "commit": address,
+            }
+        )
+        if refused:
+            raise typer.Exit(1)
+        return
+    told = f"published: {address}" if address else f"nothing was sent; without --dry-run this goes to {repository}"
+    terminal().print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(publication: Publication, allowed: frozenset[str]) -> None:
+    console = terminal()
+    files = new_table("file", bytes=True)
+    for name, size in publication.files.items():
+        files.add_row(name, f"{size:,}")
+    files.add_row(f"{len(publication.files):,} files", f"{sum(publication.files.values()):,}")
+    console.print(files)
+    for check in publication.checks:
+        state = "ok" if check.problem is None else "allowed" if check.name in allowed else "refused"
+        text = check.title if check.problem is None else check.problem
+        console.print(f"{state:8}{check.name}: {text}", markup=False, highlight=False, soft_wrap=True)
+    for note in publication.notes:
+        console.print(f"note    {note}", markup=False, highlight=False, soft_wrap=True)

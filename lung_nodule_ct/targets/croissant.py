@@ -1,0 +1,341 @@
+"""``croissant.json``: the build as Croissant 1.1 with the fields of its Responsible AI extension, written with mlcroissant.
+
+Formats: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and
+https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html. Every shard is named with its size and SHA-256; a config
+is a record set over the shards of its folder, which are found beside ``croissant.json``. Records as mlcroissant gives them
+hold text as bytes, and pictures decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from lung_nodule_ct.errors import MissingExtraError
+from lung_nodule_ct.report import GENERATOR
+from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.spec.pathology import PATHOLOGY
+from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
+from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
+from lung_nodule_ct.spec.schema import (
+    Category,
+    Column,
+    Flag,
+    Integer,
+    Kind,
+    Picture,
+    Real,
+    Records,
+    Text,
+    Vector,
+    Voxels,
+)
+from lung_nodule_ct.targets.card import TAGS, TITLE, licences, prose_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.targets.card import PreviewShard
+
+CROISSANT: Final = "croissant.json"
+
+_CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
+# mlcroissant writes the JSON-LD context of 1.0; the standard one of 1.1 has these, too
+_NEW_IN_1_1 = {
+    "arrayShape": "cr:arrayShape",
+    "isArray": "cr:isArray",
+    "containedIn": "cr:containedIn",
+    "description": {"@container": "@language"},
+    "name": {"@container": "@language"},
+}
+_PARQUET = "application/x-parquet"
+_UNKNOWN = "Not known to those who converted the data."
+# what stands in place of {config}: the voxels of which volume a voxel box or centre counts
+_FRAMES = {
+    "box_voxel": "Frame: voxel indices of `{config}/volume`, axes x, y, z (its shape is z, y, x); the low corner is the "
+    "first voxel inside, the high corner the first outside: volume[z0:z1, y0:y1, x0:x1].",
+    "center_voxel": "Frame: continuous voxel index of `{config}/volume`, axes x, y, z; integers are voxels' centres.",
+    "center_world": "Frame: LPS millimetres; world = origin + direction @ diag(spacing) @ voxel.",
+}
+
+
+def has_mlcroissant() -> bool:
+    """Whether the extra is installed."""
+    try:
+        return find_spec("mlcroissant") is not None
+    except ValueError:  # a module that is blocked has no spec
+        return False
+
+
+def croissant_text(build: BuiltFolder, preview: PreviewShard | None = None) -> str:
+    """The content of ``croissant.json``.
+
+    Args:
+        build: A finished build of Parquet.
+        preview: The shard of its ``preview`` config.
+
+    Raises:
+        MissingExtraError: mlcroissant is not installed.
+        BuildFolderError: ``findings.json`` is missing or damaged.
+    """
+    if not has_mlcroissant():
+        raise MissingExtraError(
+            "croissant.json is written with mlcroissant, which is not installed",
+            remedy='install it: pip install "lung_nodule_ct[croissant]"',
+        )
+    import mlcroissant as mlc  # noqa: PLC0415 -- an extra, and slow to import
+
+    writer = _Writer(mlc)
+    prose = prose_of(build)
+    distribution: list[Any] = []
+    record_sets = [writer.classes()]
+    shards = {
+        name: [(file["path"], file["bytes"], file["sha256"]) for file in entry["files"]]
+        for name, entry in build.manifest["configs"].items()
+    }
+    declared = {
+        name: (CONFIGS[name].summary, build.columns(name), tuple(build.configs[name])) for name in build.configs
+    }
+    if preview is not None:
+        shards[PREVIEW] = [(preview.path, preview.file_bytes, preview.sha256)]
+        declared[PREVIEW] = (PREVIEW_SUMMARY, PREVIEW_SCHEMA.columns, (PREVIEW_SPLIT,))
+    for name, files in shards.items():
+        distribution += writer.files(name, files)
+        record_sets.append(writer.record_set(name, *declared[name]))
+    metadata = mlc.Metadata(
+        ctx=writer.context,
+        name=TITLE,
+        description=prose["summary"],
+        conforms_to=list(_CONFORMS_TO),
+        cite_as=CITATION,
+        creators=[mlc.Person(ctx=writer.context, name="Jian et al.")],
+        keywords=list(TAGS),
+        license=licences(build) or None,
+        url=HOMEPAGE,
+        version=GENERATOR.split()[-1],
+        distribution=distribution,
+        record_sets=record_sets,
+        data_collection=prose["collection"],
+        data_collection_type=["Secondary Data Analysis"],
+        data_collection_missing_data=(
+            "Age, sex, scanner and protocol are not in the archives. A column that may be unknown is null where it is."
+        ),
+        data_collection_raw_data="CT scans of a hospital; the archives hold them as MetaImage volumes and as pictures.",
+        data_imputation_protocol="None: nothing that is missing is filled in.",
+        data_preprocessing_protocol=[prose["preprocessing"]],
+        data_annotation_protocol=[prose["annotation"]],
+        data_annotation_platform=[_UNKNOWN],
+        data_annotation_analysis=[_UNKNOWN],
+        annotations_per_item=_UNKNOWN,
+        annotator_demographics=[_UNKNOWN],
+        machine_annotation_tools=[_UNKNOWN],
+        data_use_cases=[prose["uses"]],
+        data_limitations=[prose["limits"]],
+        data_biases=[prose["biases"]],
+        data_social_impact=_UNKNOWN,
+        personal_sensitive_information=[prose["privacy"], prose["ethics"]],
+        data_release_maintenance_plan=prose["maintenance"],
+    )
+    return json.dumps(metadata.to_json(), indent=2, ensure_ascii=False) + "\n"
+
+
+class _Writer:
+    """The nodes of one document, which share a context."""
+
+    def __init__(self, mlc: Any) -> None:
+        self._mlc = mlc
+        self.context = mlc.Context(conforms_to=_CONFORMS_TO[0])
+        self.context.rdf = mlc.Rdf(context={**mlc.Rdf().context, **_NEW_IN_1_1})
+
+    def classes(self) -> Any:
+        """The pathology classes, so that an index can be read."""
+        name = "pathology_classes"
+        fields = [
+            ("index", "cr:Int32", "the class as the columns have it"),
+            ("name", "sc:Text", "the pathology"),
+            ("malignant", "sc:Boolean", "whether it counts as malignant"),
+        ]
+        return self._mlc.RecordSet(
+            ctx=self.context,
+            id=name,
+            name=name,
+            description="The classes that `pathology` and `label` are indices of.",
+            data_types=["sc:Enumeration"],
+            key=[f"{name}/index"],
+            fields=[
+                self._mlc.Field(
+                    ctx=self.context, id=f"{name}/{own}", name=own, description=doc, data_types=[self._type(kind)]
+                )
+                for own, kind, doc in fields
+            ],
+            data=[
+                {f"{name}/index": entry.index, f"{name}/name": entry.name, f"{name}/malignant": entry.malignant}
+                for entry in PATHOLOGY
+            ],
+        )
+
+    def files(self, config: str, shards: Iterable[tuple[str, int, str]]) -> Iterator[Any]:
+        """The shards of a config one by one, and as the set that its records are read from."""
+        for path, size, sha256 in shards:
+            yield self._mlc.FileObject(
+                ctx=self.context,
+                id=path,
+                name=path.rpartition("/")[2],
+                description=f"A shard of {config}.",
+                content_url=path,
+                content_size=f"{size} B",
+                encoding_formats=[_PARQUET],
+                sha256=sha256,
+            )
+        yield self._mlc.FileSet(
+            ctx=self.context,
+            id=_file_set(config),
+            name=_file_set(config),
+            description=f"The shards of {config}, beside this file.",
+            encoding_formats=[_PARQUET],
+            includes=[f"data/{config}/*.parquet"],
+        )
+
+    def record_set(self, config: str, summary: str, columns: Iterable[Column], splits: Iterable[str]) -> Any:
+        """The examples of a config."""
+        split = self._mlc.Field(
+            ctx=self.context,
+            id=f"{config}/split" if config != PREVIEW else f"{config}/split_of_shard",
+            name="split",
+            description="The split, from the name of the shard.",
+            data_types=[self._type("sc:Text")],
+            source=self._source(
+                config,
+                file_property="fullpath",
+                transform={"regex": rf"data/{re.escape(config)}/({'|'.join(splits)})-.*\.parquet$"},
+            ),
+        )
+        return self._mlc.RecordSet(
+            ctx=self.context,
+            id=config,
+            name=config,
+            description=summary,
+            fields=[split, *(self._field(config, column) for column in columns)],
+        )
+
+    def _field(self, config: str, column: Column) -> Any:
+        own = f"{config}/{column.name}"
+        if isinstance(column.kind, Records):
+            fields = [
+                self._leaf(
+                    f"{own}/{field.name}",
+                    field.name,
+                    _described(config, field),
+                    field.kind,
+                    self._source(config, column=column.name, transform={"json_path": field.name}),
+                )
+                for field in column.kind.fields
+            ]
+            return self._node(
+                own, column.name, _described(config, column), sub_fields=fields, is_array=True, shape="-1"
+            )
+        if isinstance(column.kind, Voxels):
+            dtype = f"little-endian {column.kind.dtype}" if column.kind.dtype == "int16" else column.kind.dtype
+            parts: list[tuple[str, str, Kind]] = [
+                ("bytes", f"the voxels as raw bytes: {dtype}, C order, axes z, y, x", Text()),
+                ("shape", "the number of voxels along z, y, x", Vector(Integer(), 3)),
+            ]
+            fields = [
+                self._leaf(
+                    f"{own}/{name}",
+                    name,
+                    doc,
+                    kind,
+                    self._source(config, column=column.name, transform={"json_path": name}),
+                )
+                for name, doc, kind in parts
+            ]
+            return self._node(own, column.name, _described(config, column), sub_fields=fields)
+        transform = {"json_path": "bytes"} if isinstance(column.kind, Picture) else None
+        source = self._source(config, column=column.name, transform=transform)
+        return self._leaf(own, column.name, _described(config, column), column.kind, source)
+
+    def _leaf(self, own: str, name: str, doc: str, kind: Kind, source: Any) -> Any:
+        if isinstance(kind, Vector):
+            types = _types(kind.item)
+            if name == "bbox":
+                types = (*types, "cr:BoundingBox")
+            return self._node(own, name, doc, types=types, source=source, is_array=True, shape=str(kind.length))
+        return self._node(own, name, doc, types=_types(kind), source=source)
+
+    def _node(
+        self,
+        own: str,
+        name: str,
+        doc: str,
+        types: tuple[str, ...] = (),
+        source: Any = None,
+        sub_fields: list[Any] | None = None,
+        is_array: bool = False,
+        shape: str | None = None,
+    ) -> Any:
+        more = {"source": source} if source is not None else {"sub_fields": sub_fields}
+        return self._mlc.Field(
+            ctx=self.context,
+            id=own,
+            name=name,
+            description=doc,
+            data_types=[self._type(kind) for kind in types],
+            **more,
+            **({"is_array": True, "array_shape": shape} if is_array else {}),
+        )
+
+    def _source(
+        self,
+        config: str,
+        *,
+        column: str | None = None,
+        file_property: str | None = None,
+        transform: dict[str, str] | None = None,
+    ) -> Any:
+        extract = (
+            self._mlc.Extract(ctx=self.context, column=column)
+            if column is not None
+            else self._mlc.Extract(ctx=self.context, file_property=file_property)
+        )
+        transforms = [] if transform is None else [self._mlc.Transform(ctx=self.context, **transform)]
+        return self._mlc.Source(ctx=self.context, file_set=_file_set(config), extract=extract, transforms=transforms)
+
+    @staticmethod
+    def _type(name: str) -> str:
+        prefix, _, rest = name.partition(":")
+        return {"sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/"}[prefix] + rest
+
+
+def _file_set(config: str) -> str:
+    return f"{config}-shards"
+
+
+def _described(config: str, column: Column) -> str:
+    parts = [column.doc + (", or null" if column.nullable else "")]
+    if isinstance(column.kind, Category):
+        parts.append("Index into: " + ", ".join(f"{index} {name}" for index, name in enumerate(column.kind.names)))
+    if column.name in _FRAMES:
+        parts.append(_FRAMES[column.name].format(config=config))
+    return ". ".join(part.rstrip(".") for part in parts) + "."
+
+
+def _types(kind: Kind) -> tuple[str, ...]:
+    match kind:
+        case Text():
+            return ("sc:Text",)
+        case Flag():
+            return ("sc:Boolean",)
+        case Integer(bits):
+            return (f"cr:Int{bits}",)
+        case Real(bits):
+            return (f"cr:Float{bits}",)
+        case Category():
+            return ("cr:Int64",)
+        case Picture():
+            return ("sc:ImageObject",)
+        case _:
+            raise TypeError(f"no leaf of Croissant: {kind}")

@@ -1,0 +1,82 @@
+"""The shard of the ``preview`` config: PNG pictures with boxes beside them, in row groups that a viewer scans in a moment."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+from PIL import Image
+
+from lung_nodule_ct.hashes import hash_of
+from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT
+from lung_nodule_ct.targets.card import PreviewShard
+from lung_nodule_ct.targets.features import to_features
+from lung_nodule_ct.targets.hub_folder import HubFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from lung_nodule_ct.samples import Sample
+
+#: What a row group holds at most, uncompressed. The Hub's viewer scans 300 MB a request, and 100 rows are a request.
+ROW_GROUP_BYTES: Final = 8_000_000
+_NAME = f"data/{PREVIEW}/{PREVIEW_SPLIT}-00000-of-00001.parquet"
+
+
+def write_preview(folder: Path, samples: Iterable[Sample]) -> PreviewShard:
+    """Write the shard into a folder, under the name that it has in a build.
+
+    Args:
+        folder: Where to write.
+        samples: What it shows, in their order.
+    """
+    path = folder / _NAME
+    path.parent.mkdir(parents=True)
+    schema = to_features(PREVIEW_SCHEMA).arrow_schema
+    rows = arrow_bytes = 0
+    with HubFolder().open_writer(path, PREVIEW_SCHEMA, schema) as write:
+        for group in _groups(map(_row, samples)):
+            part = pa.Table.from_pylist(group, schema=schema)
+            write(part)
+            rows += part.num_rows
+            arrow_bytes += part.nbytes
+    return PreviewShard(_NAME, rows, arrow_bytes, path.stat().st_size, hash_of(path, "sha256"))
+
+
+def as_png(pixels: Any) -> bytes:
+    """8-bit pixels as PNG, without metadata."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def _groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += len(row["image"]["bytes"])
+        if size >= ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    known = {name: sample.row.get(name) for name in ("patient_id", "scan_id", "fold", "timepoint", "days_since_first")}
+    return {
+        **known,
+        "image": {"bytes": as_png(sample.pixels), "path": None},
+        "config": sample.config,
+        "split": sample.split,
+        "row": sample.place,
+        "objects": [
+            {"bbox": entry.box, "diameter": entry.diameter, "pathology": entry.pathology} for entry in sample.marked
+        ],
+        "pathology": sample.row.get("label"),
+        "slice_index": sample.slice_index,
+        "num_slices": None if sample.volume is None else len(sample.volume),
+    }

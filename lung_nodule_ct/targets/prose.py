@@ -1,0 +1,44 @@
+"""The prose of ``card/``: one file a section, with ``${...}`` where a build fills in its own."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The sections, each a file ``card/<name>.md``.
+SECTIONS: Final = (
+    "summary",
+    "motivation",
+    "collection",
+    "annotation",
+    "preprocessing",
+    "uses",
+    "limits",
+    "biases",
+    "ethics",
+    "privacy",
+    "maintenance",
+    "healthsheet",
+)
+
+
+def sections(facts: Mapping[str, str]) -> dict[str, str]:
+    """The text of every section, in Markdown, with ``facts`` filled in."""
+    return {name: fill(name, facts).strip() for name in SECTIONS}
+
+
+def fill(name: str, facts: Mapping[str, str]) -> str:
+    """One file of ``card/`` with ``facts`` filled in.
+
+    Raises:
+        KeyError: It asks for a fact that is not given.
+    """
+    packaged = files("lung_nodule_ct") / "card" / f"{name}.md"
+    # in a checkout the prose stands beside the package
+    home = packaged if packaged.is_file() else Path(__file__).parents[2] / "card" / f"{name}.md"
+    return Template(home.read_text(encoding="utf-8")).substitute(facts)

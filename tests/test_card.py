@@ -1,0 +1,283 @@
+"""The card of a finished build: what the Hub reads of it, what a person sees, and what the build's own numbers say."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+from PIL import Image
+from rendered import chromium, render
+from tiny import NODULES, TinySource
+
+from lung_nodule_ct.beside import files_beside, ours_beside
+from lung_nodule_ct.built import open_build
+from lung_nodule_ct.errors import BuildFolderError, OutputError
+from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.targets.card_folder import CardOptions, add_card
+from lung_nodule_ct.targets.markdown import escape, table
+from lung_nodule_ct.windows import LUNG
+
+SECTIONS = (
+    "Configs Columns Motivation Collection Annotation Preprocessing Uses Limits Biases Ethics-approval Privacy "
+    "Beside-the-paper What-was-found-wrong-with-the-data Maintenance Healthsheet Citation"
+)
+
+
+@pytest.fixture(scope="module")
+def carded(cli, dummy, tmp_path_factory) -> Path:
+    """A build of everything, with its card."""
+    out = tmp_path_factory.mktemp("card") / "lung_nodule_ct"
+    assert cli("build", "--all", "--source", dummy, "--out", out).returncode == 0
+    done = cli("card", out, "--examples", "5", "--repository", "someone/nodules")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def copy(carded, tmp_path) -> Path:
+    """The same, to be changed."""
+    shutil.copytree(carded, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def card(folder: Path, **options) -> None:
+    """What the command does."""
+    add_card(open_build(folder), CardOptions(**{"examples": 1, "croissant": False, **options}))
+
+
+def head_of(folder: Path) -> dict:
+    return yaml.safe_load((folder / "README.md").read_text("utf-8").split("\n---\n")[0].removeprefix("---\n"))
+
+
+def test_the_hub_and_datasets_accept_the_yaml(carded) -> None:
+    from datasets.info import DatasetInfosDict
+    from datasets.utils import metadata, resources
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    card = DatasetCard.load(carded / "README.md")
+    configs = metadata.MetadataConfigs.from_dataset_card_data(card.data)
+    assert configs.get_default_config_name() == "preview"
+    assert set(configs) == set(DatasetInfosDict.from_dataset_card_data(card.data)) == {"preview", *CONFIGS}
+    assert isinstance(card.data, DatasetCardData)
+    known = {
+        name: json.loads((Path(resources.__path__[0]) / f"{name}.json").read_text())
+        for name in ("size_categories", "creators")
+    }
+    assert set(card.data.size_categories) <= set(known["size_categories"])
+    assert set(card.data.annotations_creators) <= set(known["creators"]["annotations"])
+    for name in ("pretty_name", "license", "task_categories", "source_datasets", "tags"):
+        assert card.data[name], name
+
+
+def test_the_preview_is_the_default_and_every_config_loads_as_before(carded, tmp_path) -> None:
+    cache = str(tmp_path)
+    assert datasets.load_dataset(str(carded), cache_dir=cache)["preview"].num_rows > 0
+    manifest = json.loads((carded / "build.json").read_text())["configs"]
+    for name, entry in manifest.items():
+        loaded = datasets.load_dataset(str(carded), name, cache_dir=cache)
+        assert {split: len(own) for split, own in loaded.items()} == entry["rows"]
+        for split, own in loaded.items():
+            files = [carded / file["path"] for file in entry["files"] if file["split"] == split]
+            stored = [row for file in files for row in pq.read_table(file).to_pylist()]
+            assert own.with_format("arrow")[:].to_pylist() == stored
+
+
+def test_preview_rows_show_the_rows_that_they_name(carded, tmp_path) -> None:
+    build = open_build(carded)
+    rows = datasets.load_dataset(str(carded), "preview", split="preview", cache_dir=str(tmp_path))
+    assert {row["config"] for row in rows} == set(CONFIGS)
+    for row in rows:
+        (own,) = build.rows(row["config"], row["split"], indices=[row["row"]])
+        shown = np.asarray(row["image"])
+        assert row["image"].format == "PNG"
+        assert shown.dtype == np.uint8
+        assert row["scan_id"] == own.get("scan_id")
+        if "volume" in own:
+            voxels = own["volume"][row["slice_index"]]
+            assert (shown == (LUNG.to_grey(voxels) if voxels.dtype == np.int16 else voxels)).all()
+            assert row["num_slices"] == len(own["volume"])
+            here = [
+                nodule["box_voxel"]
+                for nodule in own["nodules"]
+                if nodule["box_voxel"] and nodule["box_voxel"][2] <= row["slice_index"] < nodule["box_voxel"][5]
+            ]
+            assert [entry["bbox"] for entry in row["objects"]] == [[box[0], box[1], box[3], box[4]] for box in here]
+            assert here
+        else:
+            with Image.open(io.BytesIO(own["image"])) as published:
+                assert (np.asarray(row["image"].convert("RGB")) == np.asarray(published.convert("RGB"))).all()
+            assert row["objects"] == [
+                {"bbox": entry["bbox"], "diameter": None, "pathology": None} for entry in own.get("objects", [])
+            ]
+            assert row["pathology"] == own.get("label")
+
+
+def test_row_groups_of_the_preview_are_small(tmp_path) -> None:
+    from lung_nodule_ct.samples import Sample
+    from lung_nodule_ct.targets.preview_shard import ROW_GROUP_BYTES, write_preview
+
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512), dtype=np.uint8)
+    shard = write_preview(tmp_path, (Sample("cls_1.25mm", "train", place, {}, noise, ()) for place in range(80)))
+    meta = pq.ParquetFile(tmp_path / shard.path).metadata
+    assert meta.num_rows == shard.rows == 80
+    for group in range(meta.num_row_groups):
+        assert meta.row_group(group).total_byte_size < ROW_GROUP_BYTES + 400_000
+    assert meta.num_row_groups > 1
+
+
+def test_a_person_sees_every_section_picture_and_table(carded, tmp_path) -> None:
+    text = (carded / "README.md").read_text("utf-8")
+    assert "someone/nodules" in text
+    tokens = MarkdownIt("gfm-like", {"html": True}).parse(text.split("\n---\n", 1)[1])
+    headings = [
+        tokens[place + 1].content
+        for place, token in enumerate(tokens)
+        if token.type == "heading_open" and token.tag == "h2"
+    ]
+    assert headings == [name.replace("-", " ") for name in SECTIONS.split()]
+    assert not [
+        token.content
+        for token in tokens
+        if token.type == "inline" and ("|--" in token.content or "${" in token.content)
+    ]
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    script = (
+        "<script>addEventListener('load',()=>{document.title=JSON.stringify({"
+        "pictures:[...document.images].map(i=>i.naturalWidth),"
+        "wide:document.documentElement.scrollWidth-innerWidth,"
+        "tables:document.querySelectorAll('table').length})})</script>"
+    )
+    page = carded / "card.html"
+    page.write_text(render(text) + script, encoding="utf-8")
+    try:
+        dom = chromium(browser, page, tmp_path / "profile", "--window-size=1280,800", "--dump-dom")
+    finally:
+        page.unlink()
+    seen = json.loads(dom.split("<title>")[1].split("</title>")[0].replace("&quot;", '"'))
+    assert len(seen["pictures"]) == len(CONFIGS)
+    assert min(seen["pictures"]) > 300
+    assert seen["wide"] <= 0
+    assert (
+        seen["tables"] == len(CONFIGS) + 5
+    )  # columns of each and of the preview; configs, figures, findings, healthsheet
+
+
+def test_licence_and_doi_are_those_of_the_records(copy) -> None:
+    manifest = json.loads((copy / "build.json").read_text())
+    assert "Unknown to this build" in (copy / "README.md").read_text()
+    for licences, expected in (
+        (["cc-by-4.0", "cc-by-4.0"], {"license": "cc-by-4.0"}),
+        (["cc-by-4.0", None], {"license": "unknown"}),
+        (
+            ["my licence: 1", "cc-by-4.0"],
+            {
+                "license": "other",
+                "license_name": "cc-by-4.0 and my licence: 1",
+                "license_link": "https://zenodo.org/records/1",
+            },
+        ),
+    ):
+        manifest["records"] = [
+            {"number": number, "doi": f"10.5072/{number}", "licence": licence}
+            for number, licence in enumerate(licences, 1)
+        ]
+        (copy / "build.json").write_text(json.dumps(manifest))
+        card(copy)
+        head = head_of(copy)
+        assert {name: head[name] for name in head if name.startswith("license")} == expected
+        assert "10.5072/2" in MarkdownIt().render((copy / "README.md").read_text())
+
+
+def test_the_audit_stands_in_the_card_and_its_text_stays_text(copy) -> None:
+    hostile = "<script>alert(1)</script> | `x` [a](javascript:b) **c**\n# d"
+    with files_beside(copy, by="audit") as stage:
+        check = {"name": "n", "title": hostile, "verdict": "warn", "measured": 3, "expected": None, "detail": ""}
+        (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
+        (stage / "pictures").mkdir()
+        Image.new("L", (9, 9)).save(stage / "pictures" / "audit-sizes.png")
+    card(copy)
+    text = (copy / "README.md").read_text()
+    html = render(text)
+    assert "<script>" not in html
+    assert "javascript:b</td>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; | `x` [a](javascript:b) **c** # d</td>" in html
+    assert "pictures/audit-sizes.png" in text.split("## Audit")[1].split("## Maintenance")[0]
+    (copy / "audit.json").write_text('{"format_version": 9}')
+    with pytest.raises(BuildFolderError, match="lung-nodule-ct audit"):
+        card(copy)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a|b", "*a* _b_", "<b>", "[x](y)", "`c`", "# h", "1. x", "a\nb", "\\|", "~~s~~", "http://x.y", "a@b.c", "![i](j)"],
+)
+def test_escaped_text_is_shown_as_it_is(text) -> None:
+    html = MarkdownIt("gfm-like").render(table(("head",), [(escape(text),)]))
+    cell = html.split("<td>")[1].split("</td>")[0]
+    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
+        cell = cell.replace(entity, char)
+    assert cell == " ".join(text.split())
+    assert MarkdownIt("gfm-like").render(escape(text)).startswith("<p>")
+
+
+def test_a_second_card_takes_the_place_of_the_first(copy) -> None:
+    before = set(ours_beside(copy))
+    card(copy)
+    assert set(ours_beside(copy)) == before - {"croissant.json"}
+    assert not (copy / "croissant.json").exists()
+
+
+def test_a_rebuild_takes_the_place_of_all(build, dummy) -> None:
+    folder = build(dummy, "cls_1.25mm").folder
+    before = sorted(path.name for path in folder.rglob("*"))
+    card(folder)
+    build(dummy, "cls_1.25mm")
+    assert sorted(path.name for path in folder.rglob("*")) == before
+
+
+def test_a_card_that_somebody_wrote_on_is_not_overwritten(build, dummy) -> None:
+    folder = build(dummy, "cls_1.25mm").folder
+    mine = (folder / "README.md").read_text() + "\nMy own words."
+    (folder / "README.md").write_text(mine)
+    for command in (lambda: card(folder), lambda: build(dummy, "cls_1.25mm")):
+        with pytest.raises(OutputError, match=r"README\.md"):
+            command()
+    assert (folder / "README.md").read_text() == mine
+
+
+def test_a_build_of_one_config_and_folders_that_are_none(build, cli, dummy, tmp_path) -> None:
+    folder = build(dummy, "det3d_5mm").folder
+    card(folder)
+    assert [config["config_name"] for config in head_of(folder)["configs"]] == ["preview", "det3d_5mm"]
+    assert "keeps the source names" in (folder / "README.md").read_text()
+    manifest = json.loads((folder / "build.json").read_text())
+    (folder / "build.json").write_text(json.dumps(manifest | {"format": "arrow"}))
+    with pytest.raises(BuildFolderError, match="build of arrow"):
+        card(folder)
+    done = cli("card", tmp_path)
+    assert done.returncode == 1
+    assert "no build" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cli("card", folder, "--repository", "no/such/name").returncode == 2
+
+
+@pytest.mark.parametrize(("world", "slice_index"), [(None, 3), ("0.08,-17,33", 2), ("-6,-20.9,29.5", 0)])
+def test_no_nodule_and_nodules_whose_centre_is_outside(build, tmp_path, world, slice_index) -> None:
+    tiny = TinySource()
+    rows = f"7_20180102,{world},4\n" if world else ""
+    tiny[NODULES] = {"annotations.csv": f"seriesuid,coordX,coordY,coordZ,diameter_mm\n{rows}".encode()}
+    folder = build(tiny.write(tmp_path / "in"), "det3d_1.25mm").folder
+    card(folder)
+    (row,) = pq.read_table(next((folder / "data" / "preview").iterdir())).to_pylist()
+    assert len(row["objects"]) == bool(world)
+    assert row["slice_index"] == slice_index

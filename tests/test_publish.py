@@ -1,0 +1,234 @@
+"""Publishing: what is refused before any server is asked, and a real upload to a Hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hub_server import running_hub
+
+from lung_nodule_ct.beside import BESIDE, files_beside, record_beside
+from lung_nodule_ct.built import open_build
+from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.targets.card_folder import CardOptions, add_card
+from lung_nodule_ct.targets.publication import plan_publication
+
+
+@pytest.fixture(scope="module")
+def carded(cli, dummy, tmp_path_factory) -> Path:
+    """A build of two configs with a licence and its card."""
+    out = tmp_path_factory.mktemp("publish") / "lung_nodule_ct"
+    assert cli("build", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--out", out).returncode == 0
+    manifest = json.loads((out / "build.json").read_text())
+    manifest["records"] = [{"number": 1, "doi": "10.5072/1", "licence": "cc-by-4.0"}]
+    (out / "build.json").write_text(json.dumps(manifest))
+    add_card(open_build(out), CardOptions(examples=2, croissant=False, repository="me/nodules"))
+    return out
+
+
+@pytest.fixture
+def folder(carded, tmp_path) -> Path:
+    """The same, to be changed."""
+    shutil.copytree(carded, tmp_path / "build")
+    return tmp_path / "build"
+
+
+@pytest.fixture
+def hub():
+    """A Hub."""
+    with running_hub() as running:
+        yield running
+
+
+def environment(hub, home: Path) -> dict[str, str]:
+    """That of a user who is logged in by ``HF_TOKEN``."""
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": hub.token,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(home),
+    }
+
+
+def refused(folder: Path, *allowed: str) -> list[str]:
+    return [check.name for check in plan_publication(open_build(folder)).refused(frozenset(allowed))]
+
+
+def edit(path: Path, change) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def audit(folder: Path, verdict: str) -> None:
+    check = {"name": "dates", "title": "Dates", "verdict": verdict, "measured": "3", "expected": "0", "detail": ""}
+    with files_beside(folder, by="audit") as stage:
+        (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
+
+
+def test_a_whole_build_passes_and_a_dry_run_asks_no_server(folder, cli, hub, tmp_path) -> None:
+    (folder / "diary.txt").write_text("mine")
+    done = cli("publish", folder, "me/nodules", "--dry-run", **environment(hub, tmp_path / "hf"))
+    assert done.returncode == 0, done.stderr
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "diary.txt":
+            assert path.relative_to(folder).as_posix() in done.stdout
+            assert f"{path.stat().st_size:,}" in done.stdout
+    assert "left out" in done.stdout
+    assert "diary.txt" in done.stdout
+    assert not hub.requests
+
+
+def test_what_is_uploaded_is_the_build_and_nothing_else(folder, cli, hub, tmp_path) -> None:
+    (folder / "diary.txt").write_text("mine")
+    done = cli("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))
+    assert done.returncode == 0, done.stderr
+    expected = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del expected["diary.txt"]
+    assert hub.repos == {"me/nodules": expected}
+    assert hub.private == {"me/nodules": True}
+    assert f"{hub.url}/datasets/me/nodules/commit/" in done.stdout
+    assert all(token is None for _, path, token in hub.requests if path.startswith("/objects/"))
+    hub.repos["me/nodules"] |= {"data/det2d_1.25mm/train-00000-of-00001.parquet": b"old", "notes.md": b"theirs"}
+    assert cli("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf")).returncode == 0
+    assert hub.repos["me/nodules"] == expected | {"notes.md": b"theirs"}
+
+
+def test_the_token_is_neither_printed_nor_stored(folder, cli, hub, tmp_path) -> None:
+    outputs = []
+    for fail_at, extra in (
+        ("nowhere", ()),
+        ("/commit/main", ()),
+        ("/preupload/main", ("--json",)),
+        ("", ("--dry-run",)),
+    ):
+        hub.fail_at = fail_at
+        done = cli("publish", folder, "me/nodules", *extra, **environment(hub, tmp_path / "hf"))
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (1 if fail_at.startswith("/") else 0), done.stderr
+        outputs.append(done.stdout + done.stderr)
+    assert any(token == f"Bearer {hub.token}" for *_, token in hub.requests)
+    stored = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(stored) > 5
+    assert not any(hub.token.encode() in content for content in (*stored, *map(str.encode, outputs)))
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(folder, cli, hub, tmp_path) -> None:
+    hub.repos["me/nodules"], hub.private["me/nodules"] = {}, False
+    done = cli("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))
+    assert done.returncode == 1
+    assert "is public" in done.stderr
+    assert hub.repos == {"me/nodules": {}}
+
+
+def test_a_wrong_token_and_a_dead_server_are_told_in_a_sentence(folder, cli, hub, tmp_path) -> None:
+    own = environment(hub, tmp_path / "hf")
+    for wrong in ({"HF_TOKEN": "hf_wrong"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        done = cli("publish", folder, "me/nodules", **{**own, **wrong})
+        assert done.returncode == 1
+        assert "the Hub did not take me/nodules" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not hub.repos
+
+
+def test_an_unknown_licence_refuses_unless_it_is_allowed_by_name(folder, cli, hub, tmp_path) -> None:
+    edit(folder / "build.json", lambda document: document.update(records=[]))
+    assert refused(folder) == ["unknown-licence"]
+    assert refused(folder, "unknown-licence") == []
+    own = environment(hub, tmp_path / "hf")
+    done = cli("publish", folder, "me/nodules", **own)
+    assert done.returncode == 1
+    assert "--allow unknown-licence" in done.stderr
+    assert not hub.requests
+    assert cli("publish", folder, "me/nodules", "--allow", "shards", **own).returncode == 2
+
+
+def test_dates_refuse(folder) -> None:
+    assert refused(folder) == []
+    audit(folder, "fail")
+    assert refused(folder) == ["dates"]
+    assert refused(folder, "dates") == []
+    audit(folder, "pass")
+    assert refused(folder) == []
+    assert any("does not have the audit" in note for note in plan_publication(open_build(folder)).notes)
+    edit(folder / "build.json", lambda document: document.update(keep_source_names=True))
+    assert "dates" in refused(folder)
+
+
+def test_dates_in_the_shards_or_the_findings_refuse_without_an_audit(folder) -> None:
+    report = json.loads((folder / "findings.json").read_text())
+    report["findings"][0]["member"] = "80_20190314.mhd"
+    (folder / "findings.json").write_text(json.dumps(report))
+    assert refused(folder) == ["dates"]
+    report["findings"][0]["member"] = None
+    (folder / "findings.json").write_text(json.dumps(report))
+    path = next((folder / "data" / "det3d_5mm").iterdir())
+    stored = pq.read_table(path)
+    place = stored.column_names.index("patient_id")
+    dated = stored.set_column(place, stored.schema.field(place), pa.array(["2019-03-14"] * len(stored)))
+    pq.write_table(dated, path)
+    edit(
+        folder / "build.json",
+        lambda document: document["configs"]["det3d_5mm"]["files"][0].update(bytes=path.stat().st_size),
+    )
+    assert refused(folder) == ["shards", "dates"]
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("yaml broken", "card"),
+        ("rows changed", "card"),
+        ("config left out", "card"),
+        ("picture gone", "files"),
+        ("shard flipped", "shards"),
+        ("preview gone", "files"),
+        ("preview in one large group", "preview"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_whatever_is_allowed(folder, how, says) -> None:
+    card = folder / "README.md"
+    text = card.read_text()
+    match how:
+        case "yaml broken":
+            card.write_text(text.replace("configs:", "configs: [", 1))
+        case "rows changed":
+            card.write_text(text.replace("num_examples: 5", "num_examples: 6"))
+        case "config left out":
+            card.write_text(text.replace("config_name: det3d_5mm", "config_name: other"))
+        case "picture gone":
+            (folder / "pictures" / "cls_1.25mm.png").unlink()
+        case "shard flipped":
+            shard = next((folder / "data" / "cls_1.25mm").iterdir())
+            content = bytearray(shard.read_bytes())
+            content[50] ^= 1
+            shard.write_bytes(content)
+        case "preview gone":
+            shutil.rmtree(folder / "data" / "preview")
+        case "preview in one large group":
+            shard = next((folder / "data" / "preview").iterdir())
+            pq.write_table(pa.table({"image": [bytes(31_000_000)]}), shard)
+            record_beside(folder, shard.relative_to(folder).as_posix(), by="card")
+    assert says in refused(folder, "dates", "unknown-licence")
+
+
+def test_a_card_that_somebody_wrote_on_is_published(folder) -> None:
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMy own words.\n")
+    publication = plan_publication(open_build(folder))
+    assert not publication.refused()
+    assert {"README.md", BESIDE} <= set(publication.files)
+
+
+def test_folders_that_cannot_be_published(folder, cli) -> None:
+    (folder / "README.md").unlink()
+    with pytest.raises(BuildFolderError, match="lung-nodule-ct card"):
+        plan_publication(open_build(folder))
+    edit(folder / "build.json", lambda document: document.update(format="arrow"))
+    with pytest.raises(BuildFolderError, match="build of arrow"):
+        plan_publication(open_build(folder))
+    assert cli("publish", folder, "a/b/c", "--dry-run").returncode == 2
