@@ -1,55 +1,95 @@
-"""``audit.json`` as the card and the publisher read it: each check with its verdict."""
+"""``audit.json``: the checks of an audit, as the audit writes them and as the page, the card and the publisher read them."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 AUDIT: Final = "audit.json"
 FORMAT_VERSION: Final = 1
 
 
-@dataclass(frozen=True)
-class AuditCheck:
-    """One check of an audit.
+class Verdict(StrEnum):
+    """What a check comes to."""
+
+    PASS = "pass"  # noqa: S105 -- no password
+    WARN = "warn"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question put to a build.
 
     Attributes:
-        name: As programs name it.
-        title: As people read it.
-        verdict: ``pass``, ``warn``, ``fail`` or ``unknown``.
-        measured: What was found.
-        expected: What was expected.
+        name: Its key, stable between versions.
+        title: The question in a few words.
+        verdict: ``pass``; ``warn``: a careful reader wants to know; ``fail``: the data are not what they say they are, or
+            not fit for what they are split for; ``unknown``: the build lacks what would answer it.
+        measured: The number, with its unit.
+        expected: What a sound build has, ``None`` where nothing is expected.
+        detail: How it was measured, and what follows from it.
     """
 
     name: str
     title: str
-    verdict: str
+    verdict: Verdict
     measured: str
-    expected: str
+    expected: str | None = None
+    detail: str = ""
 
     def __post_init__(self) -> None:
-        if self.verdict not in ("pass", "warn", "fail", "unknown"):
-            raise ValueError(f"the verdict of {self.name}: expected pass, warn, fail or unknown, got {self.verdict!r}")
+        if not (self.name and self.title and self.measured):
+            raise ValueError(f"a check has a name, a title and a measure, got {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, fit for one line of a terminal each."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "verdict": str(self.verdict),
+            "measured": printable(self.measured),
+            "expected": None if self.expected is None else printable(self.expected),
+            "detail": printable(self.detail),
+        }
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Check:
+        """What :meth:`to_dict` made of one."""
+        return cls(
+            entry["name"],
+            entry["title"],
+            Verdict(entry["verdict"]),
+            entry["measured"],
+            entry.get("expected"),
+            entry.get("detail") or "",
+        )
 
 
 @dataclass(frozen=True)
-class Audit:
-    """What an audit found.
+class SavedAudit:
+    """An audit as it stands beside a build.
 
     Attributes:
+        generator: Who made it.
         checks: In the order of the audit.
     """
 
-    checks: tuple[AuditCheck, ...]
+    generator: str
+    checks: tuple[Check, ...]
 
 
-def read_audit(folder: Path) -> Audit | None:
+def read_audit(folder: Path) -> SavedAudit | None:
     """The audit beside a build; ``None`` where there is none.
 
     Raises:
@@ -61,24 +101,9 @@ def read_audit(folder: Path) -> Audit | None:
     try:
         document = json.loads(path.read_text("utf-8"))
         if document["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"version {document['format_version']}")
-        return Audit(
-            tuple(
-                AuditCheck(
-                    entry["name"],
-                    entry["title"],
-                    entry["verdict"],
-                    _text(entry.get("measured")),
-                    _text(entry.get("expected")),
-                )
-                for entry in document["checks"]
-            )
-        )
+            raise ValueError(f"expected format_version {FORMAT_VERSION}, got {document['format_version']}")
+        return SavedAudit(str(document.get("generator") or ""), tuple(Check.of(entry) for entry in document["checks"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BuildFolderError(
-            f"{path} cannot be read: {error}", remedy="audit again: lung-nodule-ct audit BUILD"
+            f"{path} is no audit: {error!r}", remedy=f"audit again: lung-nodule-ct audit {folder}; or remove it"
         ) from error
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
+from lung_nodule_ct.b2nd import is_b2nd
+from lung_nodule_ct.cells import voxels_of
 from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.extras import needing
 from lung_nodule_ct.geometry import Frame
@@ -193,16 +195,17 @@ def _is_there(cell: Any) -> bool:
 def _voxels(cell: Any, dtype: str) -> NDArray[Any]:
     """The array of a cell {bytes, shape}, axes (z, y, x)."""
     try:
-        data, shape = bytes(cell["bytes"]), tuple(int(count) for count in cell["shape"])
+        data, shape = memoryview(bytes(cell["bytes"])), tuple(int(count) for count in cell["shape"])
     except (TypeError, KeyError) as error:
         raise ExampleError("the volume cannot be read", expected="{bytes, shape}", got=type(cell).__name__) from error
-    if len(shape) != 3 or len(data) != math.prod(shape) * np.dtype(dtype).itemsize:
+    if len(shape) != 3 or not (len(data) == math.prod(shape) * np.dtype(dtype).itemsize or is_b2nd(data)):
         raise ExampleError(
             "the volume's bytes and shape do not fit",
             expected=f"three counts, z, y, x, of {np.dtype(dtype).name}",
             got=f"{len(data):,} bytes for shape {shape}",
         )
-    return np.frombuffer(data, dtype).reshape(shape)
+    voxels: NDArray[Any] = voxels_of(data, dtype, shape)[...]
+    return voxels
 
 
 @dataclass(frozen=True)

@@ -181,4 +181,9 @@ def test_b2nd_holds_the_same_volumes_and_says_how_to_read_them(scans, dummy, cli
             for nodule in row["nodules"]:
                 where = {"center_world": nodule["center_world"], "size": (9, 30, 7)}
                 assert (one.patch(**where) == other.patch(**where)).all()
+    card = (tmp_path / "b2nd" / "README.md").read_text()
+    reader = next(part for part in card.split("```python\n") if part.startswith("import blosc2")).split("```")[0]
+    names: dict = {"scan": loaded[0]}
+    exec(reader.replace("10:42", "1:3").replace("100:196", "2:9"), names)  # what the card tells its readers to do
+    assert (names["patch"] == lung_nodule_ct.volumes(scans)[0].array[1:3, 2:9, 2:9]).all()
     assert cli("build", "det3d_5mm", "--volume-codec", "b2nd", "--format", "arrow", "--source", dummy).returncode == 2

@@ -74,7 +74,7 @@ def test_a_build_takes_what_its_config_reads_and_only_looks_at_the_rest(zenodo, 
     assert local.returncode == 0
     for name in ("findings.json", "data/det3d_1.25mm/train-00000-of-00001.parquet"):
         assert (tmp_path / "hub" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
-    card = (tmp_path / "hub" / "README.md").read_text()
+    card = (tmp_path / "hub" / "README.md").read_text().replace("\\", "")
     assert "license: cc-by-4.0" in card
     assert f"10.5281/zenodo.{DEFAULT_RELEASE.part_a}" in card
     assert "license: unknown" in (tmp_path / "local" / "README.md").read_text()

@@ -21,14 +21,14 @@ from lung_nodule_ct.audit.slices import slices_part
 from lung_nodule_ct.audit.splits import splits_part
 from lung_nodule_ct.audit.tables import tables_part
 from lung_nodule_ct.audit.timeline import timeline_part
+from lung_nodule_ct.audited import FORMAT_VERSION
 from lung_nodule_ct.report import GENERATOR
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.audit.check import Check, Part
+    from lung_nodule_ct.audit.check import Part
+    from lung_nodule_ct.audited import Check
     from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.listeners import BuildListener
-
-FORMAT_VERSION = 1
 
 _PARTS = (
     dates_part,

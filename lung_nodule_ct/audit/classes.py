@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.audit.check import Check, Part, Verdict, unknown
+from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.spec.configs import CLS_1_25MM, DET3D_1_25MM
 from lung_nodule_ct.spec.pathology import PATHOLOGY, PATHOLOGY_NAMES
 from lung_nodule_ct.spec.published import FIGURES, SIZE_GROUPS

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from PIL import Image
 
-from lung_nodule_ct.audit.check import Check, Part, Verdict
+from lung_nodule_ct.audit.check import Part
 from lung_nodule_ct.audit.facts import DateFacts
 from lung_nodule_ct.audit.output import COMMAND
+from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.beside import BESIDE, ours_beside
 from lung_nodule_ct.findings import without_dates
 

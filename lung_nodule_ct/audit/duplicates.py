@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.audit.check import Check, Part, Verdict, unknown
+from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audited import Check, Verdict
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts, ScanFacts, StackFacts

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct.audit.check import Check, Part, Verdict, unknown
+from lung_nodule_ct.audit.check import Part, unknown
 from lung_nodule_ct.audit.voxels import HIGH_HU, LOW_HU, OFFSET
+from lung_nodule_ct.audited import Check, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

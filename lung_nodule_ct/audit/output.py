@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.audit.plots import draw_plots
+from lung_nodule_ct.audited import AUDIT
 from lung_nodule_ct.beside import files_beside
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.report import to_json
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.audit import Audit
 
 COMMAND: Final = "audit"
-AUDIT: Final = "audit.json"
 PICTURES: Final = "pictures"
 
 

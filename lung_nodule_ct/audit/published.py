@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.audit.check import Check, Part, Verdict, unknown
+from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.spec.configs import CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL
 from lung_nodule_ct.spec.pathology import PATHOLOGY
 from lung_nodule_ct.spec.published import FIGURES, SIZE_GROUPS, Figure

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.audit.check import Check, Part, Verdict, unknown
+from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.spec.splits import SPLIT_OF_FOLD, TRAIN
 
 if TYPE_CHECKING:

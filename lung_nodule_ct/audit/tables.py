@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.audit.check import Check, Part, Verdict, unknown
+from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.findings import Code
 from lung_nodule_ct.spec.configs import DET2D_1_25MM, DET3D_BMP_1_25MM
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lung_nodule_ct.audit.check import Check, Part, Verdict, unknown
+from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audited import Check, Verdict
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts

@@ -49,7 +49,7 @@ def _print(audit: Audit) -> None:
     from rich.padding import Padding
     from rich.table import Column, Table
 
-    from lung_nodule_ct.audit.check import Verdict
+    from lung_nodule_ct.audited import Verdict
 
     colours = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red", Verdict.UNKNOWN: "dim"}
     console = terminal()

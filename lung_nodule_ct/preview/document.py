@@ -9,8 +9,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from lung_nodule_ct.audited import read_audit
 from lung_nodule_ct.formats.pictures import decode_picture
-from lung_nodule_ct.preview.audit import read_audit
 from lung_nodule_ct.preview.codes import KNOTS, encode, encode_exactly, shrink
 from lung_nodule_ct.preview.sampling import Example, Sample, draw_samples, size_name
 from lung_nodule_ct.preview.scans import as_text, describe_scan
@@ -109,7 +109,7 @@ def gather(build: BuiltFolder, max_bytes: int, seed: int, scale: float, advance:
         "sizeGroups": [size_name(group) for group in SIZE_GROUPS],
         "configs": configs,
         "scans": scans.described,
-        "audit": audit,
+        "audit": audit and {"generator": audit.generator, "checks": [check.to_dict() for check in audit.checks]},
     }
     return Document(page, scans.slices)
 

@@ -38,6 +38,11 @@ class ArrowFolder:
     shard_bytes: int = 500_000_000
     pinned: bool = False  # read where it was written; a hash of what is not compressed would cost a fifth of the build
 
+    @property
+    def noted(self) -> dict[str, str]:
+        """Nothing."""
+        return {}
+
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands."""
         return f"{self._prefix(shard.config)}{shard.split}/data-{shard.place}.arrow"

@@ -144,6 +144,10 @@ class Layout(Protocol):
     def pinned(self) -> bool:
         """Whether the manifest pins the SHA-256 of every shard, for those who download it."""
 
+    @property
+    def noted(self) -> dict[str, str]:
+        """What else the manifest says of it."""
+
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands, relative to the folder."""
 
@@ -442,6 +446,7 @@ def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "generator": GENERATOR,
         "format": layout.name,
+        **layout.noted,
         "split_by": str(build.options.split_by),
         "keep_source_names": build.options.keep_source_names,
         "source": source.fingerprints(roles),

@@ -25,7 +25,7 @@ from lung_nodule_ct.targets.prose import fill, sections
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from lung_nodule_ct.audited import Audit
+    from lung_nodule_ct.audited import SavedAudit
     from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.spec.schema import Column
 
@@ -75,7 +75,7 @@ def card_text(
     build: BuiltFolder,
     preview: PreviewShard | None = None,
     pictures: Iterable[Shown] = (),
-    audit: Audit | None = None,
+    audit: SavedAudit | None = None,
     plots: Iterable[Shown] = (),
     repository: str = PLACEHOLDER,
 ) -> str:
@@ -100,6 +100,7 @@ def card_text(
         "citation": CITATION,
         "repository": repository,
         "licence": _licence_text(build),
+        "volume_reader": _VOLUME_READERS[build.manifest.get("volume_codec", "raw")],
         "pictures": _gallery(pictures),
         "configs": table(("config", "an example is", "examples", "size"), _config_rows(build, preview)),
         "splits_note": _splits_note(build),
@@ -112,6 +113,27 @@ def card_text(
     }
     body = re.sub(r"\n{3,}", "\n\n", fill("README", facts))
     return f"---\n{head}---\n\n{body}"
+
+
+_VOLUME_READERS = {
+    "raw": """A volume is raw little-endian voxels and a shape; one line reads it, without any package of ours:
+
+```python
+import numpy as np
+
+volume = np.frombuffer(scan["volume"]["bytes"], "<i2").reshape(
+    scan["volume"]["shape"]
+)  # z, y, x; uint8 in masks and det3d_bmp
+```""",
+    "b2nd": """A volume is a blosc2 frame (b2nd); one line opens it (`pip install blosc2`), and what is sliced is decoded:
+
+```python
+import blosc2
+
+volume = blosc2.ndarray_from_cframe(scan["volume"]["bytes"])  # z, y, x
+patch = volume[10:42, 100:196, 100:196]  # a NumPy array
+```""",
+}
 
 
 def prose_of(build: BuiltFolder) -> dict[str, str]:
@@ -272,9 +294,9 @@ def _finding_rows(findings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[s
         yield f"`{code}`", escape(entry["grade"]), f"{entry['count']:,}", escape(entry["meaning"])
 
 
-def _audit_text(audit: Audit, plots: Iterable[Shown]) -> str:
+def _audit_text(audit: SavedAudit, plots: Iterable[Shown]) -> str:
     rows = [
-        (escape(check.title), escape(check.verdict), escape(check.measured), escape(check.expected))
+        (escape(check.title), escape(check.verdict), escape(check.measured), escape(check.expected or ""))
         for check in audit.checks
     ]
     return f"## Audit\n\n{table(('check', 'verdict', 'measured', 'expected'), rows)}\n\n{_gallery(plots)}"

@@ -42,6 +42,11 @@ class HubFolder:
     shard_bytes: int = 500_000_000
     pinned: bool = True
 
+    @property
+    def noted(self) -> dict[str, str]:
+        """How to read a volume."""
+        return {"volume_codec": self.volume_codec}
+
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands."""
         return f"data/{shard.config}/{shard.split}-{shard.place}.parquet"

@@ -14,7 +14,7 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from lung_nodule_ct.audited import read_audit
+from lung_nodule_ct.audited import AUDIT, read_audit
 from lung_nodule_ct.beside import BESIDE, ours_beside
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.findings import without_dates
@@ -194,7 +194,7 @@ def _licence_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  
 def _dates_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
     if build.manifest["keep_source_names"]:
         return "the build keeps the source names, which spell dates: build without --keep-source-names"
-    audit = read_audit(build.folder) if "audit.json" in ours_beside(build.folder) else None
+    audit = read_audit(build.folder) if AUDIT in ours_beside(build.folder) else None
     verdicts = [check for check in audit.checks if check.name == "dates"] if audit else []
     for check in verdicts:
         if check.verdict in ("fail", "unknown"):

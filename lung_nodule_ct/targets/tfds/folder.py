@@ -39,6 +39,11 @@ class TfdsFolder:
     shard_bytes: int = 256_000_000  # about twice as much in the file: TFDS advises 100 MB to 1 GB
     pinned: bool = False
 
+    @property
+    def noted(self) -> dict[str, str]:
+        """Nothing."""
+        return {}
+
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands."""
         folder = f"{DATASET}/{shard.config}/{RELEASE}/" if self.nested else ""
