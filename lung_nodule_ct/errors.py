@@ -85,3 +85,11 @@ class BuildFolderError(LungNoduleCTError, FileNotFoundError):
 
 class StrictError(LungNoduleCTError, ValueError):
     """A strict build met a finding of error grade."""
+
+
+class TrainingError(LungNoduleCTError, ValueError):
+    """A training run cannot begin, go on or be judged: its data, its checkpoint, its devices or its losses are not as needed."""
+
+
+class MissingExtraError(LungNoduleCTError, ImportError):
+    """A feature needs packages that the core does not install."""

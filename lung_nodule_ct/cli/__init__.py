@@ -15,6 +15,7 @@ from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.inspect import inspect
 from lung_nodule_ct.cli.prepare import prepare
+from lung_nodule_ct.cli.train import train
 from lung_nodule_ct.errors import LungNoduleCTError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for command in (configs, inspect, build, prepare, download, lock):
     app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def main() -> None:
