@@ -13,6 +13,7 @@ import typer
 from lung_nodule_ct.cli.build import build
 from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
+from lung_nodule_ct.cli.evaluate import compare, evaluate
 from lung_nodule_ct.cli.inspect import inspect
 from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.cli.train import train
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock):
+for command in (configs, inspect, build, prepare, download, lock, evaluate, compare):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 

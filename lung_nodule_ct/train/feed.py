@@ -24,7 +24,7 @@ class _Load:
     source: Source
 
     def __call__(self, number: int, random: np.random.Generator) -> Example:
-        return self.source.load(int(number), random) | {"number": np.int32(number)}  # type: ignore[dict-item]
+        return self.source.load(int(number), random) | {"number": np.array(number, np.int32)}
 
 
 def host_batches(source: Source, recipe: Recipe, start: int = 0) -> Iterator[Example]:

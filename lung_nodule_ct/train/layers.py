@@ -47,13 +47,18 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.full(outputs, bias, jnp.float32))
         self.dtype = jnp.bfloat16 if options.bf16 else jnp.float32
         native = options.native_conv3d
-        self.stacked = axes == 3 and size > 1 and not (jax.default_backend() != "cpu" if native is None else native)
+        self.size = size
+        self.stacked = axes == 3 and not (jax.default_backend() != "cpu" if native is None else native)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Shape (b, …, channels) to (b, …, channels)."""
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        convolve = _stacked if self.stacked else _native
+        convolve = _pointwise if self.size == 1 else _stacked if self.stacked else _native
         return convolve(x, kernel) + self.bias[...].astype(self.dtype)
+
+
+def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return x @ kernel.reshape(kernel.shape[-2:])
 
 
 def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -89,9 +94,10 @@ def _blocks(x: jax.Array, side: int) -> jax.Array:
 
 
 def double(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Each pixel twice along each axis, cut to ``shape``."""
+    """Each pixel twice along each axis, cut to ``shape``. (By broadcasting: the gradient of a repeat is a slow scatter.)"""
     for axis, length in enumerate(shape, 1):
-        x = jax.lax.slice_in_dim(jnp.repeat(x, 2, axis), 0, length, axis=axis)
+        twice = jnp.broadcast_to(jnp.expand_dims(x, axis + 1), (*x.shape[: axis + 1], 2, *x.shape[axis + 1 :]))
+        x = jax.lax.slice_in_dim(twice.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :]), 0, length, axis=axis)
     return x
 
 

@@ -112,10 +112,13 @@ def _arrow_files(build: BuiltFolder, config: str) -> tuple[Path, ...]:
 
 
 def _decode(source: Path, target: Path) -> None:
-    with pq.ParquetFile(source) as file, pa.OSFile(str(target), "wb") as sink:
-        with pa.ipc.new_stream(sink, file.schema_arrow) as writer:
-            for group in range(file.num_row_groups):
-                writer.write_table(file.read_row_group(group))
+    with (
+        pq.ParquetFile(source) as file,
+        pa.OSFile(str(target), "wb") as sink,
+        pa.ipc.new_stream(sink, file.schema_arrow) as writer,
+    ):
+        for group in range(file.num_row_groups):
+            writer.write_table(file.read_row_group(group))
 
 
 def ids_of(rows: Rows, *columns: str) -> tuple[str, ...]:

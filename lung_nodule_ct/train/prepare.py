@@ -13,11 +13,10 @@ import jax.numpy as jnp
 if TYPE_CHECKING:
     from lung_nodule_ct.train.recipes import InputOptions
 
-    Array = jax.Array
     Batch = dict[str, Any]
 
 
-def prepare(batch: Batch, options: InputOptions, key: Array | None = None) -> Batch:
+def prepare(batch: Batch, options: InputOptions, key: jax.Array | None = None) -> Batch:
     """A batch as the model takes it: ``image`` float32 with values around 0 to 1 and one channel, boxes moved along.
 
     Args:
@@ -48,7 +47,7 @@ def prepare(batch: Batch, options: InputOptions, key: Array | None = None) -> Ba
     return ready | {"image": image[..., None]}
 
 
-def _window(image: Array, window: tuple[float, float]) -> Array:
+def _window(image: jax.Array, window: tuple[float, float]) -> jax.Array:
     """HU by a window, 8-bit grey by its range; both 0 to 1 (DICOM PS3.3 C.11.2.1.3.2)."""
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255
@@ -56,7 +55,7 @@ def _window(image: Array, window: tuple[float, float]) -> Array:
     return jnp.clip((image.astype(jnp.float32) - center) / width + 0.5, 0, 1)
 
 
-def resample(image: Array, scale: Array, size: tuple[int, ...]) -> Array:
+def resample(image: jax.Array, scale: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """An image at another distance of voxels around the same centre, linear, with a wider kernel where voxels get coarser.
 
     Args:
@@ -75,12 +74,12 @@ def resample(image: Array, scale: Array, size: tuple[int, ...]) -> Array:
     return image
 
 
-def resample_sequence(images: Array, scales: Array, size: tuple[int, ...]) -> Array:
+def resample_sequence(images: jax.Array, scales: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """:func:`resample` of a patient's scans, shapes (t, z, y, x) and (t, 3)."""
     return jax.vmap(lambda image, scale: resample(image, scale, size))(images, scales)
 
 
-def move(key: Array, image: Array, boxes: Array) -> tuple[Array, Array]:
+def move(key: jax.Array, image: jax.Array, boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One of the flips and right-angle turns at random; turns within the slice and only where it is square.
 
     Flips of single axes and the exchange of y and x make them all.

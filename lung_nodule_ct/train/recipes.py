@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.spec.configs import (
@@ -174,8 +174,8 @@ _NODULE = InputOptions(size=(32, 32, 32), spacing_mm=(1.5, 1.5, 1.5))
 _BY_PATIENT = SplitBy.PATIENT
 
 
-def _variant(model: ModelOptions, **changes: object) -> ModelOptions:
-    return ModelOptions(**{**vars(model), **changes})  # type: ignore[arg-type]
+def _variant(model: ModelOptions, **changes: Any) -> ModelOptions:
+    return ModelOptions(**{**vars(model), **changes})
 
 
 def _det3d(config: str, patch: InputOptions, head: Literal["center", "retina"] = "center") -> Recipe:
@@ -183,12 +183,12 @@ def _det3d(config: str, patch: InputOptions, head: Literal["center", "retina"] =
     return Recipe(config, "detection", _variant(_CUBE, head=head), patch, batch_size=8, split_by=split)
 
 
-def _sequence(**model: object) -> Recipe:
+def _sequence(**model: Any) -> Recipe:
     network = _variant(ModelOptions("sequence", width=24, blocks=(1, 1), patch=4), **model)
     return Recipe(LONGITUDINAL.name, "longitudinal", network, _NODULE, steps=3_000, split_by=_BY_PATIENT)
 
 
-def _crops(**model: object) -> Recipe:
+def _crops(**model: Any) -> Recipe:
     return Recipe(CLS_1_25MM.name, "classification", _variant(_RESNET, **model), _CROP, batch_size=64)
 
 

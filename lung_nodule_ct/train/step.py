@@ -59,13 +59,13 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         params = state["params"]
         keys = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state["step"]), parts)
-        # every parts-th example, so that each part lies on all devices
-        pieces = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
-        # unrolled, because XLA on CPU runs convolutions inside of a loop on one thread and many times slower
-        _, (grads, told) = jax.lax.scan(
-            lambda _, piece: (None, jax.grad(loss, has_aux=True)(params, *piece)), None, (pieces, keys), unroll=True
-        )
-        grads, told = jax.tree.map(lambda leaf: leaf.mean(0), (grads, told))
+        answers = []
+        for part in range(
+            parts
+        ):  # no lax.scan: XLA on CPU runs convolutions inside of a loop on one thread, many times slower
+            piece = jax.tree.map(lambda leaf: leaf[part::parts], batch)  # noqa: B023 -- used at once
+            answers.append(jax.grad(loss, has_aux=True)(params, piece, keys[part]))
+        grads, told = jax.tree.map(lambda *leaves: sum(leaves) / parts, *answers)
         updates, optimizer_state = optimizer.update(grads, state["optimizer"], params)
         params = optax.apply_updates(params, updates)
         done = state["step"] + 1

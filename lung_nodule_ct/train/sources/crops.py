@@ -69,4 +69,4 @@ class Crops:
         with Image.open(io.BytesIO(self.rows.picture(number))) as image:
             grey = image.convert("L").resize((width, height), Image.Resampling.BILINEAR)
         label = self.labels[number]
-        return {"image": np.asarray(grey), "label": np.int32(label), "weight": self._weights[label]}  # type: ignore[dict-item]
+        return {"image": np.asarray(grey), "label": np.array(label, np.int32), "weight": np.array(self._weights[label])}

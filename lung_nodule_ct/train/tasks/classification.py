@@ -84,8 +84,8 @@ def rows(source: Crops, apply: Apply, recipe: Recipe) -> Iterator[Row]:
 
 def confusion(answers: Sequence[Row]) -> np.ndarray:
     """The confusion matrix, rows the truth."""
-    pairs = [[PATHOLOGY_NAMES.index(row[name]) for row in answers] for name in ("truth", "predicted")]
-    return agreement.confusion_matrix(*pairs, CLASSES)
+    truth, told = ([PATHOLOGY_NAMES.index(row[name]) for row in answers] for name in ("truth", "predicted"))
+    return agreement.confusion_matrix(truth, told, CLASSES)
 
 
 def scorer(answers: Sequence[Row]) -> Callable[[np.ndarray], dict[str, float]]:

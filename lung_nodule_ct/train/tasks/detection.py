@@ -191,16 +191,15 @@ def _volume_rows(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[Row]
         row, frame = source.rows.light[number], source.frame(number)
         lows = _tiles(source, number, recipe)
         found, sure = [np.zeros((0, 6))], [np.zeros(0)]
-        spacing = spacing_of(row)
+        # back from resampled voxels to stored ones
+        wanted = recipe.input.spacing_mm
+        scale = np.ones(3) if wanted is None else np.array(wanted) / spacing_of(row)
+        shift = (np.array(source.extent) - scale * recipe.input.size) / 2
         for start in range(0, len(lows), recipe.batch_size):
             part = lows[start : start + recipe.batch_size]
             answer = apply(stacked((source.example(number, low) for low in part), recipe.batch_size))
             for low, boxes, scores in zip(part, answer["boxes"], answer["scores"], strict=False):
-                if recipe.input.spacing_mm is not None:  # back from resampled voxels to stored ones
-                    scale = np.array(recipe.input.spacing_mm) / spacing
-                    shift = (np.array(source.extent) - scale * recipe.input.size) / 2
-                    boxes = boxes * np.tile(scale, 2) + np.tile(shift, 2)
-                found.append(boxes + np.tile(low, 2))
+                found.append(boxes * np.tile(scale, 2) + np.tile(shift + low, 2))
                 sure.append(scores)
         kept, scores = _final(np.concatenate(found), np.concatenate(sure))
         middle = ((kept[:, :3] + kept[:, 3:]) / 2)[:, ::-1] - 0.5
