@@ -94,7 +94,7 @@ def _blocks(x: jax.Array, side: int) -> jax.Array:
 
 
 def double(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Each pixel twice along each axis, cut to ``shape``. (By broadcasting: the gradient of a repeat is a slow scatter.)"""
+    """Each pixel twice along each axis, cut to ``shape``: by broadcasting, since the gradient of a repeat is a slow scatter."""
     for axis, length in enumerate(shape, 1):
         twice = jnp.broadcast_to(jnp.expand_dims(x, axis + 1), (*x.shape[: axis + 1], 2, *x.shape[axis + 1 :]))
         x = jax.lax.slice_in_dim(twice.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :]), 0, length, axis=axis)
