@@ -6,10 +6,12 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,8 @@ jax = pytest.importorskip("jax")
 for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
     pytest.importorskip(needed)
 import jax.numpy as jnp  # noqa: E402
+
+jax.config.update("jax_disable_most_optimizations", True)  # of what runs in this process: it compiles in half the time
 
 from lung_nodule_ct.built import open_build  # noqa: E402
 from lung_nodule_ct.cli import app  # noqa: E402
@@ -144,6 +148,19 @@ def test_four_devices_learn_what_one_does(whole, built, cli, tmp_path) -> None:
     assert "multiple of 4" in odd.stderr
 
 
+def test_two_processes_learn_what_one_does(whole, built, cli, tmp_path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        hosts = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
+    command = ("train", *CROPS, "--data", built, "--out", tmp_path / "two", "--steps", "24", "--save-every", "24")
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(lambda own: cli(*command, **hosts, JAX_PROCESS_ID=str(own)), range(2)):
+            assert done.returncode == 0, done.stderr
+    one, two = (np.array([float.fromhex(line.split()[1]) for line in losses(run)]) for run in (whole, tmp_path / "two"))
+    np.testing.assert_allclose(two[:10], one[:10], rtol=1e-3)
+    assert (tmp_path / "two/checkpoints/24").is_dir()
+
+
 def test_evaluate_and_compare(whole, built, inside, tmp_path) -> None:
     done = inside("evaluate", whole, "--data", built, "--draws", "50", "--json")
     assert done.returncode == 0, done.stderr
@@ -180,22 +197,10 @@ def test_every_task_trains_and_is_judged(built, inside, tmp_path, recipe, option
     assert (tmp_path / "run/evaluation/validation/loss.png").stat().st_size > 1000
 
 
-def test_it_learns(whole, built, inside, tmp_path) -> None:
-    command = (
-        "cls_1.25mm",
-        "--model.width",
-        "8",
-        "--model.blocks",
-        "1",
-        "1",
-        "--input.size",
-        "32",
-        "32",
-        "--batch-size",
-        "32",
-    )
+def test_it_learns(built, cli, inside, tmp_path) -> None:
+    command = ("cls_1.25mm", *["--model.width", "8", "--model.blocks", "1", "1", "--input.size", "32", "32", "--batch-size", "32"])
     more = ("--steps", "120", "--optim.learning-rate", "3e-3", "--optim.warmup", "10", "--data", built)
-    done = inside("train", *command, *more, "--out", tmp_path / "run")
+    done = cli("train", *command, *more, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     values = [float.fromhex(line.split()[1]) for line in losses(tmp_path / "run")]
     assert np.mean(values[-10:]) < 0.6 * np.mean(values[:10])

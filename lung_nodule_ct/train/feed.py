@@ -1,4 +1,4 @@
-"""Batches by step number: shuffled, then sharded, then batched; the same with any number of workers, hosts and restarts."""
+"""Batches by step number: shuffled, cut into the hosts' shares; the same with any number of workers, hosts and restarts."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def host_batches(source: Source, recipe: Recipe, start: int = 0) -> Iterator[Exa
         flags.FLAGS.mark_as_parsed()  # grain's workers ask for flags
     epochs = -(-recipe.steps * recipe.batch_size // len(source))
     order = grain.MapDataset.range(len(source)).seed(recipe.seed).shuffle().repeat(epochs)
-    examples = order.random_map(_Load(source))[jax.process_index() :: jax.process_count()]
-    batches = examples.batch(recipe.batch_size // jax.process_count())[start : recipe.steps]
+    shares = order.random_map(_Load(source)).batch(recipe.batch_size // jax.process_count())
+    batches = shares[jax.process_index() :: jax.process_count()][start : recipe.steps]  # lazy: only these are loaded
     if not recipe.workers:
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
     options = grain.MultiprocessingOptions(num_workers=recipe.workers, per_worker_buffer_size=2)

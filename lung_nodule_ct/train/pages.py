@@ -50,7 +50,8 @@ def write_pages(folder: Path, run: Run, source: Source, rows: Sequence[Row], doc
     if isinstance(source, Patches):
         pictures["FROC"] = ("froc.png", _froc(rows))
     if isinstance(source, (Crops, Slices, Patches)):
-        pictures["Worst cases"] = ("worst.png", _worst(source, rows, run))
+        title = "Worst cases" if isinstance(source, Crops) else "Worst cases (green: true, orange: predicted)"
+        pictures[title] = ("worst.png", _worst(source, rows, run))
     body = [f"<h1>{html.escape(run.name)}</h1>", _facts(document), _scores(document["scores"])]
     for title, (name, figure) in pictures.items():
         figure.savefig(folder / name, dpi=110, bbox_inches="tight")

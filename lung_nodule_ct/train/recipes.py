@@ -1,4 +1,7 @@
-"""What is trained: one frozen recipe a row, each with its command and what it reaches on generated data. No JAX in here."""
+"""What is trained: one frozen recipe a row, run by ``lung-nodule-ct train NAME``. No JAX in here.
+
+What a small variant of each reaches on made-up patients, and how to see it: ``benchmarks/learning.py``.
+"""
 
 from __future__ import annotations
 
