@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -183,7 +184,7 @@ def test_evaluate_and_compare(whole, built, inside, tmp_path) -> None:
     [
         ("det2d_1.25mm", (), "AP50"),
         ("det3d_1.25mm", ("--input.size", "8", "16", "16", "--input.spacing-mm", "3", "4", "4"), "CPM"),
-        ("longitudinal", ("--input.size", "8", "8", "8", "--input.spacing-mm", "5", "5", "5"), "malignant_AUC"),
+        ("longitudinal", ("--input.size", "8", "8", "8", "--input.spacing-mm", "5", "5", "5"), "change_error_mm"),
     ],
 )
 def test_every_task_trains_and_is_judged(built, inside, tmp_path, recipe, options, score) -> None:
@@ -193,12 +194,15 @@ def test_every_task_trains_and_is_judged(built, inside, tmp_path, recipe, option
     assert len(losses(tmp_path / "run")) == 4
     judged = inside("evaluate", tmp_path / "run", "--data", built, "--draws", "20", "--json")
     assert judged.returncode == 0, judged.stderr
-    assert 0 <= json.loads(judged.stdout)["scores"][score]["value"] <= 1
+    assert json.loads(judged.stdout)["scores"][score]["value"] >= 0
     assert (tmp_path / "run/evaluation/validation/loss.png").stat().st_size > 1000
 
 
 def test_it_learns(built, cli, inside, tmp_path) -> None:
-    command = ("cls_1.25mm", *["--model.width", "8", "--model.blocks", "1", "1", "--input.size", "32", "32", "--batch-size", "32"])
+    command = (
+        "cls_1.25mm",
+        *["--model.width", "8", "--model.blocks", "1", "1", "--input.size", "32", "32", "--batch-size", "32"],
+    )
     more = ("--steps", "120", "--optim.learning-rate", "3e-3", "--optim.warmup", "10", "--data", built)
     done = cli("train", *command, *more, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
@@ -307,15 +311,13 @@ def test_a_loss_that_is_none_stops_with_step_and_examples(built, inside, tmp_pat
     assert "examples" in done.stderr
 
 
-def test_checkpoints_of_another_kind_are_refused(whole, built, inside, tmp_path) -> None:
-    import shutil
-
+def test_checkpoints_of_another_kind_are_refused(whole, built, cli, inside, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     document = json.loads((run / "run.json").read_text())
     document["recipe"]["model"]["width"] = 8
     (run / "run.json").write_text(json.dumps(document))
-    done = inside("evaluate", run, "--data", built)
+    done = cli("evaluate", run, "--data", built)
     assert done.returncode == 1
     assert "of another model" in done.stderr
     (run / "run.json").write_text(json.dumps(document | {"format_version": 99}))
