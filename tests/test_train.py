@@ -179,6 +179,24 @@ def test_evaluate_and_compare(whole, built, inside, tmp_path) -> None:
     assert max(map(len, table.stdout.splitlines())) <= 80
 
 
+def test_the_gap_between_the_splits_is_shown(whole, built, inside, tmp_path) -> None:
+    run = tmp_path / "patient"
+    assert (
+        inside("train", *CROPS, "--data", built, "--out", run, "--steps", "2", "--split-by", "patient").returncode == 0
+    )
+    judged = json.loads(inside("evaluate", run, "--data", built, "--split", "test", "--draws", "20", "--json").stdout)
+    rows = pq.read_table(run / "evaluation/test/predictions.parquet").to_pylist()
+    folds = {
+        row["patient_id"]: row["fold"] for row in open_build(built).rows("cls_1.25mm", "train", ["patient_id", "fold"])
+    }
+    assert {folds[row["patient_id"]] for row in rows if row["patient_id"] in folds} == {4}
+    assert judged["split_by"] == "patient"
+    inside("evaluate", whole, "--data", built, "--draws", "20")
+    shown = inside("compare", whole, run).stdout
+    assert "validation by published" in shown
+    assert "test by patient" in shown
+
+
 @pytest.mark.parametrize(
     ("recipe", "options", "score"),
     [

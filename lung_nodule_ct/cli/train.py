@@ -38,7 +38,9 @@ def train(
     require_extra()
     import tyro
 
-    recipe = tyro.cli(type(recipe), default=recipe, args=context.args, prog=f"lung-nodule-ct train {name}")
+    plain = (tyro.conf.EnumChoicesFromValues,)
+    prog = f"lung-nodule-ct train {name}"
+    recipe = tyro.cli(type(recipe), default=recipe, args=context.args, prog=prog, config=plain)
     from lung_nodule_ct.built import open_build
     from lung_nodule_ct.train.devices import begin
     from lung_nodule_ct.train.runs import Run, data_of

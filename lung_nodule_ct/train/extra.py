@@ -23,5 +23,5 @@ def require_extra() -> None:
         if not found:
             raise MissingExtraError(
                 f"training needs {name.partition('.')[0]}, which is not installed",
-                remedy='pip install "lung_nodule_ct[train]"',
+                remedy='install it with: pip install "lung_nodule_ct[train]"',
             )

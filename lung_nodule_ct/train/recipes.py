@@ -121,7 +121,7 @@ class Recipe:
 
     Attributes:
         config: The config that it reads.
-        task: The module of :mod:`lung_nodule_ct.train.tasks`.
+        task: Which of ``lung_nodule_ct.train.tasks``.
         model: The network.
         input: What it sees.
         optim: How it learns.
