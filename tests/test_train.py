@@ -30,6 +30,7 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 import jax.numpy as jnp  # noqa: E402
 
 jax.config.update("jax_disable_most_optimizations", True)  # of what runs in this process: it compiles in half the time
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # the same in others
 
 from lung_nodule_ct.built import open_build  # noqa: E402
 from lung_nodule_ct.cli import app  # noqa: E402
@@ -136,7 +137,7 @@ def test_losses_are_written_in_full(whole) -> None:
 
 
 def test_four_devices_learn_what_one_does(whole, built, cli, tmp_path) -> None:
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", **QUICK}
     command = ("train", *CROPS, "--data", built, "--out", tmp_path / "four", "--steps", "24", "--save-every", "24")
     done = cli(*command, **flags)
     assert done.returncode == 0, done.stderr
@@ -152,7 +153,7 @@ def test_four_devices_learn_what_one_does(whole, built, cli, tmp_path) -> None:
 def test_two_processes_learn_what_one_does(whole, built, cli, tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        hosts = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
+        hosts = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2", **QUICK}
     command = ("train", *CROPS, "--data", built, "--out", tmp_path / "two", "--steps", "24", "--save-every", "24")
     with ThreadPoolExecutor(2) as pool:
         for done in pool.map(lambda own: cli(*command, **hosts, JAX_PROCESS_ID=str(own)), range(2)):
@@ -202,7 +203,11 @@ def test_the_gap_between_the_splits_is_shown(whole, built, inside, tmp_path) -> 
     [
         ("det2d_1.25mm", (), "AP50"),
         ("det3d_1.25mm", ("--input.size", "8", "16", "16", "--input.spacing-mm", "3", "4", "4"), "CPM"),
-        ("longitudinal", ("--input.size", "8", "8", "8", "--input.spacing-mm", "5", "5", "5"), "change_error_mm"),
+        (
+            "longitudinal",
+            ("--input.size", "8", "8", "8", "--input.spacing-mm", "5", "5", "5", "--model.bf16"),
+            "change_error_mm",
+        ),
     ],
 )
 def test_every_task_trains_and_is_judged(built, inside, tmp_path, recipe, options, score) -> None:

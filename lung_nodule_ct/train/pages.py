@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lung_nodule_ct.spec.pathology import PATHOLOGY
 from lung_nodule_ct.train.journal import METRICS
-from lung_nodule_ct.train.metrics import froc
+from lung_nodule_ct.train.metrics import agreement, froc
 from lung_nodule_ct.train.sources.crops import Crops
 from lung_nodule_ct.train.sources.patches import Patches, boxes_of
 from lung_nodule_ct.train.sources.slices import Slices
@@ -107,9 +107,8 @@ def _losses(path: Path) -> Figure:
 
 def _confusion(rows: Sequence[Row]) -> Figure:
     names = [entry.name for entry in PATHOLOGY]
-    table = np.zeros((len(names), len(names)), np.int64)
-    for row in rows:
-        table[names.index(row["truth"]), names.index(row["predicted"])] += 1
+    truth, told = ([names.index(row[side]) for row in rows] for side in ("truth", "predicted"))
+    table = agreement.confusion_matrix(truth, told, len(names))
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(6, 5))
     axes = figure.add_subplot(xlabel="predicted", ylabel="truth")

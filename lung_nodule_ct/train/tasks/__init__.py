@@ -1,10 +1,10 @@
-"""The tasks, a module each with ``build_model, loss, predict, rows, score``.
+"""The tasks, a module each with ``build_model, loss, predict, rows, scorer``.
 
 - ``build_model(recipe, rngs)``: an NNX module,
 - ``loss(model, batch, recipe)``: what is made small, and its parts, for a prepared batch on the device,
 - ``predict(model, batch, recipe)``: answers on the device,
 - ``rows(source, apply, recipe)``: a split's answers beside the truth, a dict an example, on the host; they make up ``predictions.parquet``,
-- ``score(rows)``: the scores of some rows, in NumPy, and ``prepare_scores`` where the rows' own part can be done once.
+- ``scorer(rows)``: gives the function that scores some of the rows, in NumPy; the bootstrap calls it many times.
 """
 
 from __future__ import annotations

@@ -82,12 +82,6 @@ def rows(source: Crops, apply: Apply, recipe: Recipe) -> Iterator[Row]:
             }
 
 
-def confusion(answers: Sequence[Row]) -> np.ndarray:
-    """The confusion matrix, rows the truth."""
-    truth, told = ([PATHOLOGY_NAMES.index(row[name]) for row in answers] for name in ("truth", "predicted"))
-    return agreement.confusion_matrix(truth, told, CLASSES)
-
-
 def scorer(answers: Sequence[Row]) -> Callable[[np.ndarray], dict[str, float]]:
     """``accuracy``, ``quadratic_kappa``, and ``malignant_AUC`` by the summed probability of the malignant classes."""
     truth, told = (np.array([PATHOLOGY_NAMES.index(row[name]) for row in answers]) for name in ("truth", "predicted"))
