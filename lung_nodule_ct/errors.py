@@ -101,3 +101,7 @@ class MissingExtraError(LungNoduleCTError, ImportError):
 
 class PublishError(LungNoduleCTError, ConnectionError):
     """A build was not uploaded: a check refuses it, or the Hub does."""
+
+
+class TrainingError(LungNoduleCTError, ValueError):
+    """A training run cannot begin, go on or be judged: its data, its checkpoint, its devices or its losses are not as needed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.errors import MissingExtraError
@@ -25,7 +26,30 @@ def needing(extra: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{purpose} needs the package {error.name}, which is not installed",
-            remedy=f'pip install "lung_nodule_ct[{extra}]"',
-        ) from error
+        raise _missing(extra, purpose, str(error.name)) from error
+
+
+def require(extra: str, purpose: str, *modules: str) -> None:
+    """Do nothing where some modules of an extra are installed; none of them is imported.
+
+    Raises:
+        MissingExtraError: One is not.
+    """
+    for module in modules:
+        if not is_installed(module):
+            raise _missing(extra, purpose, module)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported."""
+    try:
+        return find_spec(module) is not None
+    except (ValueError, ModuleNotFoundError):  # one that is blocked, or the parent of a dotted name
+        return False
+
+
+def _missing(extra: str, purpose: str, module: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{purpose} needs the package {module.partition('.')[0]}, which is not installed",
+        remedy=f'install it: pip install "lung_nodule_ct[{extra}]"',
+    )

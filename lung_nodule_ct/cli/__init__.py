@@ -15,11 +15,13 @@ from lung_nodule_ct.cli.build import build
 from lung_nodule_ct.cli.card import card
 from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
+from lung_nodule_ct.cli.evaluate import compare, evaluate
 from lung_nodule_ct.cli.export import export
 from lung_nodule_ct.cli.inspect import inspect
 from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.cli.preview import preview
 from lung_nodule_ct.cli.publish import publish
+from lung_nodule_ct.cli.train import train
 from lung_nodule_ct.errors import LungNoduleCTError
 
 app = typer.Typer(
@@ -29,8 +31,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (configs, inspect, build, prepare, download, lock, preview, audit, card, export, publish):
+for command in (
+    configs,
+    inspect,
+    build,
+    prepare,
+    download,
+    lock,
+    preview,
+    audit,
+    card,
+    export,
+    publish,
+    evaluate,
+    compare,
+):
     app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ def audit(
 ) -> None:
     """Check that a build is what it says it is: a table, audit.json and plots in the build's folder."""
     from lung_nodule_ct.audit import audit_build
-    from lung_nodule_ct.audit.output import AUDIT, PICTURES, write_audit
+    from lung_nodule_ct.audit.output import PICTURES, write_audit
     from lung_nodule_ct.audit.plots import INSTALL
+    from lung_nodule_ct.audited import AUDIT
     from lung_nodule_ct.built import open_build
     from lung_nodule_ct.progress import BuildProgress
 

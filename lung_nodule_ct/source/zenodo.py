@@ -70,7 +70,7 @@ class Zenodo:
             host = urlsplit(self.url).netloc
         except ValueError as error:
             raise DownloadError(f"the address of the server cannot be read: {error}", got=self.url) from error
-        self._folder = _cache_folder(cache) / (host.replace(":", "_") or "unknown")
+        self._folder = cache_folder(cache) / (host.replace(":", "_") or "unknown")
         self._http = Http(patience, token_host=host)
         self._listener = listener or DownloadListener()
         self._lock = lock if lock is not None else Lock.packaged()
@@ -254,7 +254,8 @@ class Zenodo:
         return Tries(self._http.patience, lambda reason, seconds: self._listener.wait(name, reason, seconds))
 
 
-def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """The cache's folder: ``cache``, else the variable ``LUNG_NODULE_CT_CACHE``, else the user's own."""
     chosen = cache or os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()

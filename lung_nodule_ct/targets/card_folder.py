@@ -10,10 +10,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from lung_nodule_ct.audited import read_audit
 from lung_nodule_ct.beside import files_beside, ours_beside
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.extras import is_installed
 from lung_nodule_ct.samples import samples, spread
 from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, Shown, card_text
 from lung_nodule_ct.targets.card_pictures import config_picture
-from lung_nodule_ct.targets.croissant import CROISSANT, croissant_text, has_mlcroissant
+from lung_nodule_ct.targets.croissant import CROISSANT, croissant_text
 from lung_nodule_ct.targets.preview_shard import write_preview
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def add_card(
     with files_beside(build.folder, by="card") as stage:
         preview = write_preview(stage, _all_samples(build, options.examples, on_sample))
         shown = list(_write_pictures(build, stage))
-        if options.croissant or (options.croissant is None and has_mlcroissant()):
+        if options.croissant or (options.croissant is None and is_installed("mlcroissant")):
             (stage / CROISSANT).write_text(croissant_text(build, preview), encoding="utf-8")
         text = card_text(build, preview, shown, audit, _audit_plots(build.folder), options.repository)
         (stage / CARD).write_text(text, encoding="utf-8")

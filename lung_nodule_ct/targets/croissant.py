@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.errors import MissingExtraError
+from lung_nodule_ct.extras import require
 from lung_nodule_ct.report import GENERATOR
 from lung_nodule_ct.spec.configs import CONFIGS
 from lung_nodule_ct.spec.pathology import PATHOLOGY
@@ -62,14 +61,6 @@ _FRAMES = {
 }
 
 
-def has_mlcroissant() -> bool:
-    """Whether the extra is installed."""
-    try:
-        return find_spec("mlcroissant") is not None
-    except ValueError:  # a module that is blocked has no spec
-        return False
-
-
 def croissant_text(build: BuiltFolder, preview: PreviewShard | None = None) -> str:
     """The content of ``croissant.json``.
 
@@ -81,11 +72,7 @@ def croissant_text(build: BuiltFolder, preview: PreviewShard | None = None) -> s
         MissingExtraError: mlcroissant is not installed.
         BuildFolderError: ``findings.json`` is missing or damaged.
     """
-    if not has_mlcroissant():
-        raise MissingExtraError(
-            "croissant.json is written with mlcroissant, which is not installed",
-            remedy='install it: pip install "lung_nodule_ct[croissant]"',
-        )
+    require("croissant", "croissant.json", "mlcroissant")
     import mlcroissant as mlc  # noqa: PLC0415 -- an extra, and slow to import
 
     writer = _Writer(mlc)

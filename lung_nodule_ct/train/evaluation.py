@@ -1,0 +1,108 @@
+"""A run judged on a split: every example's answer in ``predictions.parquet``, scores with intervals in ``scores.json``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.report import to_json
+from lung_nodule_ct.targets.staging import staged_folder
+from lung_nodule_ct.train.checkpoints import Checkpoints
+from lung_nodule_ct.train.metrics.bootstrap import patient_intervals
+from lung_nodule_ct.train.pages import write_pages
+from lung_nodule_ct.train.sources import open_source
+from lung_nodule_ct.train.step import make_predict
+from lung_nodule_ct.train.tasks import task_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.train.runs import Run
+
+EVALUATION: Final = "evaluation"
+SCORES: Final = "scores.json"
+PREDICTIONS: Final = "predictions.parquet"
+
+
+def evaluate(run: Run, build: BuiltFolder, split: str, *, draws: int = 1000) -> dict[str, Any]:
+    """Judge a run's latest weights (their average) on a split and write ``<run>/evaluation/<split>/``.
+
+    Args:
+        run: The run.
+        build: A build that holds its config.
+        split: ``train``, ``validation`` or ``test``, split as the run was.
+        draws: Samples of patients that the intervals come from.
+
+    Returns:
+        What ``scores.json`` holds.
+
+    Raises:
+        BuildFolderError: The build does not hold the config.
+        TrainingError: There is no checkpoint, or the split cannot be judged.
+        OutputError: The folder cannot be written.
+    """
+    recipe = run.recipe
+    source = open_source(build, recipe, split)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with Checkpoints(run.folder, recipe) as checkpoints:
+        state = checkpoints.restore(device)
+    task, predict = task_of(recipe), make_predict(recipe)
+
+    def apply(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return jax.device_get(predict(state["average"], jax.device_put(batch, device)))
+
+    rows = list(task.rows(source, apply, recipe))
+    score = task.scorer(rows)
+    values = score(np.arange(len(rows)))
+    intervals = patient_intervals([row["patient_id"] for row in rows], score, draws=draws)
+    document = {
+        "recipe": run.name,
+        "config": recipe.config,
+        "split": split,
+        "split_by": str(recipe.split_by),
+        "steps": int(state["step"]),
+        "seed": recipe.seed,
+        "rows": len(rows),
+        "patients": len({row["patient_id"] for row in rows} - {None}),
+        "scores": {
+            name: {"value": _known(value), "low": _known(intervals[name][0]), "high": _known(intervals[name][1])}
+            for name, value in values.items()
+        },
+    }
+    target = run.folder / EVALUATION / split
+    with staged_folder(target, foreign_to=_foreign) as stage:
+        (stage / SCORES).write_text(to_json(document), encoding="utf-8")
+        pq.write_table(pa.Table.from_pylist(rows), stage / PREDICTIONS)
+        write_pages(stage, run, source, rows, document)
+    return document
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """What a run's evaluations say, one a split.
+
+    Raises:
+        TrainingError: The run was not evaluated, or what it says cannot be read.
+    """
+    files = sorted(folder.glob(f"{EVALUATION}/*/{SCORES}"))
+    if not files:
+        raise TrainingError(f"{folder} holds no evaluation", remedy=f"make one: lung-nodule-ct evaluate {folder}")
+    try:
+        return [json.loads(path.read_text("utf-8")) | {"run": folder.name} for path in files]
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the scores of {folder} cannot be read: {error}", remedy="evaluate it again") from error
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _foreign(folder: Path) -> str | None:
+    own = {SCORES, PREDICTIONS, "index.html"}
+    return next((path.name for path in folder.iterdir() if path.name not in own and path.suffix != ".png"), None)

@@ -1,0 +1,137 @@
+"""Rows of a build by number, from any process: Arrow mapped into memory, so that a patch costs what its pages cost.
+
+An Arrow build is read where it stands. Parquet is decoded once, into an Arrow copy in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lung_nodule_ct.cells import Cells
+from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.source.zenodo import cache_folder
+from lung_nodule_ct.spec.splits import SPLIT_OF_FOLD, SplitBy
+from lung_nodule_ct.targets.staging import staged_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.built import BuiltFolder
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a config. Made by :func:`rows_of`; crosses process borders as paths and numbers.
+
+    Attributes:
+        paths: Arrow streams.
+        places: Which rows of them, counted through all streams.
+        light: The columns without voxels and pictures, a dict a row of ``places``.
+        heavy: The columns with them.
+    """
+
+    paths: tuple[Path, ...]
+    places: tuple[int, ...]
+    light: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in self.paths])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mapped table: each process maps for itself."""
+        return {"paths": self.paths, "places": self.places, "light": self.light}
+
+    def picture(self, row: int) -> bytes:
+        """The encoded image of a row."""
+        return self._table.column("image")[self.places[row]]["bytes"].as_py()
+
+    def voxels(self, row: int, column: str = "volume") -> NDArray[Any] | None:
+        """The voxels of a row as a view, axes (z, y, x); ``None`` where the cell is null."""
+        dtype = "<i2" if column == "volume" and "direction" in self._table.column_names else "u1"
+        return Cells(self._table.column(column), dtype).find(self.places[row])
+
+
+def rows_of(build: BuiltFolder, config: str, split: str, split_by: SplitBy) -> Rows:
+    """The rows of a split of a build.
+
+    Args:
+        build: The build.
+        config: One of its configs.
+        split: ``train``, ``validation`` or ``test``.
+        split_by: As the build was split, or by patient from the column ``fold``; then rows of no known patient are left out.
+
+    Raises:
+        BuildFolderError: The build has no such config.
+        TrainingError: The split has no rows, or the build was split by patient and the published split is asked for.
+    """
+    built_by = SplitBy(build.manifest["split_by"])
+    if built_by is not split_by and built_by is SplitBy.PATIENT:
+        raise TrainingError(f"{build.folder} was split by patient", remedy="say --split-by patient")
+    light = [
+        (name, row) for name in build.splits(config) for row in build.rows(config, name, build.light_columns(config))
+    ]
+    if split_by is SplitBy.PUBLISHED:
+        places = [place for place, (name, _) in enumerate(light) if name == split]
+    else:
+        folds = [row["fold"] for _, row in light]
+        places = [place for place, fold in enumerate(folds) if fold is not None and SPLIT_OF_FOLD[fold] == split]
+    if not places:
+        raise TrainingError(
+            f"{config} has no rows in the split {split!r} ({split_by})",
+            expected=f"one of {', '.join(build.splits(config))}" if split_by is SplitBy.PUBLISHED else None,
+            remedy="name another --split" if split_by is SplitBy.PATIENT else "name another, or say --split-by patient",
+        )
+    return Rows(_arrow_files(build, config), tuple(places), tuple(light[place][1] for place in places))
+
+
+def _arrow_files(build: BuiltFolder, config: str) -> tuple[Path, ...]:
+    files = build.manifest["configs"][config]["files"]
+    ordered = [file for split in build.splits(config) for file in files if file["split"] == split]
+    if build.form == "arrow":
+        return tuple(build.folder / file["path"] for file in ordered)
+    key = hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache_folder() / "training" / f"{config}-{key}"
+    if not folder.is_dir():
+        with staged_folder(folder, foreign_to=lambda _: None) as stage:
+            for number, file in enumerate(ordered):
+                _decode(build.folder / file["path"], stage / f"{number:05}.arrow")
+    return tuple(folder / f"{number:05}.arrow" for number in range(len(ordered)))
+
+
+def _decode(source: Path, target: Path) -> None:
+    with (
+        pq.ParquetFile(source) as file,
+        pa.OSFile(str(target), "wb") as sink,
+        pa.ipc.new_stream(sink, file.schema_arrow) as writer,
+    ):
+        for group in range(file.num_row_groups):
+            writer.write_table(file.read_row_group(group))
+
+
+def ids_of(rows: Rows, *columns: str) -> tuple[str, ...]:
+    """What to call each row by: the first of some columns that is known, else its number."""
+    return tuple(
+        next((str(row[name]) for name in columns if row.get(name) is not None), f"row {place}")
+        for row, place in zip(rows.light, rows.places, strict=True)
+    )
+
+
+def padded(values: NDArray[Any], count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """``values`` (n, k) with zeros below up to ``count`` rows, and which rows are real; what is too many is cut off."""
+    kept = values[:count]
+    full = np.zeros((count, *values.shape[1:]), np.float32)
+    full[: len(kept)] = kept
+    return full, np.arange(count) < len(kept)

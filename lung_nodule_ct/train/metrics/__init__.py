@@ -1,0 +1,1 @@
+"""Scores in NumPy, each to be checked against the field's own implementation. Nothing here needs JAX."""

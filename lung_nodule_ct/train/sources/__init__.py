@@ -1,0 +1,58 @@
+"""What the host hands to the device: one example by its number, decoded or cut, and nothing more. A module a kind of example."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from lung_nodule_ct.spec.configs import DET2D_1_25MM
+from lung_nodule_ct.train.mapped import rows_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.train.recipes import Recipe
+
+    Example = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """Examples by number; crosses process borders."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What the examples are called."""
+
+    @property
+    def patients(self) -> tuple[str | None, ...]:
+        """Whose they are."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, number: int, random: np.random.Generator) -> Example:
+        """One training example; what is drawn is drawn from ``random``."""
+
+
+def open_source(build: BuiltFolder, recipe: Recipe, split: str) -> Source:
+    """The examples of a split, as a recipe wants them.
+
+    Raises:
+        BuildFolderError: The build does not hold the config.
+        TrainingError: The split has no rows, one class only, or no nodule; or its images do not fit the recipe.
+    """
+    rows = rows_of(build, recipe.config, split, recipe.split_by)
+    if recipe.task == "classification":
+        from lung_nodule_ct.train.sources.crops import Crops  # noqa: PLC0415 -- only the one that is used
+
+        return Crops(rows, recipe)
+    if recipe.task == "longitudinal":
+        from lung_nodule_ct.train.sources.sequences import Sequences  # noqa: PLC0415
+
+        return Sequences(rows, recipe)
+    if recipe.config == DET2D_1_25MM.name:
+        from lung_nodule_ct.train.sources.slices import Slices  # noqa: PLC0415
+
+        return Slices(rows, recipe)
+    from lung_nodule_ct.train.sources.patches import Patches  # noqa: PLC0415
+
+    return Patches(rows, recipe)

@@ -1,0 +1,79 @@
+"""Whole slices with their 2D boxes."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.train.mapped import Rows, ids_of, padded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.train.recipes import Recipe
+
+_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Examples ``image`` (y, x) uint8, black below and right of the slice; ``boxes`` (k, 4) as y0 x0 y1 x1; ``valid`` (k,).
+
+    Raises:
+        TrainingError: No slice has a nodule, or a slice is larger than the recipe's size.
+    """
+
+    rows: Rows
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        if not any(row["objects"] for row in self.rows.light):
+            raise TrainingError("no slice of the split has a nodule", remedy="choose another split or build")
+        if any(own > room for own, room in zip(self._largest, self.canvas, strict=True)):
+            raise TrainingError("a slice does not fit input.size", expected=self.canvas, got=self._largest)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """``image_id``."""
+        return ids_of(self.rows, "image_id")
+
+    @property
+    def patients(self) -> tuple[str | None, ...]:
+        """``patient_id``."""
+        return tuple(row["patient_id"] for row in self.rows.light)
+
+    @cached_property
+    def _largest(self) -> tuple[int, int]:
+        return max(row["height"] for row in self.rows.light), max(row["width"] for row in self.rows.light)
+
+    @property
+    def canvas(self) -> tuple[int, ...]:
+        """The size of the examples, y, x: the recipe's, or what holds the largest slice."""
+        return self.recipe.input.size or tuple(-(-length // _MULTIPLE) * _MULTIPLE for length in self._largest)
+
+    def truth(self, number: int) -> NDArray[np.float64]:
+        """The published boxes of a slice, shape (n, 4), xmin, ymin, xmax, ymax."""
+        return np.array([box["bbox"] for box in self.rows.light[number]["objects"]], np.float64).reshape(-1, 4)
+
+    def picture(self, number: int) -> NDArray[np.uint8]:
+        """The slice in grey, (y, x)."""
+        with Image.open(io.BytesIO(self.rows.picture(number))) as image:
+            return np.asarray(image.convert("L"))
+
+    def load(self, number: int, random: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002 -- nothing is drawn
+        """One slice. Boxes are cut off at its border; those outside are left out."""
+        picture = self.picture(number)
+        image = np.zeros(self.canvas, np.uint8)
+        image[: picture.shape[0], : picture.shape[1]] = picture
+        boxes = np.clip(self.truth(number)[:, [1, 0, 3, 2]], 0, (*picture.shape, *picture.shape))
+        kept, valid = padded(boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)], self.recipe.input.boxes)
+        return {"image": image, "boxes": kept, "valid": valid}
