@@ -52,7 +52,7 @@ def main() -> None:
             "naive to Parquet": module_command("naive", source, root / "naive parquet", "parquet"),
             "inflate and write, 2 threads": module_command("floor", source, root / "floor"),
         }
-        runs = in_turn(contenders, options.rounds)
+        runs = in_turn(contenders, options.rounds, {"ours through datasets": root / "prepared"})
         written = {
             "ours to Parquet": folder_bytes(root / "ours"),
             "ours to Parquet, 2 workers": folder_bytes(root / "ours 2"),

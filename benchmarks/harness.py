@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +42,22 @@ def run_measured(command: Sequence[str | Path]) -> Measured:
     return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def in_turn(contenders: dict[str, Sequence[str | Path]], rounds: int) -> dict[str, list[Measured]]:
-    """Run the contenders one after the other, round by round, so that a machine's drift meets all of them."""
+def in_turn(
+    contenders: dict[str, Sequence[str | Path]], rounds: int, made: Mapping[str, Path] | None = None
+) -> dict[str, list[Measured]]:
+    """Run the contenders one after the other, round by round, so that a machine's drift meets all of them.
+
+    Args:
+        contenders: Commands by name.
+        rounds: How often.
+        made: By name, the folder that a command would use again; it is taken away before every run.
+    """
     runs: dict[str, list[Measured]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, command in contenders.items():
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
+            if made and name in made:
+                shutil.rmtree(made[name], ignore_errors=True)
             runs[name].append(run_measured(command))
     return runs
 
