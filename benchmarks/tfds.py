@@ -1,6 +1,6 @@
 """Our TFDS build of ``det3d_1.25mm`` against a plain TFDS builder, side by side on generated volumes of 512 x 512 x 160.
 
-    python -m benchmarks.tfds [--volumes 3] [--rounds 3]
+    python -m benchmarks.tfds [--volumes 3] [--rounds 3] [--formats array_record tfrecord]
 
 The plain one does it the usual way: extract, SimpleITK, ``Tensor(encoding="zlib")``, a generator; and once more with
 ``encoding="bytes"``. Prints wall, CPU and peak memory of building, bytes written, and how fast each is read back.
@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--volumes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--contender", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
@@ -41,7 +42,7 @@ def main() -> None:
         executable = Path(sys.executable).with_name("lung-nodule-ct")
         contenders: dict[str, list[Any]] = {}
         readers: dict[str, list[Any]] = {}
-        for form in FORMATS:
+        for form in options.formats:
             ours, command = root / f"ours {form}", [executable, "build", "det3d_1.25mm", "--source", source]
             contenders[f"ours, {form}"] = [*command, "--format", form, "--out", ours]
             readers[f"ours, {form}"] = module_command("tfds", "--contender", "read", ours, form, "lung_nodule_ct")
@@ -61,7 +62,7 @@ def main() -> None:
     for name, own in runs.items():
         m, r = medians(own), medians(reads[name])
         print(f"{name:28}{m.wall:9.2f}{m.cpu:8.2f}{m.peak_mb:9.0f}{raw / 1e6 / m.wall:8.0f}{r.wall:8.2f}")
-    for form in FORMATS:
+    for form in options.formats:
         ours = medians(runs[f"ours, {form}"])
         for encoding in ("zlib", "bytes"):
             other = medians(runs[f"plain {encoding}, {form}"])

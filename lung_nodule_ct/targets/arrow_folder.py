@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lung_nodule_ct.report import GENERATOR, to_json
 from lung_nodule_ct.targets.dataset_info import dataset_info
-from lung_nodule_ct.targets.features import built_schema
+from lung_nodule_ct.targets.features import built_schema, to_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,11 +55,12 @@ class ArrowFolder:
     def open_writer(
         self,
         path: Path,
-        schema: Schema,  # noqa: ARG002 -- every layout is given both
+        schema: Schema,
         arrow_schema: pa.Schema,
     ) -> Iterator[Callable[[pa.Table], None]]:
         """An Arrow stream, a record batch a table."""
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, arrow_schema) as writer:
+        described = arrow_schema.with_metadata(to_features(schema).arrow_schema.metadata)
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, described) as writer:
             yield writer.write_table
 
     def finish(self, folder: Path, build: Build) -> None:

@@ -55,7 +55,7 @@ def batches_of(
     Args:
         units: What to make.
         schema: The columns.
-        arrow_schema: What :func:`to_features` makes of them.
+        arrow_schema: What :func:`~lung_nodule_ct.targets.arrow_types.to_arrow_schema` makes of them, with any metadata.
         opened: The archives that are open.
         scratch: Where voxels go.
         builders: Threads that make examples ahead.

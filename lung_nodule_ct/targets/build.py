@@ -38,8 +38,9 @@ from lung_nodule_ct.report import (
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.spec.splits import SplitBy
+from lung_nodule_ct.targets.arrow_types import to_arrow_schema
 from lung_nodule_ct.targets.batches import batches_of
-from lung_nodule_ct.targets.features import built_schema, to_features
+from lung_nodule_ct.targets.features import built_schema
 from lung_nodule_ct.targets.shards import Shard, Written, plan_shards
 from lung_nodule_ct.targets.staging import staged_folder
 
@@ -358,7 +359,7 @@ def _write_shard(layout: Layout, shard: Shard, stage: Path, builders: int, on_un
     path = _partial(stage / layout.path_of(shard))
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = built_schema(get_config(shard.config), keep_source_names=shard.keep_source_names)
-    arrow_schema = to_features(schema).arrow_schema
+    arrow_schema = to_arrow_schema(schema)
     findings: list[Finding] = []
     pixels: list[Pixels] = []
     rows = arrow_bytes = 0

@@ -15,6 +15,7 @@ from lung_nodule_ct.built import read_build
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.spec.schema import Picture, Voxels
 from lung_nodule_ct.targets.card import CARD, card_text
+from lung_nodule_ct.targets.features import to_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +66,7 @@ class HubFolder:
         packed = {f"{name}.bytes" for name in voxels} if self.volume_codec == "b2nd" else set()
         with pq.ParquetWriter(
             path,
-            arrow_schema,
+            arrow_schema.with_metadata(to_features(schema).arrow_schema.metadata),
             compression={name: "none" if name in packed else "zstd" for name in paths},
             compression_level={name: _ZSTD_LEVEL for name in paths if name not in packed},
             use_dictionary=light,
