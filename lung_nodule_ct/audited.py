@@ -65,15 +65,23 @@ class Check:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Check:
-        """What :meth:`to_dict` made of one."""
-        return cls(
+        """What :meth:`to_dict` made of one.
+
+        Raises:
+            ValueError: It did not, or it was changed since.
+            KeyError: Likewise.
+        """
+        texts = [
             entry["name"],
             entry["title"],
-            Verdict(entry["verdict"]),
             entry["measured"],
-            entry.get("expected"),
+            entry.get("expected") or "",
             entry.get("detail") or "",
-        )
+        ]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"expected texts, got {texts}")
+        name, title, measured, _, detail = texts
+        return cls(name, title, Verdict(entry["verdict"]), measured, entry.get("expected"), detail)
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def test_licence_and_doi_are_those_of_the_records(copy) -> None:
 def test_the_audit_stands_in_the_card_and_its_text_stays_text(copy) -> None:
     hostile = "<script>alert(1)</script> | `x` [a](javascript:b) **c**\n# d"
     with files_beside(copy, by="audit") as stage:
-        check = {"name": "n", "title": hostile, "verdict": "warn", "measured": 3, "expected": None, "detail": ""}
+        check = {"name": "n", "title": hostile, "verdict": "warn", "measured": "3", "expected": None, "detail": ""}
         (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
         (stage / "pictures").mkdir()
         Image.new("L", (9, 9)).save(stage / "pictures" / "audit-sizes.png")
@@ -212,9 +212,10 @@ def test_the_audit_stands_in_the_card_and_its_text_stays_text(copy) -> None:
     assert "javascript:b</td>" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | `x` [a](javascript:b) **c** # d</td>" in html
     assert "pictures/audit-sizes.png" in text.split("## Audit")[1].split("## Maintenance")[0]
-    (copy / "audit.json").write_text('{"format_version": 9}')
-    with pytest.raises(BuildFolderError, match="lung-nodule-ct audit"):
-        card(copy)
+    for damaged in ({"format_version": 9}, {"format_version": 1, "checks": [check | {"measured": 3}]}):
+        (copy / "audit.json").write_text(json.dumps(damaged))
+        with pytest.raises(BuildFolderError, match="lung-nodule-ct audit"):
+            card(copy)
 
 
 @pytest.mark.parametrize(

@@ -405,7 +405,14 @@ AUDIT = {
     "checks": [
         {"name": "a", "title": "All is well", "verdict": "pass", "measured": "0", "expected": None, "detail": ""},
         {"name": "b", "title": NASTY, "verdict": "fail", "measured": NASTY, "expected": "1", "detail": NASTY},
-        {"name": "c", "title": "Nobody knows", "verdict": "unknown", "measured": "", "expected": None, "detail": ""},
+        {
+            "name": "c",
+            "title": "Nobody knows",
+            "verdict": "unknown",
+            "measured": "not measured",
+            "expected": None,
+            "detail": "",
+        },
     ],
     "numbers": {},
 }
