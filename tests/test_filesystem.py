@@ -8,8 +8,9 @@ from built import Built
 
 from lung_nodule_ct.errors import ArchiveError, SourceError
 from lung_nodule_ct.source.choose import open_source
-from lung_nodule_ct.source.filesystem import FilesystemFile, open_filesystem
+from lung_nodule_ct.source.filesystem import FilesystemFile
 from lung_nodule_ct.source.folder import open_folder
+from lung_nodule_ct.source.url_folder import open_url_folder
 from lung_nodule_ct.spec.configs import CONFIGS
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.hub_folder import HubFolder
@@ -54,7 +55,7 @@ def test_load_dataset_takes_a_url(bucket, dummy):
 )
 def test_what_cannot_be_opened_is_said(url, says):
     with pytest.raises(SourceError, match=says):
-        open_filesystem(url)
+        open_url_folder(url)
 
 
 def test_an_object_that_is_gone_or_was_cut(bucket):

@@ -3,10 +3,10 @@
 ``checksums.tsv`` is empty because nothing is downloaded by TFDS: the package proves every archive by its record's md5.
 """
 
-from lung_nodule_ct.targets.tfds.builder import DATASET, LungNoduleCT
+from lung_nodule_ct.targets.tfds.builder import LungNoduleCT
 
 
 class Builder(LungNoduleCT, skip_registration=True):
     """The builder of the package, which is registered already."""
 
-    name = DATASET
+    name = "lung_nodule_ct"

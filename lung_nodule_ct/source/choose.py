@@ -56,9 +56,9 @@ def open_source(
     """
     folder = named_folder(source)
     if folder is not None and "://" in folder:
-        from lung_nodule_ct.source.filesystem import open_filesystem  # noqa: PLC0415 -- a folder here needs no fsspec
+        from lung_nodule_ct.source.url_folder import open_url_folder  # noqa: PLC0415 -- a folder here needs no fsspec
 
-        return open_filesystem(folder)
+        return open_url_folder(folder)
     if folder is not None:
         return open_folder(folder)
     from lung_nodule_ct.source.zenodo import Zenodo  # noqa: PLC0415 -- who has a folder needs no HTTP

@@ -1,4 +1,4 @@
-"""Archives on a filesystem that fsspec opens by URL (``s3://``, ``gs://``, ``hdfs://`` …), which workers of a cluster can read."""
+"""An archive on a filesystem that fsspec opens by URL (``s3://``, ``gs://``, ``hdfs://`` …)."""
 
 from __future__ import annotations
 
@@ -7,40 +7,9 @@ from typing import Any, Final
 
 import fsspec
 
-from lung_nodule_ct.errors import ArchiveError, SourceError
-from lung_nodule_ct.source.source import Source
-from lung_nodule_ct.spec.archives import ARCHIVES, ArchiveSpec
+from lung_nodule_ct.errors import ArchiveError
 
 _BLOCK_BYTES: Final = 4 << 20
-
-
-def open_filesystem(url: str) -> Source:
-    """The archives below a URL, at any depth.
-
-    Args:
-        url: As fsspec takes it: ``s3://bucket/folder``. Credentials are found as its implementation finds them.
-
-    Raises:
-        SourceError: There is nothing, the filesystem's package is not installed, or it cannot be reached.
-    """
-    try:
-        files, root = fsspec.core.url_to_fs(url)
-        paths = sorted(files.find(root))
-    except ImportError as error:
-        raise SourceError(f"{url} cannot be opened: {error}", remedy="install that package") from error
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{url} cannot be read: {error}") from error
-    if not paths:
-        raise SourceError(
-            f"the source {url!r} does not exist", expected="a folder that holds the dataset's zip archives"
-        )
-    found: dict[ArchiveSpec, tuple[str, ...]] = {}
-    for path in paths:
-        for spec in ARCHIVES:
-            if spec.matches(path.rpartition("/")[2]):
-                found[spec] = (*found.get(spec, ()), files.unstrip_protocol(path))
-    single = {spec: places[0] for spec, places in found.items() if len(places) == 1}
-    return Source(single, url, {spec: places for spec, places in found.items() if len(places) > 1})
 
 
 class FilesystemFile:

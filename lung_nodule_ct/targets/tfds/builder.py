@@ -22,14 +22,13 @@ from lung_nodule_ct.source.source import Source
 from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.spec.published import HOMEPAGE
 from lung_nodule_ct.targets.tfds.features import to_features_dict
+from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsFolder
 
 if TYPE_CHECKING:
     from lung_nodule_ct.findings import Finding
     from lung_nodule_ct.targets.build import Engine
     from lung_nodule_ct.targets.shards import Written
 
-DATASET = "lung_nodule_ct"
-RELEASE = "1.0.0"
 _INCOMPLETE = "incomplete.*"
 
 
@@ -104,7 +103,6 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         from lung_nodule_ct.report import FINDINGS, GENERATOR, report_document, to_json  # noqa: PLC0415
         from lung_nodule_ct.source.choose import open_source  # noqa: PLC0415
         from lung_nodule_ct.targets.build import build_config, give_names  # noqa: PLC0415
-        from lung_nodule_ct.targets.tfds.folder import TfdsFolder  # noqa: PLC0415
 
         config, folder = get_config(self.builder_config.name), Path(os.fspath(self.data_path))
         source = self._source if isinstance(self._source, Source) else open_source(self._source, [config])

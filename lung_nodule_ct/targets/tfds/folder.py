@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import _save_default_config_name  # there is no public way
 
 from lung_nodule_ct.cells import rows_of
 from lung_nodule_ct.spec.configs import DEFAULT_CONFIG
-from lung_nodule_ct.targets.tfds.builder import DATASET, RELEASE, LungNoduleCT
 from lung_nodule_ct.targets.tfds.example import ExamplePieces
 from lung_nodule_ct.targets.tfds.records import RecordForm, open_records
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from lung_nodule_ct.spec.schema import Schema
     from lung_nodule_ct.targets.build import Build
     from lung_nodule_ct.targets.shards import Shard
+
+
+DATASET = "lung_nodule_ct"
+RELEASE = "1.0.0"
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class TfdsFolder:
     def finish(self, folder: Path, build: Build) -> None:
         """Write what TFDS reads of the configs."""
         for name, config in build.configs.items():
-            builder = LungNoduleCT(config=name, data_dir=folder, file_format=self.name)
+            builder = tfds.builder(f"{DATASET}/{name}", data_dir=folder, file_format=self.name)
             builder.note_splits(config.files)
             builder.info.write_to_directory(builder.data_path)
         _save_default_config_name(folder / DATASET, default_config_name=DEFAULT_CONFIG.name)
