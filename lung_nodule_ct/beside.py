@@ -27,6 +27,7 @@ from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.report import GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.targets.staging import locked, temporary_folder
+from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,9 +126,7 @@ def _unchanged(folder: Path, name: str, entry: dict[str, Any]) -> bool:
 
 def _write(folder: Path, files: dict[str, dict[str, Any]]) -> None:
     document = {"format_version": _FORMAT_VERSION, "generator": GENERATOR, "files": dict(sorted(files.items()))}
-    partial = folder / f".{BESIDE}.partial"
-    partial.write_text(to_json(document), encoding="utf-8")
-    partial.replace(folder / BESIDE)
+    write_whole(folder / BESIDE, to_json(document))
 
 
 def _build_of(folder: Path) -> str | None:

@@ -125,19 +125,16 @@ class BuiltFolder:
             list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < total)
         ):
             raise BuildFolderError(f"{config}, {split}: rows must be ascending and among {total}", got=list(indices))
-        wanted = None if indices is None else list(indices)
-        start = 0
-        for table, count in self._tables(config, split, names, wanted):
-            if table is not None:
-                places = None if wanted is None else [row - start for row in wanted if start <= row < start + count]
-                yield from rows_of(table, [known[name] for name in names], places)
+        for start, table in self._tables(config, split, names, indices):
+            end = start + table.num_rows
+            places = None if indices is None else [row - start for row in indices if start <= row < end]
+            yield from rows_of(table, [known[name] for name in names], places)
             del table  # before the next one is read
-            start += count
 
     def _tables(
-        self, config: str, split: str, names: list[str], wanted: list[int] | None
-    ) -> Iterator[tuple[pa.Table | None, int]]:
-        """The row groups of a split; ``None`` in place of one of which nothing is wanted."""
+        self, config: str, split: str, names: list[str], indices: Sequence[int] | None
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """The row groups of a split of which something is wanted, each with the number of its first row."""
         start = 0
         for entry in self.manifest["configs"][config]["files"]:
             if entry["split"] != split:
@@ -147,19 +144,24 @@ class BuiltFolder:
                 if self.form == "arrow":
                     with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as stream:
                         for batch in stream:
-                            yield pa.Table.from_batches([batch]).select(names), batch.num_rows
+                            if _wants(indices, start, batch.num_rows):
+                                yield start, pa.Table.from_batches([batch]).select(names)
                             start += batch.num_rows
                     continue
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     for group in range(file.num_row_groups):
                         count = file.metadata.row_group(group).num_rows
-                        needed = wanted is None or any(start <= row < start + count for row in wanted)
-                        yield (file.read_row_group(group, columns=names).select(names) if needed else None), count
+                        if _wants(indices, start, count):
+                            yield start, file.read_row_group(group, columns=names).select(names)
                         start += count
             except (OSError, pa.ArrowException) as error:
                 raise BuildFolderError(
                     f"{entry['path']} cannot be read: {error}", remedy=_REBUILD.format(folder=self.folder)
                 ) from error
+
+
+def _wants(indices: Sequence[int] | None, start: int, count: int) -> bool:
+    return indices is None or any(start <= row < start + count for row in indices)
 
 
 def open_build(folder: str | os.PathLike[str]) -> BuiltFolder:

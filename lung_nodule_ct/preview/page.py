@@ -6,13 +6,13 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.errors import OutputError
+from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,13 +89,7 @@ def write_page(page: str, out: Path) -> None:
         OutputError: It cannot be written.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
-            part.write_text(page, encoding="utf-8")
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(out, page)
     except OSError as error:
         raise OutputError(f"the output {out} cannot be written: {error}") from error
 

@@ -6,12 +6,12 @@ A file of another size or time than its proof, or without one, is hashed again; 
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.hashes import hash_of
+from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
     from lung_nodule_ct.source.record import RecordFile
@@ -48,17 +48,6 @@ def write_proof(path: Path, hashes: dict[str, str]) -> None:
     """Note the hashes of a file as it is; a cache that cannot be written goes without."""
     with suppress(OSError):
         write_whole(_beside(path), json.dumps({**_state(path), "hashes": hashes}))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A small file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, str]:

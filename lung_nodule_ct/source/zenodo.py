@@ -22,10 +22,11 @@ from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.download import ask_for_room, download
 from lung_nodule_ct.source.http import Http, Patience, Transient, Tries
 from lung_nodule_ct.source.lock import Lock
-from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof, write_whole
+from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof
 from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
 from lung_nodule_ct.source.remote import RemoteLocation
 from lung_nodule_ct.spec.archives import DEFAULT_RELEASE, ArchiveSpec, Release
+from lung_nodule_ct.whole_file import write_whole
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
 CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"

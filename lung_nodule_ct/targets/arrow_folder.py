@@ -52,15 +52,10 @@ class ArrowFolder:
         return workers if workers > 1 else 0
 
     @contextmanager
-    def open_writer(
-        self,
-        path: Path,
-        schema: Schema,
-        arrow_schema: pa.Schema,
-    ) -> Iterator[Callable[[pa.Table], None]]:
+    def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:
         """An Arrow stream, a record batch a table."""
-        described = arrow_schema.with_metadata(to_features(schema).arrow_schema.metadata)
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, described) as writer:
+        arrow_schema = to_features(schema).arrow_schema
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, arrow_schema) as writer:
             yield writer.write_table
 
     def finish(self, folder: Path, build: Build) -> None:

@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.targets.build import attempt
+from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
     from lung_nodule_ct.listeners import BuildListener
@@ -79,8 +80,5 @@ class _WriteShard:
             result = attempt(self.layout, shard, Path(self.stage), builders=0)
         except LungNoduleCTError as error:
             result = error
-        path = Path(self.stage, _NOTES, str(number))
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(pickle.dumps(result))
-        partial.replace(path)
+        write_whole(Path(self.stage, _NOTES, str(number)), pickle.dumps(result))
         return number

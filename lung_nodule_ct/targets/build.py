@@ -155,9 +155,7 @@ class Layout(Protocol):
     def builders(self, workers: int) -> int:
         """Threads that make examples ahead of the one that writes, when so many workers are allowed."""
 
-    def open_writer(
-        self, path: Path, schema: Schema, arrow_schema: pa.Schema
-    ) -> AbstractContextManager[Callable[[pa.Table], None]]:
+    def open_writer(self, path: Path, schema: Schema) -> AbstractContextManager[Callable[[pa.Table], None]]:
         """A file that takes tables."""
 
     def finish(self, folder: Path, build: Build) -> None:
@@ -368,7 +366,7 @@ def _write_shard(layout: Layout, shard: Shard, stage: Path, builders: int, on_un
         closing(
             batches_of(shard.units, schema, arrow_schema, opened, scratch=Scratch, builders=builders, on_unit=on_unit)
         ) as batches,
-        layout.open_writer(path, schema, arrow_schema) as write,
+        layout.open_writer(path, schema) as write,
     ):
         for batch in batches:
             write(batch.table)

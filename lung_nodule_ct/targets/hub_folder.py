@@ -57,8 +57,9 @@ class HubFolder:
         return workers - 1
 
     @contextmanager
-    def open_writer(self, path: Path, schema: Schema, arrow_schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:
         """A Parquet file: zstd, a page index, page checksums, and a row group a table."""
+        arrow_schema = to_features(schema).arrow_schema
         heavy = {column.name for column in schema.columns if isinstance(column.kind, (Picture, Voxels))}
         paths = _leaf_paths(arrow_schema)
         light = [name for name in paths if name.split(".")[0] not in heavy]
@@ -66,7 +67,7 @@ class HubFolder:
         packed = {f"{name}.bytes" for name in voxels} if self.volume_codec == "b2nd" else set()
         with pq.ParquetWriter(
             path,
-            arrow_schema.with_metadata(to_features(schema).arrow_schema.metadata),
+            arrow_schema,
             compression={name: "none" if name in packed else "zstd" for name in paths},
             compression_level={name: _ZSTD_LEVEL for name in paths if name not in packed},
             use_dictionary=light,

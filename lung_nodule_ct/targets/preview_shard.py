@@ -36,7 +36,7 @@ def write_preview(folder: Path, samples: Iterable[Sample]) -> PreviewShard:
     path.parent.mkdir(parents=True)
     schema = to_features(PREVIEW_SCHEMA).arrow_schema
     rows = arrow_bytes = 0
-    with HubFolder().open_writer(path, PREVIEW_SCHEMA, schema) as write:
+    with HubFolder().open_writer(path, PREVIEW_SCHEMA) as write:
         for group in _groups(map(_row, samples)):
             part = pa.Table.from_pylist(group, schema=schema)
             write(part)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,10 +55,7 @@ class Journal:
             from tensorboardX import SummaryWriter  # noqa: PLC0415 -- other processes write nothing
 
             path = run / METRICS
-            kept = _rows_before(path, start)
-            partial = path.with_suffix(".csv.partial")
-            partial.write_text(kept, encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, _rows_before(path, start))
             self._file = path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=start)
 

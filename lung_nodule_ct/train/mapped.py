@@ -46,6 +46,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def patients(self) -> tuple[str | None, ...]:
+        """``patient_id`` of each row, ``None`` where it is unknown or the config has no such column."""
+        return tuple(row.get("patient_id") for row in self.light)
+
     @cached_property
     def _table(self) -> pa.Table:
         return pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in self.paths])

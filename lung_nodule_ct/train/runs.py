@@ -11,6 +11,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.report import to_json
 from lung_nodule_ct.spec.splits import SplitBy
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
+from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
     from lung_nodule_ct.built import BuiltFolder
@@ -44,10 +45,7 @@ class Run:
         """
         path = self.folder / RUN
         if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".json.partial")
-            partial.write_text(to_json(self._document()), encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, to_json(self._document()))
             return
         there = open_run(self.folder)
         own, other = (_flat(run._document()) for run in (self, there))

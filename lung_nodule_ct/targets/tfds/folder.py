@@ -58,12 +58,7 @@ class TfdsFolder:
         return workers - 1 if self.name == "array_record" or workers == 1 else workers
 
     @contextmanager
-    def open_writer(
-        self,
-        path: Path,
-        schema: Schema,
-        arrow_schema: pa.Schema,  # noqa: ARG002 -- every layout is given both
-    ) -> Iterator[Callable[[pa.Table], None]]:
+    def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:
         """A file of records, an example each."""
         pieces = ExamplePieces(schema)
         with open_records(path, self.name) as write:

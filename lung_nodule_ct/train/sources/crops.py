@@ -50,7 +50,7 @@ class Crops:
     @property
     def patients(self) -> tuple[str | None, ...]:
         """``patient_id``."""
-        return tuple(row["patient_id"] for row in self.rows.light)
+        return self.rows.patients
 
     @property
     def labels(self) -> tuple[int, ...]:

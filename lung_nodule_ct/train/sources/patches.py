@@ -91,7 +91,7 @@ class Patches:
     @property
     def patients(self) -> tuple[str | None, ...]:
         """``patient_id``, where the config has it."""
-        return tuple(row.get("patient_id") for row in self.rows.light)
+        return self.rows.patients
 
     @cached_property
     def extent(self) -> tuple[int, ...]:

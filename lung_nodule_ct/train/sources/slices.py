@@ -49,7 +49,7 @@ class Slices:
     @property
     def patients(self) -> tuple[str | None, ...]:
         """``patient_id``."""
-        return tuple(row["patient_id"] for row in self.rows.light)
+        return self.rows.patients
 
     @cached_property
     def _largest(self) -> tuple[int, int]:
