@@ -15,7 +15,8 @@ from lung_nodule_ct.extras import needing
 from lung_nodule_ct.spec.splits import SplitBy
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.targets.build import Build, Engine, Layout
+    from lung_nodule_ct.targets.build import Build, Layout
+    from lung_nodule_ct.targets.engine import Engine
 
 
 class Format(StrEnum):

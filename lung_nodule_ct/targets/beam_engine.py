@@ -16,12 +16,12 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.targets.build import attempt
+from lung_nodule_ct.targets.engine import attempt
 from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
     from lung_nodule_ct.listeners import BuildListener
-    from lung_nodule_ct.targets.build import Layout
+    from lung_nodule_ct.targets.engine import ShardLayout
     from lung_nodule_ct.targets.shards import Shard, Written
 
 _NOTES = ".notes"
@@ -45,7 +45,9 @@ class BeamEngine:
     def __exit__(self, *_: object) -> None:
         """Nothing is held between configs."""
 
-    def write(self, layout: Layout, shards: Sequence[Shard], stage: Path, progress: BuildListener) -> Iterator[Written]:
+    def write(
+        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildListener
+    ) -> Iterator[Written]:
         """Write shards into a stage.
 
         Raises:
@@ -70,7 +72,7 @@ class BeamEngine:
 class _WriteShard:
     """What a worker does. An error of ours is noted, not raised: Beam would try again, and wrap it."""
 
-    layout: Layout
+    layout: ShardLayout
     stage: str
 
     def __call__(self, element: tuple[int, Shard]) -> int:

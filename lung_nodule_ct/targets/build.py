@@ -6,22 +6,15 @@ What is written, and what stands beside it, is the affair of a :class:`Layout`: 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
-import signal
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lung_nodule_ct.beside import BESIDE, ours_beside
-from lung_nodule_ct.errors import LungNoduleCTError, OutputError, SourceError, StrictError
-from lung_nodule_ct.examples.scratch import Scratch
+from lung_nodule_ct.errors import SourceError, StrictError
 from lung_nodule_ct.figures import compare_figures
 from lung_nodule_ct.findings import Finding, Grade
-from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.plan import Plan, make_plan
 from lung_nodule_ct.report import (
@@ -29,34 +22,23 @@ from lung_nodule_ct.report import (
     FORMAT_VERSION,
     GENERATOR,
     MANIFEST,
-    Pixels,
     report_document,
     same_pixels,
     shared_patients,
     to_json,
 )
-from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.spec.splits import SplitBy
-from lung_nodule_ct.targets.arrow_types import to_arrow_schema
-from lung_nodule_ct.targets.batches import batches_of
-from lung_nodule_ct.targets.features import built_schema
-from lung_nodule_ct.targets.shards import Shard, Written, plan_shards
+from lung_nodule_ct.targets.engine import Engine, LocalEngine, ShardLayout, give_names
+from lung_nodule_ct.targets.shards import Written, plan_shards
 from lung_nodule_ct.targets.staging import staged_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Mapping, Sequence
 
-    import pyarrow as pa
-
-    from lung_nodule_ct.plan.units import Unit
     from lung_nodule_ct.source.record import Record
     from lung_nodule_ct.source.source import Source
     from lung_nodule_ct.spec.configs import Config
-    from lung_nodule_ct.spec.schema import Schema
 
-_PARTIAL = ".partial"
 # what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
 _BESIDE = re.compile(
     r"dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|features\.json|metadata\.json|.+\.labels\.txt"
@@ -130,8 +112,8 @@ class Build:
     records: tuple[Record, ...] = ()
 
 
-class Layout(Protocol):
-    """What a build writes. Must be picklable: it goes to the worker processes."""
+class Layout(ShardLayout, Protocol):
+    """What a build writes."""
 
     @property
     def name(self) -> str:
@@ -142,37 +124,11 @@ class Layout(Protocol):
         """How much, as packed in the archives, goes into a shard."""
 
     @property
-    def pinned(self) -> bool:
-        """Whether the manifest pins the SHA-256 of every shard, for those who download it."""
-
-    @property
     def noted(self) -> dict[str, str]:
         """What else the manifest says of it."""
 
-    def path_of(self, shard: Shard) -> str:
-        """Where a shard stands, relative to the folder."""
-
-    def builders(self, workers: int) -> int:
-        """Threads that make examples ahead of the one that writes, when so many workers are allowed."""
-
-    def open_writer(self, path: Path, schema: Schema) -> AbstractContextManager[Callable[[pa.Table], None]]:
-        """A file that takes tables."""
-
     def finish(self, folder: Path, build: Build) -> None:
         """Write what stands beside the shards."""
-
-
-class Engine(Protocol):
-    """Who writes the shards of a build."""
-
-    def __enter__(self) -> Self:
-        """Before the first config."""
-
-    def __exit__(self, *_: object) -> None:
-        """After the last."""
-
-    def write(self, layout: Layout, shards: Sequence[Shard], stage: Path, progress: BuildListener) -> Iterator[Written]:
-        """Write the shards of a config into a stage, in any order."""
 
 
 def build_folder(
@@ -265,130 +221,9 @@ def build_config(
     return BuiltConfig(plan, files, _all_findings(plan, files), shared_patients(plan))
 
 
-def give_names(stage: Path, files: Iterable[Written]) -> None:
-    """Give the files of a finished build their names."""
-    for written in files:
-        path = stage / written.path
-        _partial(path).rename(path)
-
-
 def _order_in(plan: Plan) -> Callable[[Written], tuple[int, int]]:
     splits = list(plan.splits)
     return lambda written: (splits.index(written.shard.split), written.shard.index)
-
-
-class LocalEngine:
-    """Shards written on this machine: by processes, started when the first config has shards for more than one.
-
-    Args:
-        allowed: How many may work side by side.
-    """
-
-    def __init__(self, allowed: int = 1) -> None:
-        self._allowed = allowed
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def write(self, layout: Layout, shards: Sequence[Shard], stage: Path, progress: BuildListener) -> Iterator[Written]:
-        """Write shards into a stage. Those that are done first come first."""
-        if not shards:
-            return
-        name = shards[0].config
-        processes = min(self._allowed, len(shards))
-        builders = layout.builders(self._allowed // processes)
-        if processes == 1:
-            for shard in shards:
-                yield attempt(layout, shard, stage, builders, lambda unit: progress.advance(name, unit.packed_bytes))
-            return
-        futures = [self._started().submit(attempt, layout, shard, stage, builders) for shard in shards]
-        try:
-            for future in as_completed(futures):
-                written = future.result()
-                progress.advance(name, sum(unit.packed_bytes for unit in written.shard.units))
-                yield written
-        except BrokenProcessPool as error:
-            raise OutputError(
-                "a worker process was killed, most likely for want of memory", remedy="build with a smaller --num-proc"
-            ) from error
-
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            # Spawned, not forked: pyarrow has threads.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._allowed, context, initializer=_leave_interrupts_to_the_parent)
-        return self._pool
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def attempt(
-    layout: Layout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None] = lambda _: None
-) -> Written:
-    """Write one shard.
-
-    Args:
-        layout: What to write.
-        shard: What goes into it.
-        stage: The folder of the build.
-        builders: Threads that make examples ahead.
-        on_unit: Called after every unit.
-
-    Raises:
-        MemberError: A member is damaged.
-        OutputError: It cannot be written.
-    """
-    try:
-        return _write_shard(layout, shard, stage, builders, on_unit)
-    except LungNoduleCTError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{layout.path_of(shard)} cannot be written: {error}") from error
-
-
-def _write_shard(layout: Layout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None]) -> Written:
-    path = _partial(stage / layout.path_of(shard))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    schema = built_schema(get_config(shard.config), keep_source_names=shard.keep_source_names)
-    arrow_schema = to_arrow_schema(schema)
-    findings: list[Finding] = []
-    pixels: list[Pixels] = []
-    rows = arrow_bytes = 0
-    with (
-        Opened() as opened,
-        closing(
-            batches_of(shard.units, schema, arrow_schema, opened, scratch=Scratch, builders=builders, on_unit=on_unit)
-        ) as batches,
-        layout.open_writer(path, schema) as write,
-    ):
-        for batch in batches:
-            write(batch.table)
-            rows += batch.table.num_rows
-            arrow_bytes += batch.table.nbytes
-            findings += batch.findings
-            pixels += batch.pixels
-    return Written(
-        shard=shard,
-        path=layout.path_of(shard),
-        rows=rows,
-        arrow_bytes=arrow_bytes,
-        file_bytes=path.stat().st_size,
-        sha256=hash_of(path, "sha256") if layout.pinned else None,
-        findings=tuple(findings),
-        pixels=tuple(pixels),
-    )
-
-
-def _partial(path: Path) -> Path:
-    """The name of a file until the whole build is done, by which nothing loads it."""
-    return path.with_name(path.name + _PARTIAL)
 
 
 def _all_findings(plan: Plan, files: Sequence[Written]) -> tuple[Finding, ...]:

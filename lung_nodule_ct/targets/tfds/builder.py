@@ -26,7 +26,7 @@ from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsFolder
 
 if TYPE_CHECKING:
     from lung_nodule_ct.findings import Finding
-    from lung_nodule_ct.targets.build import Engine
+    from lung_nodule_ct.targets.engine import Engine
     from lung_nodule_ct.targets.shards import Written
 
 _INCOMPLETE = "incomplete.*"
@@ -102,7 +102,8 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         from lung_nodule_ct.progress import BuildProgress  # noqa: PLC0415
         from lung_nodule_ct.report import FINDINGS, GENERATOR, report_document, to_json  # noqa: PLC0415
         from lung_nodule_ct.source.choose import open_source  # noqa: PLC0415
-        from lung_nodule_ct.targets.build import build_config, give_names  # noqa: PLC0415
+        from lung_nodule_ct.targets.build import build_config  # noqa: PLC0415
+        from lung_nodule_ct.targets.engine import give_names  # noqa: PLC0415
 
         config, folder = get_config(self.builder_config.name), Path(os.fspath(self.data_path))
         source = self._source if isinstance(self._source, Source) else open_source(self._source, [config])
@@ -145,7 +146,7 @@ def _engine(download_config: Any) -> Engine:
     options = getattr(download_config, "beam_options", None)
     runner = getattr(download_config, "beam_runner", None)
     if options is None and runner is None:
-        from lung_nodule_ct.targets.build import LocalEngine  # noqa: PLC0415 -- as above
+        from lung_nodule_ct.targets.engine import LocalEngine  # noqa: PLC0415 -- as above
 
         return LocalEngine()
     from lung_nodule_ct.targets.beam_engine import BeamEngine  # noqa: PLC0415 -- an extra

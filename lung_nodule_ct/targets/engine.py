@@ -1,0 +1,192 @@
+"""Who writes the shards of a build: engines, of which the one here is this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+
+from lung_nodule_ct.errors import LungNoduleCTError, OutputError
+from lung_nodule_ct.examples.scratch import Scratch
+from lung_nodule_ct.findings import Finding
+from lung_nodule_ct.hashes import hash_of
+from lung_nodule_ct.listeners import BuildListener
+from lung_nodule_ct.report import Pixels
+from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.spec.configs import get_config
+from lung_nodule_ct.targets.arrow_types import to_arrow_schema
+from lung_nodule_ct.targets.batches import batches_of
+from lung_nodule_ct.targets.features import built_schema
+from lung_nodule_ct.targets.shards import Shard, Written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    import pyarrow as pa
+
+    from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.spec.schema import Schema
+
+_PARTIAL = ".partial"
+
+
+class ShardLayout(Protocol):
+    """What a shard is as a file. Must be picklable: it goes to the worker processes."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the manifest pins the SHA-256 of every shard, for those who download it."""
+
+    def path_of(self, shard: Shard) -> str:
+        """Where a shard stands, relative to the folder."""
+
+    def builders(self, workers: int) -> int:
+        """Threads that make examples ahead of the one that writes, when so many workers are allowed."""
+
+    def open_writer(self, path: Path, schema: Schema) -> AbstractContextManager[Callable[[pa.Table], None]]:
+        """A file that takes tables."""
+
+
+class Engine(Protocol):
+    """Who writes the shards of a build."""
+
+    def __enter__(self) -> Self:
+        """Before the first config."""
+
+    def __exit__(self, *_: object) -> None:
+        """After the last."""
+
+    def write(
+        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildListener
+    ) -> Iterator[Written]:
+        """Write the shards of a config into a stage, in any order."""
+
+
+class LocalEngine:
+    """Shards written on this machine: by processes, started when the first config has shards for more than one.
+
+    Args:
+        allowed: How many may work side by side.
+    """
+
+    def __init__(self, allowed: int = 1) -> None:
+        self._allowed = allowed
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def write(
+        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildListener
+    ) -> Iterator[Written]:
+        """Write shards into a stage. Those that are done first come first."""
+        if not shards:
+            return
+        name = shards[0].config
+        processes = min(self._allowed, len(shards))
+        builders = layout.builders(self._allowed // processes)
+        if processes == 1:
+            for shard in shards:
+                yield attempt(layout, shard, stage, builders, lambda unit: progress.advance(name, unit.packed_bytes))
+            return
+        futures = [self._started().submit(attempt, layout, shard, stage, builders) for shard in shards]
+        try:
+            for future in as_completed(futures):
+                written = future.result()
+                progress.advance(name, sum(unit.packed_bytes for unit in written.shard.units))
+                yield written
+        except BrokenProcessPool as error:
+            raise OutputError(
+                "a worker process was killed, most likely for want of memory", remedy="build with a smaller --num-proc"
+            ) from error
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Spawned, not forked: pyarrow has threads.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._allowed, context, initializer=_leave_interrupts_to_the_parent)
+        return self._pool
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def attempt(
+    layout: ShardLayout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None] = lambda _: None
+) -> Written:
+    """Write one shard.
+
+    Args:
+        layout: What to write.
+        shard: What goes into it.
+        stage: The folder of the build.
+        builders: Threads that make examples ahead.
+        on_unit: Called after every unit.
+
+    Raises:
+        MemberError: A member is damaged.
+        OutputError: It cannot be written.
+    """
+    try:
+        return _write_shard(layout, shard, stage, builders, on_unit)
+    except LungNoduleCTError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{layout.path_of(shard)} cannot be written: {error}") from error
+
+
+def _write_shard(
+    layout: ShardLayout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None]
+) -> Written:
+    path = _partial(stage / layout.path_of(shard))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = built_schema(get_config(shard.config), keep_source_names=shard.keep_source_names)
+    arrow_schema = to_arrow_schema(schema)
+    findings: list[Finding] = []
+    pixels: list[Pixels] = []
+    rows = arrow_bytes = 0
+    with (
+        Opened() as opened,
+        closing(
+            batches_of(shard.units, schema, arrow_schema, opened, scratch=Scratch, builders=builders, on_unit=on_unit)
+        ) as batches,
+        layout.open_writer(path, schema) as write,
+    ):
+        for batch in batches:
+            write(batch.table)
+            rows += batch.table.num_rows
+            arrow_bytes += batch.table.nbytes
+            findings += batch.findings
+            pixels += batch.pixels
+    return Written(
+        shard=shard,
+        path=layout.path_of(shard),
+        rows=rows,
+        arrow_bytes=arrow_bytes,
+        file_bytes=path.stat().st_size,
+        sha256=hash_of(path, "sha256") if layout.pinned else None,
+        findings=tuple(findings),
+        pixels=tuple(pixels),
+    )
+
+
+def _partial(path: Path) -> Path:
+    """The name of a file until the whole build is done, by which nothing loads it."""
+    return path.with_name(path.name + _PARTIAL)
+
+
+def give_names(stage: Path, files: Iterable[Written]) -> None:
+    """Give the files of a finished build their names."""
+    for written in files:
+        path = stage / written.path
+        _partial(path).rename(path)
