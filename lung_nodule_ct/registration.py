@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import wrapt
+from lung_nodule_ct.after_import import after_import
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -26,9 +26,8 @@ _MARK = "_lung_nodule_ct"
 def register() -> None:
     """Wrap the factory in each module of ``datasets`` that holds it, now or as soon as it is imported."""
     for module in ("datasets.load", "datasets.inspect"):
-        wrapt.register_post_import_hook(_wrap_factory, module)
-
-    wrapt.register_post_import_hook(_import_tfds_builder, "tensorflow_datasets")
+        after_import(module, _wrap_factory)
+    after_import("tensorflow_datasets", _import_tfds_builder)
 
 
 def _import_tfds_builder(_module: ModuleType) -> None:

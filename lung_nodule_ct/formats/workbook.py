@@ -11,8 +11,6 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from openpyxl import load_workbook
-
 from lung_nodule_ct.source.archive import read_directory
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
@@ -47,6 +45,8 @@ def parse_workbook(data: bytes, name: str) -> tuple[WorkbookRow, ...]:
         ValueError: It is no workbook, or breaks a limit.
     """
     _refuse_bombs(data, name)
+    from openpyxl import load_workbook  # noqa: PLC0415 -- a third of the start, for one config alone
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl's notes on styles and extensions

@@ -5,19 +5,19 @@ Of one config the folder is its ``DatasetDict``; of several it holds one such fo
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow as pa
 
 from lung_nodule_ct.report import GENERATOR, to_json
-from lung_nodule_ct.targets.dataset_info import dataset_info
-from lung_nodule_ct.targets.features import built_schema, to_features
+from lung_nodule_ct.targets.dataset_info import InfoOfConfig
+from lung_nodule_ct.targets.features import built_schema, to_hub_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from lung_nodule_ct.spec.schema import Schema
@@ -54,8 +54,7 @@ class ArrowFolder:
     @contextmanager
     def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:
         """An Arrow stream, a record batch a table."""
-        arrow_schema = to_features(schema).arrow_schema
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, arrow_schema) as writer:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, to_hub_schema(schema)) as writer:
             yield writer.write_table
 
     def finish(self, folder: Path, build: Build) -> None:
@@ -63,15 +62,14 @@ class ArrowFolder:
         for name, config in build.configs.items():
             own = folder / self._prefix(name)
             schema = built_schema(config.plan.config, keep_source_names=build.options.keep_source_names)
-            info = dataset_info(
-                schema, config.rows, [(each.shard.split, each.arrow_bytes, each.file_bytes) for each in config.files]
-            )
+            sizes = [(each.shard.split, each.arrow_bytes, each.file_bytes) for each in config.files]
+            info = to_json(InfoOfConfig(schema.columns, config.rows, sizes).to_json())
             (own / "dataset_dict.json").write_text(to_json({"splits": list(config.rows)}), encoding="utf-8")
             for split in config.rows:
                 files = [written for written in config.files if written.shard.split == split]
-                state = {
+                state: dict[str, Any] = {
                     "_data_files": [{"filename": written.path.rpartition("/")[2]} for written in files],
-                    "_fingerprint": datasets.fingerprint.Hasher.hash([GENERATOR, [written.shard for written in files]]),
+                    "_fingerprint": _fingerprint(written.shard for written in files),
                     "_format_columns": None,
                     "_format_kwargs": {},
                     "_format_type": None,
@@ -79,7 +77,12 @@ class ArrowFolder:
                     "_split": split,
                 }
                 (own / split / "state.json").write_text(to_json(state), encoding="utf-8")
-                info.write_to_directory(str(own / split), pretty_print=True)
+                (own / split / "dataset_info.json").write_text(info, encoding="utf-8")
 
     def _prefix(self, config: str) -> str:
         return f"{config}/" if self.nested else ""
+
+
+def _fingerprint(shards: Iterable[Shard]) -> str:
+    """16 hex digits, as ``datasets`` has them: equal where equal members were built alike."""
+    return hashlib.sha256(repr((GENERATOR, *shards)).encode()).hexdigest()[:16]

@@ -16,9 +16,9 @@ from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG
 from lung_nodule_ct.spec.pathology import PATHOLOGY
 from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
 from lung_nodule_ct.spec.published import CITATION, DOI
-from lung_nodule_ct.spec.schema import Records, Schema
+from lung_nodule_ct.spec.schema import Records
 from lung_nodule_ct.spec.splits import SplitBy
-from lung_nodule_ct.targets.dataset_info import dataset_info
+from lung_nodule_ct.targets.dataset_info import InfoOfConfig
 from lung_nodule_ct.targets.markdown import escape, table
 from lung_nodule_ct.targets.prose import fill, sections
 
@@ -195,7 +195,7 @@ def _metadata(build: BuiltFolder, preview: PreviewShard | None) -> dict[str, Any
         default = PREVIEW
         configs.insert(0, {"config_name": PREVIEW, "data_files": [{"split": PREVIEW_SPLIT, "path": preview.path}]})
         size = (PREVIEW_SPLIT, preview.arrow_bytes, preview.file_bytes)
-        infos.insert(0, (PREVIEW, dataset_info(PREVIEW_SCHEMA, {PREVIEW_SPLIT: preview.rows}, [size])))
+        infos.insert(0, (PREVIEW, InfoOfConfig(PREVIEW_SCHEMA.columns, {PREVIEW_SPLIT: preview.rows}, [size])))
     for config in configs:
         if config["config_name"] == default:
             config["default"] = True
@@ -209,14 +209,14 @@ def _metadata(build: BuiltFolder, preview: PreviewShard | None) -> dict[str, Any
         "tags": list(TAGS),
         "configs": configs,
         # what push_to_hub itself writes
-        "dataset_info": [{"config_name": name, **info._to_yaml_dict()} for name, info in infos],
+        "dataset_info": [{"config_name": name, **info.to_yaml()} for name, info in infos],
     }
 
 
-def _info(build: BuiltFolder, name: str) -> Any:
+def _info(build: BuiltFolder, name: str) -> InfoOfConfig:
     files = build.manifest["configs"][name]["files"]
-    return dataset_info(
-        Schema(build.columns(name)),
+    return InfoOfConfig(
+        build.columns(name),
         build.configs[name],
         [(file["split"], file["arrow_bytes"], file["bytes"]) for file in files],
     )

@@ -15,7 +15,7 @@ from lung_nodule_ct.built import read_build
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.spec.schema import Picture, Voxels
 from lung_nodule_ct.targets.card import CARD, card_text
-from lung_nodule_ct.targets.features import to_features
+from lung_nodule_ct.targets.features import to_hub_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +59,7 @@ class HubFolder:
     @contextmanager
     def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:
         """A Parquet file: zstd, a page index, page checksums, and a row group a table."""
-        arrow_schema = to_features(schema).arrow_schema
+        arrow_schema = to_hub_schema(schema)
         heavy = {column.name for column in schema.columns if isinstance(column.kind, (Picture, Voxels))}
         paths = _leaf_paths(arrow_schema)
         light = [name for name in paths if name.split(".")[0] not in heavy]

@@ -11,7 +11,7 @@ from PIL import Image
 from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT
 from lung_nodule_ct.targets.card import PreviewShard
-from lung_nodule_ct.targets.features import to_features
+from lung_nodule_ct.targets.features import to_hub_schema
 from lung_nodule_ct.targets.hub_folder import HubFolder
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def write_preview(folder: Path, samples: Iterable[Sample]) -> PreviewShard:
     """
     path = folder / _NAME
     path.parent.mkdir(parents=True)
-    schema = to_features(PREVIEW_SCHEMA).arrow_schema
+    schema = to_hub_schema(PREVIEW_SCHEMA)
     rows = arrow_bytes = 0
     with HubFolder().open_writer(path, PREVIEW_SCHEMA) as write:
         for group in _groups(map(_row, samples)):

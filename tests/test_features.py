@@ -1,0 +1,37 @@
+"""What we write for datasets, without it, is what datasets would write itself."""
+
+import json
+
+import datasets
+import pytest
+
+from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.spec.preview import PREVIEW_SCHEMA
+from lung_nodule_ct.targets.arrow_types import to_arrow_schema
+from lung_nodule_ct.targets.dataset_info import InfoOfConfig
+from lung_nodule_ct.targets.features import built_schema, features_json, to_features, to_hub_schema
+
+SCHEMAS = {name: built_schema(config, keep_source_names=True) for name, config in CONFIGS.items()} | {
+    "preview": PREVIEW_SCHEMA
+}
+each_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+
+
+@each_schema
+def test_arrow_types_and_metadata(schema) -> None:
+    features = to_features(schema)
+    assert features_json(schema.columns) == features.to_dict()
+    assert to_hub_schema(schema).equals(features.arrow_schema, check_metadata=True)
+    assert to_arrow_schema(schema).metadata is None
+
+
+@each_schema
+def test_info(schema, tmp_path) -> None:
+    ours = InfoOfConfig(schema.columns, {"train": 3, "test": 1}, [("train", 50, 5), ("test", 7, 4), ("train", 20, 2)])
+    splits = datasets.SplitDict()
+    splits.add(datasets.SplitInfo("train", num_bytes=70, num_examples=3))
+    splits.add(datasets.SplitInfo("test", num_bytes=7, num_examples=1))
+    theirs = datasets.DatasetInfo(features=to_features(schema), splits=splits, download_size=11, dataset_size=77)
+    assert ours.to_yaml() == theirs._to_yaml_dict()
+    theirs.write_to_directory(str(tmp_path))
+    assert ours.to_json() == json.loads((tmp_path / "dataset_info.json").read_text())
