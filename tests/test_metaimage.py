@@ -36,9 +36,13 @@ def read_zipped(folder: Path, members: dict[str, bytes], name: str = "a.mhd"):
         image = open_metaimage(wanted, siblings, opened)
         slabs = np.concatenate([slab.copy() for slab in image.slabs()]).reshape(image.header.shape)
         again = open_metaimage(wanted, siblings, opened)
+        room = np.empty(again.header.data_bytes + 3, np.uint8)
+        at_once = np.concatenate([slab.copy() for slab in again.slabs(room)]).reshape(again.header.shape)
+        again = open_metaimage(wanted, siblings, opened)
         whole = np.empty(again.header.shape, again.header.dtype)
         again.read_into(whole)
     assert (slabs == whole).all()
+    assert (at_once == whole).all()
     return slabs, image.header.frame, {code for code, _, _ in image.issues}
 
 

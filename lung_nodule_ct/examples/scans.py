@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,8 +41,12 @@ def build_scan(unit: ScanUnit, opened: Opened, scratch: Scratch) -> Example:
         Finding(code, action, unit.header.archive, unit.header.name, None, detail)
         for code, detail, action in image.issues
     ]
+    in_mask: list[Finding] = []
+    mask = None
+    if unit.mask:  # first, because it passes through the volume's memory
+        mask = _read_mask(unit.mask, unit.mask_data, image.header.shape, opened, scratch, in_mask)
     volume = _read_hounsfield(image, scratch, findings)
-    mask = _read_mask(unit.mask, unit.mask_data, volume.shape, opened, scratch, findings) if unit.mask else None
+    findings += in_mask
     prefix = f"{unit.scan_id or image_id(unit.source_name)}-{unit.slice_thickness_mm:g}mm"
     row = {
         "scan_id": unit.scan_id,
@@ -125,17 +130,17 @@ def _read_mask(
     mask = scratch.take("mask", shape, np.uint8)
     flat, position = mask.reshape(-1), 0
     counts = np.zeros(256, np.int64)
-    for slab in image.slabs():
+    for slab in image.slabs(scratch.lend("volume", math.prod(shape) * np.dtype(np.int16).itemsize)):
         labels = flat[position : position + slab.size]
         if not _write_labels(slab, labels):
             detail = f"values from {slab.min()} to {slab.max()}, as in an image and not a segmentation"
             findings.append(Finding(Code.MASK_VALUES, "lung_mask is null", *where, detail))
             return None
         position += slab.size
-        odd = np.ones(labels.shape, np.bool_)
-        for label in _USUAL_LABELS:  # comparisons are 10 times as fast as to count everything
-            odd &= labels != label
-        counts += np.bincount(labels[odd], minlength=256)
+        # comparisons are 10 times as fast as to count everything
+        if sum(np.count_nonzero(labels == label) for label in _USUAL_LABELS) != labels.size:
+            counts += np.bincount(labels, minlength=256)
+    counts[list(_USUAL_LABELS)] = 0
     if counts[7]:
         findings.append(Finding(Code.MASK_LABEL_7, "kept as published", *where, f"{counts[7]:,} voxels"))
     other = [label for label in np.flatnonzero(counts).tolist() if label != 7]
@@ -153,7 +158,7 @@ def _write_labels(slab: NDArray[Any], out: NDArray[np.uint8]) -> bool:
         return bool((out == slab).all())
     if slab.size and not 0 <= slab.min() <= slab.max() <= 255:
         return False
-    out[...] = slab.astype(np.uint8, copy=False)
+    np.copyto(out, slab, casting="unsafe")
     return True
 
 

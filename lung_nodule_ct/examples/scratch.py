@@ -26,6 +26,10 @@ class Scratch:
             self._memory[purpose] = np.empty(size, np.uint8)
         return self._memory[purpose][:size].view(wanted).reshape(shape)
 
+    def lend(self, purpose: str, size: int) -> NDArray[np.uint8] | None:
+        """So many bytes, to be used for something else before an array is taken for that purpose."""
+        return self.take(purpose, (size,), np.uint8)
+
 
 class Fresh(Scratch):
     """Every array is new and stays, for those who keep examples."""
@@ -33,6 +37,10 @@ class Fresh(Scratch):
     def take(self, purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:  # noqa: ARG002
         """An array of any content."""
         return np.empty(shape, dtype)
+
+    def lend(self, purpose: str, size: int) -> NDArray[np.uint8] | None:  # noqa: ARG002
+        """None: nothing is used again."""
+        return None
 
 
 _NOTHING = np.empty(0, np.uint8)
