@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from lung_nodule_ct.built import open_build
 from lung_nodule_ct.cells import Cells, voxels_of
 from lung_nodule_ct.geometry import Frame
+from lung_nodule_ct.readahead import read_ahead
 from lung_nodule_ct.spec.configs import CONFIGS
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Volume:
     def slice(self, index: int) -> NDArray[Any]:
         """The axial slice ``index`` as a view, axes (y, x)."""
         view: NDArray[Any] = self.array[index]
+        read_ahead(view[None])
         return view
 
     def patch(
@@ -102,6 +104,7 @@ class Volume:
             for start, count, limit in zip(starts, extent, self.array.shape, strict=True)
         )
         taken = self.array[inside]
+        read_ahead(taken)
         if taken.shape == tuple(extent):
             whole: NDArray[Any] = taken.copy()
             return whole
@@ -200,6 +203,7 @@ def _of_table(dataset: Any, column: str, dtype: str) -> Volumes:
     geometry = {name: table.column(name).to_pylist() for name in _GEOMETRY if name in dataset.column_names}
     indices = dataset._indices  # which rows a selected or shuffled dataset shows
 
+    @cache
     def read(index: int) -> Volume:
         row = index if indices is None else indices.column(0)[index].as_py()
         return _volume(cells[row], {name: values[row] for name, values in geometry.items()})
