@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.archives import write_source
-from benchmarks.harness import folder_bytes, in_a_process_of_its_own, in_turn, medians, module_command
+from benchmarks.harness import OURS, folder_bytes, in_a_process_of_its_own, in_turn, medians, module_command
 
 COMPARED = (
     ("naive to Arrow", "ours to Arrow"),
@@ -39,9 +38,8 @@ def main() -> None:
         print(
             f"{options.volumes} volumes of 512x512x160 with masks: {raw / 1e6:,.0f} MB, packed {packed / 1e6:,.0f} MB"
         )
-        executable = Path(sys.executable).with_name("lung-nodule-ct")
-        ours = [executable, "build", "det3d_1.25mm", "--source", source, "--out"]
-        stock = [executable, "prepare", "det3d_1.25mm", "--source", source]
+        ours = [OURS, "build", "det3d_1.25mm", "--source", source, "--out"]
+        stock = [OURS, "prepare", "det3d_1.25mm", "--source", source]
         contenders = {
             "ours to Parquet": [*ours, root / "ours"],
             "ours to Parquet, 2 workers": [*ours, root / "ours 2", "--num-proc", "2"],

@@ -29,6 +29,7 @@ def main() -> None:
         path, info = members[number]
         if not hasattr(own, "array"):
             own.array = np.empty(max(each.file_size for _, each in members), np.uint8)
+            own.labels = np.empty(len(own.array) // 2, np.uint8)
         with path.open("rb") as file:
             file.seek(info.header_offset)
             head = file.read(HEADER)
@@ -37,7 +38,9 @@ def main() -> None:
         array = imagecodecs.deflate_decode(packed, raw=True, out=own.array[: info.file_size])
         assert isal_zlib.crc32(array) == info.CRC
         if path.name.endswith("_2.zip"):
-            array = array.view("<i2").astype(np.uint8)  # masks are stored as bytes
+            labels = own.labels[: len(array) // 2]  # masks are stored as bytes
+            np.copyto(labels, array.view("<i2"), casting="unsafe")
+            array = labels
         with (out / f"{number}.raw").open("wb", buffering=0) as file:
             file.write(array)
 

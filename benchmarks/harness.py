@@ -15,6 +15,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+OURS = Path(sys.executable).with_name("lung-nodule-ct")
+"""Our command line."""
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.archives import write_source
-from benchmarks.harness import folder_bytes, in_a_process_of_its_own, run_measured
-
-COMMAND = Path(sys.executable).with_name("lung-nodule-ct")
+from benchmarks.harness import OURS, folder_bytes, in_a_process_of_its_own, run_measured
 
 # From the click to the frame after the one that drew the slice.
 OPEN = """async () => {
@@ -80,13 +77,13 @@ def main() -> None:
 def build_of(root: Path, volumes: int, shape: tuple[int, int, int]) -> Path:
     """A build of generated scans."""
     source = in_a_process_of_its_own(write_source, root / "source", volumes, shape)
-    run_measured([COMMAND, "build", "det3d_1.25mm", "--source", source, "--out", root / "build"])
+    run_measured([OURS, "build", "det3d_1.25mm", "--source", source, "--out", root / "build"])
     return root / "build"
 
 
 def write(what: str, build: Path, page: Path) -> None:
     """Write a page and say what it took."""
-    taken = run_measured([COMMAND, "preview", build, "--out", page])
+    taken = run_measured([OURS, "preview", build, "--out", page])
     print(
         f"{what} ({folder_bytes(build) / 1e6:,.0f} MB): {taken.wall:.1f} s wall, {taken.cpu:.1f} s CPU, "
         f"{taken.peak_mb:,.0f} MB peak, page {page.stat().st_size / 1e6:.1f} MB"

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
 
 from benchmarks.archives import write_source
-from benchmarks.harness import in_a_process_of_its_own, module_command, run_measured
+from benchmarks.harness import OURS, in_a_process_of_its_own, module_command, run_measured
 
 SHAPE = (64, 256, 256)
 
@@ -40,7 +39,7 @@ def main() -> None:
             (options.workers_volumes, workers) for workers in (1, 2)
         ]:
             source = in_a_process_of_its_own(write_source, root / "source", count, SHAPE, 4)
-            command = [Path(sys.executable).with_name("lung-nodule-ct"), "build", "det3d_1.25mm", "--source", source]
+            command = [OURS, "build", "det3d_1.25mm", "--source", source]
             run = run_measured([*command, "--out", root / "out", "--num-proc", str(workers)])
             each = run.cpu / count * 1e3
             print(f"{count:10,}{workers:9}{run.wall:9.1f}{run.cpu:9.1f}{each:17.0f}{run.peak_mb:9.0f}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 import zipfile
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.archives import write_source
-from benchmarks.harness import folder_bytes, in_a_process_of_its_own, in_turn, medians, module_command
+from benchmarks.harness import OURS, folder_bytes, in_a_process_of_its_own, in_turn, medians, module_command
 
 FORMATS = ("array_record", "tfrecord")
 
@@ -39,11 +38,10 @@ def main() -> None:
         root = Path(scratch)
         source = in_a_process_of_its_own(write_source, root / "source", options.volumes)
         raw = options.volumes * 2 * 160 * 512 * 512
-        executable = Path(sys.executable).with_name("lung-nodule-ct")
         contenders: dict[str, list[Any]] = {}
         readers: dict[str, list[Any]] = {}
         for form in options.formats:
-            ours, command = root / f"ours {form}", [executable, "build", "det3d_1.25mm", "--source", source]
+            ours, command = root / f"ours {form}", [OURS, "build", "det3d_1.25mm", "--source", source]
             contenders[f"ours, {form}"] = [*command, "--format", form, "--out", ours]
             readers[f"ours, {form}"] = module_command("tfds", "--contender", "read", ours, form, "lung_nodule_ct")
             for encoding in ("zlib", "bytes"):
