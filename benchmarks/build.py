@@ -8,7 +8,6 @@ Prints the ratios of wall and CPU time, peak memory, and bytes written.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -38,37 +37,26 @@ def main() -> None:
         print(
             f"{options.volumes} volumes of 512x512x160 with masks: {raw / 1e6:,.0f} MB, packed {packed / 1e6:,.0f} MB"
         )
-        ours = [OURS, "build", "det3d_1.25mm", "--source", source, "--out"]
-        stock = [OURS, "prepare", "det3d_1.25mm", "--source", source]
+        out = root / "out"
+        ours = [OURS, "build", "det3d_1.25mm", "--source", source, "--out", out]
         contenders = {
-            "ours to Parquet": [*ours, root / "ours"],
-            "ours to Parquet, 2 workers": [*ours, root / "ours 2", "--num-proc", "2"],
-            "ours to Arrow": [*ours, root / "arrow", "--format", "arrow"],
-            "ours to Arrow, 2 workers": [*ours, root / "arrow 2", "--format", "arrow", "--num-proc", "2"],
-            "ours through datasets": [*stock, "--cache-dir", root / "prepared"],
-            "naive to Arrow": module_command("naive", source, root / "naive arrow", "arrow"),
-            "naive to Parquet": module_command("naive", source, root / "naive parquet", "parquet"),
-            "inflate and write, 2 threads": module_command("floor", source, root / "floor"),
+            "ours to Parquet": ours,
+            "ours to Parquet, 2 workers": [*ours, "--num-proc", "2"],
+            "ours to Arrow": [*ours, "--format", "arrow"],
+            "ours to Arrow, 2 workers": [*ours, "--format", "arrow", "--num-proc", "2"],
+            "ours through datasets": [OURS, "prepare", "det3d_1.25mm", "--source", source, "--cache-dir", out],
+            "naive to Arrow": module_command("naive", source, out, "arrow"),
+            "naive to Parquet": module_command("naive", source, out, "parquet"),
+            "inflate and write, 2 threads": module_command("floor", source, out),
         }
-        runs = in_turn(contenders, options.rounds, {"ours through datasets": root / "prepared"})
-        written = {
-            "ours to Parquet": folder_bytes(root / "ours"),
-            "ours to Parquet, 2 workers": folder_bytes(root / "ours 2"),
-            "ours to Arrow": folder_bytes(root / "arrow"),
-            "ours to Arrow, 2 workers": folder_bytes(root / "arrow 2"),
-            "ours through datasets": folder_bytes(root / "prepared"),
-            "inflate and write, 2 threads": folder_bytes(root / "floor"),
-            "naive to Arrow": folder_bytes(root / "naive arrow"),
-            "naive to Parquet": folder_bytes(root / "naive parquet"),
-        }
+        runs = in_turn(contenders, options.rounds, dict.fromkeys(contenders, out))
         print(f"{'':32}{'wall s':>8}{'CPU s':>8}{'peak MB':>9}{'written MB':>12}")
         for name, own in runs.items():
             m = medians(own)
-            print(f"{name:32}{m.wall:8.2f}{m.cpu:8.2f}{m.peak_mb:9.0f}{written[name] / 1e6:12.0f}")
+            print(f"{name:32}{m.wall:8.2f}{m.cpu:8.2f}{m.peak_mb:9.0f}{m.written_mb:12.0f}")
         for other, own in COMPARED:
             a, b = medians(runs[other]), medians(runs[own])
             print(f"{other} to {own}: CPU {a.cpu / b.cpu:.1f} x, wall {a.wall / b.wall:.1f} x")
-        shutil.rmtree(root, ignore_errors=True)
 
 
 if __name__ == "__main__":

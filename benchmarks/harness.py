@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,11 +21,16 @@ OURS = Path(sys.executable).with_name("lung-nodule-ct")
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of a process, its children included in wall and CPU."""
+    """One run of a process, its children included in wall and CPU.
+
+    Attributes:
+        written_mb: What it left in its folder, where that was looked at.
+    """
 
     wall: float
     cpu: float
     peak_mb: float
+    written_mb: float = 0.0
 
 
 def run_measured(command: Sequence[str | Path]) -> Measured:
@@ -53,15 +58,19 @@ def in_turn(
     Args:
         contenders: Commands by name.
         rounds: How often.
-        made: By name, the folder that a command would use again; it is taken away before every run.
+        made: By name, the folder that a command writes. It is measured and taken away after every run: a disk that is
+            busy with what the last one wrote, or memory that is full of it, is not the next one's affair.
     """
     runs: dict[str, list[Measured]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, command in contenders.items():
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
+            run = run_measured(command)
             if made and name in made:
-                shutil.rmtree(made[name], ignore_errors=True)
-            runs[name].append(run_measured(command))
+                run = replace(run, written_mb=folder_bytes(made[name]) / 1e6)
+                shutil.rmtree(made[name])
+                os.sync()
+            runs[name].append(run)
     return runs
 
 
@@ -73,7 +82,12 @@ def in_a_process_of_its_own(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def medians(runs: Sequence[Measured]) -> Measured:
     """The median of each figure; of memory the largest."""
-    return Measured(median(r.wall for r in runs), median(r.cpu for r in runs), max(r.peak_mb for r in runs))
+    return Measured(
+        median(r.wall for r in runs),
+        median(r.cpu for r in runs),
+        max(r.peak_mb for r in runs),
+        median(r.written_mb for r in runs),
+    )
 
 
 def folder_bytes(folder: Path) -> int:

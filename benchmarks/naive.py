@@ -6,7 +6,6 @@ python -m benchmarks.naive SOURCE WORK arrow|parquet
 from __future__ import annotations
 
 import csv
-import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -45,7 +44,6 @@ def examples(folder: str) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Build, from zip archives to Arrow (and Parquet)."""
     source, work, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    shutil.rmtree(work, ignore_errors=True)  # what an earlier round left
     for name, folder in SETS.items():
         with zipfile.ZipFile(source / name) as archive:
             archive.extractall(work / folder)

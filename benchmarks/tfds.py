@@ -1,9 +1,9 @@
 """Our TFDS build of ``det3d_1.25mm`` against a plain TFDS builder, side by side on generated volumes of 512 x 512 x 160.
 
-    python -m benchmarks.tfds [--volumes 3] [--rounds 3] [--formats array_record tfrecord]
+    python -m benchmarks.tfds [--volumes 3] [--rounds 3] [--formats array_record tfrecord] [--encodings zlib bytes]
 
 The plain one does it the usual way: extract, SimpleITK, ``Tensor(encoding="zlib")``, a generator; and once more with
-``encoding="bytes"``. Prints wall, CPU and peak memory of building, bytes written, and how fast each is read back.
+``encoding="bytes"``. ``none``, TFDS's default, stores a number a voxel; it takes minutes for a few volumes. Prints wall, CPU and peak memory of building, bytes written, and how fast each is read back.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.archives import write_source
+from benchmarks.archives import SHAPE, write_source
 from benchmarks.harness import OURS, folder_bytes, in_a_process_of_its_own, in_turn, medians, module_command
 
 FORMATS = ("array_record", "tfrecord")
+ENCODINGS = ("zlib", "bytes", "none")
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--volumes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument("--encodings", nargs="+", choices=ENCODINGS, default=ENCODINGS[:2])
     parser.add_argument("--contender", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
@@ -44,7 +46,7 @@ def main() -> None:
             ours, command = root / f"ours {form}", [OURS, "build", "det3d_1.25mm", "--source", source]
             contenders[f"ours, {form}"] = [*command, "--format", form, "--out", ours]
             readers[f"ours, {form}"] = module_command("tfds", "--contender", "read", ours, form, "lung_nodule_ct")
-            for encoding in ("zlib", "bytes"):
+            for encoding in options.encodings:
                 place = root / f"plain {encoding} {form}"
                 contenders[f"plain {encoding}, {form}"] = module_command(
                     "tfds", "--contender", "plain", source, place, form, encoding
@@ -62,7 +64,7 @@ def main() -> None:
         print(f"{name:28}{m.wall:9.2f}{m.cpu:8.2f}{m.peak_mb:9.0f}{raw / 1e6 / m.wall:8.0f}{r.wall:8.2f}")
     for form in options.formats:
         ours = medians(runs[f"ours, {form}"])
-        for encoding in ("zlib", "bytes"):
+        for encoding in options.encodings:
             other = medians(runs[f"plain {encoding}, {form}"])
             print(
                 f"{form}, plain {encoding} to ours: wall {other.wall / ours.wall:.1f} x, CPU {other.cpu / ours.cpu:.1f} x, "
@@ -81,8 +83,9 @@ def plain(source: str, place: str, form: str, encoding: str) -> None:
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self) -> Any:
-            volume = tfds.features.Tensor(shape=(None, None, None), dtype=np.int16, encoding=encoding)
-            mask = tfds.features.Tensor(shape=(None, None, None), dtype=np.uint8, encoding=encoding)
+            shape = SHAPE if encoding == "none" else (None, None, None)  # the default takes one shape only
+            volume = tfds.features.Tensor(shape=shape, dtype=np.int16, encoding=encoding)
+            mask = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding=encoding)
             features = {"name": tfds.features.Text(), "volume": volume, "mask": mask}
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
