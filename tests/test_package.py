@@ -23,6 +23,18 @@ def test_importing_it_imports_nothing_heavy(python, tmp_path) -> None:
     assert python(code, cwd=tmp_path).stdout == "[]\n"
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_build_imports_neither_datasets_nor_frameworks(python, dummy, tmp_path, form) -> None:
+    arguments = ["build", "det3d_1.25mm", "--source", str(dummy), "--format", form, "--out", "built", "--json"]
+    code = f"""
+import sys
+from lung_nodule_ct.cli import app
+app({arguments}, standalone_mode=False)
+print([name for name in ("datasets", "openpyxl", "tensorflow", "jax") if name in sys.modules])
+"""
+    assert python(code, cwd=tmp_path).stdout.endswith("}\n[]\n")
+
+
 def test_what_is_promised_is_there() -> None:
     assert set(lung_nodule_ct.__all__) <= set(dir(lung_nodule_ct))
     for name in lung_nodule_ct.__all__:
