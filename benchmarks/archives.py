@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.phantom import Nodule, make_chest
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 SHAPE = (160, 512, 512)
 SPACING = (0.7, 0.7, 1.25)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Elements, deflated once, to stand in an archive under as many names as one likes."""
+
+    data: bytes
+    size: int
+    crc: int
+
+    @classmethod
+    def of(cls, array: NDArray[np.int16]) -> Packed:
+        """Deflate the elements as ``zip`` does by default."""
+        raw = array.astype("<i2").tobytes()
+        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        return cls(deflater.compress(raw) + deflater.flush(), len(raw), zlib.crc32(raw))
+
+    def add_to(self, archive: zipfile.ZipFile, name: str) -> None:
+        """Write a member; zipfile, which would deflate anew, is told that it is stored, and its entry is mended."""
+        entry = zipfile.ZipInfo(name)
+        with archive.open(entry, "w") as member:
+            member.write(self.data)
+        entry.compress_type, entry.file_size, entry.CRC = zipfile.ZIP_DEFLATED, self.size, self.crc
+        file = archive.fp
+        assert file is not None
+        file.seek(entry.header_offset)
+        file.write(entry.FileHeader(zip64=False))
+        file.seek(archive.start_dir)
 
 
 def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE, distinct: int | None = None) -> Path:
@@ -32,7 +65,8 @@ def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE
         f"TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = {origin}\nElementSpacing = {SPACING[0]} {SPACING[1]} {SPACING[2]}\n"
         f"DimSize = {x} {y} {z}\nElementType = MET_SHORT\nElementDataFile = "
     )
-    made: list[Any] = []
+    made: list[Packed] = []
+    labels = Packed.of(mask)
     with (
         zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_0.zip", "w", zipfile.ZIP_DEFLATED) as scans,
         zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_2.zip", "w", zipfile.ZIP_DEFLATED) as masks,
@@ -44,10 +78,10 @@ def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE
                 for index in range(z):
                     dy, dx = rng.integers(0, shape[1]), rng.integers(0, shape[2])
                     volume[index] += noise[dy : dy + y, dx : dx + x]
-                made.append(volume)
-            for archive, array in ((scans, made[(number - 1) % len(made)]), (masks, mask)):
+                made.append(Packed.of(volume))
+            for archive, packed in ((scans, made[(number - 1) % len(made)]), (masks, labels)):
                 archive.writestr(f"{name}.mhd", f"{head}{name}.raw\n")
-                archive.writestr(f"{name}.raw", array.astype("<i2").tobytes())
+                packed.add_to(archive, f"{name}.raw")
             if distinct is None:
                 made.clear()
     with zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_1.zip", "w"):

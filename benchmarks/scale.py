@@ -1,6 +1,6 @@
 """Whether a build costs the same a volume however many there are, what two workers give, and how long a plan takes.
 
-    python -m benchmarks.scale [--volumes 4 32 256] [--workers-volumes 32] [--scans 10000]
+    python -m benchmarks.scale [--volumes 4 32 256 1000] [--workers-volumes 32] [--scans 10000]
 
 Volumes are generated, 64 x 256 x 256 with masks, four different ones under as many names as are asked for. Prints CPU and wall
 seconds a volume and peak memory of a build to Parquet, one worker against two, and the seconds to plan ``--scans`` scans.
@@ -24,7 +24,7 @@ SHAPE = (64, 256, 256)
 def main() -> None:
     """Build ever more volumes, then with two workers, then plan."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--volumes", type=int, nargs="+", default=[4, 32, 256])
+    parser.add_argument("--volumes", type=int, nargs="+", default=[4, 32, 256, 1000])
     parser.add_argument("--workers-volumes", type=int, default=32)
     parser.add_argument("--scans", type=int, default=10_000)
     parser.add_argument("--plan", help=argparse.SUPPRESS)
