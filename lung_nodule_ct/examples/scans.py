@@ -137,10 +137,9 @@ def _read_mask(
             findings.append(Finding(Code.MASK_VALUES, "lung_mask is null", *where, detail))
             return None
         position += slab.size
-        # comparisons are 10 times as fast as to count everything
-        if sum(np.count_nonzero(labels == label) for label in _USUAL_LABELS) != labels.size:
-            counts += np.bincount(labels, minlength=256)
-    counts[list(_USUAL_LABELS)] = 0
+        usual = [labels == label for label in _USUAL_LABELS]  # 10 times as fast as to count everything
+        if sum(map(np.count_nonzero, usual)) != labels.size:
+            counts += np.bincount(labels[~np.logical_or.reduce(usual)], minlength=256)
     if counts[7]:
         findings.append(Finding(Code.MASK_LABEL_7, "kept as published", *where, f"{counts[7]:,} voxels"))
     other = [label for label in np.flatnonzero(counts).tolist() if label != 7]
