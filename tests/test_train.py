@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lesions import write_lesions
 from typer.testing import CliRunner
 
 jax = pytest.importorskip("jax")
@@ -36,7 +35,9 @@ from lung_nodule_ct.built import open_build  # noqa: E402
 from lung_nodule_ct.cli import app  # noqa: E402
 from lung_nodule_ct.errors import LungNoduleCTError  # noqa: E402
 from lung_nodule_ct.train import layers, prepare  # noqa: E402
+from lung_nodule_ct.train.aims import AIMS  # noqa: E402
 from lung_nodule_ct.train.feed import host_batches  # noqa: E402
+from lung_nodule_ct.train.made_up import write_made_up  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions, ModelOptions, Recipe  # noqa: E402
 from lung_nodule_ct.train.runs import open_run  # noqa: E402
 from lung_nodule_ct.train.sources import open_source  # noqa: E402
@@ -60,7 +61,7 @@ def built(cli, tmp_path_factory) -> Path:
     """A build of made-up patients."""
     folder = tmp_path_factory.mktemp("lesions")
     names = ("cls_1.25mm", "det2d_1.25mm", "det3d_1.25mm", "longitudinal")
-    done = cli("build", *names, "--source", write_lesions(folder / "source", 20), "--out", folder / "build")
+    done = cli("build", *names, "--source", write_made_up(folder / "source", 20), "--out", folder / "build")
     assert done.returncode == 0, done.stderr
     return folder / "build"
 

@@ -84,7 +84,9 @@ def rows_of(build: BuiltFolder, config: str, split: str, split_by: SplitBy) -> R
     """
     built_by = SplitBy(build.manifest["split_by"])
     if built_by is not split_by and built_by is SplitBy.PATIENT:
-        raise TrainingError(f"{build.folder} was split by patient", remedy="say --split-by patient")
+        raise TrainingError(
+            f"{build.folder} was split by patient", remedy="build it as published, or say --split-by patient"
+        )
     light = [
         (name, row) for name in build.splits(config) for row in build.rows(config, name, build.light_columns(config))
     ]

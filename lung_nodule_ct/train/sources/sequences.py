@@ -77,6 +77,11 @@ class Sequences:
     def _extent(self) -> tuple[int, ...]:
         return extent_of(self.rows.light, self.recipe.input)
 
+    def diameters(self, number: int) -> list[float]:
+        """Of the largest nodule in each scan of a patient, in mm, in the order of time."""
+        rows = [self.rows.light[place] for place in self._groups[number]]
+        return [row["nodules"][_largest(row)]["diameter_mm"] for row in rows]
+
     def load(self, number: int, random: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002 -- nothing is drawn
         """One patient's scans."""
         group = self._groups[number]
@@ -93,7 +98,7 @@ class Sequences:
             image[slot] = cut(volume, low, self._extent)
             spacing[slot] = spacing_of(row)
         days = np.array([row["days_since_first"] for row in rows], np.float32)
-        size = [row["nodules"][_largest(row)]["diameter_mm"] for row in rows]
+        size = self.diameters(number)
         return {
             "image": image,
             "spacing": spacing,
