@@ -35,7 +35,6 @@ from lung_nodule_ct.built import open_build  # noqa: E402
 from lung_nodule_ct.cli import app  # noqa: E402
 from lung_nodule_ct.errors import LungNoduleCTError  # noqa: E402
 from lung_nodule_ct.train import layers, prepare  # noqa: E402
-from lung_nodule_ct.train.aims import AIMS  # noqa: E402
 from lung_nodule_ct.train.feed import host_batches  # noqa: E402
 from lung_nodule_ct.train.made_up import write_made_up  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions, ModelOptions, Recipe  # noqa: E402

@@ -44,9 +44,9 @@ AIMS: Final = {
     "det2d_1.25mm": Aim(_SLICES, "AP50", 0.8),
     "det2d_1.25mm-retina": Aim(_SLICES, "AP50", 0.8),
     "det3d_1.25mm": Aim(_THIN, "CPM", 0.6),
-    "det3d_1.25mm-retina": Aim(_THIN, "CPM", 0.6),
-    "det3d_5mm": Aim(_THICK, "CPM", 0.5),
-    "det3d_bmp_1.25mm": Aim(_STACK, "CPM", 0.6),
+    "det3d_1.25mm-retina": Aim((*_THIN, "--model.patch", "2"), "CPM", 0.4),
+    "det3d_5mm": Aim(_THICK, "CPM", 0.6),
+    "det3d_bmp_1.25mm": Aim(_STACK, "CPM", 0.7),
     "longitudinal": Aim(_NODULES, "malignant_AUC", 0.8),
     "longitudinal-single": Aim(_NODULES, "malignant_AUC", None),
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Ellipse
 
 from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
 from lung_nodule_ct.train.sources.crops import Crops
@@ -84,30 +84,33 @@ def _outline(axes: Axes, box: Sequence[float], colour: str) -> None:
 
 
 def _sure(row: Row) -> list[list[float]]:
-    return [box for box, score in zip(row["boxes"], row["scores"], strict=True) if score >= _SURE]
+    """The boxes that are sure enough, or else the surest."""
+    sure = [box for box, score in zip(row["boxes"], row["scores"], strict=True) if score >= _SURE]
+    return sure or row["boxes"][:1]
 
 
 def _patients(source: Sequences, rows: Sequence[Row], options: InputOptions) -> Figure:
     """A patient a row: each scan's slice through the nodule with its diameter, on the last one the predicted diameter too."""
-    figure = Figure(figsize=(2.4 * options.scans + 2.6, 2.5 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), options.scans + 1, squeeze=False)
-    for line, row in zip(grid, rows, strict=True):
+    followed = [source.nodules(row["number"]) for row in rows]
+    scans = max(map(len, followed))
+    figure = Figure(figsize=(2.5 * scans + 2, 2.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), scans + 1, squeeze=False, width_ratios=[0.8] + [1.0] * scans)
+    for line, row, nodules in zip(grid, rows, followed, strict=True):
         for axes in line:
             axes.axis("off")
         line[0].text(0, 0.5, _sequence_caption(row), fontsize=8, va="center", transform=line[0].transAxes)
         example = source.load(row["number"], np.random.default_rng(0))
-        diameters = source.diameters(row["number"])
-        before = options.scans - len(diameters)
-        for axes, slot, diameter in zip(line[1:], range(before, options.scans), diameters, strict=False):
+        for axes, slot, (diameter, (z, y, x)) in zip(line[1:], range(-len(nodules), 0), nodules, strict=False):
             image, (_, high, wide) = example["image"][slot], example["spacing"][slot]
-            _show(axes, image[image.shape[0] // 2], options)
+            _show(axes, image[round(z)], options)
             axes.set_aspect(high / wide)
             axes.set_title(f"{example['years'][slot]:.1f} years, {diameter:.1f} mm", fontsize=8)
-            told = diameters[0] + row["change_mm"] if slot == options.scans - 1 else None
-            for size, colour in ((diameter, _TRUE), (told, _TOLD)):
-                if size is not None and size > 0:
-                    middle = ((image.shape[2] - 1) / 2, (image.shape[1] - 1) / 2)
-                    axes.add_patch(Circle(middle, size / 2 / wide, fill=False, edgecolor=colour, linewidth=1.2))
+            sizes = [(diameter, _TRUE)]
+            if slot == -1:
+                sizes.append((nodules[0][0] + row["change_mm"], _TOLD))
+            for size, colour in sizes:
+                outline = Ellipse((x, y), size / wide, size / high, fill=False, edgecolor=colour, linewidth=1.2)
+                axes.add_patch(outline)
     return figure
 
 
