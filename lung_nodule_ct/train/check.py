@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lung_nodule_ct.built import open_build
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.source.folder import open_folder
-from lung_nodule_ct.spec.configs import get_config
+from lung_nodule_ct.spec.configs import DET3D_BMP_1_25MM, get_config
 from lung_nodule_ct.spec.splits import VALIDATION
 from lung_nodule_ct.targets.arrow_folder import ArrowFolder
 from lung_nodule_ct.targets.build import build_folder
@@ -60,6 +60,7 @@ def check(folder: Path, name: str, recipe: Recipe, aim: Aim) -> dict[str, Any]:
 def _made_up(folder: Path, config: str) -> BuiltFolder:
     if not folder.is_dir():
         with tempfile.TemporaryDirectory() as scratch:
-            source = open_folder(write_made_up(Path(scratch) / "source", PATIENTS))
+            stacks = config == DET3D_BMP_1_25MM.name
+            source = open_folder(write_made_up(Path(scratch) / "source", PATIENTS, stacks=stacks))
             build_folder([get_config(config)], source, folder, ArrowFolder(nested=False))
     return open_build(folder)

@@ -52,8 +52,15 @@ class _Scan:
     center: tuple[float, ...]
 
 
-def write_made_up(folder: Path, patients: int, seed: int = 0) -> Path:
-    """Write all fourteen archives of so many patients with two scans each into a new folder; every fifth is for validation."""
+def write_made_up(folder: Path, patients: int, *, stacks: bool = False, seed: int = 0) -> Path:
+    """Write the archives of so many patients with two scans each into a new folder; every fifth is for validation.
+
+    Args:
+        folder: Where to.
+        patients: How many.
+        stacks: Write the archives of 8-bit stacks as well, which take as long as all others.
+        seed: The same seed gives the same bytes.
+    """
     random = np.random.default_rng(seed)
     scans = _scans(patients, random)
     folder.mkdir(parents=True)
@@ -62,7 +69,7 @@ def write_made_up(folder: Path, patients: int, seed: int = 0) -> Path:
         _slices(scans, random),
         _volumes(scans, random, _THIN, Role.CT_1_25MM, Role.NODULES_1_25MM),
         _volumes(scans, random, _THICK, Role.CT_5MM, Role.NODULES_5MM),
-        _stacks(scans, random),
+        _stacks(scans, random) if stacks else {},
     ):
         for role, held in members.items():
             first, *others = archives_of(role)
