@@ -90,7 +90,7 @@ def losses(run: Path) -> list[str]:
 def whole(cli, built, tmp_path_factory) -> Path:
     """A run that nothing disturbed."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    done = cli("train", *CROPS, "--data", built, "--out", run, "--steps", "24", "--save-every", "4")
+    done = cli("train", *CROPS, "--data", built, "--out", run, "--steps", "24", "--save-every", "4", **QUICK)
     assert done.returncode == 0, done.stderr
     return run
 
@@ -104,6 +104,7 @@ def test_a_killed_run_goes_on_bit_for_bit_with_other_workers(whole, built, tmp_p
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env={**os.environ, **QUICK},
     )
     try:
         until = time.monotonic() + 120
@@ -115,7 +116,7 @@ def test_a_killed_run_goes_on_bit_for_bit_with_other_workers(whole, built, tmp_p
     assert not (run / "checkpoints" / "24").exists(), "it was not killed in time"
     with (run / "metrics.csv").open("a") as file:
         file.write("9,1.5,0x1.")  # a row that was being written
-    done = cli(*command[1:])
+    done = cli(*command[1:], **QUICK)
     assert done.returncode == 0, done.stderr
     assert losses(run) == losses(whole)
     assert len(losses(run)) == 24
@@ -138,7 +139,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(whole, built,
     judged = inside("evaluate", run, "--data", built, "--draws", "20", "--json")
     assert json.loads(judged.stdout)["steps"] == 20
     command = ("train", *CROPS, "--data", built, "--out", run, "--steps", "24", "--save-every", "4")
-    done = cli(*command)
+    done = cli(*command, **QUICK)
     assert done.returncode == 0, done.stderr
     assert "checkpoints/24 is damaged" in done.stderr
     assert "the one of step 20 is taken" in done.stderr
