@@ -24,6 +24,7 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
     from lung_nodule_ct.spec.published import BASELINES
     from lung_nodule_ct.train.evaluation import read_scores
     from lung_nodule_ct.train.leakage import gaps_between
+    from lung_nodule_ct.train.runs import open_run
 
     documents = [document for folder in folders for document in read_scores(folder)]
     gaps = gaps_between(folders, draws=draws)
@@ -31,6 +32,12 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
         print_json({"evaluations": documents, "gaps": [asdict(gap) for gap in gaps]})
         return
     print_scores(documents, gaps, BASELINES)
+    data: dict[str, list[dict[str, Any]]] = {}
+    for run in map(open_run, folders):
+        data.setdefault(run.recipe.config, []).append(run.data)
+    for config, builds in data.items():
+        if any(build != builds[0] for build in builds):
+            terminal().print(f"The runs of {config} read different builds: their scores are of different data.")
 
 
 def print_scores(
