@@ -20,7 +20,11 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "cold": (["--volumes", "4", "--reads", "20"], ["--volumes", "1", "--reads", "2"]),
     "codecs": ([], ["--reads", "5"]),
     "tfds": (["--volumes", "16", "--rounds", "1"], ["--volumes", "1", "--rounds", "1"]),
-    "scale": (["--volumes", "4", "32", "256", "1000"], ["--volumes", "2", "4", "--workers-volumes", "4", "--scans", "500"]),
+    "scale": (
+        ["--volumes", "4", "32", "256", "1000"],
+        ["--volumes", "2", "4", "--workers-volumes", "4", "--scans", "500"],
+    ),
+    "learning": ([], ["--only", "longitudinal-single", "--steps", "5"]),
     "download": (["--gigabytes", "1", "--rounds", "5"], ["--gigabytes", "0.1", "--rounds", "1"]),
 }
 """By name, the arguments of a full run and those of a quick one, which only shows that it works."""
@@ -35,6 +39,7 @@ PACKAGES = (
     "blosc2",
     "tensorflow-datasets",
     "monai",
+    "jax",
 )
 
 

@@ -1,92 +1,51 @@
-"""Does each task learn? Made-up patients with known truth, a small model each, through the command line.
+"""Does each recipe learn? ``lung-nodule-ct train RECIPE --check``: made-up patients with known truth, a small model each.
 
-    python -m benchmarks.learning [--patients 60] [--only cls ...]
+    python -m benchmarks.learning [--only RECIPE ...] [--steps N]
 
-Prints seconds and scores on patients that were not trained on, beside the least that counts as learnt.
+Prints the seconds that each check took, data and compiling included, and all scores with their 95 % intervals on examples that were
+not trained on, beside what the recipe must reach.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-_SMALL = ("--model.width", "16", "--optim.learning-rate", "3e-3")
-_SLICES = (*_SMALL, "--steps", "200", "--batch-size", "8", "--model.blocks", "1", "1", "1")
-_NODULES = (*_SMALL, "--steps", "200", "--batch-size", "8", "--model.blocks", "1", "1", "--model.patch", "2")
-_CUBES = ("--input.size", "16", "16", "16", "--input.spacing-mm", "3", "3", "3")
-_PATCHES = ("--input.size", "16", "32", "32", "--input.spacing-mm", "2", "2", "2")
-
-#: Recipe and options, the score, and the least it must reach (the most, of an error).
-TASKS = {
-    "cls": (
-        (
-            "cls_1.25mm",
-            *_SMALL,
-            "--steps",
-            "150",
-            "--batch-size",
-            "32",
-            "--input.size",
-            "32",
-            "32",
-            "--model.blocks",
-            "1",
-            "1",
-        ),
-        "accuracy",
-        0.8,
-    ),
-    "det2d": (("det2d_1.25mm", *_SLICES), "AP50", 0.8),
-    "det2d-retina": (("det2d_1.25mm-retina", *_SLICES), "AP50", 0.8),
-    "det3d": (("det3d_1.25mm", *_SLICES[:-1], *_PATCHES), "CPM", 0.7),
-    "longitudinal": (("longitudinal", *_NODULES, *_CUBES), "malignant_AUC", 0.8),
-    "longitudinal-single": (("longitudinal-single", *_NODULES, *_CUBES), "malignant_AUC", None),
-}
+from benchmarks.harness import run_measured
+from lung_nodule_ct.train.aims import AIMS
+from lung_nodule_ct.train.evaluation import read_scores
+from lung_nodule_ct.train.pages import interval, shown
 
 
 def main() -> None:
-    """Generate, build, train and judge each task, print."""
+    """Check each recipe in a process of its own, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patients", type=int, default=60)
-    parser.add_argument("--only", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--only", nargs="*", choices=AIMS, default=list(AIMS))
+    parser.add_argument("--steps", type=int, help="fewer than the check has, to see that it runs")
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests" / "support"))
-    from lesions import write_lesions  # type: ignore[import-not-found]
-
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        source = write_lesions(root / "source", options.patients)
-        configs = ("cls_1.25mm", "det2d_1.25mm", "det3d_1.25mm", "longitudinal")
-        _run("build", *configs, "--source", source, "--format", "arrow", "--out", root / "build")
-        for name in options.only:
-            arguments, score, least = TASKS[name]
-            start = time.perf_counter()
-            _run("train", *arguments, "--data", root / "build", "--out", root / name)
-            seconds = time.perf_counter() - start
-            document = json.loads(_run("evaluate", root / name, "--data", root / "build", "--json"))
-            scores = ", ".join(
-                f"{key} {entry['value']:.3f}" for key, entry in document["scores"].items() if entry["value"] is not None
-            )
-            reached = document["scores"][score]["value"]
-            verdict = (
-                "no aim" if least is None else f"{'learnt' if reached >= least else 'NOT learnt'}, aim {score} {least}"
-            )
-            print(f"{name}: {seconds:.0f} s, {document['rows']} examples: {scores} ({verdict})", flush=True)
-
-
-def _run(*arguments: str | Path) -> str:
-    command = [sys.executable, "-m", "lung_nodule_ct.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-    if done.returncode:
-        raise RuntimeError(f"{command} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return done.stdout
+    changes = [] if options.steps is None else ["--steps", str(options.steps)]
+    failed = []
+    print(f"{'recipe':<20}{'wall s':>7}{'CPU s':>7}{'examples':>9}  scores")
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as scratch:
+            run = Path(scratch) / name
+            command = [Path(sys.executable).with_name("lung-nodule-ct"), "train", name, "--check", "--out", run]
+            try:
+                measured = run_measured([*command, *changes])
+            except RuntimeError as error:
+                failed.append(name)
+                print(f"{name:<20}failed\n{error}", flush=True)
+                continue
+            (judged,) = read_scores(run)
+        for place, (score, entry) in enumerate(judged["scores"].items()):
+            numbers = f"{measured.wall:7.0f}{measured.cpu:7.0f}{judged['rows']:9}"
+            head = f"{name:<20}{numbers}" if place == 0 else " " * 43
+            aim = f", aim {AIMS[name].least}" if score == AIMS[name].score and AIMS[name].least is not None else ""
+            print(f"{head}  {score} {shown(entry['value'])} ({interval(entry)}){aim}", flush=True)
+    if failed:
+        raise SystemExit(f"not learnt: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -156,8 +156,8 @@ def test_intervals_draw_patients_and_not_rows():
     def mean(rows):
         return {"mean": float(values[rows].mean())}
 
-    low, high = bootstrap.patient_intervals(patients, mean)["mean"]
+    low, high = bootstrap.interval_of(bootstrap.patient_samples(patients, mean)["mean"])
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * level.std() / math.sqrt(30), rel=0.15)
-    narrow = bootstrap.patient_intervals([None] * 600, mean)["mean"]
+    narrow = bootstrap.interval_of(bootstrap.patient_samples([None] * 600, mean)["mean"])
     assert narrow[1] - narrow[0] < (high - low) / 3

@@ -18,6 +18,7 @@ from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.evaluate import compare, evaluate
 from lung_nodule_ct.cli.export import export
 from lung_nodule_ct.cli.inspect import inspect
+from lung_nodule_ct.cli.leakage import leakage
 from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.cli.preview import preview
 from lung_nodule_ct.cli.publish import publish
@@ -47,7 +48,8 @@ for command in (
     compare,
 ):
     app.command()(command)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+for training in (train, leakage):
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(training)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,8 @@ SourceOption = Annotated[
         "cache of downloads.",
     ),
 ]
+Data = Annotated[Path, typer.Option("--data", help="A build as Parquet or Arrow.")]
+Draws = Annotated[int, typer.Option("--draws", min=1, help="Samples of patients for the intervals.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask a server: only what is in the cache.")]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from lung_nodule_ct.errors import DownloadError, LungNoduleCTError, OutputError
 from lung_nodule_ct.listeners import DownloadListener
+from lung_nodule_ct.room import ask_for_room
 from lung_nodule_ct.source.http import Answer, Http, Transient, Tries
 from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.source.record import RecordFile
 
-_SPARE_BYTES: Final = 16 << 20
 _PROGRESS_BYTES: Final = 1 << 20
 _HASHES_AHEAD = 32
 _FLUSH_BYTES: Final = 64 << 20
@@ -82,7 +81,7 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
     return final
 
 
-def ask_for_room(wanted: Mapping[RecordFile, Path]) -> None:
+def ask_for_room_of(wanted: Mapping[RecordFile, Path]) -> None:
     """See that there is room for all files that are wanted, beside what of them is there, before the first is begun.
 
     Args:
@@ -95,23 +94,11 @@ def ask_for_room(wanted: Mapping[RecordFile, Path]) -> None:
     for file, folder in wanted.items():
         part = _part_of(file, folder)
         needs[folder] += file.size - min(file.size, part.stat().st_size if part.exists() else 0)
-    need, free = sum(needs.values()), min(shutil.disk_usage(_existing(folder)).free for folder in needs)
-    if need and free < need + _SPARE_BYTES:
-        raise OutputError(
-            f"there is no room for {', '.join(file.key for file in wanted)} in {', '.join(map(str, needs))}",
-            expected=f"{need + _SPARE_BYTES:,} bytes free",
-            got=f"{free:,}",
-            remedy="make room, or name another folder with LUNG_NODULE_CT_CACHE",
-        )
+    ask_for_room(", ".join(file.key for file in wanted), sum(needs.values()), needs)
 
 
 def _part_of(file: RecordFile, folder: Path) -> Path:
     return folder / f"{file.md5}.part"
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 class _Fetch:
@@ -151,7 +138,7 @@ class _Fetch:
         with self._part.open("a+b", buffering=0) as part, _Digests(self._pinned) as digests, _Flusher(part) as flusher:
             if part.tell() > self._file.size:
                 part.truncate(0)
-            ask_for_room({self._file: self._part.parent})
+            ask_for_room_of({self._file: self._part.parent})
             part.seek(0)
             while piece := part.read(_PROGRESS_BYTES):
                 digests.update(piece)

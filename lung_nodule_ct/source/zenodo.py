@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
 from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.listeners import DownloadListener
-from lung_nodule_ct.source.download import ask_for_room, download
+from lung_nodule_ct.source.download import ask_for_room_of, download
 from lung_nodule_ct.source.http import Http, Patience, Transient, Tries
 from lung_nodule_ct.source.lock import Lock
 from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof
@@ -179,7 +179,7 @@ class Zenodo:
             else:
                 wanted[spec] = file
         if wanted and not self.offline:
-            ask_for_room({file: self.folder(spec.part) for spec, file in wanted.items()})
+            ask_for_room_of({file: self.folder(spec.part) for spec, file in wanted.items()})
         for spec, file in wanted.items():
             paths[spec] = self._have(spec, file)
         return {spec: paths[spec] for spec in specs}

@@ -8,6 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.train.notice import notice
 from lung_nodule_ct.train.step import new_state
 
 if TYPE_CHECKING:
@@ -38,32 +39,40 @@ class Checkpoints:
         self._manager.close()  # waits for what is being written
 
     @property
-    def latest(self) -> int | None:
-        """How many steps the latest has behind it."""
-        return self._manager.latest_step()
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self._manager.latest_step() is not None
 
     def save(self, state: State, steps: int) -> None:
-        """Write a state; returns as soon as it is copied off the device. One that is there stays."""
-        if self._manager.latest_step() != steps:
-            self._manager.save(steps, args=ocp.args.StandardSave(state))
+        """Write a state with so many steps behind it; returns as soon as it is copied off the device."""
+        self._manager.save(steps, args=ocp.args.StandardSave(state))
 
     def restore(self, sharding: jax.sharding.Sharding) -> State:
-        """The latest state.
+        """The latest state that can be read. That a later one cannot be is said on the terminal.
 
         Raises:
-            TrainingError: There is none, or it is of another model.
+            TrainingError: There is none, or none that can be read, or they are of another model.
         """
-        if self.latest is None:
-            raise TrainingError(f"{self._run} has no checkpoint", remedy="train it first: lung-nodule-ct train")
         shapes = jax.eval_shape(lambda: new_state(self._recipe))
         wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
-        try:
-            state: Any = self._manager.restore(self.latest, args=ocp.args.StandardRestore(wanted))
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            raise TrainingError(
-                f"the checkpoint {self._run / FOLDER / str(self.latest)} is damaged or of another model: {error}".splitlines()[
-                    0
-                ],
-                remedy="train into a new --out",
-            ) from error
-        return state
+        problems = []
+        for steps in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state: Any = self._manager.restore(steps, args=ocp.args.StandardRestore(wanted))
+            except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+                place = self._run / FOLDER / str(steps)
+                problems.append(f"the checkpoint {place} is damaged or of another model: {error}".splitlines()[0])
+                continue
+            for problem in problems:
+                notice(f"{problem}; the one of step {steps} is taken")
+            return state
+        if not problems:
+            raise TrainingError(f"{self._run} has no checkpoint", remedy="train it first: lung-nodule-ct train")
+        raise TrainingError(
+            problems[0], remedy=f"remove {self._run / FOLDER} to train it from the start, or train into a new --out"
+        )
+
+    def forget_after(self, steps: int) -> None:
+        """Take away those of later steps, which could not be read, so that they can be written again."""
+        for later in [own for own in self._manager.all_steps() if own > steps]:
+            self._manager.delete(later)

@@ -13,15 +13,17 @@ import pyarrow.parquet as pq
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.report import to_json
 from lung_nodule_ct.targets.staging import staged_folder
+from lung_nodule_ct.train.answers import Answers
 from lung_nodule_ct.train.checkpoints import Checkpoints
-from lung_nodule_ct.train.metrics.bootstrap import patient_intervals
+from lung_nodule_ct.train.metrics.bootstrap import interval_of, patient_samples
 from lung_nodule_ct.train.pages import write_pages
 from lung_nodule_ct.train.sources import open_source
-from lung_nodule_ct.train.step import make_predict
 from lung_nodule_ct.train.tasks import task_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.train.runs import Run
@@ -53,15 +55,10 @@ def evaluate(run: Run, build: BuiltFolder, split: str, *, draws: int = 1000) -> 
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with Checkpoints(run.folder, recipe) as checkpoints:
         state = checkpoints.restore(device)
-    task, predict = task_of(recipe), make_predict(recipe)
-
-    def apply(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return jax.device_get(predict(state["average"], jax.device_put(batch, device)))
-
-    rows = list(task.rows(source, apply, recipe))
-    score = task.scorer(rows)
+    rows = Answers(source, recipe).rows(state["average"])
+    score = task_of(recipe).scorer(rows)
     values = score(np.arange(len(rows)))
-    intervals = patient_intervals([row["patient_id"] for row in rows], score, draws=draws)
+    samples = patient_samples([row["patient_id"] for row in rows], score, draws=draws)
     document = {
         "recipe": run.name,
         "config": recipe.config,
@@ -71,10 +68,7 @@ def evaluate(run: Run, build: BuiltFolder, split: str, *, draws: int = 1000) -> 
         "seed": recipe.seed,
         "rows": len(rows),
         "patients": len({row["patient_id"] for row in rows} - {None}),
-        "scores": {
-            name: {"value": _known(value), "low": _known(intervals[name][0]), "high": _known(intervals[name][1])}
-            for name, value in values.items()
-        },
+        "scores": {name: estimate(value, samples[name]) for name, value in values.items()},
     }
     target = run.folder / EVALUATION / split
     with staged_folder(target, foreign_to=_foreign) as stage:
@@ -99,8 +93,10 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
         raise TrainingError(f"the scores of {folder} cannot be read: {error}", remedy="evaluate it again") from error
 
 
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def estimate(value: float, samples: NDArray[np.float64]) -> dict[str, float | None]:
+    """A score's ``value`` with ``low`` and ``high`` of its 95 % interval; ``None`` for what is not known."""
+    low, high = interval_of(samples)
+    return {name: float(n) if np.isfinite(n) else None for name, n in (("value", value), ("low", low), ("high", high))}
 
 
 def _foreign(folder: Path) -> str | None:

@@ -112,6 +112,5 @@ def _rows_before(path: Path, start: int) -> str:
     """The header and the rows of the steps before ``start``; a row that was cut off in writing is none of them."""
     if not path.is_file() or start == 0:
         return ""
-    head, *lines = path.read_text("utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    return head + "".join(line for line in whole if int(next(csv.reader([line]))[0]) < start)
+    lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return "".join(lines[:1] + [line for line in lines[1:] if int(next(csv.reader([line]))[0]) < start])

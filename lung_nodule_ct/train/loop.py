@@ -1,4 +1,4 @@
-"""The loop: devices, state, batches, step, journal, checkpoint. Everything else is elsewhere."""
+"""The loop: devices, state, batches, step, journal, scores over time, checkpoint. Everything else is elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lung_nodule_ct.train.feed import global_batches
 from lung_nodule_ct.train.journal import Journal
 from lung_nodule_ct.train.sources import open_source
 from lung_nodule_ct.train.step import make_step, new_state
+from lung_nodule_ct.train.watch import Watch
 
 if TYPE_CHECKING:
     from lung_nodule_ct.built import BuiltFolder
@@ -33,11 +34,11 @@ def train(run: Run, build: BuiltFolder) -> None:
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     with Checkpoints(run.folder, recipe) as checkpoints:
-        start = checkpoints.latest or 0
-        state = (
-            checkpoints.restore(everywhere) if start else jax.jit(lambda: new_state(recipe), out_shardings=everywhere)()
-        )
-        advance = make_step(recipe)
+        fresh = jax.jit(lambda: new_state(recipe), out_shardings=everywhere)
+        state = checkpoints.restore(everywhere) if checkpoints.any else fresh()
+        start = int(state["step"])
+        checkpoints.forget_after(start)
+        advance, watch = make_step(recipe), Watch(run, build, start)
         with Journal(run.folder, recipe, source, start) as journal:
             for step, (numbers, batch) in enumerate(global_batches(source, recipe, shared, start), start):
                 with jax.transfer_guard("disallow"):
@@ -45,6 +46,7 @@ def train(run: Run, build: BuiltFolder) -> None:
                 journal.note(step, numbers, told)
                 if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
                     journal.flush()  # what is saved has finite losses
+                    watch.note(state, step + 1)  # and a score
                     checkpoints.save(state, step + 1)
 
 

@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.room import ask_for_room
 from lung_nodule_ct.source.zenodo import cache_folder
 from lung_nodule_ct.spec.splits import SPLIT_OF_FOLD, SplitBy
 from lung_nodule_ct.targets.staging import staged_folder
+from lung_nodule_ct.train.notice import notice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,10 +83,13 @@ def rows_of(build: BuiltFolder, config: str, split: str, split_by: SplitBy) -> R
     Raises:
         BuildFolderError: The build has no such config.
         TrainingError: The split has no rows, or the build was split by patient and the published split is asked for.
+        OutputError: There is no room in the cache folder for an Arrow copy.
     """
     built_by = SplitBy(build.manifest["split_by"])
     if built_by is not split_by and built_by is SplitBy.PATIENT:
-        raise TrainingError(f"{build.folder} was split by patient", remedy="say --split-by patient")
+        raise TrainingError(
+            f"{build.folder} was split by patient", remedy="build it as published, or say --split-by patient"
+        )
     light = [
         (name, row) for name in build.splits(config) for row in build.rows(config, name, build.light_columns(config))
     ]
@@ -110,10 +115,21 @@ def _arrow_files(build: BuiltFolder, config: str) -> tuple[Path, ...]:
     key = hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_folder() / "training" / f"{config}-{key}"
     if not folder.is_dir():
+        size = sum(_decoded_bytes(build.folder / file["path"]) for file in ordered)
+        ask_for_room(f"the Arrow copy of {config}", size, [folder.parent])
+        notice(
+            f"{config}: decoding Parquet once, {size / 1e6:,.0f} MB into {folder}; a build of --format arrow needs no such copy"
+        )
         with staged_folder(folder, foreign_to=lambda _: None) as stage:
             for number, file in enumerate(ordered):
                 _decode(build.folder / file["path"], stage / f"{number:05}.arrow")
     return tuple(folder / f"{number:05}.arrow" for number in range(len(ordered)))
+
+
+def _decoded_bytes(source: Path) -> int:
+    """What a Parquet file takes decoded, by its footer."""
+    meta = pq.read_metadata(source)
+    return sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
 
 
 def _decode(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation looks like: curves, confusion matrix, FROC, the worst cases, as PNG and on one HTML page."""
+"""What an evaluation looks like: curves of loss and scores, confusion matrix, FROC, the worst cases, as PNG and on one HTML page."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lung_nodule_ct.spec.pathology import PATHOLOGY
+from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
 from lung_nodule_ct.train.journal import METRICS
 from lung_nodule_ct.train.metrics import agreement, froc
 from lung_nodule_ct.train.sources.crops import Crops
-from lung_nodule_ct.train.sources.patches import Patches, boxes_of
-from lung_nodule_ct.train.sources.slices import Slices
-from lung_nodule_ct.windows import Window
+from lung_nodule_ct.train.sources.patches import Patches
+from lung_nodule_ct.train.watch import SCORES_OVER_TIME, read_scores_over_time
+from lung_nodule_ct.train.worst import worst_cases
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lung_nodule_ct.train.runs import Run
     from lung_nodule_ct.train.sources import Source
     from lung_nodule_ct.train.tasks import Row
 
-_WORST = 8
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}"
     "table{border-collapse:collapse}td,th{padding:.3rem .9rem .3rem 0;text-align:left;border-bottom:1px solid #ddd}"
@@ -39,19 +38,20 @@ def write_pages(folder: Path, run: Run, source: Source, rows: Sequence[Row], doc
 
     Args:
         folder: Where to.
-        run: Its ``metrics.csv`` gives the loss.
+        run: Its ``metrics.csv`` gives the loss, its ``scores.csv`` the scores over time.
         source: The examples, to be shown.
         rows: The answers.
         document: What ``scores.json`` holds.
     """
     pictures = {"Loss": ("loss.png", _losses(run.folder / METRICS))}
+    if over_time := read_scores_over_time(run.folder / SCORES_OVER_TIME):
+        pictures["Scores over time (validation)"] = ("scores.png", _scores_over_time(over_time))
     if isinstance(source, Crops):
         pictures["Confusion matrix"] = ("confusion.png", _confusion(rows))
     if isinstance(source, Patches):
         pictures["FROC"] = ("froc.png", _froc(rows))
-    if isinstance(source, (Crops, Slices, Patches)):
-        title = "Worst cases" if isinstance(source, Crops) else "Worst cases (green: true, orange: predicted)"
-        pictures[title] = ("worst.png", _worst(source, rows, run))
+    title = "Worst cases" if isinstance(source, Crops) else "Worst cases (green: true, orange: predicted)"
+    pictures[title] = ("worst.png", worst_cases(source, rows, run.recipe.input))
     body = [f"<h1>{html.escape(run.name)}</h1>", _facts(document), _scores(document["scores"])]
     for title, (name, figure) in pictures.items():
         figure.savefig(folder / name, dpi=110, bbox_inches="tight")
@@ -105,8 +105,26 @@ def _losses(path: Path) -> Figure:
     return figure
 
 
+def _scores_over_time(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Shares and millimetres, a panel each, by the steps that were done."""
+    names = [name for name in rows[0] if name != "steps"]
+    panels = {
+        unit: own for unit in ("score", "mm") if (own := [n for n in names if n.endswith("_mm") == (unit == "mm")])
+    }
+    figure = Figure(figsize=(7, 3 * len(panels)), layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False).ravel()
+    for axes, (unit, own) in zip(grid, panels.items(), strict=True):
+        for name in own:
+            label = name.removesuffix("_mm").replace("_", " ")
+            axes.plot([row["steps"] for row in rows], [row[name] for row in rows], ".-", label=label, linewidth=1)
+        axes.set(xlabel="step", ylabel=unit, ylim=(0, 1.02 if unit == "score" else None))
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def _confusion(rows: Sequence[Row]) -> Figure:
-    names = [entry.name for entry in PATHOLOGY]
+    names = PATHOLOGY_NAMES
     truth, told = ([names.index(row[side]) for row in rows] for side in ("truth", "predicted"))
     table = agreement.confusion_matrix(truth, told, len(names))
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
@@ -132,78 +150,3 @@ def _froc(rows: Sequence[Row]) -> Figure:
     axes.set_title(f"CPM {shown(curve.cpm)}", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def _worst(source: Crops | Slices | Patches, rows: Sequence[Row], run: Run) -> Figure:
-    """The examples that were told worst, with predicted (orange) and true (green) boxes or classes."""
-    chosen = sorted(rows, key=_quality)[:_WORST]
-    figure = Figure(figsize=(10, 5.6))
-    for place, row in enumerate(chosen):
-        axes = figure.add_subplot(2, _WORST // 2, place + 1)
-        axes.axis("off")
-        axes.set_title(_caption(row), fontsize=8)
-        number = row["number"]
-        if isinstance(source, Crops):
-            axes.imshow(source.load(number, np.random.default_rng(0))["image"], cmap="gray")
-            continue
-        boxes = [(box, "tab:orange") for box, score in zip(row["boxes"], row["scores"], strict=True) if score >= 0.3]
-        if isinstance(source, Slices):
-            axes.imshow(source.picture(number), cmap="gray")
-            boxes += [(box, "tab:green") for box in row["truth_boxes"]]
-        else:
-            volume, truth = source.volume(number), boxes_of(source.rows.light[number])
-            level = int(truth[0, [0, 3]].mean()) if len(truth) else volume.shape[0] // 2
-            level = min(max(level, 0), volume.shape[0] - 1)
-            picture = volume[level]
-            window = Window("recipe", *run.recipe.input.window)
-            axes.imshow(
-                picture if picture.dtype == np.uint8 else window.to_grey(picture), cmap="gray", vmin=0, vmax=255
-            )
-            boxes += [(box[[2, 1, 0, 5, 4, 3]], "tab:green") for box in truth]
-            boxes = [([b[0], b[1], b[3], b[4]], colour) for b, colour in boxes if b[2] <= level < b[5]]
-        for (x0, y0, x1, y1), colour in boxes:
-            xs, ys = np.array([x0, x1, x1, x0, x0]) - 0.5, np.array([y0, y0, y1, y1, y0]) - 0.5
-            axes.plot(xs, ys, color=colour, linewidth=1.2)
-    return figure
-
-
-def _caption(row: Row) -> str:
-    if "truth" in row:
-        return f"{row['truth']}\ntold {row['predicted']}"
-    best = max(row["scores"], default=0.0)
-    return f"{row['id']}\nsurest {best:.2f}"
-
-
-def _quality(row: Row) -> float:
-    """The lower, the worse it was told."""
-    if "truth" in row:
-        names = [entry.name for entry in PATHOLOGY]
-        return float(row["probabilities"][names.index(row["truth"])])
-    return _sureness(row) - max((score for score in _false(row)), default=0.0)
-
-
-def _centers(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of candidates and nodules: the centres, and the nodules' radii."""
-    if "truth_centers" in row:
-        found, truth = (np.array(row[name]).reshape(-1, 3) for name in ("centers", "truth_centers"))
-        return found, truth, np.array(row["truth_diameters"]) / 2
-    found, truth = (np.array(row[name]).reshape(-1, 4) for name in ("boxes", "truth_boxes"))
-    middle = [(box[:, :2] + box[:, 2:]) / 2 for box in (found, truth)]
-    return middle[0], middle[1], (truth[:, 2:] - truth[:, :2]).mean(1) / 2
-
-
-def _hits(row: Row) -> np.ndarray:
-    found, truth, radius = _centers(row)
-    near: np.ndarray = np.linalg.norm(found[:, None] - truth[None], axis=-1) < radius
-    return near
-
-
-def _sureness(row: Row) -> float:
-    """The lowest of the scores by which its nodules were found; 1 without a nodule."""
-    near, scores = _hits(row), np.array(row["scores"])
-    return min((float(scores[column].max(initial=0.0)) for column in near.T), default=1.0)
-
-
-def _false(row: Row) -> list[float]:
-    near = _hits(row)
-    return [score for score, own in zip(row["scores"], near, strict=True) if not own.any()]

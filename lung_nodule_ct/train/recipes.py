@@ -1,6 +1,6 @@
 """What is trained: one frozen recipe a row, run by ``lung-nodule-ct train NAME``. No JAX in here.
 
-What a small variant of each reaches on made-up patients, and how to see it: ``benchmarks/learning.py``.
+What a small variant of each reaches on made-up patients: :mod:`.aims`.
 """
 
 from __future__ import annotations
@@ -131,6 +131,7 @@ class Recipe:
         seed: Of weights, order, patches and augmentation.
         workers: Processes that load; 0 for threads. The batches are the same.
         save_every: Steps between checkpoints.
+        watch: How many examples of the validation split, from its first on, are scored at each checkpoint; 0 for none.
         device: What it must run on.
     """
 
@@ -145,13 +146,15 @@ class Recipe:
     seed: int = 0
     workers: int = 0
     save_every: int = 500
+    watch: int = 1_000
     device: Literal["any", "cpu", "gpu", "tpu"] = "any"
 
     def __post_init__(self) -> None:
         get_config(self.config)
         _positive(steps=self.steps, batch_size=self.batch_size, save_every=self.save_every)
-        if self.workers < 0:
-            raise TrainingError("workers cannot be fewer than none", got=self.workers)
+        for name, value in (("workers", self.workers), ("watch", self.watch)):
+            if value < 0:
+                raise TrainingError(f"{name} cannot be fewer than none", got=value)
         if self.batch_size % self.optim.accumulate:
             raise TrainingError(
                 "a batch does not divide into equal parts",
@@ -183,7 +186,7 @@ def _variant(model: ModelOptions, **changes: Any) -> ModelOptions:
 
 def _det3d(config: str, patch: InputOptions, head: Literal["center", "retina"] = "center") -> Recipe:
     split = SplitBy.PUBLISHED if config == DET3D_BMP_1_25MM.name else _BY_PATIENT
-    return Recipe(config, "detection", _variant(_CUBE, head=head), patch, batch_size=8, split_by=split)
+    return Recipe(config, "detection", _variant(_CUBE, head=head), patch, batch_size=8, split_by=split, watch=8)
 
 
 def _sequence(**model: Any) -> Recipe:

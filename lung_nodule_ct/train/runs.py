@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RUN: Final = "run.json"
 _FORMAT: Final = 1
-_FREE: Final = ("workers", "save_every", "device")  # they change nothing of what is learned
+_FREE: Final = ("workers", "save_every", "watch", "device")  # they change nothing of what is learned
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,22 @@ class Run:
         if not path.exists():
             write_whole(path, to_json(self._document()))
             return
-        there = open_run(self.folder)
-        own, other = (_flat(run._document()) for run in (self, there))
-        for key in sorted(own.keys() | other.keys()):
-            if own.get(key) != other.get(key) and key.removeprefix("recipe.") not in _FREE:
-                raise TrainingError(
-                    f"{self.folder} holds another run: its {key} differs",
-                    expected=json.dumps(other.get(key)),
-                    got=json.dumps(own.get(key)),
-                    remedy="give the same command to go on, or another --out",
-                )
+        for key, (own, other) in self.differences(open_run(self.folder)).items():
+            raise TrainingError(
+                f"{self.folder} holds another run: its {key} differs",
+                expected=json.dumps(other),
+                got=json.dumps(own),
+                remedy="give the same command to go on, or another --out",
+            )
+
+    def differences(self, other: Run) -> dict[str, tuple[Any, Any]]:
+        """What of two runs differs and matters to what is learned, by its place in ``run.json``: here and there."""
+        here, there = (_flat(run._document()) for run in (self, other))
+        return {
+            key: (here.get(key), there.get(key))
+            for key in sorted(here.keys() | there.keys())
+            if here.get(key) != there.get(key) and key.removeprefix("recipe.") not in _FREE
+        }
 
     def _document(self) -> dict[str, Any]:
         document = {"format_version": _FORMAT, "name": self.name, "recipe": asdict(self.recipe), "data": self.data}

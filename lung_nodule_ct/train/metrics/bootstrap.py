@@ -12,25 +12,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def patient_intervals(
+def patient_samples(
     patients: Sequence[str | None],
     statistic: Callable[[NDArray[np.int64]], Mapping[str, float]],
     *,
     draws: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """Percentile intervals (Efron 1979) of some scores, with patients drawn with replacement.
+) -> dict[str, NDArray[np.float64]]:
+    """Some scores of samples of the patients, who are drawn with replacement.
 
     Args:
         patients: The patient of each row; a row of an unknown patient (``None``) is drawn on its own.
         statistic: The scores of the rows with these indices.
         draws: How many samples.
-        level: The share of the samples that the interval holds.
         seed: The same seed draws the same samples.
 
     Returns:
-        Low and high by score. NaN where more than half of the samples have no such score (one patient alone, say).
+        By score, shape (draws,).
     """
     groups: dict[object, list[int]] = {}
     for row, patient in enumerate(patients):
@@ -42,12 +40,18 @@ def patient_intervals(
         chosen = random.integers(len(members), size=len(members))
         for name, value in statistic(np.concatenate([members[place] for place in chosen])).items():
             samples.setdefault(name, []).append(value)
-    return {name: _interval(np.array(values), level) for name, values in samples.items()}
+    return {name: np.array(values, np.float64) for name, values in samples.items()}
 
 
-def _interval(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    known = values[np.isfinite(values)]
-    if 2 * known.size < values.size:
+def interval_of(samples: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval (Efron 1979): low and high. NaN where more than half of the samples have no such score.
+
+    Args:
+        samples: The score of each sample, shape (n,); NaN where it has none (one patient alone, say).
+        level: The share of the samples that the interval holds.
+    """
+    known = samples[np.isfinite(samples)]
+    if 2 * known.size < samples.size:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -17,6 +17,8 @@ from lung_nodule_ct.train.sources.patches import boxes_of, cut, extent_of, spaci
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from lung_nodule_ct.train.recipes import Recipe
 
 UNKNOWN = -1
@@ -77,6 +79,22 @@ class Sequences:
     def _extent(self) -> tuple[int, ...]:
         return extent_of(self.rows.light, self.recipe.input)
 
+    def nodules(self, number: int) -> list[tuple[float, NDArray[np.float64]]]:
+        """The largest nodule of each scan of a patient, in the order of time: diameter in mm, and its centre in the scan's patch.
+
+        The centre is z, y, x in stored voxels from the middle of the patch's first one.
+        """
+        found = []
+        for place in self._groups[number]:
+            row = self.rows.light[place]
+            largest = _largest(row)
+            middle = boxes_of(row)[largest].reshape(2, 3).mean(0)
+            found.append((row["nodules"][largest]["diameter_mm"], middle - self._first_voxel(middle) - 0.5))
+        return found
+
+    def _first_voxel(self, middle: NDArray[np.float64]) -> NDArray[np.int64]:
+        return np.floor(middle - np.array(self._extent) / 2).astype(np.int64)
+
     def load(self, number: int, random: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002 -- nothing is drawn
         """One patient's scans."""
         group = self._groups[number]
@@ -86,14 +104,13 @@ class Sequences:
         image = np.zeros((room, *self._extent), np.int16)
         spacing = np.ones((room, 3), np.float32)
         for slot, (place, row) in enumerate(zip(group, rows, strict=True), before):
-            box = boxes_of(row)[_largest(row)]
-            low = np.floor((box[:3] + box[3:] - self._extent) / 2).astype(np.int64)
+            low = self._first_voxel(boxes_of(row)[_largest(row)].reshape(2, 3).mean(0))
             volume = self.rows.voxels(place)
             assert volume is not None  # noqa: S101 -- the column is not nullable
             image[slot] = cut(volume, low, self._extent)
             spacing[slot] = spacing_of(row)
         days = np.array([row["days_since_first"] for row in rows], np.float32)
-        size = [row["nodules"][_largest(row)]["diameter_mm"] for row in rows]
+        size = [diameter for diameter, _ in self.nodules(number)]
         return {
             "image": image,
             "spacing": spacing,

@@ -51,6 +51,12 @@ class Detector(nnx.Module):
         self.tower = Conv(axes, wide, wide, 3, options=options, rngs=rngs)
         self.score = Conv(axes, wide, kinds, 3, options=options, rngs=rngs, bias=_PRIOR)
         self.shape = Conv(axes, wide, kinds * 2 * axes, 3, options=options, rngs=rngs)
+        for last in (
+            self.score,
+            self.shape,
+        ):  # begin near the prior (Lin et al. 2017); without this 3D anchors learn nothing
+            kernel = last.kernel[...]
+            last.kernel[...] = nnx.initializers.normal(0.01)(rngs.params(), kernel.shape, kernel.dtype)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Logits (b, m), shapes (b, m, 2 n), and the places (m, 2 n) that they are told from: cells' or anchors' boxes."""

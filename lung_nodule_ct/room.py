@@ -1,0 +1,35 @@
+"""Room on a disk, asked for before it is filled."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lung_nodule_ct.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_SPARE_BYTES: Final = 16 << 20
+
+
+def ask_for_room(what: str, need: int, folders: Collection[Path]) -> None:
+    """See that so many bytes find room in some folders of the cache, which need not be there yet.
+
+    Raises:
+        OutputError: They do not.
+    """
+    free = min(shutil.disk_usage(_existing(folder)).free for folder in folders)
+    if need and free < need + _SPARE_BYTES:
+        raise OutputError(
+            f"there is no room for {what} in {', '.join(map(str, folders))}",
+            expected=f"{need + _SPARE_BYTES:,} bytes free",
+            got=f"{free:,}",
+            remedy="make room, or name another folder with LUNG_NODULE_CT_CACHE",
+        )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
