@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "codecs": ([], ["--reads", "5"]),
     "tfds": (["--volumes", "16", "--rounds", "1"], ["--volumes", "1", "--rounds", "1"]),
     "scale": (["--volumes", "4", "32", "256"], ["--volumes", "2", "4", "--workers-volumes", "4", "--scans", "500"]),
+    "training": ([], ["--recipes", "longitudinal", "--rounds", "1"]),
     "download": (["--gigabytes", "1", "--rounds", "5"], ["--gigabytes", "0.1", "--rounds", "1"]),
 }
 """By name, the arguments of a full run and those of a quick one, which only shows that it works."""
@@ -34,6 +35,8 @@ PACKAGES = (
     "blosc2",
     "tensorflow-datasets",
     "monai",
+    "jax",
+    "torch",
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,13 @@ def carried(params: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
             yield f"{prefix}weight", np.moveaxis(np.asarray(value), (-1, -2), (0, 1))
         else:
             yield f"{prefix}{'weight' if name == 'scale' else name}", np.asarray(value)
+
+
+def loss_of(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> float:
+    """The loss of our weights on a batch as it stands, in float32 on CPU."""
+    held = {name: torch.tensor(value) for name, value in batch.items()}
+    with torch.no_grad():
+        return float(build(recipe, params).loss(prepare(held, replace(recipe.input, augment=False))))
 
 
 def make_step(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> Callable[[], float]:
