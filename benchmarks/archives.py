@@ -62,7 +62,7 @@ def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE
 
 
 def write_patients(folder: Path, patients: int, shape: tuple[int, int, int] = (64, 320, 320)) -> Path:
-    """The archives that all training recipes read: of each patient two 1.25 mm scans, two crops, and four slices of 512 pixels a side."""
+    """The archives that all training recipes read: of each patient two 1.25 mm scans, 40 crops, and 20 slices of 512 pixels a side."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     from tiny import CLS, CT0, CT1, DET2D, NODULES, TinySource, mhd, table, voc  # type: ignore[import-not-found]
 
@@ -81,9 +81,12 @@ def write_patients(folder: Path, patients: int, shape: tuple[int, int, int] = (6
             source[(CT0, CT1)[place]] |= mhd(name, volume, spacing=SPACING, origin=origin)
             rows.append(f"{name},40,10,0,14")
             slices = np.clip((volume.astype(np.float32) + 1350) / 1500 * 255, 0, 255).astype(np.uint8)
-            crop = slices[shape[0] // 2, 130:194, 180:244]
-            source[CLS][f"class_dataset/{part}/{number % 6 + 1}/{name}_000_01.bmp"] = _encoded(crop, 64, "BMP")
-            for index in range(2):
+            for index in range(20):
+                crop = slices[shape[0] // 2 - index, 130:194, 180:244]
+                source[CLS][f"class_dataset/{part}/{number % 6 + 1}/{name}_{index:03}_01.bmp"] = _encoded(
+                    crop, 64, "BMP"
+                )
+            for index in range(10):
                 stem = f"{name}_{index:03}"
                 source[DET2D][f"JPEGImages/{stem}.jpg"] = _encoded(slices[shape[0] // 2 + index], 512, "JPEG")
                 source[DET2D][f"Annotations/{stem}.xml"] = voc(

@@ -67,17 +67,13 @@ def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, (1,) * len(axes), "SAME", dimension_numbers=layout)
 
 
-@jax.custom_vjp
-def _flat(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 2D convolution with a kernel's gradient of its own: XLA's on CPU takes two to five times its multiplications' time."""
-    return _native(x, kernel)
-
-
 def _flat_back(held: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = held
     size, _, inputs, outputs = kernel.shape
     _, height, width, _ = x.shape
-    turned = jax.lax.optimization_barrier(x.reshape(-1, inputs).T)  # turned over once, for a product a place of the kernel
+    turned = jax.lax.optimization_barrier(
+        x.reshape(-1, inputs).T
+    )  # turned over once, for a product a place of the kernel
     around = jnp.pad(above, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     places = [(row, column) for row in reversed(range(size)) for column in reversed(range(size))]
     moved = (around[:, row : row + height, column : column + width].reshape(-1, outputs) for row, column in places)
@@ -85,6 +81,8 @@ def _flat_back(held: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax
     return _native(above, jnp.flip(kernel, (0, 1)).swapaxes(2, 3)), by_kernel
 
 
+_flat: Any = jax.custom_vjp(_native)
+"""A 2D convolution with its own gradient of the kernel: XLA's on CPU takes five times what its multiplications do."""
 _flat.defvjp(lambda x, kernel: (_native(x, kernel), (x, kernel)), _flat_back)
 
 
