@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
         ["--volumes", "2", "4", "--workers-volumes", "4", "--scans", "500"],
     ),
     "learning": ([], ["--only", "longitudinal-single", "--steps", "5"]),
+    "training": ([], ["--recipes", "longitudinal", "--rounds", "1"]),
     "download": (["--gigabytes", "1", "--rounds", "5"], ["--gigabytes", "0.1", "--rounds", "1"]),
 }
 """By name, the arguments of a full run and those of a quick one, which only shows that it works."""
@@ -40,6 +41,7 @@ PACKAGES = (
     "tensorflow-datasets",
     "monai",
     "jax",
+    "torch",
 )
 
 

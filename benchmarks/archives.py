@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.phantom import Nodule, make_chest
 
@@ -90,3 +93,48 @@ def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE
     with zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_3.zip", "w") as tables:
         tables.writestr("annotations.csv", "seriesuid,coordX,coordY,coordZ,diameter_mm\n" + rows)
     return folder
+
+
+def write_patients(folder: Path, patients: int, shape: tuple[int, int, int] = (64, 320, 320)) -> Path:
+    """The archives that all training recipes read: of each patient two 1.25 mm scans, 40 crops, and 20 slices of 512 pixels a side."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+    from tiny import CLS, CT0, CT1, DET2D, NODULES, TinySource, mhd, table, voc  # type: ignore[import-not-found]
+
+    rng = np.random.default_rng(2)
+    chest, _ = make_chest(shape, SPACING, (Nodule((40.0, 10.0, 0.0), 14.0),), noise=0)
+    source = TinySource()
+    for name in (CLS, DET2D, CT0, CT1):
+        source[name] = {}
+    origin = [-(count - 1) / 2 * step for count, step in zip(shape[::-1], SPACING, strict=True)]
+    rows, lists = [], {"train": "", "val": ""}
+    for number in range(100, 100 + patients):
+        part, listed = ("validate", "val") if number % 5 == 0 else ("train", "train")
+        for place, date in enumerate(("20180102", "20190304")):
+            name = f"{number}_{date}"
+            volume = chest + np.rint(rng.standard_normal(shape, np.float32) * 10).astype(np.int16)
+            source[(CT0, CT1)[place]] |= mhd(name, volume, spacing=SPACING, origin=origin)
+            rows.append(f"{name},40,10,0,14")
+            slices = np.clip((volume.astype(np.float32) + 1350) / 1500 * 255, 0, 255).astype(np.uint8)
+            for index in range(20):
+                crop = slices[shape[0] // 2 - index, 130:194, 180:244]
+                source[CLS][f"class_dataset/{part}/{number % 6 + 1}/{name}_{index:03}_01.bmp"] = _encoded(
+                    crop, 64, "BMP"
+                )
+            for index in range(10):
+                stem = f"{name}_{index:03}"
+                source[DET2D][f"JPEGImages/{stem}.jpg"] = _encoded(slices[shape[0] // 2 + index], 512, "JPEG")
+                source[DET2D][f"Annotations/{stem}.xml"] = voc(
+                    (300, 250, 340, 290), filename=f"{stem}.jpg", size=(512, 512)
+                )
+                lists[listed] += f"{stem}\n"
+    for name, text in lists.items():
+        source[DET2D][f"ImageSets/Main/{name}.txt"] = text.encode()
+    source[NODULES]["annotations.csv"] = table("seriesuid,coordX,coordY,coordZ,diameter_mm", *rows)
+    written: Path = source.write(folder)
+    return written
+
+
+def _encoded(pixels: np.ndarray, side: int, form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((side, side)).save(buffer, form)
+    return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -98,3 +100,48 @@ def folder_bytes(folder: Path) -> int:
 def module_command(module: str, *arguments: str | Path) -> list[str | Path]:
     """A command that runs one of these modules in a fresh interpreter."""
     return [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+
+
+class Standing:
+    """A process that makes something ready and then repeats a piece of work whenever asked, to be timed in turn with others.
+
+    Args:
+        make: Gives the work, and what it has to tell; both the function and what it tells must cross process borders.
+        arguments: What ``make`` takes.
+        cores: On how many of the machine's cores; 0 for all of them.
+    """
+
+    def __init__(self, make: Callable[..., tuple[Callable[[], object], Any]], *arguments: Any, cores: int = 0) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._line, other = context.Pipe()
+        self._process = context.Process(target=_stand, args=(other, make, arguments, cores), daemon=True)
+        self._process.start()
+        other.close()
+        self.told = self._line.recv()
+
+    def run(self, times: int = 1) -> Measured:
+        """Mean seconds, wall and CPU, of the work done so many times; peak memory of the process so far."""
+        self._line.send(times)
+        measured: Measured = self._line.recv()
+        return measured
+
+    def __enter__(self) -> Standing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._line.send(0)
+        self._process.join()
+
+
+def _stand(line: Connection, make: Callable[..., Any], arguments: Sequence[Any], cores: int) -> None:
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    work, told = make(*arguments)
+    work()  # compiles
+    line.send(told)
+    while times := line.recv():
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(times):
+            work()
+        spent = (time.perf_counter() - wall) / times, (time.process_time() - cpu) / times
+        line.send(Measured(*spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

@@ -68,5 +68,5 @@ class Crops:
         height, width = self.recipe.input.size
         with Image.open(io.BytesIO(self.rows.picture(number))) as image:
             grey = image.convert("L").resize((width, height), Image.Resampling.BILINEAR)
-        label = self.labels[number]
+        label = self.rows.light[number]["label"]
         return {"image": np.asarray(grey), "label": np.array(label, np.int32), "weight": np.array(self._weights[label])}
