@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.examples.scratch import Scratch
 from lung_nodule_ct.findings import Finding
-from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.report import Pixels
 from lung_nodule_ct.source.opened import Opened
@@ -21,6 +20,7 @@ from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.targets.arrow_types import to_arrow_schema
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema
+from lung_nodule_ct.targets.settling import Settling
 from lung_nodule_ct.targets.shards import Shard, Written
 
 if TYPE_CHECKING:
@@ -160,21 +160,24 @@ def _write_shard(
         closing(
             batches_of(shard.units, schema, arrow_schema, opened, scratch=Scratch, builders=builders, on_unit=on_unit)
         ) as batches,
-        layout.open_writer(path, schema) as write,
+        Settling(path, hashed=layout.pinned) as settling,
     ):
-        for batch in batches:
-            write(batch.table)
-            rows += batch.table.num_rows
-            arrow_bytes += batch.table.nbytes
-            findings += batch.findings
-            pixels += batch.pixels
+        with layout.open_writer(path, schema) as write:
+            for batch in batches:
+                write(batch.table)
+                settling.more()
+                rows += batch.table.num_rows
+                arrow_bytes += batch.table.nbytes
+                findings += batch.findings
+                pixels += batch.pixels
+        sha256 = settling.digest()
     return Written(
         shard=shard,
         path=layout.path_of(shard),
         rows=rows,
         arrow_bytes=arrow_bytes,
         file_bytes=path.stat().st_size,
-        sha256=hash_of(path, "sha256") if layout.pinned else None,
+        sha256=sha256,
         findings=tuple(findings),
         pixels=tuple(pixels),
     )
