@@ -9,6 +9,10 @@ import pytest
 from tiny import CT0, TinySource, ct, mhd
 
 import lung_nodule_ct
+from lung_nodule_ct.source.folder import open_folder
+from lung_nodule_ct.spec.configs import DET3D_1_25MM
+from lung_nodule_ct.targets.arrow_folder import ArrowFolder
+from lung_nodule_ct.targets.build import BuildOptions, build_folder
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
@@ -51,6 +55,22 @@ def test_threads_and_processes_write_the_same(cli, tmp_path) -> None:
         )
         manifests.append((out / "build.json").read_text())
     assert manifests[0] == manifests[1]
+
+
+@pytest.mark.parametrize("workers", [2, 9])
+def test_many_shards_are_the_same_by_any_workers(tmp_path, workers) -> None:
+    tiny = TinySource()
+    for number in range(300, 312):
+        tiny[CT0] |= mhd(f"{number}", ct(number, (8, 40, 40)))
+    source = open_folder(tiny.write(tmp_path / "in"))
+    rows = []
+    for number in (1, workers):
+        layout = ArrowFolder(nested=False, shard_bytes=40_000)
+        build_folder([DET3D_1_25MM], source, tmp_path / str(number), layout, BuildOptions(num_proc=number))
+        rows.append(datasets.load_from_disk(tmp_path / str(number))["train"].to_list())
+    assert len(list((tmp_path / "1" / "train").glob("*.arrow"))) > 3
+    assert rows[0] == rows[1]
+    assert len(rows[0]) > 12
 
 
 def test_an_error_ahead_stops_the_build(cli, tmp_path) -> None:

@@ -36,6 +36,7 @@ class ArrowFolder:
     nested: bool
     name: str = "arrow"
     shard_bytes: int = 500_000_000
+    compresses: bool = False
     pinned: bool = False  # read where it was written; a hash of what is not compressed would cost a fifth of the build
 
     @property
@@ -46,10 +47,6 @@ class ArrowFolder:
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands."""
         return f"{self._prefix(shard.config)}{shard.split}/data-{shard.place}.arrow"
-
-    def builders(self, workers: int) -> int:
-        """To write takes a fraction of what to inflate takes, so all workers inflate."""
-        return workers if workers > 1 else 0
 
     @contextmanager
     def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:

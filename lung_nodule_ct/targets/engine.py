@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.spec.schema import Schema
 
 _PARTIAL = ".partial"
+_CREW = 4
+"""Threads that make volumes side by side, before another process is worth its start."""
 
 
 class ShardLayout(Protocol):
@@ -45,8 +47,9 @@ class ShardLayout(Protocol):
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands, relative to the folder."""
 
-    def builders(self, workers: int) -> int:
-        """Threads that make examples ahead of the one that writes, when so many workers are allowed."""
+    @property
+    def compresses(self) -> bool:
+        """Whether to write an example takes about as long as to inflate it, and not a fraction of that."""
 
     def open_writer(self, path: Path, schema: Schema) -> AbstractContextManager[Callable[[pa.Table], None]]:
         """A file that takes tables."""
@@ -68,7 +71,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Shards written on this machine: by processes, started when the first config has shards for more than one.
+    """Shards written on this machine: by threads, and by processes, started when a config has shards for more than one.
 
     Args:
         allowed: How many may work side by side.
@@ -76,14 +79,14 @@ class LocalEngine:
 
     def __init__(self, allowed: int = 1) -> None:
         self._allowed = allowed
-        self._pool: ProcessPoolExecutor | None = None
+        self._pools: dict[int, ProcessPoolExecutor] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(cancel_futures=True)
 
     def write(
         self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildListener
@@ -92,13 +95,17 @@ class LocalEngine:
         if not shards:
             return
         name = shards[0].config
-        processes = min(self._allowed, len(shards))
-        builders = layout.builders(self._allowed // processes)
+        # Of volumes that are only inflated and written nearly nothing needs Python's lock: threads will do.
+        crew = _CREW if get_config(name).schema.has_voxels and not layout.compresses else 1
+        processes = min(-(-self._allowed // crew), len(shards))
+        workers = self._allowed // processes
+        # Who writes inflates nothing meanwhile, so it only counts as one of the workers where it has as much to do.
+        builders = workers - 1 if layout.compresses or workers == 1 else workers
         if processes == 1:
             for shard in shards:
                 yield attempt(layout, shard, stage, builders, lambda unit: progress.advance(name, unit.packed_bytes))
             return
-        futures = [self._started().submit(attempt, layout, shard, stage, builders) for shard in shards]
+        futures = [self._pool_of(processes).submit(attempt, layout, shard, stage, builders) for shard in shards]
         try:
             for future in as_completed(futures):
                 written = future.result()
@@ -109,12 +116,13 @@ class LocalEngine:
                 "a worker process was killed, most likely for want of memory", remedy="build with a smaller --num-proc"
             ) from error
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
+    def _pool_of(self, processes: int) -> ProcessPoolExecutor:
+        if processes not in self._pools:
             # Spawned, not forked: pyarrow has threads.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._allowed, context, initializer=_leave_interrupts_to_the_parent)
-        return self._pool
+            pool = ProcessPoolExecutor(processes, context, initializer=_leave_interrupts_to_the_parent)
+            self._pools[processes] = pool
+        return self._pools[processes]
 
 
 def _leave_interrupts_to_the_parent() -> None:

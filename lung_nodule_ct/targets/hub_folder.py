@@ -41,6 +41,7 @@ class HubFolder:
     volume_codec: VolumeCodec = "raw"
     name: str = "parquet"
     shard_bytes: int = 500_000_000
+    compresses: bool = True
     pinned: bool = True
 
     @property
@@ -51,10 +52,6 @@ class HubFolder:
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands."""
         return f"data/{shard.config}/{shard.split}-{shard.place}.parquet"
-
-    def builders(self, workers: int) -> int:
-        """To compress takes as long as to inflate, so who writes is one of the workers."""
-        return workers - 1
 
     @contextmanager
     def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:

@@ -53,9 +53,10 @@ class TfdsFolder:
         folder = f"{DATASET}/{shard.config}/{RELEASE}/" if self.nested else ""
         return f"{folder}{DATASET}-{shard.split}.{self.name}-{shard.place}"
 
-    def builders(self, workers: int) -> int:
-        """A TFRecord is only written; ArrayRecord compresses, so who writes is one of the workers."""
-        return workers - 1 if self.name == "array_record" or workers == 1 else workers
+    @property
+    def compresses(self) -> bool:
+        """A TFRecord is only written."""
+        return self.name == "array_record"
 
     @contextmanager
     def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:
