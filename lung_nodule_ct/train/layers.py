@@ -71,9 +71,8 @@ def _flat_back(held: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax
     x, kernel = held
     size, _, inputs, outputs = kernel.shape
     _, height, width, _ = x.shape
-    turned = jax.lax.optimization_barrier(
-        x.reshape(-1, inputs).T
-    )  # turned over once, for a product a place of the kernel
+    # turned over once, for a product a place of the kernel
+    turned = jax.lax.optimization_barrier(x.reshape(-1, inputs).T)
     around = jnp.pad(above, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     places = [(row, column) for row in reversed(range(size)) for column in reversed(range(size))]
     moved = (around[:, row : row + height, column : column + width].reshape(-1, outputs) for row, column in places)

@@ -51,10 +51,8 @@ class Detector(nnx.Module):
         self.tower = Conv(axes, wide, wide, 3, options=options, rngs=rngs)
         self.score = Conv(axes, wide, kinds, 3, options=options, rngs=rngs, bias=_PRIOR)
         self.shape = Conv(axes, wide, kinds * 2 * axes, 3, options=options, rngs=rngs)
-        for last in (
-            self.score,
-            self.shape,
-        ):  # begin near the prior (Lin et al. 2017); without this 3D anchors learn nothing
+        # Both begin near the prior (Lin et al. 2017); without that 3D anchors learn nothing.
+        for last in (self.score, self.shape):
             kernel = last.kernel[...]
             last.kernel[...] = nnx.initializers.normal(0.01)(rngs.params(), kernel.shape, kernel.dtype)
 
