@@ -9,11 +9,10 @@ not trained on, beside what the recipe must reach.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import run_measured
+from benchmarks.harness import OURS, run_measured
 from lung_nodule_ct.train.aims import AIMS
 from lung_nodule_ct.train.evaluation import read_scores
 from lung_nodule_ct.train.pages import interval, shown
@@ -31,7 +30,7 @@ def main() -> None:
     for name in options.only:
         with tempfile.TemporaryDirectory() as scratch:
             run = Path(scratch) / name
-            command = [Path(sys.executable).with_name("lung-nodule-ct"), "train", name, "--check", "--out", run]
+            command = [OURS, "train", name, "--check", "--out", run]
             try:
                 measured = run_measured([*command, *changes])
             except RuntimeError as error:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.archives import write_patients
-from benchmarks.harness import Measured, Standing, in_a_process_of_its_own, run_measured
+from benchmarks.harness import OURS, Measured, Standing, in_a_process_of_its_own, run_measured
 from lung_nodule_ct.built import open_build
 from lung_nodule_ct.train.recipes import RECIPES, Recipe
 
@@ -47,7 +47,7 @@ def main() -> None:
         source, build = write_patients(Path(scratch) / "source", options.patients), Path(scratch) / "build"
         configs = {RECIPES[name].config for name in options.recipes}
         arguments = ["build", *configs, "--source", source, "--format", "arrow", "--out", build]
-        run_measured(["lung-nodule-ct", *arguments])
+        run_measured([OURS, *arguments])
         for name in options.recipes:
             compare(name, build, options.cores, options.rounds)
 

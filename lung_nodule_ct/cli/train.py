@@ -77,8 +77,9 @@ def recipe_of(name: str, arguments: Sequence[str]) -> Recipe:
 
 def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     from lung_nodule_ct.train.aims import AIMS
+    from lung_nodule_ct.train.recipes import get_recipe
 
-    recipe_of(name, ())
+    get_recipe(name)
     aim = AIMS[name]
     options = (*aim.options, *arguments)
     recipe = recipe_of(name, options)

@@ -58,24 +58,28 @@ class Settling:
             OSError: The disk did not take the file, or does not give it back.
         """
         self._wait()
-        with self._path.open("rb", buffering=0) as file:
-            self._take(file.fileno(), os.fstat(file.fileno()).st_size)
-        return None if self._hash is None else self._hash.hexdigest()
+        if self._hash is None:
+            return None
+        self._take(self._path.stat().st_size)
+        return self._hash.hexdigest()
 
     def _wait(self) -> None:
         if self._pending is not None:
             self._pending.result()
 
     def _settle(self, size: int) -> None:
-        with self._path.open("rb", buffering=0) as file:
-            self._take(file.fileno(), size)
-            os.fsync(file.fileno())
-            if hasattr(os, "posix_fadvise"):
+        self._take(size)
+        if hasattr(os, "posix_fadvise"):  # where nothing can be let go, nothing need be waited for
+            with self._path.open("rb", buffering=0) as file:
+                os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_DONTNEED)
 
-    def _take(self, file: int, size: int) -> None:
+    def _take(self, size: int) -> None:
         """Hash up to there."""
-        while self._hash is not None and self._hashed < size:
-            piece = os.pread(file, min(_PIECE, size - self._hashed), self._hashed)
-            self._hash.update(piece)
-            self._hashed += len(piece)
+        if self._hash is None:
+            return
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(self._hashed)
+            while self._hashed < size and (piece := file.read(min(_PIECE, size - self._hashed))):
+                self._hash.update(piece)
+                self._hashed += len(piece)
