@@ -30,7 +30,7 @@ def test_a_build_imports_neither_datasets_nor_frameworks(python, dummy, tmp_path
 import sys
 from lung_nodule_ct.cli import app
 app({arguments}, standalone_mode=False)
-print([name for name in ("datasets", "openpyxl", "tensorflow", "jax") if name in sys.modules])
+print([name for name in ("datasets", "openpyxl", "pandas", "tensorflow", "jax") if name in sys.modules])
 """
     assert python(code, cwd=tmp_path).stdout.endswith("}\n[]\n")
 

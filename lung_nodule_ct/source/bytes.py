@@ -45,21 +45,32 @@ class LocalFile:
         Raises:
             ArchiveError: The operating system could not read them.
         """
-        parts: list[bytes] = []
+        block = bytearray(max(0, min(length, self.size - offset)))
+        return bytes(block[: self.read_into(offset, memoryview(block))])
+
+    def read_into(self, offset: int, out: memoryview) -> int:
+        """The bytes from ``offset``, written over ``out``.
+
+        Returns:
+            How many: fewer than ``out`` has only where the file ends.
+
+        Raises:
+            ArchiveError: The operating system could not read them.
+        """
+        done = 0
         try:
-            while length > 0 and (part := self._read(offset, length)):
-                parts.append(part)
-                offset, length = offset + len(part), length - len(part)
+            while done < len(out) and (more := self._read(offset + done, out[done:])):
+                done += more
         except OSError as error:
             raise ArchiveError(f"could not be read: {error}", archive=self._name) from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return done
 
-    def _read(self, offset: int, length: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), length, offset)
+    def _read(self, offset: int, out: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [out], offset)
         with self._lock:  # Windows: one file position for all threads
             self._file.seek(offset)
-            return self._file.read(length)
+            return self._file.readinto(out)
 
     def stream(self, offset: int, length: int) -> Generator[bytes, None, None]:
         """The same bytes, in blocks of a mebibyte.

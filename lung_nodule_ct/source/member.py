@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import inflate64
+import numpy as np
 
 from lung_nodule_ct import fastzlib
 from lung_nodule_ct.source.archive import DEFLATED, LOCAL_HEADER_BYTES, MAX_MEMBER_BYTES, STORED
@@ -18,7 +19,6 @@ from lung_nodule_ct.source.bytes import LocalFile
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from lung_nodule_ct.source.archive import Member
@@ -63,9 +63,10 @@ def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8]) -> 
     source = opened[member.location]
     local = isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
     if local and member.method == DEFLATED and member.packed <= _WHOLE_BYTES:
-        block = source.read_at(member.offset, member.span)
-        start = _end_of_header(member, block)
-        packed = memoryview(block)[start : start + member.packed]
+        block = np.empty(member.span, np.uint8).data  # of large pages, unlike bytes: 50 times fewer to touch
+        block = block[: source.read_into(member.offset, block)]
+        start = _end_of_header(member, bytes(block[:LOCAL_HEADER_BYTES]))
+        packed = block[start : start + member.packed]
         if fastzlib.inflate_into(packed, out) and fastzlib.crc32(out) == member.crc:
             return
     view, position = out.data, 0

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lung_nodule_ct.report import Pixels
 from lung_nodule_ct.spec.schema import Picture, Schema, Voxels
 from lung_nodule_ct.targets.ahead import examples_ahead
+from lung_nodule_ct.targets.columns import to_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -89,22 +90,14 @@ def _to_record_batch(rows: Sequence[dict[str, Any]], schema: Schema, arrow_schem
 def _column(column: Column, rows: Sequence[dict[str, Any]], kind: pa.DataType) -> pa.Array:
     values = [row[column.name] for row in rows]
     if isinstance(column.kind, Picture):
-        return pa.array([{"bytes": value, "path": None} for value in values], kind)
-    if isinstance(column.kind, Voxels):
-        return _voxels(column.kind, values, kind)
-    return pa.array(values, kind)
+        values = [{"bytes": value, "path": None} for value in values]
+    elif isinstance(column.kind, Voxels):
+        values = [None if value is None else _cell(value, column.kind) for value in values]
+    return to_column(values, kind)
 
 
-def _voxels(voxels: Voxels, values: Sequence[Any], kind: pa.StructType) -> pa.Array:
-    stored = np.dtype(voxels.dtype).newbyteorder("<")
-    for value in values:
-        if value is not None and (value.dtype != stored or value.ndim != 3 or not value.flags.c_contiguous):
-            raise TypeError(f"expected a contiguous 3D array of {stored}, got {value.dtype} of shape {value.shape}")
-    if len(values) != 1 or values[0] is None:
-        return pa.array([None if v is None else {"bytes": v.tobytes(), "shape": v.shape} for v in values], kind)
-    (array,) = values
-    offsets = pa.py_buffer(np.array([0, array.nbytes], np.int64))
-    content = pa.py_buffer(array.reshape(-1).view(np.uint8))
-    cell = pa.Array.from_buffers(kind.field("bytes").type, 1, [None, offsets, content])
-    shape = pa.array([array.shape], kind.field("shape").type)
-    return pa.StructArray.from_arrays([cell, shape], fields=list(kind))
+def _cell(voxels: Any, kind: Voxels) -> dict[str, Any]:
+    stored = np.dtype(kind.dtype).newbyteorder("<")
+    if voxels.dtype != stored or voxels.ndim != 3 or not voxels.flags.c_contiguous:
+        raise TypeError(f"expected a contiguous 3D array of {stored}, got {voxels.dtype} of shape {voxels.shape}")
+    return {"bytes": voxels.reshape(-1).view(np.uint8), "shape": voxels.shape}

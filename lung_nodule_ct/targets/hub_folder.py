@@ -15,6 +15,7 @@ from lung_nodule_ct.built import read_build
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.spec.schema import Picture, Voxels
 from lung_nodule_ct.targets.card import CARD, card_text
+from lung_nodule_ct.targets.columns import to_column
 from lung_nodule_ct.targets.features import to_hub_schema
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _packed(table: pa.Table, columns: Mapping[str, Voxels]) -> pa.Table:
         for row in range(table.num_rows):
             array = cells.find(row)
             values.append(None if array is None else {"bytes": to_b2nd(array), "shape": array.shape})
-        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+        table = table.set_column(table.schema.get_field_index(name), field, to_column(values, field.type))
     return table
 
 

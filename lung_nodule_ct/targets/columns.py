@@ -1,0 +1,74 @@
+"""Python values as Arrow arrays, from buffers.
+
+``pyarrow.array`` imports pandas, where that is installed, only to ask whether a value is one of its own. That takes as long as
+to inflate two scans, in every process of a build.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CODES = {pa.int32(): "i", pa.int64(): "q", pa.float32(): "f", pa.float64(): "d"}
+
+
+def to_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """The values as ``pyarrow.array(values, kind)`` has them, for the types that our schemas have.
+
+    Args:
+        values: Of each row a number, a flag, text, a flat object of bytes, a sequence, or a mapping by field; or None.
+        kind: The Arrow type. The only bytes of a column are not copied.
+
+    Raises:
+        TypeError: A value is not of that type, or no schema of ours has the type.
+        ValueError: A vector has another length.
+        OverflowError: A number does not fit.
+    """
+    known = [value is not None for value in values]
+    valid = None if all(known) else _bits(known)
+    if pa.types.is_struct(kind):
+        fields = ([None if value is None else value[field.name] for value in values] for field in kind)
+        children = [to_column(own, field.type) for own, field in zip(fields, kind, strict=True)]
+        return pa.Array.from_buffers(kind, len(values), [valid], children=children)
+    if pa.types.is_fixed_size_list(kind):
+        rows = [(None,) * kind.list_size if value is None else value for value in values]
+        if wrong := [len(row) for row in rows if len(row) != kind.list_size]:
+            raise ValueError(f"expected {kind.list_size} numbers a vector, got {wrong[0]}")
+        children = [to_column(list(chain.from_iterable(rows)), kind.value_type)]
+        return pa.Array.from_buffers(kind, len(values), [valid], children=children)
+    if pa.types.is_list(kind):
+        rows = [() if value is None else value for value in values]
+        children = [to_column(list(chain.from_iterable(rows)), kind.value_type)]
+        return pa.Array.from_buffers(kind, len(values), [valid, _offsets("i", rows)], children=children)
+    if pa.types.is_string(kind):
+        return _of_bytes([None if value is None else value.encode() for value in values], kind, "i", valid)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return _of_bytes(values, kind, "i" if pa.types.is_binary(kind) else "q", valid)
+    if pa.types.is_boolean(kind):
+        return pa.Array.from_buffers(kind, len(values), [valid, _bits(values)])
+    if kind not in _CODES:
+        raise TypeError(f"no schema of ours has {kind}")
+    numbers = array(_CODES[kind], [0 if value is None else value for value in values])
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(numbers)])
+
+
+def _of_bytes(values: Sequence[Any], kind: pa.DataType, code: str, valid: pa.Buffer | None) -> pa.Array:
+    rows = [b"" if value is None else value for value in values]
+    content = pa.py_buffer(rows[0] if len(rows) == 1 else b"".join(rows))
+    return pa.Array.from_buffers(kind, len(rows), [valid, _offsets(code, rows), content])
+
+
+def _offsets(code: str, rows: Sequence[Any]) -> pa.Buffer:
+    return pa.py_buffer(array(code, accumulate(map(len, rows), initial=0)))
+
+
+def _bits(flags: Sequence[Any]) -> pa.Buffer:
+    """A bit a value, the lowest first, as Arrow has flags and validity."""
+    return pa.py_buffer(np.packbits(np.array(flags, np.bool_), bitorder="little"))
