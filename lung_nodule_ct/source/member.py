@@ -61,8 +61,8 @@ def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8]) -> 
         MemberError: It is damaged; ``out`` then holds anything.
     """
     source = opened[member.location]
-    local = isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
-    if local and member.method == DEFLATED and member.packed <= _WHOLE_BYTES:
+    # what comes from elsewhere is inflated while it comes
+    if isinstance(source, LocalFile) and member.method == DEFLATED and member.packed <= _WHOLE_BYTES:
         block = np.empty(member.span, np.uint8).data  # of large pages, unlike bytes: 50 times fewer to touch
         block = block[: source.read_into(member.offset, block)]
         start = _end_of_header(member, bytes(block[:LOCAL_HEADER_BYTES]))
