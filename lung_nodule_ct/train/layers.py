@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lung_nodule_ct.train.winograd import tiles, winograd
+
 if TYPE_CHECKING:
     from lung_nodule_ct.train.recipes import ModelOptions
 
@@ -53,7 +55,7 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Shape (b, …, channels) to (b, …, channels)."""
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        convolve = _pointwise if self.size == 1 else _stacked if self.stacked else _native
+        convolve = _pointwise if self.size == 1 else _on_cpu if self.stacked else _native
         return convolve(x, kernel) + self.bias[...].astype(self.dtype)
 
 
@@ -65,6 +67,14 @@ def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
     axes = "ZYX"[-(x.ndim - 2) :]
     layout = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
     return jax.lax.conv_general_dilated(x, kernel, (1,) * len(axes), "SAME", dimension_numbers=layout)
+
+
+def _on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 3D convolution in the way that takes least of a CPU's time."""
+    *_, inputs, outputs = kernel.shape
+    # with few channels or tiles the additions and the kernel's turning take more than they spare
+    worth = min(inputs, outputs) >= 16 and inputs <= 4 * tiles(x)
+    return (winograd if worth and kernel.shape[0] == 3 and x.dtype == jnp.float32 else _stacked)(x, kernel)
 
 
 def _flat_back(held: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax.Array, jax.Array]:
