@@ -50,8 +50,10 @@ _CODE = (
     "plan",
     "examples",
     "targets/ahead.py",
-    "targets/features.py",
+    "targets/arrow_types.py",
     "targets/batches.py",
+    "targets/columns.py",
+    "targets/features.py",
     "targets/huggingface.py",
 )
 _CODE_MODULES = ("boxes", "fastzlib", "findings", "geometry", "identity", "report")
