@@ -338,6 +338,13 @@ def test_2d_boxes_are_kept_dropped_and_never_mended(tiny, tmp_path, build) -> No
     assert counts == {"box-inverted": 2, "box-outside": 3, "box-partly-outside": 2, "bad-row": 2}
 
 
+def test_a_box_that_stands_twice_in_2d_is_kept_and_said(tiny, tmp_path, build) -> None:
+    tiny[DET2D]["Annotations/9_004.xml"] = voc((1, 2, 5, 4), (1, 2, 5, 4))
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert [entry["bbox"] for entry in built.by_name("det2d_1.25mm")["9_004"]["objects"]] == [[1, 2, 5, 4]] * 2
+    assert len(built.findings("duplicate-annotation")) == 1
+
+
 def test_an_image_whose_boxes_are_all_dropped_stays(tiny, tmp_path, build) -> None:
     tiny[DET2D]["Annotations/9_004.xml"] = voc((5, 2, 5, 9), filename="elsewhere/other.jpg", size=(99, 99))
     tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc((1, 2, 3, 4), name="mass")

@@ -67,6 +67,7 @@ def _objects(
 ) -> list[dict[str, Any]]:
     """The boxes that have an extent and touch the image, as published."""
     objects = []
+    seen: set[tuple[float, ...]] = set()
     for number, entry in enumerate(annotation.objects, 1):
         where = (xml.archive, xml.name, f"object {number}: {entry.name or '-'} {entry.text}")
         if entry.name.lower() != "nodule":
@@ -85,6 +86,9 @@ def _objects(
             continue
         if xmin < 0 or ymin < 0 or xmax > width or ymax > height:
             findings.append(Finding(Code.BOX_PARTLY_OUTSIDE, "kept as published", *where, size))
+        if entry.box in seen:
+            findings.append(Finding(Code.DUPLICATE_ANNOTATION, "kept", *where))
+        seen.add(entry.box)
         box = np.array(entry.box, dtype=np.float32)
         objects.append({"bbox": box.tolist(), "category": 0, "area": float((box[2] - box[0]) * (box[3] - box[1]))})
     return objects
