@@ -40,6 +40,7 @@ class Code(StrEnum):
     COUNT_MISMATCH = "count-mismatch"
     CROSS_CHECK_IMPOSSIBLE = "cross-check-impossible"
     DATA_FILE_RENAMED = "data-file-renamed"
+    DATA_FILE_TOO_LONG = "data-file-too-long"
     DIAMETER_UNREADABLE = "diameter-unreadable"
     DIAMETER_NOT_POSITIVE = "diameter-not-positive"
     DIRECTION_NOT_ORTHONORMAL = "direction-not-orthonormal"
@@ -97,6 +98,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.COUNT_MISMATCH: (_W, "a count that is published inside an archive differs from what the archive holds"),
     Code.CROSS_CHECK_IMPOSSIBLE: (_N, "a table that only serves as a cross-check is missing or cannot be read"),
     Code.DATA_FILE_RENAMED: (_W, "a header names a data file that is not there; one with the header's own name is"),
+    Code.DATA_FILE_TOO_LONG: (_E, "a volume's data are longer than its header says"),
     Code.DIAMETER_NOT_POSITIVE: (_E, "a nodule's diameter is zero or negative"),
     Code.DIAMETER_UNREADABLE: (_W, "what stands in the place of a diameter is no number"),
     Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is no rotation"),
