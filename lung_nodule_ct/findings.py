@@ -73,6 +73,7 @@ class Code(StrEnum):
     NOT_LISTED = "not-listed"
     OBJECT_UNKNOWN = "object-unknown"
     PATHOLOGY_NOT_JOINED = "pathology-not-joined"
+    PICTURE_METADATA_REMOVED = "picture-metadata-removed"
     SAME_PIXELS = "same-pixels"
     SAME_PIXELS_IN_TWO_SPLITS = "same-pixels-in-two-splits"
     SLICE_GAP = "slice-gap"
@@ -134,6 +135,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.NOT_LISTED: (_W, "images or cases that no split list names"),
     Code.OBJECT_UNKNOWN: (_E, "an annotated object is no nodule"),
     Code.PATHOLOGY_NOT_JOINED: (_N, "nodules whose pathology cannot be known from the archives"),
+    Code.PICTURE_METADATA_REMOVED: (_W, "a picture's metadata spell a calendar date"),
     Code.SAME_PIXELS: (_W, "the same pixels stand more than once in a split"),
     Code.SAME_PIXELS_IN_TWO_SPLITS: (_E, "the same pixels stand in two splits"),
     Code.SLICE_GAP: (_W, "a stack of slices has a gap in its numbers"),
