@@ -79,7 +79,9 @@ class Code(StrEnum):
     SLICE_GAP = "slice-gap"
     SPLIT_LISTS_DISAGREE = "split-lists-disagree"
     STALE_FILE_NAME = "stale-file-name"
+    TABLE_EMPTY = "table-empty"
     TABLE_HEADER_UNKNOWN = "table-header-unknown"
+    TABLE_STANDS_IN = "table-stands-in"
     TABLES_DISAGREE = "tables-disagree"
     UNDATED_SCAN = "undated-scan"
     ZEROS_LOST = "zeros-lost"
@@ -142,8 +144,10 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.SPLIT_LISTS_DISAGREE: (_W, "the places where a split is listed disagree"),
     Code.STALE_FILE_NAME: (_N, "an annotation names another file than the one it stands beside"),
     Code.TABLES_DISAGREE: (_W, "two tables give different annotations"),
-    Code.TABLE_HEADER_UNKNOWN: (_W, "a table has a header in words that are not known"),
-    Code.UNDATED_SCAN: (_W, "a scan has no date although its patient has dated scans"),
+    Code.TABLE_EMPTY: (_E, "a table has no row that can be read"),
+    Code.TABLE_HEADER_UNKNOWN: (_W, "a table has a header with words that are not known"),
+    Code.TABLE_STANDS_IN: (_W, "a table is missing or empty, and others that say less are used"),
+    Code.UNDATED_SCAN: (_W, "a scan has no date although its patient has other scans"),
     Code.ZEROS_LOST: (_W, "an id has lost its leading zeros"),
 }
 

@@ -182,7 +182,9 @@ def test_a_name_that_stands_twice_is_a_finding_and_the_first_counts(tmp_path) ->
     assert [str(finding.code) for finding in archive.findings] == ["duplicate-id"]
 
 
-@pytest.mark.parametrize("style", ["published", "preprint", "flat underscores", "browser copy", "upper case"])
+@pytest.mark.parametrize(
+    "style", ["published", "preprint", "flat underscores", "browser copy", "upper case", "preprint 5mm"]
+)
 def test_archives_are_known_by_pattern_at_any_depth(tmp_path, style) -> None:
     renamed = {
         "published": lambda name: name,
@@ -190,6 +192,7 @@ def test_archives_are_known_by_pattern_at_any_depth(tmp_path, style) -> None:
         "flat underscores": lambda name: name.replace("mhd", "mhd_").replace("__", "_").replace("imgs", "imgs_"),
         "browser copy": lambda name: name.replace(".zip", " (1).zip"),
         "upper case": str.upper,
+        "preprint 5mm": lambda name: name if "mhd" in name else name.replace("1.25mm", "5mm"),
     }[style]
     for index, spec in enumerate(ARCHIVES):
         folder = tmp_path / "deep" / f"part_{index % 2}"

@@ -383,7 +383,7 @@ def test_counts_of_classes_sizes_and_figures(build, dummy) -> None:
     by_size = numbers["classes"]["by_size"]
     assert np.sum([*by_size["counts"].values(), by_size["class_unknown"]], axis=0).tolist() == groups.tolist()
     told = {figure["figure"]: figure["here"] for figure in build.report["figures"]}
-    for name in ("patients", "CT scans"):
+    for name in ("patients", "CT scans", "scans in the cross spatio-temporal part", "crops to validate on"):
         assert numbers["published_figures"][name]["here"] == told[name]
 
 

@@ -79,6 +79,14 @@ def test_an_undated_scan_beside_dated_ones_has_no_place_in_time(tiny, tmp_path, 
     assert len({row["scan_id"] for row in built.rows(DET3D)}) == 4
 
 
+def test_of_several_scans_without_a_date_nobody_knows_the_order(tiny, tmp_path, build) -> None:
+    tiny[CT0] |= {**mhd("6_201903", ct(1)), **mhd("6_201911", ct(2)), **mhd("8", ct(3))}
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    seen = times(built.rows(DET3D))
+    assert (seen["6_201903"], seen["6_201911"], seen["8"]) == ((None, None, None), (None, None, None), (0, 1, None))
+    assert len(built.findings("undated-scan")) == 2
+
+
 @pytest.mark.parametrize("name", ["7_20181301", "7_20190230", "7_99999999", "7_201903"])
 def test_a_date_that_is_none_is_a_finding(tiny, tmp_path, build, name) -> None:
     tiny[CT1] |= mhd(name, ct(8))
@@ -588,6 +596,39 @@ def test_tables_of_the_splits_are_checked_and_serve_without_lists(tiny, tmp_path
     built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
     assert [row["source_name"] for row in built.rows("det3d_bmp_1.25mm", "validation")] == ["00002"]
     assert len(built.findings("tables-disagree")) == 2
+
+
+MAIN = "image_annotation_augment_diameter.csv"
+
+
+@pytest.mark.parametrize("main", [None, b"", b"pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter\n", b"a,b\n1,2\n"])
+def test_tables_that_stand_in_for_the_main_one_are_said(tiny, tmp_path, build, main) -> None:
+    del tiny[BMP_TABLES][MAIN]
+    if main is not None:
+        tiny[BMP_TABLES][MAIN] = main
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    nodules = [nodule for row in built.by_name("det3d_bmp_1.25mm").values() for nodule in row["nodules"]]
+    assert nodules
+    assert {nodule["diameter"] for nodule in nodules} == {None}
+    assert len(built.findings("table-stands-in")) == 1
+    assert [finding["member"] for finding in built.findings("table-empty")] == [MAIN] * (main is not None)
+
+
+@pytest.mark.parametrize("content", [b"", f"{SPHERES}\n".encode(), b"\n\n"])
+def test_an_empty_table_is_an_error_that_names_it(tiny, tmp_path, build, content) -> None:
+    tiny[NODULES]["annotations.csv"] = content
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert [(finding["archive"], finding["member"]) for finding in built.findings("table-empty")] == [
+        (NODULES, "annotations.csv")
+    ]
+
+
+def test_a_case_of_two_tables_is_not_said_to_be_missing_from_the_main_one(tiny, tmp_path, build) -> None:
+    tables = tiny[BMP_TABLES]
+    tables["val_anno.csv"] += tables["train_anno.csv"].split(b"\n", 1)[1]
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    assert built.findings("listed-twice")
+    assert not built.findings("tables-disagree")
 
 
 def test_lists_and_tables_that_disagree(tiny, tmp_path, build) -> None:

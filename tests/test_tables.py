@@ -98,6 +98,50 @@ def test_a_header_is_known_by_its_exact_words_or_reported() -> None:
     assert parse_spheres(b"9,1,2,3,4\n").unknown_header is None
 
 
+@pytest.mark.parametrize(
+    ("header", "guessed"),
+    [
+        ("seriesuid,coordX,coordY,coordZ,how large", ("diameter_mm",)),
+        ("patient,X,Y,Z,size", ("diameter_mm",)),
+        ("scan no,coordX,coordY,coordZ,diameter_mm", ("seriesuid",)),
+        ("name,x,across,z,d", ("coordy",)),
+        (",name,x,across,z,d", ("coordy",)),
+        ("seriesuid,coordX,coordY,coordZ,Diameter (mm)", ()),
+        ("seriesuid,coordX,coordY,coordZ,直径", ()),
+    ],
+)
+def test_one_unknown_word_costs_no_nodule(header, guessed) -> None:
+    index = "0," * header.startswith(",")
+    table = parse_spheres(f"{header}\n{index}9,1,2,3,4\n".encode())
+    assert [(row.name, row.center, row.diameter) for row in table.good] == [("9", (1, 2, 3), 4)]
+    assert table.guessed == guessed
+    assert (table.unknown_header is not None) == bool(guessed)
+
+
+def test_words_that_contradict_the_order_are_not_overruled() -> None:
+    table = parse_spheres(b"name,a,x,b,d\n9,1,2,3,4\n")
+    assert (len(table.good), len(table.bad), table.guessed) == (0, 1, ())
+    assert table.unknown_header is not None
+
+
+@pytest.mark.parametrize(
+    ("header", "diameter", "guessed", "reported"),
+    [
+        ("pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter(mm)", 7.5, (), False),
+        ("pid,zmin,zmax,ymin,ymax,xmin,xmax,直径", 7.5, (), False),
+        ("pid,z min.,zmax,ymin,ymax,xmin,xmax,diameter", 7.5, (), False),
+        ("pid,lowest,zmax,ymin,ymax,xmin,xmax,diameter", 7.5, ("zmin",), True),
+        ("pid,zmin,zmax,ymin,ymax,xmin,xmax,reader", None, (), True),
+        ("case no,a,b,c,d e,f,g,h", 7.5, ("pid", "zmin", "zmax", "ymin", "ymax", "xmin", "xmax", "diameter"), True),
+    ],
+)
+def test_one_unknown_word_costs_no_box_and_makes_no_diameter(header, diameter, guessed, reported) -> None:
+    table = parse_boxes(f"{header}\n9,1,2,3,4,5,6,7.5\n".encode())
+    assert [(row.pid, row.low, row.high, row.diameter) for row in table.good] == [("9", (5, 3, 1), (6, 4, 2), diameter)]
+    assert table.guessed == guessed
+    assert (table.unknown_header is not None) == reported
+
+
 def test_a_cell_without_end_is_a_row_that_cannot_be_read() -> None:
     table = parse_spheres(f"{LUNA}\na,1,2,3,4\nb,{'9' * 200_000},2,3,4\n".encode())
     assert [row.name for row in table.good] == ["a"]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,6 +28,7 @@ jax = pytest.importorskip("jax")
 for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
     pytest.importorskip(needed)
 import jax.numpy as jnp  # noqa: E402
+from flax import nnx  # noqa: E402
 
 jax.config.update("jax_disable_most_optimizations", True)  # of what runs in this process: it compiles in half the time
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # the same in others
@@ -41,6 +43,7 @@ from lung_nodule_ct.train.made_up import write_made_up  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions, ModelOptions, Recipe  # noqa: E402
 from lung_nodule_ct.train.runs import open_run  # noqa: E402
 from lung_nodule_ct.train.sources import open_source  # noqa: E402
+from lung_nodule_ct.train.winograd import winograd  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -359,15 +362,55 @@ def test_resampling_keeps_what_is_linear_and_moves_boxes_along() -> None:
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 4), (4, 3)])
+@pytest.mark.parametrize(("name", "shape"), [("_stacked", (2, 4, 5, 6)), ("_flat", (2, 5, 6))])
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=3)
-def test_stacked_convolutions_are_3d_convolutions_and_so_are_their_gradients(inputs, outputs, seed) -> None:
+def test_convolutions_of_our_own_are_plain_ones_and_so_are_their_gradients(name, shape, inputs, outputs, seed) -> None:
     keys = jax.random.split(jax.random.key(seed), 3)
-    shapes = (2, 4, 5, 6, inputs), (3, 3, 3, inputs, outputs), (2, 4, 5, 6, outputs)
+    shapes = (*shape, inputs), (*(3,) * (len(shape) - 1), inputs, outputs), (*shape, outputs)
     x, kernel, above = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
-    (one, back), (other, other_back) = (jax.vjp(each, x, kernel) for each in (layers._stacked, layers._native))
+    (one, back), (other, other_back) = (jax.vjp(each, x, kernel) for each in (getattr(layers, name), layers._native))
     for told, true in zip((one, *back(above)), (other, *other_back(above)), strict=True):
         np.testing.assert_allclose(told, true, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "inputs", "outputs"),
+    [((2, 4, 8, 12), 32, 16), ((1, 5, 7, 6), 1, 3), ((1, 1, 2, 3), 3, 1), ((3, 9, 10), 3, 5)],
+)
+def test_winograds_convolutions_are_plain_ones_and_so_are_their_gradients(shape, inputs, outputs) -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = (*shape, inputs), (*(3,) * (len(shape) - 1), inputs, outputs), (*shape, outputs)
+    x, kernel, above = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+
+    def all_of(convolve):
+        told, back = jax.vjp(convolve, x, kernel)
+        return told, *back(above)
+
+    for told, true in zip(
+        *(jax.jit(all_of, static_argnums=0)(each) for each in (winograd, layers._native)), strict=True
+    ):
+        np.testing.assert_allclose(told, true, rtol=0, atol=3e-5 * float(jnp.sqrt(jnp.square(true).mean())))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "outputs", "bf16", "chosen"),
+    [
+        ((1, 8, 8, 12, 16), 3, 16, False, True),
+        ((1, 8, 8, 12, 16), 3, 8, False, False),  # few channels
+        ((1, 4, 4, 8, 16), 3, 16, False, False),  # few tiles
+        ((1, 8, 8, 12, 16), 5, 16, False, False),
+        ((1, 8, 8, 12, 16), 3, 16, True, False),
+        ((1, 16, 16, 16), 3, 16, False, True),
+        ((1, 16, 16, 1), 3, 16, False, False),
+    ],
+)
+def test_winograd_is_taken_where_it_pays(shape, size, outputs, bf16, chosen) -> None:
+    options = ModelOptions("center", bf16=bf16, native_conv=False)
+    layer = layers.Conv(len(shape) - 2, shape[-1], outputs, size, options=options, rngs=nnx.Rngs(0))
+    with mock.patch.object(layers, "winograd", wraps=winograd) as taken:
+        assert nnx.eval_shape(layer, jnp.ones(shape)).shape == (*shape[:-1], outputs)
+    assert taken.called is chosen
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])

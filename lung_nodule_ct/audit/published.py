@@ -11,6 +11,7 @@ from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.spec.configs import CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL
 from lung_nodule_ct.spec.pathology import PATHOLOGY
 from lung_nodule_ct.spec.published import FIGURES, SIZE_GROUPS, Figure
+from lung_nodule_ct.spec.splits import VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,10 +68,16 @@ def _counted(facts: Facts) -> Mapping[str, tuple[int | None, str]]:
         if DET2D_1_25MM.name in built
         else (None, f"needs {DET2D_1_25MM.name} in the build")
     )
-    classes = Counter(image.label for image in facts.images if image.config == CLS_1_25MM.name)
+    crops = [image for image in facts.images if image.config == CLS_1_25MM.name]
+    own["crops to validate on"] = (
+        (sum(image.split == VALIDATION for image in crops), f"crops of {CLS_1_25MM.name}")
+        if CLS_1_25MM.name in built
+        else (None, f"needs {CLS_1_25MM.name} in the build")
+    )
+    classes = Counter(image.label for image in crops)
     for kind, malignant in (("malignant", True), ("benign", False)):
-        crops = sum(classes[entry.index] for entry in PATHOLOGY if entry.malignant is malignant)
-        said = f"; {CLS_1_25MM.name} has {crops:,} {kind} crops" if CLS_1_25MM.name in built else ""
+        count = sum(classes[entry.index] for entry in PATHOLOGY if entry.malignant is malignant)
+        said = f"; {CLS_1_25MM.name} has {count:,} {kind} crops" if CLS_1_25MM.name in built else ""
         own[f"{kind} nodules"] = (
             None,
             f"the archives class crops, not nodules, and do not say which crops are one nodule{said}",

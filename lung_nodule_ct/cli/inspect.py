@@ -52,7 +52,8 @@ def inspect(
     if figures := inspection.figures():
         beside = new_table("beside the paper", here=True, preprint=True, published=True, agrees=False)
         for figure in figures:
-            beside.add_row(*(str(value) if value is not None else "" for value in figure.values()))
+            shown = (figure[name] for name in ("figure", "here", "preprint", "published", "agrees_with"))
+            beside.add_row(*("" if value is None else str(value) for value in shown))
         console.print(beside, "")
     problems = [archive.problem for archive in inspection.archives if archive.problem]
     problems += [config.problem for config in inspection.configs if config.problem]

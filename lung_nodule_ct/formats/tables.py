@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -10,7 +11,7 @@ from lung_nodule_ct.formats.numbers import read_numbers
 from lung_nodule_ct.formats.text import decode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 MAX_TABLE_BYTES: Final = 64 << 20
 
@@ -42,12 +43,14 @@ class Table:
     Attributes:
         rows: Its rows, blank ones left out.
         columns: The names that were found or assumed.
-        unknown_header: A header in words that are not known; the columns are then taken by their position.
+        unknown_header: A header with words that are not known where a column is wanted.
+        guessed: The columns that were taken by their position, since no word told them.
     """
 
     rows: tuple[Row, ...]
     columns: tuple[str, ...]
     unknown_header: Row | None = None
+    guessed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +85,17 @@ class Parsed(Generic[RowT]):
     Attributes:
         good: The rows that can be used.
         bad: Those that cannot be read.
-        unknown_header: A header in words that are not known; the columns were then taken by their position.
+        unknown_header: A header with words that are not known where a column is wanted.
+        guessed: The columns that were taken by their position, since no word told them.
     """
 
     good: tuple[RowT, ...]
     bad: tuple[Row, ...]
     unknown_header: Row | None
+    guessed: tuple[str, ...]
 
 
+_DIAMETERS = ("diameter", "d", "diam", "直径")
 _SPHERE_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diameter_mm")
 _SPHERE_SYNONYMS = {
     "seriesuid": (
@@ -108,7 +114,7 @@ _SPHERE_SYNONYMS = {
     "coordx": ("coordx", "x", "coord_x", "world_x", "x_mm"),
     "coordy": ("coordy", "y", "coord_y", "world_y", "y_mm"),
     "coordz": ("coordz", "z", "coord_z", "world_z", "z_mm"),
-    "diameter_mm": ("diameter_mm", "diameter", "d", "diam", "size_mm"),
+    "diameter_mm": ("diameter_mm", *_DIAMETERS, "size_mm"),
 }
 _BOX_COLUMNS = ("pid", "zmin", "zmax", "ymin", "ymax", "xmin", "xmax", "diameter")
 _BOX_SYNONYMS = {
@@ -118,18 +124,21 @@ _BOX_SYNONYMS = {
         for axis in "zyx"
         for end in ("min", "max")
     },
-    "diameter": ("diameter", "diameter_mm", "d", "diam"),
+    "diameter": (*_DIAMETERS, "diameter_mm", "直径_mm"),
     "augmented": ("augmented", "augment", "augmentation", "is_augmented", "aug"),
 }
 
 
-def parse_table(data: bytes, columns: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> Table:
+def parse_table(
+    data: bytes, columns: Sequence[str], synonyms: Mapping[str, Sequence[str]], optional: Collection[str] = ()
+) -> Table:
     """A table with known columns: by its header where it has one that names them, else by position.
 
     Args:
         data: The file.
         columns: The columns in the order that holds where there is no header; the first is the id.
         synonyms: Spellings of each column, in lower case; columns beside ``columns`` may stand here too.
+        optional: Columns that a table may lack, so that a word which is not known is not taken for one of them.
     """
     lines = decode_text(data).lstrip("\ufeff").splitlines()
     filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip(" \t,;")]
@@ -137,19 +146,45 @@ def parse_table(data: bytes, columns: Sequence[str], synonyms: Mapping[str, Sequ
         return Table((), tuple(columns))
     delimiter = max(",;\t", key=filled[0][1].count)
     cells = [(number, line, _split(line, delimiter)) for number, line in filled]
-    first = _header(cells[0][2], synonyms or {})
+    first = cells[0][2]
+    header: Sequence[str] = columns
+    guessed: Sequence[str] = ()
     unknown: Row | None = None
-    if set(columns[:1]) <= set(first) and sum(map(bool, first)) >= len(columns) - 1:
-        header: Sequence[str] = first
-        cells = cells[1:]
-    else:
-        header = columns
-        if not any(_is_number(cell) for cell in cells[0][2][1:]):  # a header in other words
+    names = _header(first, synonyms)
+    if columns[0] in names or not any(_is_number(cell) for cell in first[1:]):
+        header = _completed(names, first, columns, optional)
+        guessed = [name for place, name in enumerate(header) if name and not names[place]]
+        if guessed or (set(columns) - set(header) and _strange(first, names)):
             unknown = Row(cells[0][0], cells[0][1].strip(), {})
-            cells = cells[1:]
+        cells = cells[1:]
     empty = dict.fromkeys(columns, "")
     rows = (Row(number, line.strip(), {**empty, **_named(header, row)}) for number, line, row in cells)
-    return Table(tuple(rows), tuple(filter(None, header)), unknown)
+    return Table(tuple(rows), tuple(filter(None, header)), unknown, tuple(guessed))
+
+
+def _completed(
+    names: Sequence[str], cells: Sequence[str], columns: Sequence[str], optional: Collection[str]
+) -> Sequence[str]:
+    """A header with the columns that its words do not tell: all by position where none contradicts that, or the only one left."""
+    missing = [name for name in columns if name not in names]
+    strange = _strange(cells, names)
+    places = [columns.index(name) for name in missing]
+    wanted = [name for name in missing if name not in optional]
+    in_order = all(not name or columns.index(name) == place for place, name in enumerate(names) if name in columns)
+    if wanted and in_order and set(places) <= set(strange):
+        return [columns[place] if place in places else name for place, name in enumerate(names)]
+    if len(wanted) == len(strange) == 1:
+        return [wanted[0] if place in strange else name for place, name in enumerate(names)]
+    return names
+
+
+def _strange(cells: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Where words stand that are not known. A column of row numbers has none, or pandas' own."""
+    return [
+        place
+        for place, (cell, name) in enumerate(zip(cells, names, strict=True))
+        if not name and _spelled(cell) and not _spelled(cell).startswith("unnamed")
+    ]
 
 
 def parse_spheres(data: bytes) -> Parsed[SphereRow]:
@@ -163,12 +198,12 @@ def parse_spheres(data: bytes) -> Parsed[SphereRow]:
         else:
             x, y, z, diameter = numbers
             good.append(SphereRow(row, row.cells["seriesuid"], (x, y, z), diameter))
-    return Parsed(tuple(good), tuple(bad), table.unknown_header)
+    return Parsed(tuple(good), tuple(bad), table.unknown_header, table.guessed)
 
 
 def parse_boxes(data: bytes) -> Parsed[BoxRow]:
     """The nodules of a BMP annotation table, in both spellings of its columns."""
-    table = parse_table(data, _BOX_COLUMNS, _BOX_SYNONYMS)
+    table = parse_table(data, _BOX_COLUMNS, _BOX_SYNONYMS, optional=_BOX_COLUMNS[7:])
     good, bad = [], []
     for row in table.rows:
         ends = read_numbers(row.cells[name] for name in _BOX_COLUMNS[1:7])
@@ -187,7 +222,7 @@ def parse_boxes(data: bytes) -> Parsed[BoxRow]:
                 _flag(row.cells.get("augmented", "")),
             )
         )
-    return Parsed(tuple(good), tuple(bad), table.unknown_header)
+    return Parsed(tuple(good), tuple(bad), table.unknown_header, table.guessed)
 
 
 def _split(line: str, delimiter: str) -> list[str]:
@@ -211,7 +246,8 @@ def _named(header: Sequence[str], row: Sequence[str]) -> dict[str, str]:
 
 
 def _spelled(cell: str) -> str:
-    return cell.strip().strip("\ufeff\"'").strip().lower().replace(" ", "_")
+    """``"Diameter (mm)"`` as ``diameter_mm``."""
+    return re.sub(r"[\W_]+", "_", cell.lower()).strip("_")
 
 
 def _is_number(cell: str) -> bool:

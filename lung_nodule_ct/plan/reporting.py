@@ -26,8 +26,11 @@ def unused_members(archive: Archive, names: Sequence[str]) -> list[Finding]:
 def table_findings(table: Parsed[Any], place: tuple[str, str], expected: str) -> list[Finding]:
     """What was odd about the rows of a table."""
     findings = [Finding(Code.BAD_ROW, "left out", *place, row.place, f"expected {expected}") for row in table.bad]
+    if not table.good:
+        detail = f"expected rows of {expected}, got {len(table.bad):,} that cannot be read"
+        findings.append(Finding(Code.TABLE_EMPTY, "nothing is taken from it", *place, detail=detail))
     if table.unknown_header is not None:
-        action = "its columns are taken by their position"
+        action = f"taken by their position: {', '.join(table.guessed)}" if table.guessed else "these words are not read"
         findings.append(Finding(Code.TABLE_HEADER_UNKNOWN, action, *place, table.unknown_header.place))
     return findings
 

@@ -61,14 +61,18 @@ class Volume:
 
 
 class Timeline:
-    """The distinct dates of every patient, in both MHD sets together."""
+    """The distinct dates of every patient, and the scans without one, in both MHD sets together."""
 
     def __init__(self, volumes: Iterable[Volume]) -> None:
         dates: defaultdict[str, set[date]] = defaultdict(set)
+        undated: defaultdict[str, set[str]] = defaultdict(set)
         for volume in volumes:
             if volume.name.patient and volume.name.day:
                 dates[volume.name.patient].add(volume.name.day)
+            elif volume.name.patient:
+                undated[volume.name.patient].add(volume.name.scan_token)
         self._dates = {patient: sorted(days) for patient, days in dates.items()}
+        self._undated = {patient: len(tokens) for patient, tokens in undated.items()}
 
     def place(self, name: Name) -> tuple[int | None, int | None, int | None]:
         """Timepoint, number of timepoints and days since the first, of one scan."""
@@ -76,10 +80,15 @@ class Timeline:
             return None, None, None
         days = self._dates.get(name.patient)
         if days is None:
-            return 0, 1, None
+            # of several scans without a date nobody knows the order, nor whether their dates differ
+            return (0, 1, None) if self._undated.get(name.patient) == 1 else (None, None, None)
         if name.day is None:
             return None, len(days), None
         return days.index(name.day), len(days), (name.day - days[0]).days
+
+    def is_lost(self, name: Name) -> bool:
+        """Whether a scan of a known patient has no place among that patient's scans."""
+        return name.patient is not None and self.place(name)[0] is None
 
     def count(self, patient: str | None) -> int:
         """How many distinct dates a patient has."""
@@ -299,7 +308,7 @@ def _scan_findings(
         findings.append(Finding(Code.INVALID_DATE, "taken as undated", *where, detail=f"got {volume.name.bad_date}"))
     if volume.name.patient is None:
         findings.append(Finding(Code.NO_PATIENT, "patient_id, scan_id and fold are null", *where))
-    elif timeline is not None and volume.name.day is None and timeline.count(volume.name.patient):
+    elif timeline is not None and timeline.is_lost(volume.name):
         findings.append(Finding(Code.UNDATED_SCAN, "timepoint and days_since_first are null", *where))
     if not spheres:
         findings.append(Finding(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", *where))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.source.archive import Archive, Member
     from lung_nodule_ct.source.source import Source
 
+MAIN_TABLE = "image_annotation_augment_diameter.csv"
 _SLICE_NUMBER = re.compile(r"(?<!\d)(\d{1,9})$")
 _SPLIT_TABLE = re.compile(r"(?:(\w+?)_anno(?:tation)?s?|anno(?:tation)?s?_(\w+?))", re.IGNORECASE)
 
@@ -132,6 +133,7 @@ def _read_tables(archives: Sequence[Archive], findings: list[Finding]) -> _Table
     main: list[tuple[_Place, BoxRow]] = []
     by_split: list[tuple[str, _Place, BoxRow]] = []
     by_list: dict[str, tuple[str, _Place, str]] = {}
+    read: list[str] = []
     for archive in archives:
         unused = []
         for member in archive.members:
@@ -151,6 +153,7 @@ def _read_tables(archives: Sequence[Archive], findings: list[Finding]) -> _Table
                     if other[0] != split:
                         findings.append(Finding(Code.LISTED_TWICE, f"it stays in {other[0]}", *place, entry.place))
                 continue
+            read.append(member.name)
             table = parse_boxes(data)
             findings += table_findings(table, place, "a case and six whole numbers")
             if split is None:
@@ -159,19 +162,23 @@ def _read_tables(archives: Sequence[Archive], findings: list[Finding]) -> _Table
                 by_split += [(split, place, row) for row in table.good]
         findings += unused_members(archive, unused)
     if not main and not by_split:
+        members = ", ".join(member.name for member in archives[0].members[:5])
         raise MemberError(
-            "holds no table of boxes",
+            "holds no box",
             archive=archives[0].name,
-            expected="image_annotation_augment_diameter.csv",
-            got=", ".join(member.name for member in archives[0].members[:5]) or "no members",
+            expected=f"rows of boxes in {MAIN_TABLE}",
+            got=f"no row that can be read in {', '.join(read)}" if read else members or "no members",
             remedy="download the archive again",
         )
-    findings += _compare(main, by_split)
+    if not main:
+        action = "the tables of the splits are used, which have no diameters"
+        findings.append(Finding(Code.TABLE_STANDS_IN, action, by_split[0][1][0], detail=f"expected {MAIN_TABLE}"))
     by_table: dict[str, tuple[str, _Place, str]] = {}
     for split, place, row in by_split:
         other = by_table.setdefault(row.pid, (split, place, row.row.place))
         if other[0] != split:
             findings.append(Finding(Code.LISTED_TWICE, f"it stays in {other[0]}", *place, row.row.place))
+    findings += _compare(main, [(place, row) for split, place, row in by_split if by_table[row.pid][0] == split])
     return _Tables(tuple(main or [(place, row) for _, place, row in by_split]), by_list, by_table)
 
 
@@ -182,13 +189,13 @@ def _split_of(member: Member) -> str | None:
     return LIST_SPLITS.get(stem) or (LIST_SPLITS.get(named[1] or named[2]) if named else None)
 
 
-def _compare(main: Sequence[tuple[_Place, BoxRow]], by_split: Sequence[tuple[str, _Place, BoxRow]]) -> list[Finding]:
+def _compare(main: Sequence[tuple[_Place, BoxRow]], by_split: Sequence[tuple[_Place, BoxRow]]) -> list[Finding]:
     """Hold the tables of the splits against the one that has the diameters."""
     if not main or not by_split:
         return []
     known = Counter(_box_key(row) for _, row in main)
     findings = []
-    for _, place, row in by_split:
+    for place, row in by_split:
         key = _box_key(row)
         if known[key] > 0:
             known[key] -= 1

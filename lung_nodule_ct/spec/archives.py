@@ -82,6 +82,10 @@ class Release:
         return f"https://zenodo.org/records/{self.record(part)}"
 
 
+# Of slices and stacks there is one thickness; the preprint prints "5mm" where it means 1.25 mm.
+_ONE_THICKNESS = r"(?:1\.25|5)mm"
+
+
 def _mhd(thickness: str, number: int, role: Role, holds: str) -> ArchiveSpec:
     separator = "_" if thickness == "1.25mm" else ""
     return ArchiveSpec(
@@ -99,7 +103,7 @@ def _bmp(suffix: str, role: Role, holds: str) -> ArchiveSpec:
         name=f"1.25mm_3D_detection_bmp{word}{number}.zip",
         role=role,
         part="B",
-        stem_pattern=rf"1\.25mm[ _-]3D[ _-]detection[ _-]bmp{word}[ _-]?{number}",
+        stem_pattern=rf"{_ONE_THICKNESS}[ _-]3D[ _-]detection[ _-]bmp{word}[ _-]?{number}",
         holds=holds,
     )
 
@@ -116,7 +120,7 @@ ARCHIVES: Final = (
         name="1.25mm_2D_detection.zip",
         role=Role.DETECTION_2D,
         part="A",
-        stem_pattern=r"1\.25mm[ _-]2D[ _-]detection",
+        stem_pattern=rf"{_ONE_THICKNESS}[ _-]2D[ _-]detection",
         holds="slices with nodule boxes as Pascal VOC",
     ),
     _mhd("1.25mm", 0, Role.CT_1_25MM, "1.25 mm CT volumes, first half"),

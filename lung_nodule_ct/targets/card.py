@@ -106,7 +106,8 @@ def card_text(
         "splits_note": _splits_note(build),
         "columns": "\n\n".join(_columns(build, preview)),
         "figures": table(
-            ("figure", "this build", "preprint", "published version"), _figure_rows(build.report["figures"])
+            ("figure", "this build", "preprint", "published version", "agrees with", "counted"),
+            _figure_rows(build.report["figures"]),
         ),
         "findings": table(("finding", "grade", "cases", "meaning"), _finding_rows(build.report["summary"])),
         "audit": "" if audit is None else _audit_text(audit, plots),
@@ -286,7 +287,8 @@ def _column_rows(prefix: str, column: Column) -> Iterator[tuple[str, str]]:
 def _figure_rows(figures: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for entry in figures:
         numbers = (entry[name] for name in ("here", "preprint", "published"))
-        yield escape(entry["figure"]), *("" if number is None else f"{number:,}" for number in numbers)
+        shown = ("" if number is None else f"{number:,}" for number in numbers)
+        yield escape(entry["figure"]), *shown, entry["agrees_with"] or "", escape(entry["counted"])
 
 
 def _finding_rows(findings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lung_nodule_ct.train.winograd import tiles, winograd
+
 if TYPE_CHECKING:
     from lung_nodule_ct.train.recipes import ModelOptions
 
@@ -27,7 +29,7 @@ class Conv(nnx.Module):
         outputs: Channels out.
         size: Of the kernel, odd.
         bias: What the bias begins as.
-        options: Computing type, and how 3D convolutions are made.
+        options: Computing type, and how convolutions are made.
         rngs: Of the weights (He et al. 2015).
     """
 
@@ -46,14 +48,14 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.full(outputs, bias, jnp.float32))
         self.dtype = jnp.bfloat16 if options.bf16 else jnp.float32
-        native = options.native_conv3d
+        native = options.native_conv
         self.size = size
-        self.stacked = axes == 3 and not (jax.default_backend() != "cpu" if native is None else native)
+        self.native = jax.default_backend() != "cpu" if native is None else native
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Shape (b, …, channels) to (b, …, channels)."""
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        convolve = _pointwise if self.size == 1 else _stacked if self.stacked else _native
+        convolve = _pointwise if self.size == 1 else _native if self.native else _on_cpu
         return convolve(x, kernel) + self.bias[...].astype(self.dtype)
 
 
@@ -65,6 +67,16 @@ def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
     axes = "ZYX"[-(x.ndim - 2) :]
     layout = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
     return jax.lax.conv_general_dilated(x, kernel, (1,) * len(axes), "SAME", dimension_numbers=layout)
+
+
+def _on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A convolution in the way that takes least of a CPU's time."""
+    *_, inputs, outputs = kernel.shape
+    # with few channels or tiles the additions and the kernel's turning take more than they spare
+    worth = min(inputs, outputs) >= 16 and inputs <= 4 * tiles(x)
+    if worth and kernel.shape[0] == 3 and x.dtype == jnp.float32:
+        return winograd(x, kernel)
+    return _flat(x, kernel) if x.ndim == 4 else _stacked(x, kernel)
 
 
 def _flat_back(held: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -35,8 +35,8 @@ class ModelOptions:
         ordinal: Classes as a chain of thresholds (CORAL) in place of softmax.
         patch: Pixels a side that the first layer takes together.
         bf16: Compute in bfloat16; weights, optimiser and losses stay float32.
-        native_conv3d: 3D convolutions as XLA has them, or as one 2D convolution of stacked slices; by the device where ``None``
-            (stacked on CPU). Both give the same.
+        native_conv: Convolutions as XLA has them, or by Winograd or as products of our own, whichever is quicker on CPU; by the
+            device where ``None`` (native but on CPU). They give the same but for rounding.
         last_only: Of a patient's scans only the last is seen: the single-timepoint twin.
     """
 
@@ -47,7 +47,7 @@ class ModelOptions:
     ordinal: bool = False
     patch: int = 4
     bf16: bool = False
-    native_conv3d: bool | None = None
+    native_conv: bool | None = None
     last_only: bool = False
 
     def __post_init__(self) -> None:
