@@ -40,6 +40,7 @@ class Code(StrEnum):
     COUNT_MISMATCH = "count-mismatch"
     CROSS_CHECK_IMPOSSIBLE = "cross-check-impossible"
     DATA_FILE_RENAMED = "data-file-renamed"
+    DATA_FILE_TOO_LONG = "data-file-too-long"
     DIAMETER_UNREADABLE = "diameter-unreadable"
     DIAMETER_NOT_POSITIVE = "diameter-not-positive"
     DIRECTION_NOT_ORTHONORMAL = "direction-not-orthonormal"
@@ -72,6 +73,7 @@ class Code(StrEnum):
     NOT_LISTED = "not-listed"
     OBJECT_UNKNOWN = "object-unknown"
     PATHOLOGY_NOT_JOINED = "pathology-not-joined"
+    PICTURE_METADATA_REMOVED = "picture-metadata-removed"
     SAME_PIXELS = "same-pixels"
     SAME_PIXELS_IN_TWO_SPLITS = "same-pixels-in-two-splits"
     SLICE_GAP = "slice-gap"
@@ -99,6 +101,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.COUNT_MISMATCH: (_W, "a count that is published inside an archive differs from what the archive holds"),
     Code.CROSS_CHECK_IMPOSSIBLE: (_N, "a table that only serves as a cross-check is missing or cannot be read"),
     Code.DATA_FILE_RENAMED: (_W, "a header names a data file that is not there; one with the header's own name is"),
+    Code.DATA_FILE_TOO_LONG: (_E, "a volume's data are longer than its header says"),
     Code.DIAMETER_NOT_POSITIVE: (_E, "a nodule's diameter is zero or negative"),
     Code.DIAMETER_UNREADABLE: (_W, "what stands in the place of a diameter is no number"),
     Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is no rotation"),
@@ -134,6 +137,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.NOT_LISTED: (_W, "images or cases that no split list names"),
     Code.OBJECT_UNKNOWN: (_E, "an annotated object is no nodule"),
     Code.PATHOLOGY_NOT_JOINED: (_N, "nodules whose pathology cannot be known from the archives"),
+    Code.PICTURE_METADATA_REMOVED: (_W, "a picture's metadata spell a calendar date"),
     Code.SAME_PIXELS: (_W, "the same pixels stand more than once in a split"),
     Code.SAME_PIXELS_IN_TWO_SPLITS: (_E, "the same pixels stand in two splits"),
     Code.SLICE_GAP: (_W, "a stack of slices has a gap in its numbers"),

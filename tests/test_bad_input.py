@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
-from tiny import BMP0, BMP_TABLES, CT0, DET2D, MASKS, NODULES, TinySource, flagged, header, packed, picture
+from PIL import Image
+from tiny import BMP0, BMP_TABLES, CLS, CT0, DET2D, MASKS, NODULES, TinySource, flagged, header, packed, picture
 
 
 def stays_clean(folder: Path) -> bool:
     """Whether nothing stands where a build was to be, nor beside it."""
     return list(folder.iterdir()) == []
+
+
+def colourful() -> bytes:
+    """An encoded picture in colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 16), (1, 2, 3)).save(buffer, "BMP")
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -105,6 +114,46 @@ def test_a_member_that_cannot_be_used(tmp_path, refused, change, config, names) 
     message = refused(tiny.write(tmp_path / "in"), config)
     for name in names:
         assert name in message
+
+
+@pytest.mark.parametrize(
+    ("archive", "member", "config"),
+    [
+        (CT0, "9.mhd", "det3d_1.25mm"),
+        (CT0, "9.raw", "det3d_1.25mm"),
+        (MASKS, "9.raw", "det3d_1.25mm"),
+        (NODULES, "annotations.csv", "det3d_1.25mm"),
+        (CLS, "class_dataset/train/5/9_001_02.bmp", "cls_1.25mm"),
+        (DET2D, "JPEGImages/9_004.jpg", "det2d_1.25mm"),
+        (DET2D, "Annotations/9_004.xml", "det2d_1.25mm"),
+        (DET2D, "ImageSets/Main/train.txt", "det2d_1.25mm"),
+        (DET2D, "VOC_CT.xlsx", "det2d_1.25mm"),
+        (BMP0, "imgs/00001/3.bmp", "det3d_bmp_1.25mm"),
+        (BMP_TABLES, "train.txt", "det3d_bmp_1.25mm"),
+    ],
+)
+def test_a_git_lfs_pointer_in_a_members_place(tmp_path, refused, archive, member, config) -> None:
+    tiny = TinySource()
+    tiny[archive][member] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
+    message = refused(tiny.write(tmp_path / "in"), config)
+    assert f"{archive} > {member}: is a Git LFS pointer and not the data" in message
+
+
+@pytest.mark.parametrize(
+    ("slice_", "says"),
+    [
+        (b"\xff\xd8\xff cut", "is damaged; expected a JPEG, BMP or PNG picture"),
+        (b"no picture", "is damaged; expected a JPEG, BMP or PNG picture"),
+        (colourful(), "is no slice; expected 8-bit grey values, got a colour picture"),
+    ],
+)
+def test_a_slice_that_is_none_is_told_once(tmp_path, refused, slice_, says) -> None:
+    tiny = TinySource()
+    tiny[BMP0]["imgs/00001/3.bmp"] = slice_
+    message = refused(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    assert f"imgs/00001/3.bmp: {says}" in message
+    assert message.count("imgs/00001/3.bmp") == message.count("expected") == 1
+    assert "object at 0x" not in message
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,13 @@ def test_every_element_type_in_both_byte_orders(tmp_path, kind, big_endian) -> N
 
 PACKED = zlib.compress(RAW)
 SLICES = {f"s{k}.raw": VOLUME[k].tobytes() for k in range(SHAPE[0])}
+PACKED_SLICES = {f"s{k}.zraw": zlib.compress(VOLUME[k].tobytes()) for k in range(SHAPE[0])}
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+def lines(names: Iterable[str]) -> bytes:
+    """A line a name."""
+    return "".join(f"{name}\n" for name in names).encode()
 
 
 @pytest.mark.parametrize(
@@ -164,13 +173,47 @@ SLICES = {f"s{k}.raw": VOLUME[k].tobytes() for k in range(SHAPE[0])}
         ),
         ("a key twice", {"a.mhd": header("a").replace(b"DimSize", b"Offset = 9 9 9\nDimSize", 1), "a.raw": RAW}, set()),
         ("header size", {"a.mhd": header("a", HeaderSize="-1"), "a.raw": b"head" + RAW}, set()),
-        ("list", {"a.mhd": header("a", ElementDataFile="LIST") + "\n".join([*SLICES, ""]).encode(), **SLICES}, set()),
+        ("list", {"a.mhd": header("a", ElementDataFile="LIST") + lines(SLICES), **SLICES}, set()),
         (
             "list, crlf",
             {"a.mhd": header("a", ElementDataFile="LIST") + "\r\n".join(SLICES).encode() + b"\r\n", **SLICES},
             set(),
         ),
         ("pattern", {"a.mhd": header("a", ElementDataFile="s%d.raw 0 5 1"), **SLICES}, set()),
+        (
+            "list, compressed",
+            {
+                "a.mhd": header("a", CompressedData="True", ElementDataFile="LIST") + lines(PACKED_SLICES),
+                **PACKED_SLICES,
+            },
+            set(),
+        ),
+        (
+            "pattern, compressed",
+            {"a.mhd": header("a", CompressedData="True", ElementDataFile="s%d.zraw 0 5 1"), **PACKED_SLICES},
+            set(),
+        ),
+        (
+            "keys after the list",
+            {"a.mhd": header("a", ElementDataFile="LIST") + lines(SLICES) + b"Comment = x\nOffset = 9 9 9\n", **SLICES},
+            {Code.HEADER_KEY_IGNORED},
+        ),
+        (
+            "an unknown key after the list",
+            {"a.mhd": header("a", ElementDataFile="LIST 2D") + lines(SLICES) + b"Scanner = x\n", **SLICES},
+            {Code.HEADER_KEY_IGNORED},
+        ),
+        (
+            "a comment after LIST",
+            {"a.mhd": header("a", ElementDataFile="LIST # slices") + lines(SLICES), **SLICES},
+            {Code.HEADER_REPAIRED},
+        ),
+        ("a data file that is too long", {"a.mhd": header("a"), "a.raw": RAW + b"12"}, {Code.DATA_FILE_TOO_LONG}),
+        (
+            "a data file that is nearly twice as long",
+            {"a.mhd": header("a"), "a.raw": RAW + RAW[:-1]},
+            {Code.DATA_FILE_TOO_LONG},
+        ),
         ("long name", {"a.mhd": header("a", ElementDataFile="b c.raw"), "b c.raw": RAW}, set()),
         ("chinese name", {"a.mhd": header("a", ElementDataFile="肺.raw"), "肺.raw": RAW}, set()),
         ("in a folder", {"a.mhd": header("a", ElementDataFile="raw/a.raw"), "raw/a.raw": RAW}, set()),
@@ -204,6 +247,9 @@ def test_data_behind_the_header(tmp_path, data) -> None:
         ({"a.mhd": header("a", DimSize="12 10 6 # x y z"), "a.raw": RAW}, Code.HEADER_REPAIRED),
         ({"a.mhd": header("a").replace(b"ElementSpacing", b"elementspacing"), "a.raw": RAW}, Code.HEADER_REPAIRED),
         ({"a.mhd": header("a", ElementDataFile="renamed.raw"), "a.raw": RAW}, Code.DATA_FILE_RENAMED),
+        ({"a.mhd": header("a", ElementDataFile="a.raw # the data"), "a.raw": RAW}, Code.HEADER_REPAIRED),
+        ({"a.mhd": header("a", ElementDataFile="LOCAL # here") + RAW}, Code.HEADER_REPAIRED),
+        ({"a.mhd": header("a", ElementDataFile="s%d.raw 0 5 1 # slices"), **SLICES}, Code.HEADER_REPAIRED),
     ],
 )
 def test_forms_that_itk_refuses_are_repaired_and_reported(tmp_path, members, code) -> None:
@@ -211,6 +257,39 @@ def test_forms_that_itk_refuses_are_repaired_and_reported(tmp_path, members, cod
     assert (elements == VOLUME).all()
     assert (frame.spacing, frame.origin) == (SPACING, ORIGIN)
     assert codes == {code}
+
+
+def test_data_behind_the_header_may_be_too_long(tmp_path) -> None:
+    data = header("a", ElementDataFile="LOCAL") + RAW + b"12"
+    assert assert_as_itk(tmp_path, {"a.mha": data}, "a.mha") == {Code.DATA_FILE_TOO_LONG}
+
+
+def test_a_data_file_that_is_too_long_is_proven_to_its_end(tmp_path) -> None:
+    path = tmp_path / "volumes.zip"
+    data = packed({"a.mhd": header("a"), "a.raw": RAW + b"12"}, zipfile.ZIP_STORED)
+    path.write_bytes(data.replace(RAW + b"12", RAW + b"13"))
+    with Opened() as opened:
+        head, raw = opened.directory(str(path)).members
+        image = open_metaimage(head, [raw], opened)
+        with pytest.raises(MemberError, match="checksum"):
+            image.read_into(np.empty(SHAPE, "<i2"))
+
+
+@pytest.mark.parametrize(
+    ("members", "name"),
+    [
+        ({"a.mhd": POINTER, "a.raw": RAW}, "a.mhd"),
+        ({"a.mhd": header("a"), "a.raw": POINTER}, "a.raw"),
+        ({"a.mhd": header("a", (2, 3, 4)), "a.raw": POINTER}, "a.raw"),
+        ({"a.mhd": header("a", (1, 1, len(POINTER)), ElementType="MET_UCHAR"), "a.raw": POINTER}, "a.raw"),
+        ({"a.mhd": header("a", CompressedData="True"), "a.raw": POINTER}, "a.raw"),
+        ({"a.mhd": header("a", ElementDataFile="LIST") + lines(SLICES), **SLICES, "s3.raw": POINTER}, "s3.raw"),
+    ],
+)
+def test_git_lfs_pointers_are_named(tmp_path, members, name) -> None:
+    with pytest.raises(MemberError, match=r"is a Git LFS pointer .* 12,345 bytes.*git lfs pull") as caught:
+        read_zipped(tmp_path, members)
+    assert (caught.value.archive, caught.value.member) == ("volumes.zip", name)
 
 
 def test_names_are_found_whatever_their_case_and_slashes(tmp_path) -> None:
@@ -229,7 +308,41 @@ def test_names_are_found_whatever_their_case_and_slashes(tmp_path) -> None:
         ({"a.mhd": header("a", ElementDataFile="LIST") + b"../a.raw", "a.raw": RAW}, "outside its archive"),
         ({"a.mhd": header("a", ElementDataFile="b.raw")}, "not in its archive"),
         ({"a.mhd": header("a"), "a.raw": RAW[:-2]}, r"a\.raw has the wrong length; expected 1,440 bytes .*got 1,438"),
-        ({"a.mhd": header("a"), "a.raw": RAW + b"12"}, "wrong length"),
+        ({"a.mhd": header("a"), "a.raw": RAW + RAW}, "wrong length"),
+        ({"a.mhd": header("a", HeaderSize="2"), "a.raw": b"hh" + RAW + b"12"}, "wrong length"),
+        ({"a.mhd": header("a", ElementDataFile="LOCAL") + RAW + RAW}, "wrong length"),
+        ({"a.mhd": header("a", ElementDataFile="LOCAL") + RAW[:-2]}, "wrong length"),
+        (
+            {
+                "a.mhd": header("a", ElementDataFile="LIST") + lines(SLICES),
+                **SLICES,
+                "s2.raw": SLICES["s2.raw"] + b"12",
+            },
+            r"s2\.raw has the wrong length",
+        ),
+        (
+            {
+                "a.mhd": header("a", CompressedData="True", ElementDataFile="LIST") + lines(PACKED_SLICES),
+                **PACKED_SLICES,
+                "s2.zraw": zlib.compress(SLICES["s2.raw"][:-2]),
+                "s3.zraw": zlib.compress(b"12" + SLICES["s3.raw"]),
+            },
+            r"wrong length.*s2\.zraw",
+        ),
+        (
+            {
+                "a.mhd": header("a", CompressedData="True", ElementDataFile="LIST") + lines(PACKED_SLICES),
+                **PACKED_SLICES,
+                "s2.zraw": zlib.compress(SLICES["s2.raw"] + b"12"),
+                "s3.zraw": zlib.compress(SLICES["s3.raw"][2:]),
+            },
+            r"wrong length.*s2\.zraw",
+        ),
+        ({"a.mhd": header("a", ElementDataFile="LIST") + b"Comment = x\n" + lines(SLICES), **SLICES}, "list of data"),
+        (
+            {"a.mhd": header("a", ElementDataFile="LIST") + lines([*SLICES, "a.raw"]), **SLICES, "a.raw": b"0"},
+            "list of",
+        ),
         ({"a.mhd": header("a", ElementDataFile="LIST") + b"a.raw\nb.raw", "a.raw": RAW, "b.raw": RAW}, "wrong length"),
         ({"a.mhd": header("a", ElementDataFile="LIST") + b"a.raw\nb.raw\nc.raw\nd.raw"}, "list of data files"),
         ({"a.mhd": header("a", ElementDataFile="a%03d.raw 1 999999999 1"), "a1.raw": RAW}, "pattern of data files"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from altered import alter
 from hub_server import running_hub
 
 from lung_nodule_ct.beside import BESIDE, files_beside, record_beside
@@ -177,6 +178,18 @@ def test_dates_in_the_shards_or_the_findings_refuse_without_an_audit(folder) -> 
         lambda document: document["configs"]["det3d_5mm"]["files"][0].update(bytes=path.stat().st_size),
     )
     assert refused(folder) == ["shards", "dates"]
+
+
+def test_dates_in_pictures_refuse_without_an_audit(folder) -> None:
+    (check,) = [check for check in plan_publication(open_build(folder)).checks if check.name == "dates"]
+    assert "the metadata of pictures" in check.title
+    alter(folder, "cls_1.25mm", lambda rows: rows[0]["image"].update(bytes=rows[0]["image"]["bytes"] + b"2019-03-14"))
+    (check,) = [check for check in plan_publication(open_build(folder)).checks if check.name == "dates"]
+    assert check.problem == "metadata of pictures spell dates in cls_1.25mm, image: build again, which leaves them out"
+    audit(folder, "pass")
+    (check,) = [check for check in plan_publication(open_build(folder)).checks if check.name == "dates"]
+    assert check.problem is None
+    assert "by the audit" in check.title
 
 
 @pytest.mark.parametrize(

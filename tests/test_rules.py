@@ -272,6 +272,20 @@ def test_a_fractional_or_large_mask_is_null(tiny, tmp_path, build) -> None:
     assert len(built.findings("mask-values")) == 3
 
 
+def test_data_files_that_are_too_long_are_used_and_reported(tiny, tmp_path, build) -> None:
+    tiny[CT0]["9.raw"] += b"12"
+    tiny[MASKS]["9.raw"] += b"1"
+    built = build(tiny.write(tmp_path / "in"), "det3d_1.25mm")
+    volume, mask = built.findings("data-file-too-long")
+    assert (volume["grade"], volume["archive"], volume["member"]) == ("error", CT0, "9.mhd")
+    assert volume["detail"] == "9.raw: expected 1,440 bytes (DimSize 12 x 10 x 6, 2 bytes an element), got 1,442"
+    assert volume["action"] == "its first 1,440 bytes are used, as ITK does"
+    assert (mask["archive"], mask["member"]) == (MASKS, "9.mhd")
+    (row,) = [row for row in built.rows("det3d_1.25mm") if row["source_name"] == "9"]
+    assert row["volume"]["bytes"] == tiny[CT0]["9.raw"][:-2]
+    assert row["lung_mask"] is not None
+
+
 def test_a_scan_without_a_mask_has_none(tiny, tmp_path, build) -> None:
     del tiny[MASKS]["9.mhd"], tiny[MASKS]["9.raw"]
     built = build(tiny.write(tmp_path / "in"), DET3D, THICK)

@@ -75,7 +75,11 @@ def build(
         SplitBy, typer.Option("--split-by", help="The authors' splits, or splits without leaks, by patient.")
     ] = SplitBy.PUBLISHED,
     keep_source_names: Annotated[
-        bool, typer.Option("--keep-source-names", help="Add the column source_name. It spells calendar dates.")
+        bool,
+        typer.Option(
+            "--keep-source-names",
+            help="Add the column source_name, and keep pictures' metadata. They spell calendar dates.",
+        ),
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a finding of error grade; nothing is written.")

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from lung_nodule_ct.source.opened import Opened
 
 
-def build_example(unit: Unit, opened: Opened, scratch: Scratch) -> Example:
+def build_example(unit: Unit, opened: Opened, scratch: Scratch, *, keep_metadata: bool) -> Example:
     """Read what a unit names and make its example.
 
     Args:
         unit: What to read.
         opened: The archives that are open.
         scratch: Where its voxels go. With a plain :class:`Scratch` they are only valid until the next example is made.
+        keep_metadata: Whether metadata of pictures stay although they spell a calendar date.
 
     Raises:
         MemberError: A member is damaged.
@@ -31,9 +32,9 @@ def build_example(unit: Unit, opened: Opened, scratch: Scratch) -> Example:
     """
     match unit:
         case CropUnit():
-            return build_crop(unit, opened)
+            return build_crop(unit, opened, keep_metadata=keep_metadata)
         case SliceUnit():
-            return build_slice(unit, opened)
+            return build_slice(unit, opened, keep_metadata=keep_metadata)
         case ScanUnit():
             return build_scan(unit, opened, scratch)
         case StackUnit():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.examples.example import Example, pixels_key
-from lung_nodule_ct.examples.pictures import read_picture
+from lung_nodule_ct.examples.pictures import read_published
 from lung_nodule_ct.identity import image_id
 from lung_nodule_ct.spec.pathology import PATHOLOGY
 
@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from lung_nodule_ct.source.opened import Opened
 
 
-def build_crop(unit: CropUnit, opened: Opened) -> Example:
+def build_crop(unit: CropUnit, opened: Opened, *, keep_metadata: bool) -> Example:
     """The crop, byte for byte, and its class.
+
+    Args:
+        unit: What to read.
+        opened: The archives that are open.
+        keep_metadata: Whether metadata of the picture stay although they spell a calendar date.
 
     Raises:
         MemberError: The image is damaged.
     """
-    data, pixels = read_picture(unit.image, opened)
+    data, pixels, findings = read_published(unit.image, opened, keep_metadata=keep_metadata)
     row = {
         "image": data,
         "label": unit.label,
@@ -31,4 +36,4 @@ def build_crop(unit: CropUnit, opened: Opened) -> Example:
         "fold": unit.fold,
         "source_name": unit.source_name,
     }
-    return Example(row, pixels_key(pixels))
+    return Example(row, pixels_key(pixels), tuple(findings))

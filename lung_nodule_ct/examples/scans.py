@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.types import CTVolume, MaskVolume
 
 _HU_MIN, _HU_MAX = -32768, 32767
+_OF_GEOMETRY = (Code.GEOMETRY_MISSING, Code.NEGATIVE_SPACING, Code.DIRECTION_NOT_ORTHONORMAL)  # a mask's is not used
 _USUAL_LABELS = (0, 3, 4)  # outside, and the lungs
 
 
@@ -123,6 +124,9 @@ def _read_mask(
     """The labels as published, on the volume's grid (by array index: the masks' own origins are not to be trusted)."""
     image = open_metaimage(header, data, opened)
     where = (header.archive, header.name, None)
+    findings += [
+        Finding(code, action, *where, detail) for code, detail, action in image.issues if code not in _OF_GEOMETRY
+    ]
     if image.header.shape != shape:
         detail = f"expected shape {shape} (z, y, x), got {image.header.shape}"
         findings.append(Finding(Code.MASK_SHAPE, "lung_mask is null", *where, detail))

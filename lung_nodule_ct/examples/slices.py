@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lung_nodule_ct.examples.example import Example, pixels_key
-from lung_nodule_ct.examples.pictures import read_picture
+from lung_nodule_ct.examples.pictures import read_published
 from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
 from lung_nodule_ct.identity import image_id
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from lung_nodule_ct.source.opened import Opened
 
 
-def build_slice(unit: SliceUnit, opened: Opened) -> Example:
+def build_slice(unit: SliceUnit, opened: Opened, *, keep_metadata: bool) -> Example:
     """The slice, byte for byte, and the boxes of its XML that can be used.
+
+    Args:
+        unit: What to read.
+        opened: The archives that are open.
+        keep_metadata: Whether metadata of the picture stay although they spell a calendar date.
 
     Raises:
         MemberError: The image or its XML is damaged.
     """
-    data, pixels = read_picture(unit.image, opened)
+    data, pixels, findings = read_published(unit.image, opened, keep_metadata=keep_metadata)
     height, width = pixels.shape[:2]
-    findings: list[Finding] = []
     objects: list[dict[str, Any]] = []
     if unit.annotation is not None:
         annotation = _read_annotation(unit.annotation, opened)

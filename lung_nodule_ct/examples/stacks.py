@@ -45,8 +45,9 @@ def build_stack(unit: StackUnit, opened: Opened, scratch: Scratch) -> Example:
 def _read_volume(members: list[Member], opened: Opened, scratch: Scratch) -> GreyVolume:
     volume: GreyVolume | None = None
     for index, member in enumerate(members):
+        _, pixels = read_picture(member, opened)
         try:
-            grey = as_grey(read_picture(member, opened)[1])
+            grey = as_grey(pixels)
         except ValueError as error:
             raise member.error("is no slice", expected="8-bit grey values", got=error) from error
         if volume is None:

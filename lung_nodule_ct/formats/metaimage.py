@@ -23,7 +23,7 @@ from lung_nodule_ct.formats.text import decode_text
 from lung_nodule_ct.geometry import IDENTITY, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MAX_HEADER_BYTES: Final = 1 << 20
 
@@ -86,6 +86,9 @@ _KNOWN = {
         "ElementToIntensityFunctionOffset",
     ]
 }
+_LIST = r"LIST(?:\s+\d+)?D?"
+#: A place of elements that is no file's name, with a comment behind it. In a file's name # may stand.
+_COMMENTED = re.compile(rf"(LOCAL|{_LIST}|[^%#]*%\d*d[^%#]*(?:\s\d+){{2,3}})\s*#.*", re.IGNORECASE)
 _PATTERN = re.compile(
     r"(?P<name>[^%]*%0?\d{0,2}d[^%]*?)(?:\s+(?P<first>\d{1,9})\s+(?P<last>\d{1,9})(?:\s+(?P<step>\d{1,9}))?)?$"
 )
@@ -109,7 +112,7 @@ class Header:
         frame: Where the voxels are.
         data_files: Names of the files that hold the elements, in z order; empty where they follow the header.
         data_offset: Where they begin in such a file.
-        compressed: Whether the elements are one zlib stream.
+        compressed: Whether the elements are one zlib stream, or one a file.
         text: Whether they are written as text.
         skip: Bytes to leave out at the beginning of a data file; -1: the elements are its last bytes.
         issues: What was odd, as (code, what was found, what was done).
@@ -169,7 +172,7 @@ def parse_header(data: bytes) -> Header:
         raise HeaderError("the element type is not supported", f"one of {', '.join(_DTYPES)}", kind)
     big_endian = _truth(get("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
     named = rest if rest is not None else need("ElementDataFile")
-    files = _data_files(named, data, data_offset, size[2])
+    files = _data_files(named, data, data_offset, size[2], issues)
     return Header(
         shape=(size[2], size[1], size[0]),
         dtype=np.dtype(_DTYPES[kind]).newbyteorder(">" if big_endian else "<"),
@@ -202,14 +205,21 @@ def _split(data: bytes) -> tuple[dict[str, str], str | None, int, list[tuple[Cod
         if known != key:
             issues.append((Code.HEADER_REPAIRED, f"key {key!r}", f"read as {known}"))
         if known == "ElementDataFile":
+            if commented := _COMMENTED.fullmatch(value):
+                issues.append(_comment_after(known))
+                value = commented[1]
             if value.upper() != "LOCAL":
                 issues += _keys_after(data[position:limit], value)
             return fields, value, position, issues
         if known != "Comment" and "#" in value:
-            issues.append((Code.HEADER_REPAIRED, f"a comment after {known}", "left out"))
+            issues.append(_comment_after(known))
             value = value.partition("#")[0].strip()
         fields[known] = value  # where a key stands twice the last one counts, as in ITK
     return fields, None, position, issues
+
+
+def _comment_after(key: str) -> tuple[Code, str, str]:
+    return Code.HEADER_REPAIRED, f"a comment after {key}", "left out"
 
 
 def _key_and_value(line: str) -> tuple[str, str, str]:
@@ -221,15 +231,36 @@ def _keys_after(rest: bytes, value: str) -> list[tuple[Code, str, str]]:
     """Keys after ElementDataFile, which ITK does not read."""
     if value.upper().startswith("LIST"):
         return []
-    keys = [key for line in decode_text(rest).splitlines() if (key := _key_and_value(line)[0]).lower() in _KNOWN]
-    return [(Code.HEADER_KEY_IGNORED, ", ".join(keys), "ignored, as ITK does")] if keys else []
+    return _ignored(
+        key for line in decode_text(rest).splitlines() if (key := _key_and_value(line)[0]).lower() in _KNOWN
+    )
 
 
-def _data_files(value: str, data: bytes, offset: int, slices: int) -> tuple[str, ...]:
+def _ignored(keys: Iterable[str]) -> list[tuple[Code, str, str]]:
+    listed = ", ".join(keys)
+    return [(Code.HEADER_KEY_IGNORED, listed, "ignored, as ITK does")] if listed else []
+
+
+def _names_and_keys(text: str, slices: int) -> tuple[tuple[str, ...], list[str]]:
+    """The file names of a list, up to the first line that is a key; and the keys from there on."""
+    lines = [line for raw in text.splitlines() if (line := raw.strip())]
+    keys = [_key_and_value(line)[0] for line in lines]
+    end = next(
+        # where every slice has its file, what has a = is no name
+        (at for at, key in enumerate(keys) if key.lower() in _KNOWN or (at >= slices and "=" in lines[at])),
+        len(lines),
+    )
+    return tuple(lines[:end]), keys[end:]
+
+
+def _data_files(
+    value: str, data: bytes, offset: int, slices: int, issues: list[tuple[Code, str, str]]
+) -> tuple[str, ...]:
     if value.upper() == "LOCAL":
         return ()
-    if re.fullmatch(r"LIST(?:\s+\d+)?(?:D)?", value, re.IGNORECASE):
-        names = tuple(line.strip() for line in decode_text(data[offset:MAX_HEADER_BYTES]).splitlines() if line.strip())
+    if re.fullmatch(_LIST, value, re.IGNORECASE):
+        names, keys = _names_and_keys(decode_text(data[offset:MAX_HEADER_BYTES]), slices)
+        issues += _ignored(keys)
         if not names or slices % len(names):
             raise HeaderError(
                 "the list of data files does not fit",

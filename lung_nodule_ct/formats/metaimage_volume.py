@@ -17,8 +17,8 @@ import numpy as np
 from lung_nodule_ct import fastzlib
 from lung_nodule_ct.findings import Code
 from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, parse_header
-from lung_nodule_ct.source.archive import MAX_MEMBER_BYTES
-from lung_nodule_ct.source.member import iterate_member, read_member_into
+from lung_nodule_ct.source.archive import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
+from lung_nodule_ct.source.member import iterate_member, read_member, read_member_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -74,11 +74,8 @@ class MetaImage:
             yield from (elements[start : start + step] for start in range(0, elements.size, step))
             return
         slab = bytearray(min(_SLAB_BYTES, self.header.data_bytes))
-        filled, left = 0, self.header.data_bytes
+        filled = 0
         for piece in self._pieces():
-            if len(piece) > left:
-                raise self._wrong_length("more")
-            left -= len(piece)
             view = memoryview(piece)
             while view:
                 taken = min(len(view), len(slab) - filled)
@@ -87,8 +84,6 @@ class MetaImage:
                 if filled == len(slab):
                     yield np.frombuffer(slab, self.header.dtype)
                     filled = 0
-        if left:
-            raise self._wrong_length(f"{self.header.data_bytes - left:,} bytes")
         if filled:
             yield np.frombuffer(slab, self.header.dtype, filled // self.header.dtype.itemsize)
 
@@ -107,12 +102,8 @@ class MetaImage:
             return
         view, position = flat.data, 0
         for piece in self._pieces():
-            if position + len(piece) > len(view):
-                raise self._wrong_length("more")
             view[position : position + len(piece)] = piece
             position += len(piece)
-        if position != len(view):
-            raise self._wrong_length(f"{position:,} bytes")
 
     @property
     def _is_one_member(self) -> bool:
@@ -121,18 +112,36 @@ class MetaImage:
         return plain and [member.size for member in self.data_members] == [self.header.data_bytes]
 
     def _pieces(self) -> Iterator[bytes]:
-        """The uncompressed bytes of the elements."""
-        raw = self._rest if not self.data_members else self._data_pieces()
-        return self._inflated(raw) if self.header.compressed else raw
-
-    def _data_pieces(self) -> Iterator[bytes]:
+        """The uncompressed bytes of the elements: as text all that there are, else just as many as they must be."""
+        if not self.data_members:
+            yield from self._elements(self._rest, self.member, self.header.data_bytes)
         for member in self.data_members:
-            stored = self.header.data_bytes // len(self.data_members)
-            skip = self.header.skip if self.header.skip >= 0 else max(0, member.size - stored)
-            for piece in iterate_member(member, self._opened):
-                if skip < len(piece):
-                    yield piece[skip:]
-                skip = max(0, skip - len(piece))
+            each = self.header.data_bytes // len(self.data_members)
+            yield from self._elements(self._stored(member, each), member, each)
+
+    def _elements(self, raw: Iterator[bytes], holder: Member, length: int) -> Iterator[bytes]:
+        """Those in one file; what is behind them is proven, too."""
+        pieces = self._inflated(raw) if self.header.compressed else raw
+        if self.header.text:
+            yield from pieces
+            return
+        left = length
+        for piece in pieces:
+            if len(piece) > left and self.header.compressed:
+                raise self._wrong_length(holder, length, "more")
+            if left:
+                yield piece[:left]
+            left = max(0, left - len(piece))
+        if left:
+            raise self._wrong_length(holder, length, f"{length - left:,} bytes")
+
+    def _stored(self, member: Member, length: int) -> Iterator[bytes]:
+        """A data file without what stands before its elements."""
+        skip = self.header.skip if self.header.skip >= 0 else max(0, member.size - length)
+        for piece in iterate_member(member, self._opened):
+            if skip < len(piece):
+                yield piece[skip:]
+            skip = max(0, skip - len(piece))
 
     def _inflated(self, raw: Iterator[bytes]) -> Iterator[bytes]:
         inflater = fastzlib.decompressobj(fastzlib.ZLIB_OR_GZIP)  # as ITK takes both
@@ -159,16 +168,14 @@ class MetaImage:
         except (ValueError, OverflowError) as error:
             raise self._refused("its elements cannot be read as text", "numbers", str(error)) from error
         if values.size * values.itemsize != self.header.data_bytes:
-            raise self._wrong_length(f"{values.size:,} numbers")
+            raise self._wrong_length(
+                (*self.data_members, self.member)[0], self.header.data_bytes, f"{values.size:,} numbers"
+            )
         return values
 
-    def _wrong_length(self, got: str) -> MemberError:
-        shape = " x ".join(map(str, reversed(self.header.shape)))
-        return self._refused(
-            "the data have the wrong length",
-            f"{self.header.data_bytes:,} bytes (DimSize {shape}, {self.header.dtype.itemsize} bytes an element)",
-            got,
-        )
+    def _wrong_length(self, holder: Member, length: int, got: str) -> MemberError:
+        problem = f"the data have the wrong length (data file {holder.name})"
+        return self.member.error(problem, expected=_promised(self.header, length), got=got, remedy=_REPORT)
 
     def _refused(self, problem: str, expected: str, got: str) -> MemberError:
         data = ", ".join(member.name for member in self.data_members[:3]) or self.member.name
@@ -206,9 +213,8 @@ def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened) -
         )
     issues = list(header.issues)
     found = [_find(name, member, siblings, opened, issues) for name in header.data_files]
-    image = MetaImage(header, member, tuple(found), tuple(issues), _chain(head[header.data_offset :], stream), opened)
-    _check_lengths(image)
-    return image
+    issues += _length_issues(header, member, found, opened)
+    return MetaImage(header, member, tuple(found), tuple(issues), _chain(head[header.data_offset :], stream), opened)
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -216,22 +222,39 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _check_lengths(image: MetaImage) -> None:
-    """Refuse a data file of the wrong length before a byte of it is inflated."""
-    header = image.header
-    if header.compressed or header.text or not image.data_members:
-        return
-    each = header.data_bytes // len(image.data_members)
-    for data in image.data_members:
-        exact = max(header.skip, 0) + each
-        if data.size != exact and not (header.skip < 0 and data.size > each):
-            raise image.member.error(
-                f"its data file {data.name} has the wrong length",
-                expected=f"{exact:,} bytes (DimSize {' x '.join(map(str, header.shape[::-1]))}, "
-                f"{header.dtype.itemsize} bytes an element)",
-                got=f"{data.size:,}",
-                remedy=_REPORT,
-            )
+def _length_issues(
+    header: Header, member: Member, data: Sequence[Member], opened: Opened
+) -> list[tuple[Code, str, str]]:
+    """What is odd about the length of the data. Refuses what cannot be used before a byte of it is inflated."""
+    if header.compressed or header.text:
+        return []
+    each = header.data_bytes // max(1, len(data))
+    skip = header.skip if data else 0
+    issues = []
+    for holder, size in [(own, own.size) for own in data] or [(member, member.size - header.data_offset)]:
+        exact = max(skip, 0) + each
+        if size == exact or (skip < 0 and size > each):
+            continue
+        # From twice the volume on it is another volume's, or of other elements: its first bytes would be a guess.
+        if skip == 0 and len(data) <= 1 and exact < size < 2 * exact:
+            found = f"{holder.file_name}: expected {_promised(header, exact)}, got {size:,}"
+            issues.append((Code.DATA_FILE_TOO_LONG, found, f"its first {exact:,} bytes are used, as ITK does"))
+            continue
+        if size <= MAX_LFS_POINTER_BYTES:
+            read_member(holder, opened)  # a Git LFS pointer is named as such
+        raise member.error(
+            f"its data file {holder.name} has the wrong length",
+            expected=_promised(header, exact),
+            got=f"{size:,}",
+            remedy=_REPORT,
+        )
+    return issues
+
+
+def _promised(header: Header, length: int) -> str:
+    """So many bytes, and what of the header makes them so many."""
+    shape = " x ".join(map(str, reversed(header.shape)))
+    return f"{length:,} bytes (DimSize {shape}, {header.dtype.itemsize} bytes an element)"
 
 
 def _find(
@@ -254,6 +277,9 @@ def _find(
     )
     for members in lookups:
         if match := _match(joined, members()):
+            commented = (Code.HEADER_REPAIRED, "a comment after ElementDataFile", "left out")
+            if match.name.lower() != joined.lower() and commented not in issues:
+                issues.append(commented)
             return match
     own = [member for member in near if member.stem == header.stem and member.suffix in (".raw", ".zraw", ".img")]
     if len(own) == 1:

@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +34,8 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
                     raise ValueError(f"expected at most {_MAX_PIXELS:,} pixels, got {picture.width} x {picture.height}")
                 plain = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
                 pixels = np.asarray(plain)
+    except UnidentifiedImageError as error:  # whose own words are the address of an object
+        raise ValueError(f"a file of no such format, which begins with {data[:8]!r}") from error
     except (OSError, SyntaxError, EOFError, struct.error, *_BOMBS) as error:
         raise ValueError(f"no picture that decodes ({error})") from error
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():

@@ -28,6 +28,8 @@ DEFLATE64: Final = 9
 
 _MAX_MEMBERS = 2_000_000
 _MAX_DIRECTORY_BYTES = 512 << 20
+MAX_LFS_POINTER_BYTES: Final = 1024
+"""No Git LFS pointer is longer (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
 MAX_MEMBER_BYTES: Final = (2 << 30) - 1
 """The largest member that is read. A Parquet page and a protobuf message end there too."""
 
@@ -202,15 +204,22 @@ class _AsFile(io.RawIOBase):
         return len(data)
 
 
+def lfs_pointer(head: bytes) -> str | None:
+    """What stands in a file's place if it begins as a Git LFS pointer does; ``None`` where it does not."""
+    if not head.startswith(b"version https://git-lfs"):
+        return None
+    size = re.search(rb"^size (\d{1,19})", head, re.MULTILINE)
+    return "a Git LFS pointer" + (f" to a file of {int(size[1]):,} bytes" if size else "")
+
+
 def _refuse_impostors(source: ByteSource, name: str) -> None:
     """Name what stands in the archive's place, where it can be told by its first bytes."""
     head = source.read_at(0, 1024)
     remedy = "download it again"
     if not head:
         found = "an empty file"
-    elif head.startswith(b"version https://git-lfs"):
-        size = re.search(rb"^size (\d+)", head, re.MULTILINE)
-        found = "a Git LFS pointer" + (f" to a file of {int(size[1]):,} bytes" if size else "")
+    elif pointer := lfs_pointer(head):
+        found = pointer
         remedy = "fetch the file itself, with `git lfs pull` or from the record"
     elif re.match(rb"\s*(?:<!doctype\s+html|<html|<\?xml)", head, re.IGNORECASE):
         found = "an HTML or XML page, as a server sends in place of a file it will not give"

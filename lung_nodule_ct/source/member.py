@@ -13,7 +13,14 @@ import inflate64
 import numpy as np
 
 from lung_nodule_ct import fastzlib
-from lung_nodule_ct.source.archive import DEFLATED, LOCAL_HEADER_BYTES, MAX_MEMBER_BYTES, STORED
+from lung_nodule_ct.source.archive import (
+    DEFLATED,
+    LOCAL_HEADER_BYTES,
+    MAX_LFS_POINTER_BYTES,
+    MAX_MEMBER_BYTES,
+    STORED,
+    lfs_pointer,
+)
 from lung_nodule_ct.source.bytes import LocalFile
 
 if TYPE_CHECKING:
@@ -40,7 +47,7 @@ def read_member(member: Member, opened: Opened, *, limit: int = MAX_MEMBER_BYTES
         limit: The most bytes that this kind of member may have.
 
     Raises:
-        MemberError: It is damaged, or larger than ``limit``.
+        MemberError: It is damaged, larger than ``limit``, or a Git LFS pointer.
     """
     if member.size > limit:
         raise member.error(
@@ -58,11 +65,15 @@ def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8]) -> 
         out: A flat array of the member's size.
 
     Raises:
-        MemberError: It is damaged; ``out`` then holds anything.
+        MemberError: It is damaged or a Git LFS pointer; ``out`` then holds anything.
     """
     source = opened[member.location]
-    # what comes from elsewhere is inflated while it comes
-    if isinstance(source, LocalFile) and member.method == DEFLATED and member.packed <= _WHOLE_BYTES:
+    if (
+        isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
+        and member.method == DEFLATED
+        and member.packed <= _WHOLE_BYTES
+        and member.size > MAX_LFS_POINTER_BYTES  # else it could be one
+    ):
         block = np.empty(member.span, np.uint8).data  # of large pages, unlike bytes: 50 times fewer to touch
         block = block[: source.read_into(member.offset, block)]
         start = _end_of_header(member, bytes(block[:LOCAL_HEADER_BYTES]))
@@ -79,8 +90,24 @@ def iterate_member(member: Member, opened: Opened) -> Iterator[bytes]:
     """The content of a member in pieces. Only when the last has been taken is it proven whole.
 
     Raises:
-        MemberError: It is damaged. What was taken before must then not be used.
+        MemberError: It is damaged, and what was taken before must then not be used; or it is a Git LFS pointer.
     """
+    pieces = _iterate(member, opened)
+    if member.size > MAX_LFS_POINTER_BYTES:
+        yield from pieces
+        return
+    data = b"".join(pieces)
+    if pointer := lfs_pointer(data):
+        raise member.error(
+            "is a Git LFS pointer and not the data",
+            expected="the file itself",
+            got=pointer,
+            remedy="or fetch the file itself with `git lfs pull`, and pack the archive anew",
+        )
+    yield data
+
+
+def _iterate(member: Member, opened: Opened) -> Iterator[bytes]:
     raw = _raw_blocks(member, opened[member.location])
     if member.method == STORED:
         pieces: Iterator[bytes] = raw

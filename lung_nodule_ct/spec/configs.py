@@ -70,7 +70,7 @@ SOURCE_NAME: Final = Column("source_name", Text(), "the name in the archives, wh
 _PATIENT = Column("patient_id", Text(), "the patient, as the archives number them", nullable=True)
 _SCAN = Column("scan_id", Text(), "stable key of the scan (patient and date), the same in every config", nullable=True)
 _FOLD = Column("fold", Integer(), "0 to 4, by a fixed hash of the patient, the same in every config", nullable=True)
-_IMAGE = Column("image", Picture(), "the encoded image, byte for byte as published")
+_IMAGE = Column("image", Picture(), "the encoded image, byte for byte as published but for metadata that spell a date")
 _IMAGE_ID = Column("image_id", Text(), "stable key of the image")
 _BOX_3D = Column(
     "box_voxel", Vector(Integer(), 6), "half-open voxel box x0 y0 z0 x1 y1 z1, clipped to the volume", nullable=True

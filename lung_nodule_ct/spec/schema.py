@@ -55,7 +55,7 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded image (JPEG, BMP or PNG), byte for byte as published."""
+    """An encoded image (JPEG, BMP or PNG), not encoded anew."""
 
 
 @dataclass(frozen=True, slots=True)

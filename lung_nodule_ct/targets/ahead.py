@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def examples_ahead(
-    units: Sequence[Unit], opened: Opened, scratch: type[Scratch], builders: int
+    units: Sequence[Unit], opened: Opened, scratch: type[Scratch], builders: int, *, keep_metadata: bool
 ) -> Generator[tuple[Unit, Example], None, None]:
     """The examples of some units in their order. The voxels of one are valid until the next is taken.
 
@@ -32,14 +33,16 @@ def examples_ahead(
         opened: The archives that are open.
         scratch: Where voxels go.
         builders: Threads that make examples ahead; 0: each is made when it is asked for.
+        keep_metadata: Whether metadata of pictures stay although they spell a calendar date.
 
     Raises:
         MemberError: A member is damaged.
     """
+    make = partial(build_example, keep_metadata=keep_metadata)
     if not builders:
         own = scratch()
         for unit in units:
-            yield unit, build_example(unit, opened, own)
+            yield unit, make(unit, opened, own)
         return
     coming = iter(units)
     pending: deque[tuple[Unit, Scratch, Future[Example]]] = deque()
@@ -47,12 +50,12 @@ def examples_ahead(
         try:
             for unit in islice(coming, builders + 1):
                 own = scratch()
-                pending.append((unit, own, pool.submit(build_example, unit, opened, own)))
+                pending.append((unit, own, pool.submit(make, unit, opened, own)))
             while pending:
                 unit, own, future = pending.popleft()
                 yield unit, future.result()
                 for following in islice(coming, 1):
-                    pending.append((following, own, pool.submit(build_example, following, opened, own)))
+                    pending.append((following, own, pool.submit(make, following, opened, own)))
         finally:
             for _, _, future in pending:
                 future.cancel()

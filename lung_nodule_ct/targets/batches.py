@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lung_nodule_ct.report import Pixels
+from lung_nodule_ct.spec.configs import SOURCE_NAME
 from lung_nodule_ct.spec.schema import Picture, Schema, Voxels
 from lung_nodule_ct.targets.ahead import examples_ahead
 from lung_nodule_ct.targets.columns import to_column
@@ -55,7 +56,7 @@ def batches_of(
 
     Args:
         units: What to make.
-        schema: The columns.
+        schema: The columns. Where the source's names are among them, which spell dates, metadata of pictures that do stay, too.
         arrow_schema: What :func:`~lung_nodule_ct.targets.arrow_types.to_arrow_schema` makes of them, with any metadata.
         opened: The archives that are open.
         scratch: Where voxels go.
@@ -66,7 +67,14 @@ def batches_of(
         MemberError: A member is damaged.
     """
     size = 1 if schema.has_voxels else PICTURES_A_BATCH
-    with closing(examples_ahead(units, opened, scratch, builders)) as examples:
+    examples_of = examples_ahead(
+        units,
+        opened,
+        scratch,
+        builders,
+        keep_metadata=any(column.name == SOURCE_NAME.name for column in schema.columns),
+    )
+    with closing(examples_of) as examples:
         rows: list[dict[str, Any]] = []
         findings: list[Finding] = []
         pixels: list[Pixels] = []

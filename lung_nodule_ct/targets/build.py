@@ -52,7 +52,7 @@ class BuildOptions:
 
     Attributes:
         split_by: The published splits, or leak-free ones by patient.
-        keep_source_names: Add the column ``source_name``, which may spell dates.
+        keep_source_names: Add the column ``source_name``, and keep what pictures say beside their pixels; both may spell dates.
         strict: Refuse to finish where a finding is of error grade.
         num_proc: How many work side by side: processes where there are shards enough, else threads.
     """

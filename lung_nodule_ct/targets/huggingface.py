@@ -56,7 +56,7 @@ _CODE = (
     "targets/features.py",
     "targets/huggingface.py",
 )
-_CODE_MODULES = ("boxes", "fastzlib", "findings", "geometry", "identity", "report")
+_CODE_MODULES = ("boxes", "dates", "fastzlib", "findings", "geometry", "identity", "report")
 
 logger = datasets.utils.logging.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class LungNoduleCTConfig(datasets.BuilderConfig):
 
     Attributes:
         split_by: ``published`` or ``patient``.
-        keep_source_names: Add the column ``source_name``, which may spell calendar dates.
+        keep_source_names: Add the column ``source_name``, and keep what pictures say beside their pixels; both may spell calendar dates.
     """
 
     split_by: str = str(SplitBy.PUBLISHED)
@@ -295,7 +295,7 @@ def load(
         split: One split; without it all of them.
         streaming: Read while iterating, prepare nothing.
         split_by: ``published``, or ``patient`` for splits without leaks.
-        keep_source_names: Add the column ``source_name``, which may spell calendar dates.
+        keep_source_names: Add the column ``source_name``, and keep what pictures say beside their pixels; both may spell calendar dates.
         num_proc: Processes that prepare.
         cache_dir: In place of the cache of ``datasets``.
 

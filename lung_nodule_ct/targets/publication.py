@@ -18,15 +18,18 @@ from lung_nodule_ct.audited import AUDIT, read_audit
 from lung_nodule_ct.beside import BESIDE, ours_beside
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.findings import without_dates
+from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.report import FINDINGS, MANIFEST
 from lung_nodule_ct.spec.preview import PREVIEW
+from lung_nodule_ct.spec.schema import Picture
 from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, licences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from lung_nodule_ct.audited import Check as AuditCheck
     from lung_nodule_ct.built import BuiltFolder
 
 #: The viewer scans 300 MB a request (all columns); far under it is fast.
@@ -104,7 +107,7 @@ def plan_publication(build: BuiltFolder) -> Publication:
         ("shards", "the shards are as they were built", _shards_problem),
         ("preview", "the preview's row groups are small", _preview_problem),
         ("unknown-licence", "the licence is known", _licence_problem),
-        ("dates", "no patient's dates leave the builder", _dates_problem),
+        ("dates", _dates_title(build), _dates_problem),
     )
     checks = tuple(Check(name, title, rule(build, files)) for name, title, rule in rules)
     return Publication(build, files, checks, tuple(_notes(build, files)))
@@ -191,18 +194,36 @@ def _licence_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  
     )
 
 
+def _dates_title(build: BuiltFolder) -> str:
+    by = "by the audit" if _audited_dates(build) else "by the texts of rows and findings and the metadata of pictures"
+    return f"no patient's dates leave the builder ({by})"
+
+
+def _audited_dates(build: BuiltFolder) -> list[AuditCheck]:
+    """What our own audit of this build says of dates."""
+    audit = read_audit(build.folder) if AUDIT in ours_beside(build.folder) else None
+    return [check for check in audit.checks if check.name == "dates"] if audit else []
+
+
 def _dates_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
     if build.manifest["keep_source_names"]:
         return "the build keeps the source names, which spell dates: build without --keep-source-names"
-    audit = read_audit(build.folder) if AUDIT in ours_beside(build.folder) else None
-    verdicts = [check for check in audit.checks if check.name == "dates"] if audit else []
+    verdicts = _audited_dates(build)
     for check in verdicts:
         if check.verdict in ("fail", "unknown"):
             return f"the audit says {check.verdict}: {check.measured}"
     if verdicts:
         return None
     places = sorted({place for place, text in _texts(build) if without_dates(text) != text})
-    return f"what could be a date stands in {', '.join(places)}: see what with lung-nodule-ct audit" if places else None
+    if places:
+        return f"what could be a date stands in {', '.join(places)}: see what with lung-nodule-ct audit"
+    try:
+        dated = sorted({place for place, data in _pictures(build) if without_dated_metadata(data)[1]})
+    except BuildFolderError as error:
+        return f"the metadata of pictures cannot be read: {error}"
+    return (
+        f"metadata of pictures spell dates in {', '.join(dated)}: build again, which leaves them out" if dated else None
+    )
 
 
 def _texts(build: BuiltFolder) -> Iterator[tuple[str, str]]:
@@ -218,6 +239,15 @@ def _texts(build: BuiltFolder) -> Iterator[tuple[str, str]]:
         for field in ("archive", "member", "row", "detail", "action"):
             if finding[field]:
                 yield FINDINGS, finding[field]
+
+
+def _pictures(build: BuiltFolder) -> Iterator[tuple[str, bytes]]:
+    """Every encoded picture of the shards, with the config and column that it stands in."""
+    for config, splits in build.configs.items():
+        names = [column.name for column in build.columns(config) if isinstance(column.kind, Picture)]
+        for split in splits if names else ():
+            for row in build.rows(config, split, names):
+                yield from ((f"{config}, {name}", row[name]) for name in names)
 
 
 def _strings(array: pa.Array) -> Iterator[str]:
