@@ -34,6 +34,10 @@ ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
 """Window bits by which the header tells zlib from gzip."""
 
 
+INFLATES_WHOLE: Final = _deflate_decode is not None
+"""Whether :func:`inflate_into` can do anything."""
+
+
 def decompressobj(wbits: int) -> Any:
     """A decompressor with the methods of :func:`zlib.decompressobj`."""
     return _zlib.decompressobj(wbits)
@@ -43,10 +47,8 @@ def inflate_into(packed: memoryview, out: NDArray[np.uint8]) -> bool:
     """Inflate a raw deflate stream as a whole into an array of the length that it should have.
 
     Returns:
-        Whether that was done; ``False`` where libdeflate is not installed, or the stream is damaged or of another length.
+        Whether that was done; ``False`` where the stream is damaged or of another length.
     """
-    if _deflate_decode is None:
-        return False
     try:
         return len(_deflate_decode(packed, raw=True, out=out)) == len(out)
     except RuntimeError:  # of which imagecodecs' own errors are

@@ -36,7 +36,7 @@ def build_scan(unit: ScanUnit, opened: Opened, scratch: Scratch) -> Example:
         MemberError: Header, volume or mask is damaged.
     """
     findings: list[Finding] = []
-    image = open_metaimage(unit.header, unit.data, opened)
+    image = open_metaimage(unit.header, unit.data, opened, scratch.packed)
     frame = image.header.frame
     findings += [
         Finding(code, action, unit.header.archive, unit.header.name, None, detail)
@@ -122,7 +122,7 @@ def _read_mask(
     findings: list[Finding],
 ) -> MaskVolume | None:
     """The labels as published, on the volume's grid (by array index: the masks' own origins are not to be trusted)."""
-    image = open_metaimage(header, data, opened)
+    image = open_metaimage(header, data, opened, scratch.packed)
     where = (header.archive, header.name, None)
     findings += [
         Finding(code, action, *where, detail) for code, detail, action in image.issues if code not in _OF_GEOMETRY

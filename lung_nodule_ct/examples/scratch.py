@@ -26,6 +26,10 @@ class Scratch:
             self._memory[purpose] = np.empty(size, np.uint8)
         return self._memory[purpose][:size].view(wanted).reshape(shape)
 
+    def packed(self, size: int) -> NDArray[np.uint8]:
+        """So many bytes for a member as it is packed."""
+        return self.take("packed", (size,), np.uint8)
+
     def lend(self, purpose: str, size: int) -> NDArray[np.uint8] | None:
         """So many bytes, to be used for something else before an array is taken for that purpose."""
         return self.take(purpose, (size,), np.uint8)

@@ -18,7 +18,7 @@ from lung_nodule_ct import fastzlib
 from lung_nodule_ct.findings import Code
 from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, parse_header
 from lung_nodule_ct.source.archive import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
-from lung_nodule_ct.source.member import iterate_member, read_member, read_member_into
+from lung_nodule_ct.source.member import iterate_member, new_room, read_member, read_member_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.errors import MemberError
     from lung_nodule_ct.source.archive import Member
+    from lung_nodule_ct.source.member import Room
     from lung_nodule_ct.source.opened import Opened
 
 _SLAB_BYTES = 1 << 20  # stays in the processor's cache while it is converted
@@ -51,6 +52,7 @@ class MetaImage:
     issues: tuple[tuple[Code, str, str], ...]
     _rest: Iterator[bytes]
     _opened: Opened
+    _packed: Room
 
     def slabs(self, room: NDArray[np.uint8] | None = None) -> Iterator[NDArray[Any]]:
         """The elements in order, as flat arrays of about a megabyte in the header's type. Can be taken once.
@@ -68,7 +70,7 @@ class MetaImage:
             return
         if room is not None and self._is_one_member and len(room) >= self.header.data_bytes:
             whole = room[: self.header.data_bytes]
-            read_member_into(self.data_members[0], self._opened, whole)
+            read_member_into(self.data_members[0], self._opened, whole, self._packed)
             elements = whole.view(self.header.dtype)
             step = _SLAB_BYTES // self.header.dtype.itemsize
             yield from (elements[start : start + step] for start in range(0, elements.size, step))
@@ -98,7 +100,7 @@ class MetaImage:
             return
         flat = out.reshape(-1).view(np.uint8)
         if self._is_one_member:
-            read_member_into(self.data_members[0], self._opened, flat)
+            read_member_into(self.data_members[0], self._opened, flat, self._packed)
             return
         view, position = flat.data, 0
         for piece in self._pieces():
@@ -182,13 +184,14 @@ class MetaImage:
         return self.member.error(f"{problem} (data file {data})", expected=expected, got=got, remedy=_REPORT)
 
 
-def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened) -> MetaImage:
+def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened, packed: Room = new_room) -> MetaImage:
     """Read the header ``member`` and find its data files.
 
     Args:
         member: The header, ``.mhd`` or ``.mha``.
         siblings: Members that are likely to hold its elements. Where they do not, the archive's directory is read.
         opened: The archives that are open.
+        packed: Gives memory for a data file as it is packed.
 
     Raises:
         MemberError: The header cannot be read or points outside its archive, or a data file is missing or has the
@@ -214,7 +217,9 @@ def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened) -
     issues = list(header.issues)
     found = [_find(name, member, siblings, opened, issues) for name in header.data_files]
     issues += _length_issues(header, member, found, opened)
-    return MetaImage(header, member, tuple(found), tuple(issues), _chain(head[header.data_offset :], stream), opened)
+    return MetaImage(
+        header, member, tuple(found), tuple(issues), _chain(head[header.data_offset :], stream), opened, packed
+    )
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -24,13 +24,15 @@ from lung_nodule_ct.source.archive import (
 from lung_nodule_ct.source.bytes import LocalFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.bytes import ByteSource
     from lung_nodule_ct.source.opened import Opened
+
+    Room = Callable[[int], NDArray[np.uint8]]
 
 _PIECE_IN = 1 << 15
 _PIECE_OUT = 1 << 17
@@ -56,25 +58,32 @@ def read_member(member: Member, opened: Opened, *, limit: int = MAX_MEMBER_BYTES
     return b"".join(iterate_member(member, opened))
 
 
-def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8]) -> None:
+def new_room(size: int) -> NDArray[np.uint8]:
+    """New memory, in large pages where it is much: unlike that of ``bytes`` little of it need be touched to be had."""
+    return np.empty(size, np.uint8)
+
+
+def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8], room: Room = new_room) -> None:
     """The whole content of a member, written over ``out``.
 
     Args:
         member: What to read.
         opened: The archives that are open.
         out: A flat array of the member's size.
+        room: Gives memory for the member as it is packed, where that is wanted.
 
     Raises:
         MemberError: It is damaged or a Git LFS pointer; ``out`` then holds anything.
     """
     source = opened[member.location]
     if (
-        isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
+        fastzlib.INFLATES_WHOLE
+        and isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
         and member.method == DEFLATED
         and member.packed <= _WHOLE_BYTES
         and member.size > MAX_LFS_POINTER_BYTES  # else it could be one
     ):
-        block = np.empty(member.span, np.uint8).data  # of large pages, unlike bytes: 50 times fewer to touch
+        block = room(member.span).data
         block = block[: source.read_into(member.offset, block)]
         start = _end_of_header(member, bytes(block[:LOCAL_HEADER_BYTES]))
         packed = block[start : start + member.packed]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lung_nodule_ct.examples import build_example
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from lung_nodule_ct.examples.example import Example
     from lung_nodule_ct.examples.scratch import Scratch
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 def examples_ahead(
-    units: Sequence[Unit], opened: Opened, scratch: type[Scratch], builders: int, *, keep_metadata: bool
+    units: Sequence[Unit], opened: Opened, scratch: Callable[[], Scratch], builders: int, *, keep_metadata: bool
 ) -> Generator[tuple[Unit, Example], None, None]:
     """The examples of some units in their order. The voxels of one are valid until the next is taken.
 
     Args:
         units: What to make.
         opened: The archives that are open.
-        scratch: Where voxels go.
+        scratch: Gives one place for voxels after the other, as many as there are examples at once.
         builders: Threads that make examples ahead; 0: each is made when it is asked for.
         keep_metadata: Whether metadata of pictures stay although they spell a calendar date.
 

@@ -48,7 +48,7 @@ def batches_of(
     arrow_schema: pa.Schema,
     opened: Opened,
     *,
-    scratch: type[Scratch],
+    scratch: Callable[[], Scratch],
     builders: int = 0,
     on_unit: Callable[[Unit], None] = lambda _: None,
 ) -> Generator[Batch, None, None]:
@@ -59,7 +59,7 @@ def batches_of(
         schema: The columns. Where the source's names are among them, which spell dates, metadata of pictures that do stay, too.
         arrow_schema: What :func:`~lung_nodule_ct.targets.arrow_types.to_arrow_schema` makes of them, with any metadata.
         opened: The archives that are open.
-        scratch: Where voxels go.
+        scratch: Gives one place for voxels after the other, as many as there are examples at once.
         builders: Threads that make examples ahead.
         on_unit: Called after every unit.
 

@@ -102,8 +102,17 @@ class LocalEngine:
         # Who writes inflates nothing meanwhile, so it only counts as one of the workers where it has as much to do.
         builders = workers - 1 if layout.compresses or workers == 1 else workers
         if processes == 1:
+            # kept from shard to shard: new memory can cost as much as to inflate what it holds
+            kept = [Scratch() for _ in range(builders + 1)]
             for shard in shards:
-                yield attempt(layout, shard, stage, builders, lambda unit: progress.advance(name, unit.packed_bytes))
+                yield attempt(
+                    layout,
+                    shard,
+                    stage,
+                    builders,
+                    lambda unit: progress.advance(name, unit.packed_bytes),
+                    iter(kept).__next__,
+                )
             return
         futures = [self._pool_of(processes).submit(attempt, layout, shard, stage, builders) for shard in shards]
         try:
@@ -130,7 +139,12 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def attempt(
-    layout: ShardLayout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None] = lambda _: None
+    layout: ShardLayout,
+    shard: Shard,
+    stage: Path,
+    builders: int,
+    on_unit: Callable[[Unit], None] = lambda _: None,
+    scratch: Callable[[], Scratch] = Scratch,
 ) -> Written:
     """Write one shard.
 
@@ -140,13 +154,14 @@ def attempt(
         stage: The folder of the build.
         builders: Threads that make examples ahead.
         on_unit: Called after every unit.
+        scratch: Gives one place for voxels after the other, one more than ``builders``.
 
     Raises:
         MemberError: A member is damaged.
         OutputError: It cannot be written.
     """
     try:
-        return _write_shard(layout, shard, stage, builders, on_unit)
+        return _write_shard(layout, shard, stage, builders, on_unit, scratch)
     except LungNoduleCTError:
         raise
     except OSError as error:
@@ -154,7 +169,12 @@ def attempt(
 
 
 def _write_shard(
-    layout: ShardLayout, shard: Shard, stage: Path, builders: int, on_unit: Callable[[Unit], None]
+    layout: ShardLayout,
+    shard: Shard,
+    stage: Path,
+    builders: int,
+    on_unit: Callable[[Unit], None],
+    scratch: Callable[[], Scratch],
 ) -> Written:
     path = _partial(stage / layout.path_of(shard))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +186,7 @@ def _write_shard(
     with (
         Opened() as opened,
         closing(
-            batches_of(shard.units, schema, arrow_schema, opened, scratch=Scratch, builders=builders, on_unit=on_unit)
+            batches_of(shard.units, schema, arrow_schema, opened, scratch=scratch, builders=builders, on_unit=on_unit)
         ) as batches,
         Settling(path, hashed=layout.pinned) as settling,
     ):
