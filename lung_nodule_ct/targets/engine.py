@@ -18,13 +18,13 @@ from lung_nodule_ct.report import Pixels
 from lung_nodule_ct.source.opened import Opened
 from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.targets.arrow_types import to_arrow_schema
-from lung_nodule_ct.targets.batches import Batch, batches_of
+from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema
 from lung_nodule_ct.targets.settling import Settling
 from lung_nodule_ct.targets.shards import Shard, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -102,9 +102,17 @@ class LocalEngine:
         # Who writes inflates nothing meanwhile, so it only counts as one of the workers where it has as much to do.
         builders = workers - 1 if layout.compresses or workers == 1 else workers
         if processes == 1:
-            with closing(_made(shards, builders, lambda unit: progress.advance(name, unit.packed_bytes))) as batches:
-                for shard in shards:
-                    yield _write_named(layout, shard, stage, batches)
+            # kept from shard to shard: new memory can cost as much as to inflate what it holds
+            kept = [Scratch() for _ in range(builders + 1)]
+            for shard in shards:
+                yield attempt(
+                    layout,
+                    shard,
+                    stage,
+                    builders,
+                    lambda unit: progress.advance(name, unit.packed_bytes),
+                    iter(kept).__next__,
+                )
             return
         futures = [self._pool_of(processes).submit(attempt, layout, shard, stage, builders) for shard in shards]
         try:
@@ -130,7 +138,14 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def attempt(layout: ShardLayout, shard: Shard, stage: Path, builders: int) -> Written:
+def attempt(
+    layout: ShardLayout,
+    shard: Shard,
+    stage: Path,
+    builders: int,
+    on_unit: Callable[[Unit], None] = lambda _: None,
+    scratch: Callable[[], Scratch] = Scratch,
+) -> Written:
     """Write one shard.
 
     Args:
@@ -138,60 +153,45 @@ def attempt(layout: ShardLayout, shard: Shard, stage: Path, builders: int) -> Wr
         shard: What goes into it.
         stage: The folder of the build.
         builders: Threads that make examples ahead.
+        on_unit: Called after every unit.
+        scratch: Gives one place for voxels after the other, one more than ``builders``.
 
     Raises:
         MemberError: A member is damaged.
         OutputError: It cannot be written.
     """
-    with closing(_made([shard], builders)) as batches:
-        return _write_named(layout, shard, stage, batches)
-
-
-def _made(
-    shards: Sequence[Shard], builders: int, on_unit: Callable[[Unit], None] = lambda _: None
-) -> Generator[Batch, None, None]:
-    """The examples of some shards of a config, in their order. While a shard ends, volumes of the next are made."""
-    schema = _schema_of(shards[0])
-    # kept to the end: new memory can cost as much as to inflate what it holds
-    kept = [Scratch() for _ in range(builders + 1)]
-    every = [unit for shard in shards for unit in shard.units]
-    with Opened() as opened:
-        for units in [every] if schema.has_voxels else [shard.units for shard in shards]:
-            yield from batches_of(
-                units,
-                schema,
-                to_arrow_schema(schema),
-                opened,
-                scratch=iter(kept).__next__,
-                builders=builders,
-                on_unit=on_unit,
-            )
-
-
-def _schema_of(shard: Shard) -> Schema:
-    return built_schema(get_config(shard.config), keep_source_names=shard.keep_source_names)
-
-
-def _write_named(layout: ShardLayout, shard: Shard, stage: Path, batches: Iterator[Batch]) -> Written:
-    """Write one shard, which has the next of the batches; what goes wrong names it."""
     try:
-        return _write_shard(layout, shard, stage, batches)
+        return _write_shard(layout, shard, stage, builders, on_unit, scratch)
     except LungNoduleCTError:
         raise
     except OSError as error:
         raise OutputError(f"{layout.path_of(shard)} cannot be written: {error}") from error
 
 
-def _write_shard(layout: ShardLayout, shard: Shard, stage: Path, batches: Iterator[Batch]) -> Written:
+def _write_shard(
+    layout: ShardLayout,
+    shard: Shard,
+    stage: Path,
+    builders: int,
+    on_unit: Callable[[Unit], None],
+    scratch: Callable[[], Scratch],
+) -> Written:
     path = _partial(stage / layout.path_of(shard))
     path.parent.mkdir(parents=True, exist_ok=True)
+    schema = built_schema(get_config(shard.config), keep_source_names=shard.keep_source_names)
+    arrow_schema = to_arrow_schema(schema)
     findings: list[Finding] = []
     pixels: list[Pixels] = []
     rows = arrow_bytes = 0
-    with Settling(path, hashed=layout.pinned) as settling:
-        with layout.open_writer(path, _schema_of(shard)) as write:
-            while rows < len(shard.units):  # a row a unit
-                batch = next(batches)
+    with (
+        Opened() as opened,
+        closing(
+            batches_of(shard.units, schema, arrow_schema, opened, scratch=scratch, builders=builders, on_unit=on_unit)
+        ) as batches,
+        Settling(path, hashed=layout.pinned) as settling,
+    ):
+        with layout.open_writer(path, schema) as write:
+            for batch in batches:
                 write(batch.table)
                 settling.more()
                 rows += batch.table.num_rows
