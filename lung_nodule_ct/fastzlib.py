@@ -33,7 +33,6 @@ RAW: Final = -zlib.MAX_WBITS
 ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
 """Window bits by which the header tells zlib from gzip."""
 
-
 INFLATES_WHOLE: Final = _deflate_decode is not None
 """Whether :func:`inflate_into` can do anything."""
 

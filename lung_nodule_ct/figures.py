@@ -80,7 +80,7 @@ def compare_figures(plans: Mapping[str, Plan]) -> list[Comparison]:
         own["annotated nodules (slices)"] = annotated, DET2D_1_25MM.name, counted
     if CLS_1_25MM.name in plans:
         crops = plans[CLS_1_25MM.name].splits
-        own["crops to validate on"] = len(crops.get(VALIDATION, ())), CLS_1_25MM.name, "the crops of validate/"
+        own["crops to validate on"] = len(crops.get(VALIDATION, ())), CLS_1_25MM.name, "crops of the split validation"
         for kind in ("malignant", "benign"):
             counted = "the archives class crops, and do not say which crops are one nodule"
             own[f"{kind} nodules"] = None, CLS_1_25MM.name, counted

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build_crop(unit: CropUnit, opened: Opened, *, keep_metadata: bool) -> Example:
-    """The crop, byte for byte, and its class.
+    """The crop, as :func:`~lung_nodule_ct.examples.pictures.read_published` gives it, and its class.
 
     Args:
         unit: What to read.

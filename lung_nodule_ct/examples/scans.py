@@ -38,10 +38,7 @@ def build_scan(unit: ScanUnit, opened: Opened, scratch: Scratch) -> Example:
     findings: list[Finding] = []
     image = open_metaimage(unit.header, unit.data, opened, scratch.packed)
     frame = image.header.frame
-    findings += [
-        Finding(code, action, unit.header.archive, unit.header.name, None, detail)
-        for code, detail, action in image.issues
-    ]
+    findings += _header_findings(image)
     in_mask: list[Finding] = []
     mask = None
     if unit.mask:  # first, because it passes through the volume's memory
@@ -73,6 +70,11 @@ def build_scan(unit: ScanUnit, opened: Opened, scratch: Scratch) -> Example:
         "source_name": unit.source_name,
     }
     return Example(row, pixels_key(volume), tuple(findings))
+
+
+def _header_findings(image: MetaImage) -> list[Finding]:
+    where = (image.member.archive, image.member.name, None)
+    return [Finding(code, action, *where, detail) for code, detail, action in image.issues]
 
 
 def _read_hounsfield(image: MetaImage, scratch: Scratch, findings: list[Finding]) -> CTVolume:
@@ -124,9 +126,7 @@ def _read_mask(
     """The labels as published, on the volume's grid (by array index: the masks' own origins are not to be trusted)."""
     image = open_metaimage(header, data, opened, scratch.packed)
     where = (header.archive, header.name, None)
-    findings += [
-        Finding(code, action, *where, detail) for code, detail, action in image.issues if code not in _OF_GEOMETRY
-    ]
+    findings += [finding for finding in _header_findings(image) if finding.code not in _OF_GEOMETRY]
     if image.header.shape != shape:
         detail = f"expected shape {shape} (z, y, x), got {image.header.shape}"
         findings.append(Finding(Code.MASK_SHAPE, "lung_mask is null", *where, detail))

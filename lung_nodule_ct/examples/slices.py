@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def build_slice(unit: SliceUnit, opened: Opened, *, keep_metadata: bool) -> Example:
-    """The slice, byte for byte, and the boxes of its XML that can be used.
+    """The slice, as :func:`~lung_nodule_ct.examples.pictures.read_published` gives it, and the boxes of its XML that can be used.
 
     Args:
         unit: What to read.

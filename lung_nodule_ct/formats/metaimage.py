@@ -206,19 +206,20 @@ def _split(data: bytes) -> tuple[dict[str, str], str | None, int, list[tuple[Cod
             issues.append((Code.HEADER_REPAIRED, f"key {key!r}", f"read as {known}"))
         if known == "ElementDataFile":
             if commented := _COMMENTED.fullmatch(value):
-                issues.append(_comment_after(known))
+                issues.append(comment_after(known))
                 value = commented[1]
             if value.upper() != "LOCAL":
                 issues += _keys_after(data[position:limit], value)
             return fields, value, position, issues
         if known != "Comment" and "#" in value:
-            issues.append(_comment_after(known))
+            issues.append(comment_after(known))
             value = value.partition("#")[0].strip()
         fields[known] = value  # where a key stands twice the last one counts, as in ITK
     return fields, None, position, issues
 
 
-def _comment_after(key: str) -> tuple[Code, str, str]:
+def comment_after(key: str) -> tuple[Code, str, str]:
+    """What is odd about a value that a comment follows."""
     return Code.HEADER_REPAIRED, f"a comment after {key}", "left out"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from lung_nodule_ct import fastzlib
 from lung_nodule_ct.findings import Code
-from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, parse_header
+from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, comment_after, parse_header
 from lung_nodule_ct.source.archive import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
 from lung_nodule_ct.source.member import iterate_member, new_room, read_member, read_member_into
 
@@ -282,7 +282,7 @@ def _find(
     )
     for members in lookups:
         if match := _match(joined, members()):
-            commented = (Code.HEADER_REPAIRED, "a comment after ElementDataFile", "left out")
+            commented = comment_after("ElementDataFile")
             if match.name.lower() != joined.lower() and commented not in issues:
                 issues.append(commented)
             return match

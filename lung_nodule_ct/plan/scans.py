@@ -86,10 +86,6 @@ class Timeline:
             return None, len(days), None
         return days.index(name.day), len(days), (name.day - days[0]).days
 
-    def is_lost(self, name: Name) -> bool:
-        """Whether a scan of a known patient has no place among that patient's scans."""
-        return name.patient is not None and self.place(name)[0] is None
-
     def count(self, patient: str | None) -> int:
         """How many distinct dates a patient has."""
         return len(self._dates.get(patient or "", ()))
@@ -231,7 +227,9 @@ def _scans_of_set(
             nodules=tuple(spheres),
             pathology=next(iter(known)) if joins else None,
         )
-        scans.append((unit, _scan_findings(volume, spheres, mask, entry, timeline)))
+        scans.append(
+            (unit, _scan_findings(volume, spheres, mask, entry, lost=timeline is not None and timepoint is None))
+        )
     return scans
 
 
@@ -300,7 +298,7 @@ def _scan_of(name: str, stems: set[str]) -> str | None:
 
 
 def _scan_findings(
-    volume: Volume, spheres: Sequence[Sphere], mask: Volume | None, entry: _Set, timeline: Timeline | None
+    volume: Volume, spheres: Sequence[Sphere], mask: Volume | None, entry: _Set, *, lost: bool
 ) -> list[Finding]:
     where = (volume.header.archive, volume.header.name)
     findings = []
@@ -308,7 +306,7 @@ def _scan_findings(
         findings.append(Finding(Code.INVALID_DATE, "taken as undated", *where, detail=f"got {volume.name.bad_date}"))
     if volume.name.patient is None:
         findings.append(Finding(Code.NO_PATIENT, "patient_id, scan_id and fold are null", *where))
-    elif timeline is not None and timeline.is_lost(volume.name):
+    elif lost:
         findings.append(Finding(Code.UNDATED_SCAN, "timepoint and days_since_first are null", *where))
     if not spheres:
         findings.append(Finding(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", *where))
