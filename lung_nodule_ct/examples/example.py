@@ -33,12 +33,17 @@ class Example:
     findings: tuple[Finding, ...] = ()
 
 
-def pixels_key(pixels: NDArray[Any]) -> str:
+def pixels_key(pixels: NDArray[Any], crc: int | None = None) -> str:
     """Equal for arrays of equal shape and values.
 
     A checksum of everything and a SHA-256 of a sample of it: a SHA-256 of a whole volume would cost more than to inflate
     it, and nobody forges these.
+
+    Args:
+        pixels: The array.
+        crc: The CRC-32 of its bytes in their order, where that is known.
     """
     flat = np.ascontiguousarray(pixels).reshape(-1)
     sample = flat[:: max(1, flat.size // _SAMPLED)].tobytes()
-    return f"{pixels.shape}-{fastzlib.crc32(flat.view(np.uint8)):08x}-{hashlib.sha256(sample).hexdigest()[:32]}"
+    crc = fastzlib.crc32(flat.view(np.uint8)) if crc is None else crc
+    return f"{pixels.shape}-{crc:08x}-{hashlib.sha256(sample).hexdigest()[:32]}"

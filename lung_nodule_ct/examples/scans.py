@@ -69,7 +69,7 @@ def build_scan(unit: ScanUnit, opened: Opened, scratch: Scratch) -> Example:
         ],
         "source_name": unit.source_name,
     }
-    return Example(row, pixels_key(volume), tuple(findings))
+    return Example(row, pixels_key(volume, image.crc if volume.dtype == image.header.dtype else None), tuple(findings))
 
 
 def _header_findings(image: MetaImage) -> list[Finding]:
@@ -134,7 +134,7 @@ def _read_mask(
     mask = scratch.take("mask", shape, np.uint8)
     flat, position = mask.reshape(-1), 0
     counts = np.zeros(256, np.int64)
-    alike = np.empty(0, np.bool_)
+    below = np.empty(0, np.uint8)
     for slab in image.slabs(scratch.lend("volume", math.prod(shape) * np.dtype(np.int16).itemsize)):
         labels = flat[position : position + slab.size]
         if not _write_labels(slab, labels):
@@ -142,10 +142,10 @@ def _read_mask(
             findings.append(Finding(Code.MASK_VALUES, "lung_mask is null", *where, detail))
             return None
         position += slab.size
-        if alike.size != labels.size:
-            alike = np.empty(labels.size, np.bool_)  # kept: allocated for every slab it would be touched anew
-        usual = (np.count_nonzero(np.equal(labels, label, out=alike)) for label in _USUAL_LABELS)
-        if sum(usual) != labels.size:  # 10 times as fast as to count everything
+        if below.size != labels.size:
+            below = np.empty(labels.size, np.uint8)  # kept: allocated for every slab it would be touched anew
+        np.subtract(labels, 1, out=below)  # 0 becomes 255, so only 1 and 2 are then below 2
+        if labels.max() > max(_USUAL_LABELS) or below.min() < 2:  # 20 times as fast as to count everything
             counts += np.bincount(labels, minlength=256)
     counts[list(_USUAL_LABELS)] = 0
     if counts[7]:
@@ -163,7 +163,8 @@ def _write_labels(slab: NDArray[Any], out: NDArray[np.uint8]) -> bool:
         with np.errstate(invalid="ignore"):
             out[...] = slab.astype(np.uint8)
         return bool((out == slab).all())
-    if slab.size and not 0 <= slab.min() <= slab.max() <= 255:
+    unsigned = slab.view(slab.dtype.str.replace("i", "u"))  # where what is negative is above everything
+    if slab.size and unsigned.max() > 255:
         return False
     np.copyto(out, slab, casting="unsafe")
     return True

@@ -108,6 +108,11 @@ class MetaImage:
             position += len(piece)
 
     @property
+    def crc(self) -> int | None:
+        """The CRC-32 of the elements as they lie in the archive, to which they are held; ``None`` where it is not kept."""
+        return self.data_members[0].crc if self._is_one_member else None
+
+    @property
     def _is_one_member(self) -> bool:
         """Whether a member is the elements and nothing else."""
         plain = not self.header.compressed and not self.header.text

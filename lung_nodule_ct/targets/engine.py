@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.examples.scratch import Scratch
@@ -20,7 +21,6 @@ from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.targets.arrow_types import to_arrow_schema
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema
-from lung_nodule_ct.targets.settling import Settling
 from lung_nodule_ct.targets.shards import Shard, Written
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ class ShardLayout(Protocol):
     def compresses(self) -> bool:
         """Whether to write an example takes about as long as to inflate it, and not a fraction of that."""
 
-    def open_writer(self, path: Path, schema: Schema) -> AbstractContextManager[Callable[[pa.Table], None]]:
-        """A file that takes tables."""
+    def open_writer(
+        self, path: Path, schema: Schema, hashed: Callable[[Any], object] | None
+    ) -> AbstractContextManager[Callable[[pa.Table], None]]:
+        """A file that takes tables. Where it is pinned, ``hashed`` is given all its bytes in their order."""
 
 
 class Engine(Protocol):
@@ -182,30 +184,28 @@ def _write_shard(
     arrow_schema = to_arrow_schema(schema)
     findings: list[Finding] = []
     pixels: list[Pixels] = []
+    hashed = hashlib.sha256()
     rows = arrow_bytes = 0
     with (
         Opened() as opened,
         closing(
             batches_of(shard.units, schema, arrow_schema, opened, scratch=scratch, builders=builders, on_unit=on_unit)
         ) as batches,
-        Settling(path, hashed=layout.pinned) as settling,
+        layout.open_writer(path, schema, hashed.update if layout.pinned else None) as write,
     ):
-        with layout.open_writer(path, schema) as write:
-            for batch in batches:
-                write(batch.table)
-                settling.more()
-                rows += batch.table.num_rows
-                arrow_bytes += batch.table.nbytes
-                findings += batch.findings
-                pixels += batch.pixels
-        sha256 = settling.digest()
+        for batch in batches:
+            write(batch.table)
+            rows += batch.table.num_rows
+            arrow_bytes += batch.table.nbytes
+            findings += batch.findings
+            pixels += batch.pixels
     return Written(
         shard=shard,
         path=layout.path_of(shard),
         rows=rows,
         arrow_bytes=arrow_bytes,
         file_bytes=path.stat().st_size,
-        sha256=sha256,
+        sha256=hashed.hexdigest() if layout.pinned else None,
         findings=tuple(findings),
         pixels=tuple(pixels),
     )

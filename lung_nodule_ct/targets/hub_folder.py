@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,7 @@ from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.spec.schema import Picture, Voxels
 from lung_nodule_ct.targets.card import CARD, card_text
 from lung_nodule_ct.targets.columns import to_column
+from lung_nodule_ct.targets.direct_file import DirectFile
 from lung_nodule_ct.targets.features import to_hub_schema
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class HubFolder:
         return f"data/{shard.config}/{shard.split}-{shard.place}.parquet"
 
     @contextmanager
-    def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:
+    def open_writer(
+        self, path: Path, schema: Schema, hashed: Callable[[Any], object] | None = None
+    ) -> Iterator[Callable[[pa.Table], None]]:
         """A Parquet file: zstd, a page index, page checksums, and a row group a table."""
         arrow_schema = to_hub_schema(schema)
         heavy = {column.name for column in schema.columns if isinstance(column.kind, (Picture, Voxels))}
@@ -63,17 +66,20 @@ class HubFolder:
         light = [name for name in paths if name.split(".")[0] not in heavy]
         voxels = {column.name: column.kind for column in schema.columns if isinstance(column.kind, Voxels)}
         packed = {f"{name}.bytes" for name in voxels} if self.volume_codec == "b2nd" else set()
-        with pq.ParquetWriter(
-            path,
-            arrow_schema,
-            compression={name: "none" if name in packed else "zstd" for name in paths},
-            compression_level={name: _ZSTD_LEVEL for name in paths if name not in packed},
-            use_dictionary=light,
-            write_statistics=light,
-            write_page_index=True,
-            write_page_checksum=True,
-            data_page_version="2.0",  # compressed straight from the values: one copy of a volume less in memory
-        ) as writer:
+        with (
+            DirectFile(path, hashed) as file,
+            pq.ParquetWriter(
+                file,
+                arrow_schema,
+                compression={name: "none" if name in packed else "zstd" for name in paths},
+                compression_level={name: _ZSTD_LEVEL for name in paths if name not in packed},
+                use_dictionary=light,
+                write_statistics=light,
+                write_page_index=True,
+                write_page_checksum=True,
+                data_page_version="2.0",  # compressed straight from the values: one copy of a volume less in memory
+            ) as writer,
+        ):
             yield lambda table: writer.write_table(
                 _packed(table, voxels) if packed else table, row_group_size=table.num_rows
             )

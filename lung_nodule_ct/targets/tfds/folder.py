@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import _save_default_config_name  # there is no public way
@@ -59,7 +59,12 @@ class TfdsFolder:
         return self.name == "array_record"
 
     @contextmanager
-    def open_writer(self, path: Path, schema: Schema) -> Iterator[Callable[[pa.Table], None]]:
+    def open_writer(
+        self,
+        path: Path,
+        schema: Schema,
+        hashed: Callable[[Any], object] | None = None,  # noqa: ARG002 -- nothing is pinned
+    ) -> Iterator[Callable[[pa.Table], None]]:
         """A file of records, an example each."""
         pieces = ExamplePieces(schema)
         with open_records(path, self.name) as write:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from lung_nodule_ct.extras import needing
+from lung_nodule_ct.targets.direct_file import DirectFile
+from lung_nodule_ct.targets.settling import Settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +45,7 @@ def _tfrecord(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
     with needing("tfds", "writing TFRecord"):
         import google_crc32c  # noqa: PLC0415
 
-    with path.open("wb") as file:
+    with DirectFile(path) as file:
 
         def write(pieces: Sequence[Piece]) -> None:
             length = struct.pack("<Q", sum(len(piece) for piece in pieces))
@@ -67,11 +69,17 @@ def _array_record(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
     with needing("tfds", "writing ArrayRecord"):
         from array_record.python.array_record_module import ArrayRecordWriter  # noqa: PLC0415
 
-    writer = ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
-    try:
-        yield lambda pieces: writer.write(b"".join(pieces))
-    finally:
+    with Settling(path) as settling:
+        writer = ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
+
+        def write(pieces: Sequence[Piece]) -> None:
+            writer.write(b"".join(pieces))
+            settling.more()
+
         try:
-            writer.close()
-        except RuntimeError as error:
-            raise OSError(str(error)) from error
+            yield write
+        finally:
+            try:
+                writer.close()
+            except RuntimeError as error:
+                raise OSError(str(error)) from error

@@ -1,0 +1,125 @@
+"""What goes past the system's cache is the same file, on whatever file system, and a disk that is full is an error."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import CT0, TinySource, mhd
+
+from lung_nodule_ct.targets import direct_file
+from lung_nodule_ct.targets.direct_file import DirectFile
+
+LENGTHS = (0, 1, 4095, 4096, 3_000_001, 5, 1 << 22, 70_000, 9_000_000)
+
+
+def _parts(lengths) -> list[bytes]:
+    return [np.random.default_rng(number).bytes(length) for number, length in enumerate(lengths)]
+
+
+def _write(path: Path, parts, **options) -> str:
+    digest = hashlib.sha256()
+    with DirectFile(path, digest.update, **options) as file:
+        for number, part in enumerate(parts):
+            assert file.tell() == sum(map(len, parts[:number]))
+            assert file.write(part) == len(part)
+    return digest.hexdigest()
+
+
+def _memory_backed() -> Path | None:
+    return next((place for place in [Path("/dev/shm")] if os.access(place, os.W_OK)), None)
+
+
+@pytest.mark.parametrize("ahead", [0, 32 << 20])
+@pytest.mark.parametrize("lengths", [(), (0,), (1,), (4096,), LENGTHS, (12_345_678,)])
+def test_the_file_and_its_hash_are_what_was_written(tmp_path, lengths, ahead) -> None:
+    parts = _parts(lengths)
+    path = tmp_path / "file"
+    path.write_bytes(b"what stood there before, and is replaced" * 1000)
+    digest = _write(path, parts, ahead=ahead)
+    assert path.read_bytes() == b"".join(parts)
+    assert digest == hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+@settings(max_examples=40)
+@given(lengths=st.lists(st.integers(0, 30_000), max_size=12), piece=st.sampled_from([4096, 8192]))
+def test_any_lengths_through_any_number_of_pieces(tmp_path_factory, lengths, piece) -> None:
+    parts = _parts(lengths)
+    path = tmp_path_factory.mktemp("direct") / "file"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(direct_file, "_PIECE", piece)
+        _write(path, parts, ahead=3 * piece)
+    assert path.read_bytes() == b"".join(parts)
+
+
+@pytest.mark.parametrize("block", [1, 512, 1 << 16])
+def test_a_disk_of_other_blocks_gets_the_same(tmp_path, monkeypatch, block) -> None:
+    """Blocks that the disk does not take come in the usual way, from wherever it stopped taking them."""
+    monkeypatch.setattr(direct_file, "_BLOCK", block)
+    parts = _parts(LENGTHS)
+    _write(tmp_path / "file", parts)
+    assert (tmp_path / "file").read_bytes() == b"".join(parts)
+
+
+@pytest.mark.skipif(_memory_backed() is None, reason="there is no file system in memory")
+def test_a_file_system_in_memory(tmp_path) -> None:
+    path = _memory_backed() / f"{tmp_path.name}-{os.getpid()}"
+    parts = _parts(LENGTHS)
+    try:
+        _write(path, parts)
+        assert path.read_bytes() == b"".join(parts)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_arrow_writes_to_it_without_a_copy_of_its_own(tmp_path) -> None:
+    """Buffers are taken as they are, also those that change as soon as the write returns."""
+    memory = bytearray(b"first" * 2_000_000)
+    with DirectFile(tmp_path / "file") as file, pa.PythonFile(file, "w") as sink:
+        sink.write(pa.py_buffer(memory))
+        memory[:] = b"other" * 2_000_000
+    assert (tmp_path / "file").read_bytes() == b"first" * 2_000_000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("length", [10, 40 << 20])
+def test_a_full_disk_is_an_error_at_the_latest_at_the_end(length) -> None:
+    with pytest.raises(OSError, match="No space") as caught, DirectFile(Path("/dev/full")) as file:
+        file.write(bytes(length))
+    assert caught.value.errno == errno.ENOSPC
+    assert file.closed
+    with pytest.raises(ValueError, match="closed"):
+        file.write(b"more")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_build_that_the_disk_cannot_hold_leaves_nothing(python, tmp_path, form, workers) -> None:
+    tiny = TinySource()
+    for number in range(300, 312):
+        tiny[CT0] |= mhd(f"{number}", np.random.default_rng(number).integers(-1000, 1000, (20, 128, 128), np.int16))
+    source = tiny.write(tmp_path / "in")
+    outputs = tmp_path / "outputs"
+    done = python(
+        f"""
+import resource, sys
+from lung_nodule_ct.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
+out = {str(outputs / "out")!r}
+arguments = ["det3d_1.25mm", "--format", {form!r}, "--source", {str(source)!r}, "--out", out, "--num-proc", {workers!r}]
+sys.argv = ["lung-nodule-ct", "build", *arguments]
+main()
+""",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(outputs.iterdir())
