@@ -15,7 +15,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
-    "build": (["--volumes", "16", "--rounds", "2"], ["--volumes", "2", "--rounds", "1"]),
+    "build": (["--volumes", "32", "--rounds", "2"], ["--volumes", "2", "--rounds", "1"]),
     "read": (["--volumes", "3", "--reads", "200"], ["--volumes", "1", "--reads", "20"]),
     "cold": (["--volumes", "4", "--reads", "20"], ["--volumes", "1", "--reads", "2"]),
     "codecs": ([], ["--reads", "5"]),

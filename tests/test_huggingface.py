@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
+import fsspec
+import pyarrow.parquet as pq
 import pytest
 from tiny import CT0, DET2D, TinySource, ct, mhd, picture
 
 import lung_nodule_ct
+from lung_nodule_ct.targets import settling
 
 BOTH_ORDERS = [
     "import lung_nodule_ct; from datasets import load_dataset",
@@ -134,6 +138,29 @@ def test_many_processes_give_the_same_and_one_report(tmp_path) -> None:
     assert reports[0] == reports[1]
     assert reports[0]["summary"]["image-without-annotation"]["count"] == 12
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_shards_that_settle_while_they_are_written_are_the_same(tmp_path, dummy, monkeypatch) -> None:
+    plain = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", cache_dir=tmp_path / "plain")
+    monkeypatch.setattr(settling, "_ENOUGH", 1)
+    for processes in (None, 2):
+        cache = str(tmp_path / f"{processes}")
+        builder = datasets.load_dataset_builder("lung_nodule_ct", "det3d_1.25mm", data_dir=str(dummy), cache_dir=cache)
+        builder.download_and_prepare(max_shard_size=200_000, num_proc=processes)
+        assert builder.as_dataset("train").to_list() == plain.to_list()
+        assert len(list(Path(builder.cache_dir).glob("*.arrow"))) > 2
+
+
+def test_a_bucket_takes_what_is_prepared(tmp_path, dummy) -> None:
+    builder = datasets.load_dataset_builder(
+        "lung_nodule_ct", "det3d_1.25mm", data_dir=str(dummy), cache_dir=str(tmp_path)
+    )
+    builder.download_and_prepare(output_dir="memory://bucket", file_format="parquet")
+    bucket = fsspec.filesystem("memory")
+    assert bucket.exists("/bucket/dataset_info.json")
+    with bucket.open("/bucket/lung_nodule_ct-train.parquet") as file:
+        rows = pq.read_table(file).num_rows
+    assert rows == builder.info.splits["train"].num_examples > 0
 
 
 def test_streams_shuffle_and_split_by_scan(dummy) -> None:

@@ -1,4 +1,4 @@
-"""A file that settles while it is written is the same file."""
+"""Files that settle while they are written are the same files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ def test_what_is_written_stays(tmp_path, monkeypatch, enough) -> None:
     parts = [
         np.random.default_rng(number).bytes(size) for number, size in enumerate((0, 3_000_001, 5, 70_000, 1 << 20))
     ]
-    path = tmp_path / "file"
-    with Settling(path) as following, path.open("wb", buffering=0) as file:
-        for part in parts:
-            file.write(part)
-            following.more()
-    assert path.read_bytes() == b"".join(parts)
+    paths = [tmp_path / "first", tmp_path / "second"]
+    with Settling() as following:
+        for path in paths:
+            with path.open("wb", buffering=0) as file:
+                for part in parts:
+                    file.write(part)
+                    following.more(path)
+    assert {path.read_bytes() for path in paths} == {b"".join(parts)}

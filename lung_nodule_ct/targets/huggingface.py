@@ -31,6 +31,7 @@ from lung_nodule_ct.spec.splits import SplitBy
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema, to_features
 from lung_nodule_ct.targets.parts import gather_parts, leave_part
+from lung_nodule_ct.targets.settling import Settling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,6 +100,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         self._source: Source | None = None
         self.found: tuple[Finding, ...] | None = None
         self._report_folder: str | None = None
+        self._settling: Settling | None = None
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
         if self._archives is not None:
             self._source = open_source(self._archives, [config])
@@ -193,6 +195,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             ):
                 self._report(places[done], batch.findings, batch.pixels)
                 yield str(places[done]), batch.table
+                self._settle()
                 done += batch.table.num_rows
 
     def _report(self, place: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
@@ -210,23 +213,38 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         leave_part(Path(self._report_folder), place, findings, pixels)
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_split_kwargs: Any) -> None:
-        output = Path(self._output_dir)
-        self._report_folder = str(output) if output.is_dir() else None
+        here = "://" not in self._output_dir  # not Path.is_dir, which datasets makes look in buckets, too
+        self._report_folder = self._output_dir if here else None
         try:
             super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
         finally:
             self._report_folder = None
-        self._gather(output)
+        if here:
+            self._gather(Path(self._output_dir))
 
-    def _prepare_split_single(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """As of ``datasets``, but an error of ours arrives as it is; here, since it would not cross processes as a cause."""
+    def _prepare_split_single(
+        self, gen_kwargs: Any, fpath: str, *args: Any, job_id: int, **kwargs: Any
+    ) -> Iterator[Any]:
+        """As of ``datasets``, but what it writes settles, and an error of ours arrives as it is.
+
+        The latter here, since it would not cross processes as a cause.
+        """
+        self._written = Path(fpath.replace("SSSSS", "*").replace("JJJJJ", f"{job_id:05d}"))
         try:
-            yield from super()._prepare_split_single(*args, **kwargs)
+            with Settling() as self._settling:
+                yield from super()._prepare_split_single(gen_kwargs, fpath, *args, job_id=job_id, **kwargs)
         except datasets.exceptions.DatasetGenerationError as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, LungNoduleCTError):
                 cause = cause.__cause__
             raise (cause or error) from None
+        finally:
+            self._settling = None
+
+    def _settle(self) -> None:
+        """Some examples were written, unless they are streamed or go to a bucket."""
+        if self._settling is not None and self._report_folder is not None:
+            self._settling.more(max(self._written.parent.glob(self._written.name)))
 
     def _gather(self, output: Path) -> None:
         """Make one ``findings.json`` of the parts that the processes left."""
@@ -237,8 +255,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             verbatim=self.config.keep_source_names,
             extra={"source": self._source.name} if self._source else None,
         )
-        if output.is_dir():
-            (output / FINDINGS).write_text(to_json(document), encoding="utf-8")
+        (output / FINDINGS).write_text(to_json(document), encoding="utf-8")
         counts = {grade: sum(f.count for f in findings if f.grade is grade) for grade in (Grade.ERROR, Grade.WARNING)}
         if any(counts.values()):
             logger.warning(
