@@ -9,12 +9,10 @@ system that has no such way, or another system than Linux, gets the same pieces 
 from __future__ import annotations
 
 import errno
-import io
-import mmap
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -29,8 +27,10 @@ _BLOCK = 4096
 """What the disk writes is a multiple of this in length and place, and so is its address in memory."""
 
 
-class DirectFile(io.RawIOBase):
+class DirectFile:
     """A new file, written from its beginning to its end. Whole when it was closed without an error.
+
+    It has of Python's files what pyarrow asks of one to write to.
 
     Args:
         path: The file, which is replaced.
@@ -47,15 +47,20 @@ class DirectFile(io.RawIOBase):
         self._file = path.open("wb", buffering=0)
         self._direct = _set_direct(self._file.fileno(), True)
         self._hashed = hashed
-        memory = np.frombuffer(mmap.mmap(-1, max(2, ahead // _PIECE) * _PIECE), np.uint8)  # touched as it is needed
-        self._free = [memory[start : start + _PIECE] for start in range(0, len(memory), _PIECE)]
+        pieces = max(2, ahead // _PIECE)
+        memory = np.empty(pieces * _PIECE + _BLOCK, np.uint8)  # in large pages, which are touched as they are needed
+        first = -memory.ctypes.data % _BLOCK
+        self._free = [memory[first + number * _PIECE :][:_PIECE] for number in range(pieces)]
         self._filling, self._filled, self._size = self._free.pop(), 0, 0
         self._on_the_way: deque[tuple[Future[None], NDArray[np.uint8]]] = deque()
         self._pool = ThreadPoolExecutor(1)
+        self.closed = False
 
-    def writable(self) -> bool:
-        """It is."""
-        return True
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def tell(self) -> int:
         """How many bytes were written so far."""
@@ -97,9 +102,12 @@ class DirectFile(io.RawIOBase):
             if self._direct:
                 self._file.truncate(self._size)  # the last piece was written in whole blocks
         finally:
+            self.closed = True
             self._pool.shutdown()
             self._file.close()
-            super().close()
+
+    def flush(self) -> None:
+        """Nothing: what is not a whole piece yet goes when the file is closed."""
 
     def _send(self) -> None:
         piece, length = self._filling, self._filled
