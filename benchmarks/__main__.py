@@ -21,7 +21,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "codecs": ([], ["--reads", "5"]),
     "tfds": (["--volumes", "16", "--rounds", "1"], ["--volumes", "1", "--rounds", "1"]),
     "scale": (
-        ["--volumes", "4", "32", "256", "1000"],
+        ["--volumes", "4", "32", "256", "1000", "--workers-volumes", "256"],
         ["--volumes", "2", "4", "--workers-volumes", "4", "--scans", "500"],
     ),
     "learning": ([], ["--only", "longitudinal-single", "--steps", "5"]),
