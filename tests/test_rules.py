@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -261,6 +262,44 @@ def test_masks_keep_their_labels_and_are_never_cast(tiny, tmp_path, build) -> No
         for code in ("mask-label-7", "mask-label-unknown", "mask-values", "mask-shape", "mask-without-scan")
     }
     assert set(counts.values()) == {1}, counts
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">i2", "<u2", "<i4", "<f4"])
+@pytest.mark.parametrize("label", [0, 1, 2, 3, 4, 5, 7, 127, -1])
+def test_a_mask_says_of_every_label_what_it_is(tiny, tmp_path, build, label, dtype) -> None:
+    if label < 0 and "u" in dtype:
+        pytest.skip("it has no negative numbers")
+    labels = np.full(SHAPE, 3, dtype)
+    labels[4, 5, 6] = label
+    kind = {"i1": "MET_CHAR", "u1": "MET_UCHAR", "<u2": "MET_USHORT", "<i4": "MET_INT", "<f4": "MET_FLOAT"}
+    fields = {"ElementType": kind.get(dtype, "MET_SHORT"), "BinaryDataByteOrderMSB": str(dtype[0] == ">")}
+    tiny[MASKS] |= {"9.mhd": header("9", **fields), "9.raw": labels.tobytes()}
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    row = built.by_name(DET3D)["9"]
+    expected = {0: None, 3: None, 4: None, 7: "mask-label-7", -1: "mask-values"}.get(label, "mask-label-unknown")
+    codes = ("mask-label-7", "mask-label-unknown", "mask-values")
+    assert [code for code in codes if built.findings(code)] == ([expected] if expected else [])
+    if label < 0:
+        assert row["lung_mask"] is None
+    else:
+        assert (voxels(row, "lung_mask", "u1") == labels).all()
+
+
+def test_equal_voxels_are_found_however_they_are_stored(tiny, tmp_path, build) -> None:
+    volume = ct(77)
+    tiny[CT0] |= mhd("301", volume)
+    tiny[CT0] |= {"302.mhd": header("302", BinaryDataByteOrderMSB="True"), "302.raw": volume.astype(">i2").tobytes()}
+    tiny[CT0] |= {"303.mhd": header("303", ElementType="MET_FLOAT"), "303.raw": volume.astype("<f4").tobytes()}
+    squeezed = zlib.compress(volume.tobytes())
+    tiny[CT0] |= {"304.mhd": header("304", CompressedData="True", ElementDataFile="304.zraw"), "304.zraw": squeezed}
+    tiny[CT0]["305.mha"] = header("305", ElementDataFile="LOCAL") + volume.tobytes()
+    tiny[CT0] |= {"306.mhd": header("306"), "306.raw": volume.tobytes() + b"more"}
+    other = volume.copy()
+    other[0, 0, 0] += 1
+    tiny[CT0] |= mhd("307", other)
+    (found,) = build(tiny.write(tmp_path / "in"), DET3D).findings("same-pixels")
+    assert found["count"] == 5
+    assert all(name in found["member"] for name in ("301", "302", "303", "304", "305", "306"))
 
 
 def test_a_fractional_or_large_mask_is_null(tiny, tmp_path, build) -> None:

@@ -163,8 +163,8 @@ def _write_labels(slab: NDArray[Any], out: NDArray[np.uint8]) -> bool:
         with np.errstate(invalid="ignore"):
             out[...] = slab.astype(np.uint8)
         return bool((out == slab).all())
-    unsigned = slab.view(slab.dtype.str.replace("i", "u"))  # where what is negative is above everything
-    if slab.size and unsigned.max() > 255:
+    unsigned = slab.view(slab.dtype.str.replace("i", "u"))  # in which what is negative lies above all that is not
+    if slab.size and unsigned.max() > min(255, np.iinfo(slab.dtype).max):
         return False
     np.copyto(out, slab, casting="unsafe")
     return True
