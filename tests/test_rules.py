@@ -264,11 +264,16 @@ def test_masks_keep_their_labels_and_are_never_cast(tiny, tmp_path, build) -> No
     assert set(counts.values()) == {1}, counts
 
 
-@pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">i2", "<u2", "<i4", "<f4"])
-@pytest.mark.parametrize("label", [0, 1, 2, 3, 4, 5, 7, 127, -1])
+@pytest.mark.parametrize(
+    ("dtype", "label"),
+    [
+        (dtype, label)
+        for dtype in ("i1", "u1", "<i2", ">i2", "<u2", "<i4", "<f4")
+        for label in (0, 1, 2, 3, 4, 5, 7, 127, -1)
+        if label >= 0 or "u" not in dtype
+    ],
+)
 def test_a_mask_says_of_every_label_what_it_is(tiny, tmp_path, build, label, dtype) -> None:
-    if label < 0 and "u" in dtype:
-        pytest.skip("it has no negative numbers")
     labels = np.full(SHAPE, 3, dtype)
     labels[4, 5, 6] = label
     kind = {"i1": "MET_CHAR", "u1": "MET_UCHAR", "<u2": "MET_USHORT", "<i4": "MET_INT", "<f4": "MET_FLOAT"}
