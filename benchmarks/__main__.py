@@ -65,7 +65,8 @@ def main() -> None:
     if not options.quick:
         text = "\n".join(kept[name] for name in BENCHMARKS if name in kept)
         RESULTS.write_text(
-            f"# Results\n\nWritten by `python -m benchmarks`. Times travel badly, ratios well.\n\n{text}", "utf-8"
+            f"# Results\n\nWritten by `python -m benchmarks`, or by the command above each. Times travel badly, ratios well.\n\n{text}",
+            "utf-8",
         )
 
 

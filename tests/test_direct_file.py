@@ -99,6 +99,25 @@ def test_a_full_disk_is_an_error_at_the_latest_at_the_end(length) -> None:
         file.write(b"more")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_who_goes_on_after_an_error_gets_it_again() -> None:
+    file = DirectFile(Path("/dev/full"), ahead=0)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            file.write(bytes(40 << 20))
+    with pytest.raises(OSError, match="No space"):
+        file.close()
+    assert file.closed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_the_error_of_the_block_is_not_replaced_by_one_of_the_disk() -> None:
+    with pytest.raises(KeyError, match="damaged"), DirectFile(Path("/dev/full")) as file:
+        file.write(b"some")
+        raise KeyError("damaged")
+    assert file.closed
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_a_build_that_the_disk_cannot_hold_leaves_nothing(python, tmp_path, form, workers) -> None:

@@ -151,16 +151,42 @@ def test_shards_that_settle_while_they_are_written_are_the_same(tmp_path, dummy,
         assert len(list(Path(builder.cache_dir).glob("*.arrow"))) > 2
 
 
-def test_a_bucket_takes_what_is_prepared(tmp_path, dummy) -> None:
-    builder = datasets.load_dataset_builder(
-        "lung_nodule_ct", "det3d_1.25mm", data_dir=str(dummy), cache_dir=str(tmp_path)
-    )
-    builder.download_and_prepare(output_dir="memory://bucket", file_format="parquet")
+def test_a_bucket_takes_what_is_prepared(tmp_path) -> None:
+    tiny = TinySource()
+    tiny[CT0] |= mhd("301", ct(301)) | mhd("302", ct(301))
+    source = tiny.write(tmp_path / "in")
+
+    def builder() -> datasets.DatasetBuilder:
+        cache = str(tmp_path / "cache")
+        return datasets.load_dataset_builder("lung_nodule_ct", "det3d_1.25mm", data_dir=str(source), cache_dir=cache)
+
+    away, here = builder(), builder()
+    away.download_and_prepare(output_dir="memory://bucket", file_format="parquet")
+    here.download_and_prepare()
     bucket = fsspec.filesystem("memory")
     assert bucket.exists("/bucket/dataset_info.json")
     with bucket.open("/bucket/lung_nodule_ct-train.parquet") as file:
-        rows = pq.read_table(file).num_rows
-    assert rows == builder.info.splits["train"].num_examples > 0
+        assert pq.read_table(file).num_rows == here.info.splits["train"].num_examples
+    assert away.found == here.found
+    assert "same-pixels" in {str(finding.code) for finding in away.found}
+
+
+@pytest.mark.parametrize("processes", [None, 2])
+def test_a_full_disk_is_named(python, dummy, tmp_path, processes) -> None:
+    done = python(
+        f"""
+import resource
+import datasets, lung_nodule_ct
+builder = datasets.load_dataset_builder(
+    "lung_nodule_ct", "det3d_1.25mm", data_dir={str(dummy)!r}, cache_dir={str(tmp_path / "cache")!r}
+)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+builder.download_and_prepare(num_proc={processes})
+""",
+        cwd=tmp_path,
+    )
+    assert done.returncode != 0
+    assert "File too large" in done.stderr
 
 
 def test_streams_shuffle_and_split_by_scan(dummy) -> None:

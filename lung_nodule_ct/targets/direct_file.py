@@ -30,7 +30,8 @@ _BLOCK = 4096
 class DirectFile:
     """A new file, written from its beginning to its end. Whole when it was closed without an error.
 
-    It has of Python's files what pyarrow asks of one to write to.
+    It has of Python's files what pyarrow asks of one to write to. Where the block that it is opened for fails, the rest is
+    not written.
 
     Args:
         path: The file, which is replaced.
@@ -54,13 +55,17 @@ class DirectFile:
         self._filling, self._filled, self._size = self._free.pop(), 0, 0
         self._on_the_way: deque[tuple[Future[None], NDArray[np.uint8]]] = deque()
         self._pool = ThreadPoolExecutor(1)
+        self._failure: OSError | None = None
         self.closed = False
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._end()
 
     def tell(self) -> int:
         """How many bytes were written so far."""
@@ -75,6 +80,7 @@ class DirectFile:
         """
         if self.closed:
             raise ValueError("write to a closed file")
+        self._fail_again()
         new = np.frombuffer(data, np.uint8)
         position = 0
         while position < len(new):
@@ -95,6 +101,7 @@ class DirectFile:
         if self.closed:
             return
         try:
+            self._fail_again()
             if self._filled:
                 self._send()
             while self._on_the_way:
@@ -102,9 +109,7 @@ class DirectFile:
             if self._direct:
                 self._file.truncate(self._size)  # the last piece was written in whole blocks
         finally:
-            self.closed = True
-            self._pool.shutdown()
-            self._file.close()
+            self._end()
 
     def flush(self) -> None:
         """Nothing: what is not a whole piece yet goes when the file is closed."""
@@ -119,7 +124,21 @@ class DirectFile:
     def _take_back(self) -> None:
         future, piece = self._on_the_way.popleft()
         self._free.append(piece)
-        future.result()
+        try:
+            future.result()
+        except OSError as error:
+            self._failure = error
+            raise
+
+    def _fail_again(self) -> None:
+        """After a failure there is a hole, whatever may be written now."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _end(self) -> None:
+        self.closed = True
+        self._pool.shutdown(cancel_futures=True)
+        self._file.close()
 
     def _take(self, piece: NDArray[np.uint8], length: int) -> None:
         """Hash and write one piece."""

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -207,20 +209,24 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             pixels: Where pixels stand.
         """
         if self._report_folder is None:
-            for finding in findings:
-                logger.log(20 if finding.grade is Grade.NOTE else 30, str(finding))
-            return
-        leave_part(Path(self._report_folder), place, findings, pixels)
+            _log(findings)
+        else:
+            leave_part(Path(self._report_folder), place, findings, pixels)
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_split_kwargs: Any) -> None:
         here = "://" not in self._output_dir  # not Path.is_dir, which datasets makes look in buckets, too
-        self._report_folder = self._output_dir if here else None
-        try:
-            super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
-        finally:
-            self._report_folder = None
+        with contextlib.ExitStack() as stack:
+            folder = self._output_dir if here else stack.enter_context(tempfile.TemporaryDirectory())
+            self._report_folder = folder
+            try:
+                super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
+            finally:
+                self._report_folder = None
+            self.found = gather_parts(Path(folder))
         if here:
-            self._gather(Path(self._output_dir))
+            self._write_report(Path(self._output_dir), self.found)
+        else:
+            _log(self.found)
 
     def _prepare_split_single(
         self, gen_kwargs: Any, fpath: str, *args: Any, job_id: int, **kwargs: Any
@@ -229,26 +235,32 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
 
         The latter here, since it would not cross processes as a cause.
         """
-        self._written = Path(fpath.replace("SSSSS", "*").replace("JJJJJ", f"{job_id:05d}"))
+        self._shards, self._shard = fpath.replace("JJJJJ", f"{job_id:05d}"), 0
         try:
-            with Settling() as self._settling:
+            with Settling() as settling:
+                self._settling = settling if "://" not in fpath else None
                 yield from super()._prepare_split_single(gen_kwargs, fpath, *args, job_id=job_id, **kwargs)
         except datasets.exceptions.DatasetGenerationError as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, LungNoduleCTError):
                 cause = cause.__cause__
-            raise (cause or error) from None
+            if cause is None:
+                raise
+            raise cause from None
         finally:
             self._settling = None
 
     def _settle(self) -> None:
         """Some examples were written, unless they are streamed or go to a bucket."""
-        if self._settling is not None and self._report_folder is not None:
-            self._settling.more(max(self._written.parent.glob(self._written.name)))
+        if self._settling is not None:
+            self._shard += self._path_of(self._shard + 1).exists()
+            self._settling.more(self._path_of(self._shard))
 
-    def _gather(self, output: Path) -> None:
-        """Make one ``findings.json`` of the parts that the processes left."""
-        findings = self.found = gather_parts(output)
+    def _path_of(self, shard: int) -> Path:
+        return Path(self._shards.replace("SSSSS", f"{shard:05d}"))
+
+    def _write_report(self, output: Path, findings: Sequence[Finding]) -> None:
+        """What was found, as ``findings.json``."""
         document = report_document(
             {self.config.name: findings},
             generator=GENERATOR,
@@ -262,6 +274,11 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
                 f"{self.config.name}: {counts[Grade.ERROR]} findings of error grade and {counts[Grade.WARNING]} warnings "
                 f"in the data; see {Path(self._cache_dir, FINDINGS)}"
             )
+
+
+def _log(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        logger.log(20 if finding.grade is Grade.NOTE else 30, str(finding))
 
 
 def _origin(cache: Path) -> str | None:
