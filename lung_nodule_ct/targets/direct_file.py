@@ -9,6 +9,7 @@ system that has no such way, or another system than Linux, gets the same pieces 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,7 +162,6 @@ def _set_direct(descriptor: int, wanted: bool) -> bool:
     if sys.platform != "linux":
         return False
     import fcntl  # noqa: PLC0415 -- there is none on Windows
-    import os  # noqa: PLC0415
 
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
     try:
