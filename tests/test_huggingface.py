@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import datasets
@@ -12,7 +13,7 @@ import pytest
 from tiny import CT0, DET2D, TinySource, ct, mhd, picture
 
 import lung_nodule_ct
-from lung_nodule_ct.targets import settling
+from lung_nodule_ct.targets import huggingface, settling
 
 BOTH_ORDERS = [
     "import lung_nodule_ct; from datasets import load_dataset",
@@ -261,3 +262,34 @@ def test_formats_keep_trailing_zeros(tmp_path) -> None:
     for kind in (None, "numpy"):
         row = loaded.with_format(kind)[0]
         assert len(row["volume"]["bytes"]) == volume.nbytes
+
+
+def test_a_changed_line_in_any_folder_changes_the_code_hash(tmp_path) -> None:
+    """A prepared cache must not outlive the code that built it."""
+    original = Path(lung_nodule_ct.__file__).parent
+    package = tmp_path / "lung_nodule_ct"
+    shutil.copytree(original, package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = huggingface.hash_of_code(package)
+    assert before == huggingface.code_hash()
+    folders = sorted({path.parent for path in package.rglob("*.py")})
+    for folder in folders:
+        changed = max(folder.glob("*.py"))
+        text = changed.read_text()
+        changed.write_text(text + "# changed\n")
+        room = changed.relative_to(package).parts[0]
+        decides = room not in ("cli", "train", "preview", "publish")
+        assert (huggingface.hash_of_code(package) != before) == decides, changed
+        changed.write_text(text)
+    assert huggingface.hash_of_code(package) == before
+
+
+def test_a_moved_or_new_module_changes_the_code_hash(tmp_path) -> None:
+    package = tmp_path / "lung_nodule_ct"
+    (package / "formats").mkdir(parents=True)
+    (package / "formats" / "one.py").write_text("A = 1\n")
+    hashes = {huggingface.hash_of_code(package)}
+    (package / "formats" / "one.py").rename(package / "formats" / "two.py")
+    hashes.add(huggingface.hash_of_code(package))
+    (package / "formats" / "three.py").touch()
+    hashes.add(huggingface.hash_of_code(package))
+    assert len(hashes) == 3

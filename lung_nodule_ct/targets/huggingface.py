@@ -45,21 +45,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.spec.configs import Config
 
 DATASET_NAME = "lung_nodule_ct"
-# What decides what is built. The command line, say, may change without a cache growing old.
-_CODE = (
-    "spec",
-    "source",
-    "formats",
-    "plan",
-    "examples",
-    "targets/ahead.py",
-    "targets/arrow_types.py",
-    "targets/batches.py",
-    "targets/columns.py",
-    "targets/features.py",
-    "targets/huggingface.py",
-)
-_CODE_MODULES = ("boxes", "dates", "fastzlib", "findings", "geometry", "identity", "report")
+_NOT_HASHED = frozenset({"cli", "train", "preview", "publish"})
+"""Rooms that do not decide what is built; a change in any other makes prepared caches stale."""
 
 logger = datasets.utils.logging.get_logger(__name__)
 
@@ -298,14 +285,24 @@ def _hash_of(source: Source, config: Config) -> str:
 
 @cache
 def code_hash() -> str:
-    """A hash of the code that decides what is built."""
-    package = files("lung_nodule_ct")
+    """A hash of the code that decides what is built: 16 hexadecimal digits."""
+    return hash_of_code(Path(str(files("lung_nodule_ct"))))
+
+
+def hash_of_code(package: Path) -> str:
+    """A hash of the names and contents of all Python files of a package, in sub-folders too, but for ``_NOT_HASHED``.
+
+    Args:
+        package: The folder of the package.
+
+    Returns:
+        16 hexadecimal digits, the same wherever the package is installed.
+    """
     digest = hashlib.sha256()
-    entries = [package.joinpath(name) for name in _CODE] + [package.joinpath(f"{name}.py") for name in _CODE_MODULES]
-    for entry in entries:
-        for file in sorted(entry.iterdir(), key=lambda item: item.name) if entry.is_dir() else [entry]:
-            if file.name.endswith(".py"):
-                digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+    for name in names:
+        if name.partition("/")[0] not in _NOT_HASHED:
+            digest.update(f"{name}\0".encode() + (package / name).read_bytes())
     return digest.hexdigest()[:16]
 
 
