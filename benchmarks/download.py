@@ -28,7 +28,7 @@ _BARE = "import lung_nodule_ct.source.zenodo"
 _OURS = """
 import pathlib, shutil, sys
 from lung_nodule_ct.source.zenodo import Zenodo
-from lung_nodule_ct.spec.archives import ARCHIVES
+from lung_nodule_ct.declaration.archives import ARCHIVES
 Zenodo(sys.argv[1], cache=sys.argv[2]).download([spec for spec in ARCHIVES if spec.name == sys.argv[3]])
 """
 

@@ -13,16 +13,16 @@ from lung_nodule_ct.registration import register
 
 if TYPE_CHECKING:
     from lung_nodule_ct.boxes import convert_boxes
+    from lung_nodule_ct.declaration.configs import CONFIGS
     from lung_nodule_ct.drawing import show
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.geometry import Frame
     from lung_nodule_ct.sequences import PatientSequence, patient_sequences
-    from lung_nodule_ct.spec.configs import CONFIGS
     from lung_nodule_ct.targets.huggingface import load, prepare
     from lung_nodule_ct.views import volumes
 
 _HOMES = {
-    "CONFIGS": "lung_nodule_ct.spec.configs",
+    "CONFIGS": "lung_nodule_ct.declaration.configs",
     "Frame": "lung_nodule_ct.geometry",
     "LungNoduleCTError": "lung_nodule_ct.errors",
     "PatientSequence": "lung_nodule_ct.sequences",

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.printable import printable
+from lung_nodule_ct.errors import BuildFolderError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,9 +23,9 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.manifest import GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.hashes import hash_of
-from lung_nodule_ct.report import GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.targets.staging import locked, temporary_folder
 from lung_nodule_ct.whole_file import write_whole
 

@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.cells import rows_of
+from lung_nodule_ct.declaration.configs import CONFIGS, SOURCE_NAME
+from lung_nodule_ct.declaration.manifest import FINDINGS, FORMAT_VERSION, MANIFEST
+from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.report import FINDINGS, FORMAT_VERSION, MANIFEST
-from lung_nodule_ct.spec.configs import CONFIGS, SOURCE_NAME
-from lung_nodule_ct.spec.schema import Picture, Voxels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from lung_nodule_ct.spec.schema import Column
+    from lung_nodule_ct.declaration.schema import Column
 
 _REBUILD = "build it again: lung-nodule-ct build CONFIG... --out {folder}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lung_nodule_ct.b2nd import is_b2nd, open_b2nd
-from lung_nodule_ct.spec.schema import Picture, Voxels
+from lung_nodule_ct.declaration.schema import Picture, Voxels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import DTypeLike
 
-    from lung_nodule_ct.spec.schema import Column
+    from lung_nodule_ct.declaration.schema import Column
 
 
 class Cells:

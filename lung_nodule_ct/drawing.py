@@ -13,11 +13,11 @@ from PIL import Image
 
 from lung_nodule_ct.b2nd import is_b2nd
 from lung_nodule_ct.cells import voxels_of
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.extras import needing
 from lung_nodule_ct.geometry import Frame
 from lung_nodule_ct.orientation import Orientation
-from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
 from lung_nodule_ct.windows import PRESETS, Window
 
 if TYPE_CHECKING:

@@ -1,4 +1,6 @@
-"""What can stop a build. Every error names the archive, the member and the row, what was expected, what came, and what to do.
+"""Names from archives as one line of a terminal can show them.
+
+What can stop a build. Every error names the archive, the member and the row, what was expected, what came, and what to do.
 
 One root, :class:`LungNoduleCTError`; beside it each class is also the builtin that people would catch.
 """
@@ -7,7 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lung_nodule_ct.printable import printable
+
+def printable(text: str) -> str:
+    r"""``text`` with what does not print (line ends, escape sequences, marks of direction, lone surrogates) as ``\x1b``."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
 class LungNoduleCTError(Exception):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.declaration.configs import CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.labels import VALIDATION
+from lung_nodule_ct.declaration.published import FIGURES, SIZE_GROUPS, Figure
 from lung_nodule_ct.plan.units import ScanUnit, SliceUnit
-from lung_nodule_ct.spec.configs import CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL
-from lung_nodule_ct.spec.published import FIGURES, SIZE_GROUPS, Figure
-from lung_nodule_ct.spec.splits import VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

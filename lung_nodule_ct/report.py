@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from importlib.metadata import version
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lung_nodule_ct.findings import Code, Finding, summarize
+from lung_nodule_ct.declaration.findings import Code, Finding, summarize
+from lung_nodule_ct.declaration.manifest import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.examples.example import Example
     from lung_nodule_ct.plan import Plan
     from lung_nodule_ct.plan.units import Unit
-
-FORMAT_VERSION = 2
-MANIFEST = "build.json"
-FINDINGS = "findings.json"
-GENERATOR = f"lung_nodule_ct {version('lung_nodule_ct')}"
 
 
 class Pixels(NamedTuple):
@@ -92,8 +86,3 @@ def report_document(
         "summary": summarize(finding for own in findings.values() for finding in own),
         "findings": entries,
     }
-
-
-def to_json(document: Mapping[str, Any]) -> str:
-    """A document as readable JSON with a newline at its end."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

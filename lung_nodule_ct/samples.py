@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.formats.pictures import decode_picture
-from lung_nodule_ct.spec.configs import CONFIGS
-from lung_nodule_ct.spec.schema import Picture
 from lung_nodule_ct.windows import LUNG
 
 if TYPE_CHECKING:

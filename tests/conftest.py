@@ -85,8 +85,8 @@ def build(tmp_path: Path) -> Callable[..., Built]:
     """Build configs in this process: ``build(source, "det2d_1.25mm")`` with source names kept."""
 
     def run(source: Path, *configs: str, **options: Any) -> Built:
+        from lung_nodule_ct.declaration.configs import get_config
         from lung_nodule_ct.source.folder import open_folder
-        from lung_nodule_ct.spec.configs import get_config
         from lung_nodule_ct.targets.build import BuildOptions, build_folder
         from lung_nodule_ct.targets.hub_folder import HubFolder
 

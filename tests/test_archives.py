@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from tiny import flagged, packed
 
 from lung_nodule_ct import fastzlib
+from lung_nodule_ct.declaration.archives import ARCHIVES, Role
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
 from lung_nodule_ct.source.archive import Archive
 from lung_nodule_ct.source.folder import open_folder
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.archives import ARCHIVES, Role
 
 
 def opened_zip(folder: Path, data: bytes, name: str = "some.zip") -> tuple[Opened, Archive]:

@@ -19,8 +19,8 @@ from tiny import NODULES, TinySource
 
 from lung_nodule_ct.beside import files_beside, ours_beside
 from lung_nodule_ct.built import open_build
+from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OutputError
-from lung_nodule_ct.spec.configs import CONFIGS
 from lung_nodule_ct.targets.card_folder import CardOptions, add_card
 from lung_nodule_ct.targets.markdown import escape, table
 from lung_nodule_ct.windows import LUNG

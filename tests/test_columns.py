@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.targets.columns import to_column
 from lung_nodule_ct.targets.features import to_hub_schema
 

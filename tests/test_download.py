@@ -19,12 +19,12 @@ import pytest
 from archive_server import ArchiveServer
 from tiny import DET2D
 
+from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
 from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.http import TOKEN_VARIABLE, USER_AGENT, Patience
 from lung_nodule_ct.source.lock import Lock
 from lung_nodule_ct.source.zenodo import Zenodo
-from lung_nodule_ct.spec.archives import ARCHIVES, DEFAULT_RELEASE
 
 NAME = "class_dataset.zip"
 SPEC = next(spec for spec in ARCHIVES if spec.name == NAME)
@@ -454,7 +454,7 @@ def test_no_room_for_all_is_said_before_the_first_begins(server, tmp_path) -> No
 CODE = """
 import sys
 from lung_nodule_ct.source.zenodo import Zenodo
-from lung_nodule_ct.spec.archives import ARCHIVES
+from lung_nodule_ct.declaration.archives import ARCHIVES
 spec = next(spec for spec in ARCHIVES if spec.name == {name!r})
 Zenodo({url!r}, cache={cache!r}).download([spec])
 """

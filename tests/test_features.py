@@ -5,8 +5,8 @@ import json
 import datasets
 import pytest
 
-from lung_nodule_ct.spec.configs import CONFIGS
-from lung_nodule_ct.spec.preview import PREVIEW_SCHEMA
+from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.declaration.preview import PREVIEW_SCHEMA
 from lung_nodule_ct.targets.arrow_types import to_arrow_schema
 from lung_nodule_ct.targets.dataset_info import InfoOfConfig
 from lung_nodule_ct.targets.features import built_schema, features_json, to_features, to_hub_schema

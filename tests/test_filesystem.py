@@ -6,12 +6,12 @@ import fsspec
 import pytest
 from built import Built
 
+from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import ArchiveError, SourceError
 from lung_nodule_ct.source.choose import open_source
 from lung_nodule_ct.source.filesystem import FilesystemFile
 from lung_nodule_ct.source.folder import open_folder
 from lung_nodule_ct.source.url_folder import open_url_folder
-from lung_nodule_ct.spec.configs import CONFIGS
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.hub_folder import HubFolder
 

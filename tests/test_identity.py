@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lung_nodule_ct.findings import without_dates
-from lung_nodule_ct.identity import fold_of, image_id, parse_image_name, parse_volume_name
+from lung_nodule_ct.declaration.findings import without_dates
+from lung_nodule_ct.declaration.identity import fold_of, image_id, parse_image_name, parse_volume_name
 
 DAYS = st.dates(date(1990, 1, 1), date(2099, 12, 31))
 PATIENTS = st.one_of(st.integers(1, 9999).map(str), st.from_regex(r"\A0\d{1,4}\Z"), st.just("LIDC-0001"))

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from strategies import directions, points, spacings
 from tiny import ORIGIN, SHAPE, SPACING, ct, header, packed
 
+from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.errors import MemberError
-from lung_nodule_ct.findings import Code
 from lung_nodule_ct.formats.metaimage import HeaderError, parse_header
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
 from lung_nodule_ct.source.opened import Opened

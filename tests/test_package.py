@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import lung_nodule_ct
-from lung_nodule_ct.findings import GRADES, MEANINGS, Code
-from lung_nodule_ct.spec.configs import CONFIGS
-from lung_nodule_ct.spec.pathology import PATHOLOGY
-from lung_nodule_ct.spec.published import BASELINES, FIGURES
+from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.declaration.findings import GRADES, MEANINGS, Code
+from lung_nodule_ct.declaration.labels import PATHOLOGY
+from lung_nodule_ct.declaration.published import BASELINES, FIGURES
 
 ROOT = Path(__file__).parents[1]
 

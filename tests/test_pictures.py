@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from tiny import CLS, DET2D, TinySource
 
-from lung_nodule_ct.dates import count_dates
+from lung_nodule_ct.declaration.dates import count_dates
 from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 
 GREY = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8))

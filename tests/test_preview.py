@@ -20,10 +20,10 @@ from PIL import Image
 from tiny import CT0, CT1, NODULES, TinySource
 
 from lung_nodule_ct.built import open_build
+from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.preview import PreviewOptions, write_preview
-from lung_nodule_ct.spec.configs import CONFIGS
-from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
 from lung_nodule_ct.windows import LUNG, MEDIASTINAL
 
 NASTY = '</script><img src=x onerror="alert(1)"><!--'

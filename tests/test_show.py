@@ -11,8 +11,8 @@ from datasets import load_dataset
 from matplotlib.patches import Ellipse, Rectangle
 
 import lung_nodule_ct
+from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import ExampleError
-from lung_nodule_ct.spec.configs import CONFIGS
 from lung_nodule_ct.windows import Window
 
 DUMMY = Path(__file__).parents[1] / "dummy_data"

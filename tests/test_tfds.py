@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import CT0, TinySource
 
+from lung_nodule_ct.declaration.configs import CONFIGS, get_config
+from lung_nodule_ct.declaration.schema import Flag, Integer, Picture, Real, Records, Text, Vector, Voxels
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.source.folder import open_folder
-from lung_nodule_ct.spec.configs import CONFIGS, get_config
-from lung_nodule_ct.spec.schema import Flag, Integer, Picture, Real, Records, Text, Vector, Voxels
 
 tfds = pytest.importorskip("tensorflow_datasets")
 import lung_nodule_ct  # noqa: E402, F401 -- registers
@@ -249,7 +249,7 @@ def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
 
 
 def test_what_tfds_shows_of_it(tmp_path) -> None:
-    from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
+    from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 
     info = tfds.builder("lung_nodule_ct/det3d_1.25mm", data_dir=tmp_path).info
     assert info.citation.strip() == CITATION.strip()

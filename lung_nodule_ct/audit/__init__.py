@@ -22,7 +22,7 @@ from lung_nodule_ct.audit.splits import splits_part
 from lung_nodule_ct.audit.tables import tables_part
 from lung_nodule_ct.audit.timeline import timeline_part
 from lung_nodule_ct.audited import FORMAT_VERSION
-from lung_nodule_ct.report import GENERATOR
+from lung_nodule_ct.declaration.manifest import GENERATOR
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.check import Part

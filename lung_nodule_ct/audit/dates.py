@@ -20,8 +20,8 @@ from lung_nodule_ct.audit.facts import DateFacts
 from lung_nodule_ct.audit.output import COMMAND
 from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.beside import BESIDE, ours_beside
-from lung_nodule_ct.dates import count_dates
-from lung_nodule_ct.findings import without_dates
+from lung_nodule_ct.declaration.dates import count_dates
+from lung_nodule_ct.declaration.findings import without_dates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,11 +9,11 @@ import numpy as np
 from lung_nodule_ct.audit.dates import DateSearch
 from lung_nodule_ct.audit.facts import Facts, ImageFacts, NoduleFacts, ScanFacts, StackFacts
 from lung_nodule_ct.audit.voxels import lung_median, measure_voxels
+from lung_nodule_ct.declaration.schema import Picture, Records, Text
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.examples.example import pixels_key
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.geometry import IDENTITY, Frame, sphere_box
-from lung_nodule_ct.spec.schema import Picture, Records, Text
 from lung_nodule_ct.walk import walk
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.audit.facts import VoxelFacts
     from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.listeners import BuildListener
-    from lung_nodule_ct.spec.schema import Column
     from lung_nodule_ct.walk import Placed
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.audit.plots import draw_plots
 from lung_nodule_ct.audited import AUDIT
 from lung_nodule_ct.beside import files_beside
+from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.report import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lung_nodule_ct.spec.pathology import PATHOLOGY
+from lung_nodule_ct.declaration.labels import PATHOLOGY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

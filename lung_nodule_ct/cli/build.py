@@ -11,8 +11,8 @@ import typer
 
 from lung_nodule_ct.cli.options import Json, NumProc, Offline, SourceOption, chosen_configs
 from lung_nodule_ct.cli.terminal import print_findings, print_json, terminal
+from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.extras import needing
-from lung_nodule_ct.spec.splits import SplitBy
 
 if TYPE_CHECKING:
     from lung_nodule_ct.targets.build import Build, Layout
@@ -115,7 +115,7 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
     findings = list(dict.fromkeys(finding for own in done.findings.values() for finding in own))
     rows = {name: config.rows for name, config in done.configs.items()}
     if as_json:
-        from lung_nodule_ct.findings import summarize
+        from lung_nodule_ct.declaration.findings import summarize
 
         print_json({"folder": str(out), "configs": rows, "findings": summarize(findings)})
         return

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lung_nodule_ct.cli.options import Json
 from lung_nodule_ct.cli.terminal import print_json, terminal
-from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.declaration.configs import CONFIGS
 
 
 def configs(as_json: Json = False) -> None:
     """List the configs: what each holds, and which archives it reads."""
-    from lung_nodule_ct.spec.archives import archives_of
+    from lung_nodule_ct.declaration.archives import archives_of
 
     listed = [
         {

@@ -14,7 +14,7 @@ from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
 from lung_nodule_ct.errors import OutputError
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.spec.archives import Release
+    from lung_nodule_ct.declaration.archives import Release
 
 
 class ReleaseName(StrEnum):
@@ -59,10 +59,10 @@ def download(
 ) -> None:
     """Download the archives that configs read: resumed where it broke off, proven by md5, taken from the cache if there."""
     chosen = chosen_configs(names, every)
+    from lung_nodule_ct.declaration.archives import archives_of
     from lung_nodule_ct.progress import DownloadProgress
     from lung_nodule_ct.source.lock import Lock
     from lung_nodule_ct.source.zenodo import Zenodo
-    from lung_nodule_ct.spec.archives import archives_of
 
     lock = Lock.read(lock_file) if lock_file else None
     with DownloadProgress() as listener:
@@ -112,6 +112,6 @@ def lock(
 
 
 def _release(name: ReleaseName) -> Release:
-    from lung_nodule_ct.spec.archives import RELEASES
+    from lung_nodule_ct.declaration.archives import RELEASES
 
     return next(release for release in RELEASES if release.name == name)

@@ -10,7 +10,7 @@ import typer
 from lung_nodule_ct.cli.options import Data, Draws, Json
 from lung_nodule_ct.cli.scores import print_scores
 from lung_nodule_ct.cli.terminal import print_json, terminal
-from lung_nodule_ct.spec.splits import VALIDATION
+from lung_nodule_ct.declaration.labels import VALIDATION
 
 
 def evaluate(

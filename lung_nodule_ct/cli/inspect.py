@@ -8,7 +8,7 @@ import typer
 
 from lung_nodule_ct.cli.options import Json, Offline
 from lung_nodule_ct.cli.terminal import new_table, print_findings, print_json, terminal
-from lung_nodule_ct.spec.configs import CONFIGS
+from lung_nodule_ct.declaration.configs import CONFIGS
 
 
 def inspect(

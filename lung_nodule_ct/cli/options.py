@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lung_nodule_ct.declaration.configs import CONFIGS, Config, get_config
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.spec.configs import CONFIGS, Config, get_config
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
 NumProc = Annotated[int, typer.Option("--num-proc", min=1, help="Processes that work side by side.")]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lung_nodule_ct.spec.published import Baseline
+    from lung_nodule_ct.declaration.published import Baseline
     from lung_nodule_ct.train.leakage import Gap
 
 
@@ -21,7 +21,7 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
     Raises:
         TrainingError: A folder holds no evaluated run.
     """
-    from lung_nodule_ct.spec.published import BASELINES
+    from lung_nodule_ct.declaration.published import BASELINES
     from lung_nodule_ct.train.evaluation import read_scores
     from lung_nodule_ct.train.leakage import gaps_between
     from lung_nodule_ct.train.runs import open_run

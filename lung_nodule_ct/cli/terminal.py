@@ -6,10 +6,10 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.printable import printable
+from lung_nodule_ct.errors import printable
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.findings import Finding
+    from lung_nodule_ct.declaration.findings import Finding
 
 
 def terminal() -> Any:
@@ -37,7 +37,7 @@ def print_findings(findings: list[Finding]) -> None:
     """The findings, the gravest first and each as it stands in the archives; a few of each code."""
     from rich.markup import escape
 
-    from lung_nodule_ct.findings import summarize
+    from lung_nodule_ct.declaration.findings import summarize
 
     console = terminal()
     colours = {"error": "red", "warning": "yellow", "note": "cyan"}

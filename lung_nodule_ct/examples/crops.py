@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lung_nodule_ct.declaration.identity import image_id
+from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.examples.example import Example, pixels_key
 from lung_nodule_ct.examples.pictures import read_published
-from lung_nodule_ct.identity import image_id
-from lung_nodule_ct.spec.pathology import PATHOLOGY
 
 if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import CropUnit

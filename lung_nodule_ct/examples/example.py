@@ -13,7 +13,7 @@ from lung_nodule_ct import fastzlib
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.findings import Finding
+    from lung_nodule_ct.declaration.findings import Finding
 
 _SAMPLED = 1 << 16
 

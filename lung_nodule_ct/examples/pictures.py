@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 from lung_nodule_ct.formats.pictures import MAX_PICTURE_BYTES, decode_picture
 from lung_nodule_ct.source.member import read_member

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.examples.example import Example, pixels_key
-from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.metaimage_volume import MetaImage, open_metaimage
 from lung_nodule_ct.geometry import Frame, sphere_box
-from lung_nodule_ct.identity import image_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

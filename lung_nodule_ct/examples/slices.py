@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.examples.example import Example, pixels_key
 from lung_nodule_ct.examples.pictures import read_published
-from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
-from lung_nodule_ct.identity import image_id
 from lung_nodule_ct.source.member import read_member
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.examples.example import Example, pixels_key
 from lung_nodule_ct.examples.pictures import read_picture
-from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.pictures import as_grey
 from lung_nodule_ct.geometry import clip_box
-from lung_nodule_ct.identity import image_id
 
 if TYPE_CHECKING:
     from lung_nodule_ct.examples.scratch import Scratch

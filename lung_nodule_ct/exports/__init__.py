@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lung_nodule_ct.declaration.configs import DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, DET3D_BMP_1_25MM, LONGITUDINAL
+from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import ExportError, LungNoduleCTError, OutputError
 from lung_nodule_ct.exports import coco, monai, nifti, nndetection, voc, yolo
-from lung_nodule_ct.report import GENERATOR, to_json
-from lung_nodule_ct.spec.configs import DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, DET3D_BMP_1_25MM, LONGITUDINAL
 from lung_nodule_ct.targets.staging import staged_folder
 from lung_nodule_ct.walk import walk
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.exports.boxed import CATEGORIES, boxed_pictures
 from lung_nodule_ct.exports.counted import Counted
-from lung_nodule_ct.spec.published import HOMEPAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.labels import TEST, TRAIN, VALIDATION
+from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.exports.cases import case_of
 from lung_nodule_ct.exports.counted import Counted
 from lung_nodule_ct.exports.nifti_file import SUFFIX, to_ras, write_nifti
-from lung_nodule_ct.report import to_json
-from lung_nodule_ct.spec.splits import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

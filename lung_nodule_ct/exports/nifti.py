@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.exports.cases import case_of
 from lung_nodule_ct.exports.counted import Counted
 from lung_nodule_ct.exports.nifti_file import SUFFIX, write_nifti
-from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

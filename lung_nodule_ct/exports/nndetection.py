@@ -6,12 +6,12 @@ import json
 import pickle
 from typing import TYPE_CHECKING, Any, Final
 
+from lung_nodule_ct.declaration.labels import TEST
+from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.exports.cases import case_of
 from lung_nodule_ct.exports.counted import Counted
 from lung_nodule_ct.exports.nifti_file import SUFFIX, write_nifti
 from lung_nodule_ct.exports.spheres import draw_spheres
-from lung_nodule_ct.report import to_json
-from lung_nodule_ct.spec.splits import TEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

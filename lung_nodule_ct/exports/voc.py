@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.exports.boxed import CATEGORIES, boxed_pictures
 from lung_nodule_ct.exports.counted import Counted
-from lung_nodule_ct.spec.splits import VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from lung_nodule_ct.declaration.labels import TEST, TRAIN, VALIDATION
 from lung_nodule_ct.exports.boxed import CATEGORIES, boxed_pictures
 from lung_nodule_ct.exports.counted import Counted
-from lung_nodule_ct.spec.splits import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lung_nodule_ct.findings import Code
+from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.formats.numbers import LARGEST, read_numbers
 from lung_nodule_ct.formats.text import decode_text
 from lung_nodule_ct.geometry import IDENTITY, Frame

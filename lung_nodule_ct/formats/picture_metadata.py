@@ -16,7 +16,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from lung_nodule_ct.dates import count_dates
+from lung_nodule_ct.declaration.dates import count_dates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

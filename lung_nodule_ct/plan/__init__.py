@@ -10,12 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.findings import Code, Finding
-from lung_nodule_ct.plan.crops import plan_crops
-from lung_nodule_ct.plan.scans import plan_scans
-from lung_nodule_ct.plan.slices import plan_slices
-from lung_nodule_ct.plan.stacks import plan_stacks
-from lung_nodule_ct.spec.configs import (
+from lung_nodule_ct.declaration.configs import (
     CLS_1_25MM,
     DET2D_1_25MM,
     DET3D_1_25MM,
@@ -24,7 +19,12 @@ from lung_nodule_ct.spec.configs import (
     LONGITUDINAL,
     Config,
 )
-from lung_nodule_ct.spec.splits import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
+from lung_nodule_ct.plan.crops import plan_crops
+from lung_nodule_ct.plan.scans import plan_scans
+from lung_nodule_ct.plan.slices import plan_slices
+from lung_nodule_ct.plan.stacks import plan_stacks
 
 if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import Unit

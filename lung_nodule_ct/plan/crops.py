@@ -6,18 +6,17 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.identity import parse_image_name
+from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of
-from lung_nodule_ct.identity import parse_image_name
 from lung_nodule_ct.plan.reporting import unique_images, unused_members
 from lung_nodule_ct.plan.units import CropUnit
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.pathology import PATHOLOGY
-from lung_nodule_ct.spec.splits import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.declaration.findings import Code, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,18 +6,18 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.declaration.configs import LONGITUDINAL, Config
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.identity import Name, parse_volume_name
+from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.errors import MemberError
-from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_spheres
-from lung_nodule_ct.identity import Name, parse_volume_name
 from lung_nodule_ct.plan.crops import list_crops
 from lung_nodule_ct.plan.reporting import table_findings, unused_members
 from lung_nodule_ct.plan.units import ScanUnit, Sphere
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.configs import LONGITUDINAL, Config
-from lung_nodule_ct.spec.splits import TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,18 +6,18 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.identity import parse_image_name
+from lung_nodule_ct.declaration.labels import TRAIN, UNASSIGNED, VALIDATION
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.split_lists import Listed, parse_split_list
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
-from lung_nodule_ct.identity import parse_image_name
 from lung_nodule_ct.plan.reporting import shortened, unique_images, unused_members
 from lung_nodule_ct.plan.units import SliceUnit
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.splits import TRAIN, UNASSIGNED, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -7,8 +7,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.labels import UNASSIGNED
 from lung_nodule_ct.errors import MemberError
-from lung_nodule_ct.findings import Code, Finding
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.split_lists import parse_split_list
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes
@@ -17,8 +19,6 @@ from lung_nodule_ct.plan.slices import LIST_SPLITS
 from lung_nodule_ct.plan.units import StackBox, StackUnit
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.splits import UNASSIGNED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

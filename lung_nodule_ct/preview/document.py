@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.audited import read_audit
+from lung_nodule_ct.declaration.configs import CONFIGS, LONGITUDINAL
+from lung_nodule_ct.declaration.labels import PATHOLOGY
+from lung_nodule_ct.declaration.manifest import GENERATOR
+from lung_nodule_ct.declaration.published import SIZE_GROUPS
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.preview.codes import KNOTS, encode, encode_exactly, shrink
 from lung_nodule_ct.preview.sampling import Example, Sample, draw_samples, size_name
 from lung_nodule_ct.preview.scans import as_text, describe_scan
-from lung_nodule_ct.report import GENERATOR
-from lung_nodule_ct.spec.configs import CONFIGS, LONGITUDINAL
-from lung_nodule_ct.spec.pathology import PATHOLOGY
-from lung_nodule_ct.spec.published import SIZE_GROUPS
 from lung_nodule_ct.windows import PRESETS
 
 if TYPE_CHECKING:

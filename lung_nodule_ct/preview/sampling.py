@@ -8,13 +8,13 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.spec.configs import LONGITUDINAL, SOURCE_NAME
-from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
-from lung_nodule_ct.spec.published import SIZE_GROUPS
+from lung_nodule_ct.declaration.configs import LONGITUDINAL, SOURCE_NAME
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
+from lung_nodule_ct.declaration.published import SIZE_GROUPS
 
 if TYPE_CHECKING:
     from lung_nodule_ct.built import BuiltFolder
-    from lung_nodule_ct.spec.published import SizeGroup
+    from lung_nodule_ct.declaration.published import SizeGroup
 
 ScanKey = tuple[str, float]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.errors import ArchiveError, MemberError
-from lung_nodule_ct.findings import Code, Finding
 
 if TYPE_CHECKING:
     from lung_nodule_ct.source.bytes import ByteSource

@@ -9,14 +9,14 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from lung_nodule_ct.declaration.archives import archives_of
 from lung_nodule_ct.source.folder import open_folder
-from lung_nodule_ct.spec.archives import archives_of
 
 if TYPE_CHECKING:
+    from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.listeners import DownloadListener
     from lung_nodule_ct.source.source import Source
     from lung_nodule_ct.source.zenodo import Zenodo
-    from lung_nodule_ct.spec.configs import Config
 
 SOURCE_VARIABLE: Final = "LUNG_NODULE_CT_SOURCE"
 RECORDS: Final = "records "

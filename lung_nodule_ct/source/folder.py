@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from lung_nodule_ct.declaration.archives import ARCHIVES, ArchiveSpec
 from lung_nodule_ct.errors import SourceError
 from lung_nodule_ct.source.source import Source
-from lung_nodule_ct.spec.archives import ARCHIVES, ArchiveSpec
 
 
 def open_folder(source: str | os.PathLike[str]) -> Source:

@@ -23,8 +23,8 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
+from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.errors import DownloadError
-from lung_nodule_ct.spec.published import HOMEPAGE
 
 TOKEN_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_TOKEN"  # noqa: S105 -- a variable's name
 USER_AGENT: Final = f"lung_nodule_ct/{version('lung_nodule_ct')} (+{HOMEPAGE})"

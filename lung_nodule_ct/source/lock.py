@@ -79,7 +79,7 @@ class Lock:
     @classmethod
     def packaged(cls) -> Lock:
         """The lock that is part of this package; one that pins nothing where it has none."""
-        path = files("lung_nodule_ct") / "spec" / NAME
+        path = files("lung_nodule_ct") / "declaration" / NAME
         return cls.read(Path(str(path))) if path.is_file() else cls()
 
     def to_json(self) -> str:

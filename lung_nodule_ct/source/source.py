@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lung_nodule_ct.declaration.archives import ArchiveSpec, Role, archives_of
 from lung_nodule_ct.errors import ArchiveNotFoundError, LungNoduleCTError
 from lung_nodule_ct.source.archive import Archive
 from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.archives import ArchiveSpec, Role, archives_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

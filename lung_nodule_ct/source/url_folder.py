@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fsspec
 
+from lung_nodule_ct.declaration.archives import ARCHIVES, ArchiveSpec
 from lung_nodule_ct.errors import SourceError
 from lung_nodule_ct.source.source import Source
-from lung_nodule_ct.spec.archives import ARCHIVES, ArchiveSpec
 
 
 def open_url_folder(url: str) -> Source:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE, ArchiveSpec, Release
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
 from lung_nodule_ct.hashes import hash_of
 from lung_nodule_ct.listeners import DownloadListener
@@ -25,7 +26,6 @@ from lung_nodule_ct.source.lock import Lock
 from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof
 from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
 from lung_nodule_ct.source.remote import RemoteLocation
-from lung_nodule_ct.spec.archives import DEFAULT_RELEASE, ArchiveSpec, Release
 from lung_nodule_ct.whole_file import write_whole
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lung_nodule_ct.report import GENERATOR, to_json
+from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.targets.dataset_info import InfoOfConfig
 from lung_nodule_ct.targets.direct_file import DirectFile
 from lung_nodule_ct.targets.features import built_schema, to_hub_schema
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from lung_nodule_ct.spec.schema import Schema
+    from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.targets.build import Build
     from lung_nodule_ct.targets.shards import Shard
 

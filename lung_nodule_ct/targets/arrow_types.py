@@ -6,10 +6,21 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lung_nodule_ct.spec.schema import Category, Flag, Integer, Picture, Real, Records, Schema, Text, Vector, Voxels
+from lung_nodule_ct.declaration.schema import (
+    Category,
+    Flag,
+    Integer,
+    Picture,
+    Real,
+    Records,
+    Schema,
+    Text,
+    Vector,
+    Voxels,
+)
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.spec.schema import Kind
+    from lung_nodule_ct.declaration.schema import Kind
 
 
 def to_arrow_schema(schema: Schema) -> pa.Schema:

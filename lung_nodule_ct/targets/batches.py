@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lung_nodule_ct.declaration.configs import SOURCE_NAME
+from lung_nodule_ct.declaration.schema import Picture, Schema, Voxels
 from lung_nodule_ct.report import Pixels
-from lung_nodule_ct.spec.configs import SOURCE_NAME
-from lung_nodule_ct.spec.schema import Picture, Schema, Voxels
 from lung_nodule_ct.targets.ahead import examples_ahead
 from lung_nodule_ct.targets.columns import to_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from lung_nodule_ct.declaration.findings import Finding
+    from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.examples.scratch import Scratch
-    from lung_nodule_ct.findings import Finding
     from lung_nodule_ct.plan.units import Unit
     from lung_nodule_ct.source.opened import Opened
-    from lung_nodule_ct.spec.schema import Column
 
 PICTURES_A_BATCH = 100
 

@@ -12,22 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lung_nodule_ct.beside import BESIDE, ours_beside
+from lung_nodule_ct.declaration.findings import Finding, Grade
+from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.manifest import FINDINGS, FORMAT_VERSION, GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.errors import SourceError, StrictError
 from lung_nodule_ct.figures import compare_figures
-from lung_nodule_ct.findings import Finding, Grade
 from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.plan import Plan, make_plan
-from lung_nodule_ct.report import (
-    FINDINGS,
-    FORMAT_VERSION,
-    GENERATOR,
-    MANIFEST,
-    report_document,
-    same_pixels,
-    shared_patients,
-    to_json,
-)
-from lung_nodule_ct.spec.splits import SplitBy
+from lung_nodule_ct.report import report_document, same_pixels, shared_patients
 from lung_nodule_ct.targets.engine import Engine, LocalEngine, ShardLayout, give_names
 from lung_nodule_ct.targets.shards import Written, plan_shards
 from lung_nodule_ct.targets.staging import staged_folder
@@ -35,9 +27,9 @@ from lung_nodule_ct.targets.staging import staged_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.source.record import Record
     from lung_nodule_ct.source.source import Source
-    from lung_nodule_ct.spec.configs import Config
 
 # what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
 _BESIDE = re.compile(

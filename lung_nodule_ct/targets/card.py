@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from lung_nodule_ct.spec.archives import RELEASES
-from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG
-from lung_nodule_ct.spec.pathology import PATHOLOGY
-from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
-from lung_nodule_ct.spec.published import CITATION, DOI
-from lung_nodule_ct.spec.schema import Records
-from lung_nodule_ct.spec.splits import SplitBy
+from lung_nodule_ct.declaration.archives import RELEASES
+from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG
+from lung_nodule_ct.declaration.labels import PATHOLOGY, SplitBy
+from lung_nodule_ct.declaration.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
+from lung_nodule_ct.declaration.published import CITATION, DOI
+from lung_nodule_ct.declaration.schema import Records
 from lung_nodule_ct.targets.dataset_info import InfoOfConfig
 from lung_nodule_ct.targets.markdown import escape, table
 from lung_nodule_ct.targets.prose import fill, sections
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.audited import SavedAudit
     from lung_nodule_ct.built import BuiltFolder
-    from lung_nodule_ct.spec.schema import Column
+    from lung_nodule_ct.declaration.schema import Column
 
 CARD: Final = "README.md"
 PLACEHOLDER: Final = "USER/lung_nodule_ct"

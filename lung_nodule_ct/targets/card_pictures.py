@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lung_nodule_ct.declaration.configs import LONGITUDINAL
+from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.geometry import Frame
 from lung_nodule_ct.samples import grey, largest, pick, samples, spread
-from lung_nodule_ct.spec.configs import LONGITUDINAL
-from lung_nodule_ct.spec.pathology import PATHOLOGY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,13 +12,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.extras import require
-from lung_nodule_ct.report import GENERATOR
-from lung_nodule_ct.spec.configs import CONFIGS
-from lung_nodule_ct.spec.pathology import PATHOLOGY
-from lung_nodule_ct.spec.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
-from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
-from lung_nodule_ct.spec.schema import (
+from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.declaration.labels import PATHOLOGY
+from lung_nodule_ct.declaration.manifest import GENERATOR
+from lung_nodule_ct.declaration.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
+from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
+from lung_nodule_ct.declaration.schema import (
     Category,
     Column,
     Flag,
@@ -31,6 +30,7 @@ from lung_nodule_ct.spec.schema import (
     Vector,
     Voxels,
 )
+from lung_nodule_ct.extras import require
 from lung_nodule_ct.targets.card import TAGS, TITLE, licences, prose_of
 
 if TYPE_CHECKING:

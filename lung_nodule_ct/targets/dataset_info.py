@@ -10,7 +10,7 @@ from lung_nodule_ct.targets.features import features_json, features_yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lung_nodule_ct.spec.schema import Column
+    from lung_nodule_ct.declaration.schema import Column
 
 
 @dataclass(frozen=True)

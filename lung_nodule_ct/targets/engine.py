@@ -11,13 +11,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from lung_nodule_ct.declaration.configs import get_config
+from lung_nodule_ct.declaration.findings import Finding
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.examples.scratch import Scratch
-from lung_nodule_ct.findings import Finding
 from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.report import Pixels
 from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.configs import get_config
 from lung_nodule_ct.targets.arrow_types import to_arrow_schema
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.spec.schema import Schema
 
 _PARTIAL = ".partial"
 _CREW = 4

@@ -8,8 +8,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.spec.configs import SOURCE_NAME
-from lung_nodule_ct.spec.schema import Category, Flag, Integer, Picture, Real, Records, Schema, Text, Vector, Voxels
+from lung_nodule_ct.declaration.configs import SOURCE_NAME
+from lung_nodule_ct.declaration.schema import (
+    Category,
+    Flag,
+    Integer,
+    Picture,
+    Real,
+    Records,
+    Schema,
+    Text,
+    Vector,
+    Voxels,
+)
 from lung_nodule_ct.targets.arrow_types import to_arrow_schema
 
 if TYPE_CHECKING:
@@ -18,8 +29,8 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from lung_nodule_ct.spec.configs import Config
-    from lung_nodule_ct.spec.schema import Column, Kind
+    from lung_nodule_ct.declaration.configs import Config
+    from lung_nodule_ct.declaration.schema import Column, Kind
 
 
 def built_schema(config: Config, *, keep_source_names: bool) -> Schema:

@@ -13,7 +13,7 @@ from lung_nodule_ct.b2nd import to_b2nd
 from lung_nodule_ct.beside import record_beside
 from lung_nodule_ct.built import read_build
 from lung_nodule_ct.cells import Cells
-from lung_nodule_ct.spec.schema import Picture, Voxels
+from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.targets.card import CARD, card_text
 from lung_nodule_ct.targets.columns import to_column
 from lung_nodule_ct.targets.direct_file import DirectFile
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from lung_nodule_ct.spec.schema import Schema
+    from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.targets.build import Build
     from lung_nodule_ct.targets.shards import Shard
 

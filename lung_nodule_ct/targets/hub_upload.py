@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, cast
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+from lung_nodule_ct.declaration.manifest import GENERATOR
 from lung_nodule_ct.errors import PublishError
-from lung_nodule_ct.report import GENERATOR
 
 if TYPE_CHECKING:
     from lung_nodule_ct.targets.publication import Publication

@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 
+from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
+from lung_nodule_ct.declaration.findings import Finding, Grade
+from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json
+from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.scratch import Fresh, Scratch
-from lung_nodule_ct.findings import Finding, Grade
 from lung_nodule_ct.plan import make_plan
 from lung_nodule_ct.progress import DownloadProgress
-from lung_nodule_ct.report import FINDINGS, GENERATOR, Pixels, report_document, to_json
+from lung_nodule_ct.report import Pixels, report_document
 from lung_nodule_ct.source.choose import RECORDS, named_folder, open_source
 from lung_nodule_ct.source.opened import Opened
-from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
-from lung_nodule_ct.spec.published import CITATION, HOMEPAGE
-from lung_nodule_ct.spec.splits import SplitBy
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema, to_features
 from lung_nodule_ct.targets.parts import gather_parts, leave_part
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.plan.units import Unit
     from lung_nodule_ct.source.source import Source
-    from lung_nodule_ct.spec.configs import Config
 
 DATASET_NAME = "lung_nodule_ct"
 _NOT_HASHED = frozenset({"cli", "train", "preview", "publish"})

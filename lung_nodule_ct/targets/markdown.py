@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.printable import printable
+from lung_nodule_ct.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

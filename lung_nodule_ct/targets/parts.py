@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.findings import Code, Finding
+from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.report import Pixels, same_pixels
 
 if TYPE_CHECKING:

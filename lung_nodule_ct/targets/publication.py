@@ -16,13 +16,13 @@ from huggingface_hub import DatasetCard
 
 from lung_nodule_ct.audited import AUDIT, read_audit
 from lung_nodule_ct.beside import BESIDE, ours_beside
+from lung_nodule_ct.declaration.findings import without_dates
+from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST
+from lung_nodule_ct.declaration.preview import PREVIEW
+from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.findings import without_dates
 from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 from lung_nodule_ct.hashes import hash_of
-from lung_nodule_ct.report import FINDINGS, MANIFEST
-from lung_nodule_ct.spec.preview import PREVIEW
-from lung_nodule_ct.spec.schema import Picture
 from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, licences
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lung_nodule_ct.findings import Finding
+    from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.plan import Plan
     from lung_nodule_ct.plan.units import Unit
     from lung_nodule_ct.report import Pixels

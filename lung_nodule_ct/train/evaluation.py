@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.report import to_json
 from lung_nodule_ct.targets.staging import staged_folder
 from lung_nodule_ct.train.answers import Answers
 from lung_nodule_ct.train.checkpoints import Checkpoints

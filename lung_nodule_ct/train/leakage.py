@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from lung_nodule_ct.spec.splits import TRAIN, VALIDATION, SplitBy
+from lung_nodule_ct.declaration.labels import TRAIN, VALIDATION, SplitBy
 from lung_nodule_ct.train.evaluation import EVALUATION, PREDICTIONS, estimate, evaluate, read_scores
 from lung_nodule_ct.train.loop import train
 from lung_nodule_ct.train.metrics.bootstrap import patient_samples

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from lung_nodule_ct.spec.archives import Role, archives_of
-from lung_nodule_ct.spec.pathology import PATHOLOGY
+from lung_nodule_ct.declaration.archives import Role, archives_of
+from lung_nodule_ct.declaration.labels import PATHOLOGY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

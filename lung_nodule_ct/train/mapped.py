@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.cells import Cells
+from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SplitBy
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.room import ask_for_room
 from lung_nodule_ct.source.zenodo import cache_folder
-from lung_nodule_ct.spec.splits import SPLIT_OF_FOLD, SplitBy
 from lung_nodule_ct.targets.staging import staged_folder
 from lung_nodule_ct.train.notice import notice
 

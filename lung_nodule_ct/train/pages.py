@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.train.journal import METRICS
 from lung_nodule_ct.train.metrics import agreement, froc
 from lung_nodule_ct.train.sources.crops import Crops

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.spec.configs import (
+from lung_nodule_ct.declaration.configs import (
     CLS_1_25MM,
     DET2D_1_25MM,
     DET3D_1_25MM,
@@ -18,7 +17,8 @@ from lung_nodule_ct.spec.configs import (
     LONGITUDINAL,
     get_config,
 )
-from lung_nodule_ct.spec.splits import SplitBy
+from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.windows import LUNG
 
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.report import to_json
-from lung_nodule_ct.spec.splits import SplitBy
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
 from lung_nodule_ct.whole_file import write_whole
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import jax
 import numpy as np
 
+from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.spec.splits import VALIDATION
 from lung_nodule_ct.train.answers import Answers
 from lung_nodule_ct.train.notice import notice
 from lung_nodule_ct.train.sources import open_source

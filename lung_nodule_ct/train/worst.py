@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.train.sources.crops import Crops
 from lung_nodule_ct.train.sources.patches import Patches, boxes_of
 from lung_nodule_ct.train.sources.sequences import Sequences

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
 
-from lung_nodule_ct.spec.archives import ARCHIVES, DEFAULT_RELEASE
+from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 
 Fault = Callable[["Handler", bytes], None]
 

@@ -17,15 +17,15 @@ import tensorflow_datasets as tfds
 from etils import epath
 from filelock import FileLock
 
+from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
+from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.errors import OutputError, SourceError
 from lung_nodule_ct.source.source import Source
-from lung_nodule_ct.spec.configs import CONFIGS, DEFAULT_CONFIG, get_config
-from lung_nodule_ct.spec.published import HOMEPAGE
 from lung_nodule_ct.targets.tfds.features import to_features_dict
 from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsFolder
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.findings import Finding
+    from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.targets.engine import Engine
     from lung_nodule_ct.targets.shards import Written
 
@@ -98,9 +98,10 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:  # noqa: ARG002 -- TFDS's own
         # what builds is imported by those who build, not by everybody who imports TFDS
+        from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json  # noqa: PLC0415
         from lung_nodule_ct.plan import make_plan  # noqa: PLC0415
         from lung_nodule_ct.progress import BuildProgress  # noqa: PLC0415
-        from lung_nodule_ct.report import FINDINGS, GENERATOR, report_document, to_json  # noqa: PLC0415
+        from lung_nodule_ct.report import report_document  # noqa: PLC0415
         from lung_nodule_ct.source.choose import open_source  # noqa: PLC0415
         from lung_nodule_ct.targets.build import build_config  # noqa: PLC0415
         from lung_nodule_ct.targets.engine import give_names  # noqa: PLC0415

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from lung_nodule_ct.spec.schema import Schema, Voxels
+from lung_nodule_ct.declaration.schema import Schema, Voxels
 from lung_nodule_ct.targets.tfds.features import ABSENT_SHAPE, to_features_dict, to_tfds_example
 
 if TYPE_CHECKING:

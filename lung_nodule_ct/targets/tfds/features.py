@@ -13,12 +13,23 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from lung_nodule_ct.spec.schema import Category, Flag, Integer, Picture, Real, Records, Schema, Text, Vector, Voxels
+from lung_nodule_ct.declaration.schema import (
+    Category,
+    Flag,
+    Integer,
+    Picture,
+    Real,
+    Records,
+    Schema,
+    Text,
+    Vector,
+    Voxels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lung_nodule_ct.spec.schema import Column, Kind
+    from lung_nodule_ct.declaration.schema import Column, Kind
 
 ABSENT_SHAPE = (1, 1, 3)
 """Of a volume that is not there: the path without TensorFlow cannot read arrays of fewer than three bytes."""

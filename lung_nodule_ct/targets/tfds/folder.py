@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import _save_default_config_name  # there is no public way
 
 from lung_nodule_ct.cells import rows_of
-from lung_nodule_ct.spec.configs import DEFAULT_CONFIG
+from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG
 from lung_nodule_ct.targets.tfds.example import ExamplePieces
 from lung_nodule_ct.targets.tfds.records import RecordForm, open_records
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from lung_nodule_ct.spec.schema import Schema
+    from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.targets.build import Build
     from lung_nodule_ct.targets.shards import Shard
 

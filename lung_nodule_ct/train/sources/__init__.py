@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from lung_nodule_ct.spec.configs import DET2D_1_25MM
+from lung_nodule_ct.declaration.configs import DET2D_1_25MM
 from lung_nodule_ct.train.mapped import rows_of
 
 if TYPE_CHECKING:

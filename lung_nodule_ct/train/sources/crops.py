@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.spec.pathology import PATHOLOGY
 from lung_nodule_ct.train.mapped import Rows, ids_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from lung_nodule_ct.spec.pathology import PATHOLOGY, PATHOLOGY_NAMES
+from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES
 from lung_nodule_ct.train.layers import Encoder
 from lung_nodule_ct.train.metrics import agreement
 from lung_nodule_ct.train.sources.batches import whole_batches

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
-from lung_nodule_ct.spec.schema import Category, Column, Integer, Picture, Real, Records, Schema, Text, Vector
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
+from lung_nodule_ct.declaration.schema import Category, Column, Integer, Picture, Real, Records, Schema, Text, Vector
 
 PREVIEW: Final = "preview"
 PREVIEW_SPLIT: Final = "preview"

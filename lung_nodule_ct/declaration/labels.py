@@ -1,8 +1,12 @@
-"""The six pathology classes, as the folders of the classification archive number them."""
+"""The six pathology classes, as the folders of the classification archive number them.
+
+The names of splits, and the two ways to make them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 
@@ -39,3 +43,20 @@ PATHOLOGY: Final = (
 )
 
 PATHOLOGY_NAMES: Final = tuple(entry.name for entry in PATHOLOGY)
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+UNASSIGNED: Final = "unassigned"
+"""The split of what no published list names; it exists only where it has rows."""
+
+SPLIT_ORDER: Final = (TRAIN, VALIDATION, TEST, UNASSIGNED)
+SPLIT_OF_FOLD: Final = (TRAIN, TRAIN, TRAIN, VALIDATION, TEST)
+"""Where each fold goes in a split by patient."""
+
+
+class SplitBy(StrEnum):
+    """How examples are split: as the authors published it, or free of leaks by the patient's fold."""
+
+    PUBLISHED = "published"
+    PATIENT = "patient"

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lung_nodule_ct.errors import UnknownConfigError
-from lung_nodule_ct.spec.archives import Role
-from lung_nodule_ct.spec.pathology import PATHOLOGY_NAMES
-from lung_nodule_ct.spec.schema import (
+from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES, TRAIN, VALIDATION
+from lung_nodule_ct.declaration.schema import (
     Category,
     Column,
     Flag,
@@ -25,7 +24,7 @@ from lung_nodule_ct.spec.schema import (
     Vector,
     Voxels,
 )
-from lung_nodule_ct.spec.splits import TRAIN, VALIDATION
+from lung_nodule_ct.errors import UnknownConfigError
 
 
 @dataclass(frozen=True, slots=True)

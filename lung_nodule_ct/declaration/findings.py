@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from lung_nodule_ct.printable import printable
+from lung_nodule_ct.errors import printable
 
 
 class Grade(StrEnum):
