@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.registration import register
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.boxes import convert_boxes
     from lung_nodule_ct.declaration.configs import CONFIGS
     from lung_nodule_ct.drawing import show
     from lung_nodule_ct.errors import LungNoduleCTError
-    from lung_nodule_ct.geometry import Frame
+    from lung_nodule_ct.geometry.boxes import convert_boxes
+    from lung_nodule_ct.geometry.frame import Frame
     from lung_nodule_ct.sequences import PatientSequence, patient_sequences
     from lung_nodule_ct.targets.huggingface import load, prepare
     from lung_nodule_ct.views import volumes
 
 _HOMES = {
     "CONFIGS": "lung_nodule_ct.declaration.configs",
-    "Frame": "lung_nodule_ct.geometry",
+    "Frame": "lung_nodule_ct.geometry.frame",
     "LungNoduleCTError": "lung_nodule_ct.errors",
     "PatientSequence": "lung_nodule_ct.sequences",
-    "convert_boxes": "lung_nodule_ct.boxes",
+    "convert_boxes": "lung_nodule_ct.geometry.boxes",
     "load": "lung_nodule_ct.targets.huggingface",
     "patient_sequences": "lung_nodule_ct.sequences",
     "prepare": "lung_nodule_ct.targets.huggingface",

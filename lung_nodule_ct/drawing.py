@@ -16,9 +16,8 @@ from lung_nodule_ct.cells import voxels_of
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.extras import needing
-from lung_nodule_ct.geometry import Frame
-from lung_nodule_ct.orientation import Orientation
-from lung_nodule_ct.windows import PRESETS, Window
+from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
+from lung_nodule_ct.geometry.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +52,7 @@ def show(example: Any, *, window: str | Window = "lung", nodule: int | None = No
 
     Args:
         example: The row.
-        window: For volumes in Hounsfield units ``lung``, ``mediastinal``, or a :class:`lung_nodule_ct.windows.Window`. 8-bit
+        window: For volumes in Hounsfield units ``lung``, ``mediastinal``, or a :class:`lung_nodule_ct.geometry.display.Window`. 8-bit
             pictures and stacks are shown as they are.
         nodule: Which nodule the planes go through, or which box a slice is zoomed to. By default the largest that is inside
             the volume, and the whole slice.

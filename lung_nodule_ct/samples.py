@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.formats.pictures import decode_picture
-from lung_nodule_ct.windows import LUNG
+from lung_nodule_ct.geometry.display import LUNG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

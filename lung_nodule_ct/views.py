@@ -18,7 +18,7 @@ import numpy as np
 from lung_nodule_ct.built import open_build
 from lung_nodule_ct.cells import Cells, voxels_of
 from lung_nodule_ct.declaration.configs import CONFIGS
-from lung_nodule_ct.geometry import Frame
+from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.readahead import read_ahead
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.geometry import Frame
+from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.listeners import BuildListener
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from lung_nodule_ct.beside import files_beside, ours_beside
 from lung_nodule_ct.built import open_build
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OutputError
+from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.targets.card_folder import CardOptions, add_card
 from lung_nodule_ct.targets.markdown import escape, table
-from lung_nodule_ct.windows import LUNG
 
 SECTIONS = (
     "Configs Columns Motivation Collection Annotation Preprocessing Uses Limits Biases Ethics-approval Privacy "

@@ -28,7 +28,7 @@ from lung_nodule_ct.cli.export import FormName
 from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
 from lung_nodule_ct.exports import FORMS, export_config
 from lung_nodule_ct.exports.spheres import draw_spheres
-from lung_nodule_ct.geometry import Frame
+from lung_nodule_ct.geometry.frame import Frame
 
 SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
 SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"

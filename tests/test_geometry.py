@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import directions, points, spacings
 
 from lung_nodule_ct import Frame, convert_boxes
-from lung_nodule_ct.geometry import clip_box, sphere_box
+from lung_nodule_ct.geometry.boxes import clip_box, sphere_box
 
 
 def image_of(frame: Frame) -> sitk.Image:

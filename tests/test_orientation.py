@@ -8,8 +8,8 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lung_nodule_ct.geometry import Frame
-from lung_nodule_ct.orientation import Orientation
+from lung_nodule_ct.geometry.display import Orientation
+from lung_nodule_ct.geometry.frame import Frame
 
 AXES = st.permutations(range(3))
 SIGNS = st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3)

@@ -13,7 +13,7 @@ from matplotlib.patches import Ellipse, Rectangle
 import lung_nodule_ct
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import ExampleError
-from lung_nodule_ct.windows import Window
+from lung_nodule_ct.geometry.display import Window
 
 DUMMY = Path(__file__).parents[1] / "dummy_data"
 

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lung_nodule_ct.windows import LUNG, MEDIASTINAL, Window
+from lung_nodule_ct.geometry.display import LUNG, MEDIASTINAL, Window
 
 
 @given(

@@ -13,7 +13,8 @@ from lung_nodule_ct.declaration.schema import Picture, Records, Text
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.examples.example import pixels_key
 from lung_nodule_ct.formats.pictures import decode_picture
-from lung_nodule_ct.geometry import IDENTITY, Frame, sphere_box
+from lung_nodule_ct.geometry.boxes import sphere_box
+from lung_nodule_ct.geometry.frame import IDENTITY, Frame
 from lung_nodule_ct.walk import walk
 
 if TYPE_CHECKING:

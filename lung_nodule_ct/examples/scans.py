@@ -11,7 +11,8 @@ from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.examples.example import Example, pixels_key
 from lung_nodule_ct.formats.metaimage_volume import MetaImage, open_metaimage
-from lung_nodule_ct.geometry import Frame, sphere_box
+from lung_nodule_ct.geometry.boxes import sphere_box
+from lung_nodule_ct.geometry.frame import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.examples.scratch import Scratch
+    from lung_nodule_ct.geometry.types import CTVolume, MaskVolume
     from lung_nodule_ct.plan.units import ScanUnit, Sphere
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.opened import Opened
-    from lung_nodule_ct.types import CTVolume, MaskVolume
 
 _HU_MIN, _HU_MAX = -32768, 32767
 _OF_GEOMETRY = (Code.GEOMETRY_MISSING, Code.NEGATIVE_SPACING, Code.DIRECTION_NOT_ORTHONORMAL)  # a mask's is not used

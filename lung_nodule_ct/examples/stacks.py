@@ -12,14 +12,14 @@ from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.examples.example import Example, pixels_key
 from lung_nodule_ct.examples.pictures import read_picture
 from lung_nodule_ct.formats.pictures import as_grey
-from lung_nodule_ct.geometry import clip_box
+from lung_nodule_ct.geometry.boxes import clip_box
 
 if TYPE_CHECKING:
     from lung_nodule_ct.examples.scratch import Scratch
+    from lung_nodule_ct.geometry.types import GreyVolume
     from lung_nodule_ct.plan.units import StackBox, StackUnit
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.opened import Opened
-    from lung_nodule_ct.types import GreyVolume
 
 
 def build_stack(unit: StackUnit, opened: Opened, scratch: Scratch) -> Example:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from lung_nodule_ct.geometry import Frame
+    from lung_nodule_ct.geometry.frame import Frame
 
 SUFFIX: Final = ".nii.gz"
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT

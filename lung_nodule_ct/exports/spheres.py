@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.geometry import Frame
+    from lung_nodule_ct.geometry.frame import Frame
 
 _SURFACE = 1e-6  # mm; a voxel's centre on the surface belongs to the sphere
 

@@ -20,7 +20,7 @@ import numpy as np
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.formats.numbers import LARGEST, read_numbers
 from lung_nodule_ct.formats.text import decode_text
-from lung_nodule_ct.geometry import IDENTITY, Frame
+from lung_nodule_ct.geometry.frame import IDENTITY, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lung_nodule_ct.declaration.configs import LONGITUDINAL
 from lung_nodule_ct.declaration.labels import PATHOLOGY
-from lung_nodule_ct.geometry import Frame
+from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.samples import grey, largest, pick, samples, spread
 
 if TYPE_CHECKING:

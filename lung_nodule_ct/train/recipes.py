@@ -19,7 +19,7 @@ from lung_nodule_ct.declaration.configs import (
 )
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.windows import LUNG
+from lung_nodule_ct.geometry.display import LUNG
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
+from lung_nodule_ct.geometry.display import Window
 from lung_nodule_ct.train.sources.crops import Crops
 from lung_nodule_ct.train.sources.patches import Patches, boxes_of
 from lung_nodule_ct.train.sources.sequences import Sequences
 from lung_nodule_ct.train.sources.slices import Slices
-from lung_nodule_ct.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct.boxes import convert_boxes
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.geometry import Frame
+from lung_nodule_ct.geometry.boxes import convert_boxes
+from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.train.mapped import Rows, ids_of, padded
 from lung_nodule_ct.views import Volume
 

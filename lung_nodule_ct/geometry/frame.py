@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
-    from lung_nodule_ct.types import VoxelPoints, WorldPoints
+    from lung_nodule_ct.geometry.types import VoxelPoints, WorldPoints
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-
-# Coordinates are published to about 1e-6 mm: a voxel whose centre lies on a sphere's surface belongs to the sphere.
-_SURFACE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,54 +86,3 @@ class Frame:
         """
         voxel: VoxelPoints = (np.asarray(world, dtype=np.float64) - np.array(self.origin)) @ self._to_voxel.T
         return voxel
-
-
-@dataclass(frozen=True)
-class SphereBox:
-    """The voxels of a sphere as a half-open box, before and after it is clipped to a volume.
-
-    Attributes:
-        whole: ``(x0, y0, z0, x1, y1, z1)``, half-open, as if the volume had no end.
-        clipped: The same, clipped to the volume; ``None`` where no voxel is left.
-    """
-
-    whole: tuple[int, int, int, int, int, int]
-    clipped: tuple[int, int, int, int, int, int] | None
-
-    @property
-    def between_voxels(self) -> bool:
-        """Whether the sphere is too small to hold any voxel's centre, wherever the volume ends."""
-        return _is_empty(self.whole)
-
-
-def sphere_box(
-    center_voxel: Sequence[float], diameter_mm: float, spacing: Sequence[float], shape_zyx: Sequence[int]
-) -> SphereBox:
-    """The voxel box of a sphere: on each axis ``ceil(c - r / spacing)`` to ``floor(c + r / spacing) + 1``, half-open.
-
-    Args:
-        center_voxel: Continuous index x, y, z.
-        diameter_mm: Diameter in millimetres.
-        spacing: x, y, z in millimetres.
-        shape_zyx: Shape of the volume (z, y, x).
-    """
-    radii = [diameter_mm / 2 / step for step in spacing]
-    low = [math.ceil(c - r - _SURFACE) for c, r in zip(center_voxel, radii, strict=True)]
-    high = [math.floor(c + r + _SURFACE) + 1 for c, r in zip(center_voxel, radii, strict=True)]
-    whole = (low[0], low[1], low[2], high[0], high[1], high[2])
-    return SphereBox(whole, clip_box(whole, shape_zyx))
-
-
-def clip_box(
-    box: tuple[int, int, int, int, int, int], shape_zyx: Sequence[int]
-) -> tuple[int, int, int, int, int, int] | None:
-    """A half-open box clipped to a volume of shape (z, y, x); ``None`` where nothing is left of it."""
-    size = tuple(reversed(shape_zyx))
-    low = [max(0, value) for value in box[:3]]
-    high = [min(limit, value) for value, limit in zip(box[3:], size, strict=True)]
-    clipped = (low[0], low[1], low[2], high[0], high[1], high[2])
-    return None if _is_empty(clipped) else clipped
-
-
-def _is_empty(box: tuple[int, int, int, int, int, int]) -> bool:
-    return any(high <= low for low, high in zip(box[:3], box[3:], strict=True))

@@ -17,5 +17,5 @@ GreyVolume = Annotated[NDArray[np.uint8], "z y x", "grey value"]
 WorldPoints = Annotated[NDArray[np.float64], "n 3", "mm LPS"]
 #: Points in voxel space, continuous index at the voxel's centre, axes (point, xyz).
 VoxelPoints = Annotated[NDArray[np.float64], "n 3", "voxel index xyz"]
-#: Boxes in one of the forms of :class:`lung_nodule_ct.boxes.BoxForm`.
+#: Boxes in one of the forms of :class:`lung_nodule_ct.geometry.boxes.BoxForm`.
 Boxes = Annotated[NDArray[np.float64] | NDArray[np.int64], "n 6"]
