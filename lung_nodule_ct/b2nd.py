@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.extras import needing
+from lung_nodule_ct.system.imports import needing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

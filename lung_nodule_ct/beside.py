@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.manifest import GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.hashes import hash_of
-from lung_nodule_ct.targets.staging import locked, temporary_folder
-from lung_nodule_ct.whole_file import write_whole
+from lung_nodule_ct.system.files import hash_of, write_whole
+from lung_nodule_ct.system.staging import locked, temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,9 +15,9 @@ from lung_nodule_ct.b2nd import is_b2nd
 from lung_nodule_ct.cells import voxels_of
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import ExampleError
-from lung_nodule_ct.extras import needing
 from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.system.imports import needing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.after_import import after_import
+from lung_nodule_ct.system.imports import after_import
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -19,7 +19,7 @@ from lung_nodule_ct.built import open_build
 from lung_nodule_ct.cells import Cells, voxels_of
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.readahead import read_ahead
+from lung_nodule_ct.system.memory import read_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.listeners import BuildListener
+from lung_nodule_ct.system.progress import BuildListener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

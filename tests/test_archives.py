@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import flagged, packed
 
-from lung_nodule_ct import fastzlib
 from lung_nodule_ct.declaration.archives import ARCHIVES, Role
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
 from lung_nodule_ct.source.archive import Archive
 from lung_nodule_ct.source.folder import open_folder
 from lung_nodule_ct.source.member import read_member
 from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.system import inflate
 
 
 def opened_zip(folder: Path, data: bytes, name: str = "some.zip") -> tuple[Opened, Archive]:
@@ -58,7 +58,7 @@ def test_fast_and_standard_inflate_are_equal(tmp_path, monkeypatch) -> None:
     }
     data = packed(members)
     fast = contents(tmp_path, data)
-    monkeypatch.setattr(fastzlib, "_zlib", zlib)
+    monkeypatch.setattr(inflate, "_zlib", zlib)
     assert contents(tmp_path, data) == fast == members
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CT0, TinySource, mhd
 
-from lung_nodule_ct.targets import direct_file
-from lung_nodule_ct.targets.direct_file import DirectFile
+from lung_nodule_ct.system import disk_writes
+from lung_nodule_ct.system.disk_writes import DirectFile
 
 LENGTHS = (0, 1, 4095, 4096, 3_000_001, 5, 1 << 22, 70_000, 9_000_000)
 
@@ -54,7 +54,7 @@ def test_any_lengths_through_any_number_of_pieces(tmp_path_factory, lengths, pie
     parts = _parts(lengths)
     path = tmp_path_factory.mktemp("direct") / "file"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(direct_file, "_PIECE", piece)
+        patch.setattr(disk_writes, "_PIECE", piece)
         _write(path, parts, ahead=3 * piece)
     assert path.read_bytes() == b"".join(parts)
 
@@ -62,7 +62,7 @@ def test_any_lengths_through_any_number_of_pieces(tmp_path_factory, lengths, pie
 @pytest.mark.parametrize("block", [1, 512, 1 << 16])
 def test_a_disk_of_other_blocks_gets_the_same(tmp_path, monkeypatch, block) -> None:
     """Blocks that the disk does not take come in the usual way, from wherever it stopped taking them."""
-    monkeypatch.setattr(direct_file, "_BLOCK", block)
+    monkeypatch.setattr(disk_writes, "_BLOCK", block)
     parts = _parts(LENGTHS)
     _write(tmp_path / "file", parts)
     assert (tmp_path / "file").read_bytes() == b"".join(parts)

@@ -21,10 +21,10 @@ from tiny import DET2D
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.http import TOKEN_VARIABLE, USER_AGENT, Patience
 from lung_nodule_ct.source.lock import Lock
 from lung_nodule_ct.source.zenodo import Zenodo
+from lung_nodule_ct.system.progress import DownloadListener
 
 NAME = "class_dataset.zip"
 SPEC = next(spec for spec in ARCHIVES if spec.name == NAME)

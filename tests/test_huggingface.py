@@ -13,7 +13,8 @@ import pytest
 from tiny import CT0, DET2D, TinySource, ct, mhd, picture
 
 import lung_nodule_ct
-from lung_nodule_ct.targets import huggingface, settling
+from lung_nodule_ct.system import disk_writes
+from lung_nodule_ct.targets import huggingface
 
 BOTH_ORDERS = [
     "import lung_nodule_ct; from datasets import load_dataset",
@@ -143,7 +144,7 @@ def test_many_processes_give_the_same_and_one_report(tmp_path) -> None:
 
 def test_shards_that_settle_while_they_are_written_are_the_same(tmp_path, dummy, monkeypatch) -> None:
     plain = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", cache_dir=tmp_path / "plain")
-    monkeypatch.setattr(settling, "_ENOUGH", 1)
+    monkeypatch.setattr(disk_writes, "_ENOUGH", 1)
     for processes in (None, 2):
         cache = str(tmp_path / f"{processes}")
         builder = datasets.load_dataset_builder("lung_nodule_ct", "det3d_1.25mm", data_dir=str(dummy), cache_dir=cache)

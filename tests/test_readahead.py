@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from lung_nodule_ct.readahead import read_ahead
+from lung_nodule_ct.system.memory import read_ahead
 
 SHAPE = (40, 256, 256)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lung_nodule_ct.targets import settling
-from lung_nodule_ct.targets.settling import Settling
+from lung_nodule_ct.system import disk_writes
+from lung_nodule_ct.system.disk_writes import Settling
 
 
 @pytest.mark.parametrize("enough", [1, 100_000, 1 << 30])
 def test_what_is_written_stays(tmp_path, monkeypatch, enough) -> None:
-    monkeypatch.setattr(settling, "_ENOUGH", enough)
+    monkeypatch.setattr(disk_writes, "_ENOUGH", enough)
     parts = [
         np.random.default_rng(number).bytes(size) for number, size in enumerate((0, 3_000_001, 5, 70_000, 1 << 20))
     ]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.audit.check import Part
     from lung_nodule_ct.audited import Check
     from lung_nodule_ct.built import BuiltFolder
-    from lung_nodule_ct.listeners import BuildListener
+    from lung_nodule_ct.system.progress import BuildListener
 
 _PARTS = (
     dates_part,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import VoxelFacts
     from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.declaration.schema import Column
-    from lung_nodule_ct.listeners import BuildListener
+    from lung_nodule_ct.system.progress import BuildListener
     from lung_nodule_ct.walk import Placed
 
 

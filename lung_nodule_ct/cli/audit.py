@@ -24,7 +24,7 @@ def audit(
     from lung_nodule_ct.audit.plots import INSTALL
     from lung_nodule_ct.audited import AUDIT
     from lung_nodule_ct.built import open_build
-    from lung_nodule_ct.progress import BuildProgress
+    from lung_nodule_ct.system.progress import BuildProgress
 
     opened = open_build(build)
     with BuildProgress() as progress:

@@ -12,7 +12,7 @@ import typer
 from lung_nodule_ct.cli.options import Json, NumProc, Offline, SourceOption, chosen_configs
 from lung_nodule_ct.cli.terminal import print_findings, print_json, terminal
 from lung_nodule_ct.declaration.labels import SplitBy
-from lung_nodule_ct.extras import needing
+from lung_nodule_ct.system.imports import needing
 
 if TYPE_CHECKING:
     from lung_nodule_ct.targets.build import Build, Layout
@@ -89,8 +89,8 @@ def build(
 ) -> None:
     """Build configs into a Hub-ready folder of Parquet that load_dataset opens, into Arrow, or for TFDS."""
     chosen = chosen_configs(names, every)
-    from lung_nodule_ct.progress import BuildProgress, DownloadProgress
     from lung_nodule_ct.source.choose import open_source
+    from lung_nodule_ct.system.progress import BuildProgress, DownloadProgress
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
 
     if beam_options and engine is not EngineName.BEAM:

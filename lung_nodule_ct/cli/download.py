@@ -60,9 +60,9 @@ def download(
     """Download the archives that configs read: resumed where it broke off, proven by md5, taken from the cache if there."""
     chosen = chosen_configs(names, every)
     from lung_nodule_ct.declaration.archives import archives_of
-    from lung_nodule_ct.progress import DownloadProgress
     from lung_nodule_ct.source.lock import Lock
     from lung_nodule_ct.source.zenodo import Zenodo
+    from lung_nodule_ct.system.progress import DownloadProgress
 
     lock = Lock.read(lock_file) if lock_file else None
     with DownloadProgress() as listener:

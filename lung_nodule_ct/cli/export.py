@@ -39,7 +39,7 @@ def export(
     """Write a config of a build in the layout of another tool."""
     from lung_nodule_ct.built import open_build
     from lung_nodule_ct.exports import export_config
-    from lung_nodule_ct.progress import BuildProgress
+    from lung_nodule_ct.system.progress import BuildProgress
 
     opened = open_build(build)
     with BuildProgress() as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct import fastzlib
+from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,5 +45,5 @@ def pixels_key(pixels: NDArray[Any], crc: int | None = None) -> str:
     """
     flat = np.ascontiguousarray(pixels).reshape(-1)
     sample = flat[:: max(1, flat.size // _SAMPLED)].tobytes()
-    crc = fastzlib.crc32(flat.view(np.uint8)) if crc is None else crc
+    crc = inflate.crc32(flat.view(np.uint8)) if crc is None else crc
     return f"{pixels.shape}-{crc:08x}-{hashlib.sha256(sample).hexdigest()[:32]}"

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.examples.scratch import Scratch
     from lung_nodule_ct.geometry.types import CTVolume, MaskVolume
     from lung_nodule_ct.plan.units import ScanUnit, Sphere
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.system.memory import Scratch
 
 _HU_MIN, _HU_MAX = -32768, 32767
 _OF_GEOMETRY = (Code.GEOMETRY_MISSING, Code.NEGATIVE_SPACING, Code.DIRECTION_NOT_ORTHONORMAL)  # a mask's is not used

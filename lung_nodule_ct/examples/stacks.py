@@ -15,11 +15,11 @@ from lung_nodule_ct.formats.pictures import as_grey
 from lung_nodule_ct.geometry.boxes import clip_box
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.examples.scratch import Scratch
     from lung_nodule_ct.geometry.types import GreyVolume
     from lung_nodule_ct.plan.units import StackBox, StackUnit
     from lung_nodule_ct.source.archive import Member
     from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.system.memory import Scratch
 
 
 def build_stack(unit: StackUnit, opened: Opened, scratch: Scratch) -> Example:

@@ -16,7 +16,7 @@ from lung_nodule_ct.declaration.configs import DET2D_1_25MM, DET3D_1_25MM, DET3D
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import ExportError, LungNoduleCTError, OutputError
 from lung_nodule_ct.exports import coco, monai, nifti, nndetection, voc, yolo
-from lung_nodule_ct.targets.staging import staged_folder
+from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.walk import walk
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.exports.counted import Counted
-    from lung_nodule_ct.listeners import BuildListener
+    from lung_nodule_ct.system.progress import BuildListener
     from lung_nodule_ct.walk import Placed
 
 MANIFEST: Final = "export.json"

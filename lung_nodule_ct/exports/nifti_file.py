@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lung_nodule_ct.extras import needing
+from lung_nodule_ct.system.imports import needing
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct import fastzlib
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, comment_after, parse_header
 from lung_nodule_ct.source.archive import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
 from lung_nodule_ct.source.member import iterate_member, new_room, read_member, read_member_into
+from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -151,13 +151,13 @@ class MetaImage:
             skip = max(0, skip - len(piece))
 
     def _inflated(self, raw: Iterator[bytes]) -> Iterator[bytes]:
-        inflater = fastzlib.decompressobj(fastzlib.ZLIB_OR_GZIP)  # as ITK takes both
+        inflater = inflate.decompressobj(inflate.ZLIB_OR_GZIP)  # as ITK takes both
         for piece in raw:
             data: Any = piece
             while data and not inflater.eof:
                 try:
                     yield inflater.decompress(data, _SLAB_BYTES)
-                except fastzlib.ERRORS as error:
+                except inflate.ERRORS as error:
                     raise self._refused(
                         f"its compressed data are damaged ({error})", "a zlib stream", "garbage"
                     ) from error

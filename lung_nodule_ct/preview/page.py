@@ -12,7 +12,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.whole_file import write_whole
+from lung_nodule_ct.system.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

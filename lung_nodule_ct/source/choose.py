@@ -14,9 +14,9 @@ from lung_nodule_ct.source.folder import open_folder
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.listeners import DownloadListener
     from lung_nodule_ct.source.source import Source
     from lung_nodule_ct.source.zenodo import Zenodo
+    from lung_nodule_ct.system.progress import DownloadListener
 
 SOURCE_VARIABLE: Final = "LUNG_NODULE_CT_SOURCE"
 RECORDS: Final = "records "

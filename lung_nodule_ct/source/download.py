@@ -19,10 +19,10 @@ import pooch
 from filelock import FileLock, Timeout
 
 from lung_nodule_ct.errors import DownloadError, LungNoduleCTError, OutputError
-from lung_nodule_ct.listeners import DownloadListener
-from lung_nodule_ct.room import ask_for_room
 from lung_nodule_ct.source.http import Answer, Http, Transient, Tries
 from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof
+from lung_nodule_ct.system.files import ask_for_room
+from lung_nodule_ct.system.progress import DownloadListener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import inflate64
 import numpy as np
 
-from lung_nodule_ct import fastzlib
 from lung_nodule_ct.source.archive import (
     DEFLATED,
     LOCAL_HEADER_BYTES,
@@ -22,6 +21,7 @@ from lung_nodule_ct.source.archive import (
     lfs_pointer,
 )
 from lung_nodule_ct.source.bytes import LocalFile
+from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8], roo
     """
     source = opened[member.location]
     if (
-        fastzlib.INFLATES_WHOLE
+        inflate.INFLATES_WHOLE
         and isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
         and member.method == DEFLATED
         and member.packed <= _WHOLE_BYTES
@@ -87,7 +87,7 @@ def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8], roo
         block = block[: source.read_into(member.offset, block)]
         start = _end_of_header(member, bytes(block[:LOCAL_HEADER_BYTES]))
         packed = block[start : start + member.packed]
-        if fastzlib.inflate_into(packed, out) and fastzlib.crc32(out) == member.crc:
+        if inflate.inflate_into(packed, out) and inflate.crc32(out) == member.crc:
             return
     view, position = out.data, 0
     for piece in iterate_member(member, opened):  # which also says what is wrong with a damaged one
@@ -131,7 +131,7 @@ def _iterate(member: Member, opened: Opened) -> Iterator[bytes]:
             raise member.error(
                 "inflates to more than the directory says", expected=f"{member.size:,} bytes", got="more"
             )
-        crc = fastzlib.crc32(piece, crc)
+        crc = inflate.crc32(piece, crc)
         yield piece
     if length != member.size:
         raise member.error("is cut short", expected=f"{member.size:,} bytes", got=f"{length:,}")
@@ -172,7 +172,7 @@ def _end_of_header(member: Member, head: bytes) -> int:
 
 
 def _inflated(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    inflater: Any = fastzlib.decompressobj(fastzlib.RAW)
+    inflater: Any = inflate.decompressobj(inflate.RAW)
     for block in blocks:
         view = memoryview(block)
         for start in range(0, len(view), _PIECE_IN):
@@ -180,7 +180,7 @@ def _inflated(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
             while True:
                 try:
                     piece = inflater.decompress(piece_in, _PIECE_OUT)
-                except fastzlib.ERRORS as error:
+                except inflate.ERRORS as error:
                     raise member.error(f"is damaged: {error}", expected="a deflate stream", got="garbage") from error
                 if piece:
                     yield piece

@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.hashes import hash_of
-from lung_nodule_ct.whole_file import write_whole
+from lung_nodule_ct.system.files import hash_of, write_whole
 
 if TYPE_CHECKING:
     from lung_nodule_ct.source.record import RecordFile

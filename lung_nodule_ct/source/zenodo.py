@@ -18,15 +18,14 @@ from urllib.parse import urlsplit
 
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE, ArchiveSpec, Release
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.hashes import hash_of
-from lung_nodule_ct.listeners import DownloadListener
 from lung_nodule_ct.source.download import ask_for_room_of, download
 from lung_nodule_ct.source.http import Http, Patience, Transient, Tries
 from lung_nodule_ct.source.lock import Lock
 from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof
 from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
 from lung_nodule_ct.source.remote import RemoteLocation
-from lung_nodule_ct.whole_file import write_whole
+from lung_nodule_ct.system.files import hash_of, write_whole
+from lung_nodule_ct.system.progress import DownloadListener
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
 CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"

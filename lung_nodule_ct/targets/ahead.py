@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from lung_nodule_ct.examples.example import Example
-    from lung_nodule_ct.examples.scratch import Scratch
     from lung_nodule_ct.plan.units import Unit
     from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.system.memory import Scratch
 
 
 def examples_ahead(

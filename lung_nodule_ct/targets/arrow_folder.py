@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
+from lung_nodule_ct.system.disk_writes import DirectFile
 from lung_nodule_ct.targets.dataset_info import InfoOfConfig
-from lung_nodule_ct.targets.direct_file import DirectFile
 from lung_nodule_ct.targets.features import built_schema, to_hub_schema
 
 if TYPE_CHECKING:

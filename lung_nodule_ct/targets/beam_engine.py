@@ -16,11 +16,11 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from lung_nodule_ct.errors import LungNoduleCTError
+from lung_nodule_ct.system.files import write_whole
 from lung_nodule_ct.targets.engine import attempt
-from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.listeners import BuildListener
+    from lung_nodule_ct.system.progress import BuildListener
     from lung_nodule_ct.targets.engine import ShardLayout
     from lung_nodule_ct.targets.shards import Shard, Written
 

@@ -10,8 +10,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from lung_nodule_ct.audited import read_audit
 from lung_nodule_ct.beside import files_beside, ours_beside
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.extras import is_installed
 from lung_nodule_ct.samples import samples, spread
+from lung_nodule_ct.system.imports import is_installed
 from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, Shown, card_text
 from lung_nodule_ct.targets.card_pictures import config_picture
 from lung_nodule_ct.targets.croissant import CROISSANT, croissant_text

@@ -30,7 +30,7 @@ from lung_nodule_ct.declaration.schema import (
     Vector,
     Voxels,
 )
-from lung_nodule_ct.extras import require
+from lung_nodule_ct.system.imports import require
 from lung_nodule_ct.targets.card import TAGS, TITLE, licences, prose_of
 
 if TYPE_CHECKING:

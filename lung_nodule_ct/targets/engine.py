@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.declaration.findings import Finding
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
-from lung_nodule_ct.examples.scratch import Scratch
-from lung_nodule_ct.listeners import BuildListener
 from lung_nodule_ct.report import Pixels
 from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.system.memory import Scratch
+from lung_nodule_ct.system.progress import BuildListener
 from lung_nodule_ct.targets.arrow_types import to_arrow_schema
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema

@@ -14,9 +14,9 @@ from lung_nodule_ct.beside import record_beside
 from lung_nodule_ct.built import read_build
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.declaration.schema import Picture, Voxels
+from lung_nodule_ct.system.disk_writes import DirectFile
 from lung_nodule_ct.targets.card import CARD, card_text
 from lung_nodule_ct.targets.columns import to_column
-from lung_nodule_ct.targets.direct_file import DirectFile
 from lung_nodule_ct.targets.features import to_hub_schema
 
 if TYPE_CHECKING:

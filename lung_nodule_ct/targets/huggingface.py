@@ -25,16 +25,16 @@ from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
-from lung_nodule_ct.examples.scratch import Fresh, Scratch
 from lung_nodule_ct.plan import make_plan
-from lung_nodule_ct.progress import DownloadProgress
 from lung_nodule_ct.report import Pixels, report_document
 from lung_nodule_ct.source.choose import RECORDS, named_folder, open_source
 from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.system.disk_writes import Settling
+from lung_nodule_ct.system.memory import Fresh, Scratch
+from lung_nodule_ct.system.progress import DownloadProgress
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.features import built_schema, to_features
 from lung_nodule_ct.targets.parts import gather_parts, leave_part
-from lung_nodule_ct.targets.settling import Settling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,7 +9,7 @@ import pyarrow as pa
 from PIL import Image
 
 from lung_nodule_ct.declaration.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT
-from lung_nodule_ct.hashes import hash_of
+from lung_nodule_ct.system.files import hash_of
 from lung_nodule_ct.targets.card import PreviewShard
 from lung_nodule_ct.targets.features import to_hub_schema
 from lung_nodule_ct.targets.hub_folder import HubFolder

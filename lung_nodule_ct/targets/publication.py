@@ -22,7 +22,7 @@ from lung_nodule_ct.declaration.preview import PREVIEW
 from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
-from lung_nodule_ct.hashes import hash_of
+from lung_nodule_ct.system.files import hash_of
 from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, licences
 
 if TYPE_CHECKING:

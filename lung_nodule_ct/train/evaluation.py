@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.targets.staging import staged_folder
+from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.train.answers import Answers
 from lung_nodule_ct.train.checkpoints import Checkpoints
 from lung_nodule_ct.train.metrics.bootstrap import interval_of, patient_samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lung_nodule_ct.extras import require
+from lung_nodule_ct.system.imports import require
 
 
 def require_extra() -> None:

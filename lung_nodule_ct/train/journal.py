@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.whole_file import write_whole
+from lung_nodule_ct.system.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.system.files import write_whole
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
-from lung_nodule_ct.whole_file import write_whole
 
 if TYPE_CHECKING:
     from lung_nodule_ct.built import BuiltFolder

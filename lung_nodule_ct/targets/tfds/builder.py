@@ -100,9 +100,9 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         # what builds is imported by those who build, not by everybody who imports TFDS
         from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json  # noqa: PLC0415
         from lung_nodule_ct.plan import make_plan  # noqa: PLC0415
-        from lung_nodule_ct.progress import BuildProgress  # noqa: PLC0415
         from lung_nodule_ct.report import report_document  # noqa: PLC0415
         from lung_nodule_ct.source.choose import open_source  # noqa: PLC0415
+        from lung_nodule_ct.system.progress import BuildProgress  # noqa: PLC0415
         from lung_nodule_ct.targets.build import build_config  # noqa: PLC0415
         from lung_nodule_ct.targets.engine import give_names  # noqa: PLC0415
 

@@ -6,9 +6,8 @@ import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from lung_nodule_ct.extras import needing
-from lung_nodule_ct.targets.direct_file import DirectFile
-from lung_nodule_ct.targets.settling import Settling
+from lung_nodule_ct.system.disk_writes import DirectFile, Settling
+from lung_nodule_ct.system.imports import needing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,28 +1,61 @@
-"""Progress on a terminal: a bar a file that is downloaded, a bar a config that is built, with bytes, rate and time left."""
+"""Who is told how far long work is. These tell nobody; :mod:`.progress` shows it on a terminal.
+
+Progress on a terminal: a bar a file that is downloaded, a bar a config that is built, with bytes, rate and time left.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
-from lung_nodule_ct.listeners import BuildListener, DownloadListener
-
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from rich.console import Console
+    from rich.progress import TaskID
+
+
+class BuildListener:
+    """Is told how far a build is, or the reading of a finished one."""
+
+    def begin(self, config: str, packed_bytes: int, units: int) -> None:
+        """A config begins: so much is to be read."""
+
+    def advance(self, config: str, packed_bytes: int) -> None:
+        """One unit is done."""
+
+    def end(self, config: str) -> None:
+        """A config is done."""
+
+
+class DownloadListener:
+    """Is told how far downloads are."""
+
+    def begin(self, name: str, size: int) -> None:
+        """A file of so many bytes begins."""
+
+    def reach(self, name: str, done: int) -> None:
+        """So many bytes of it are here."""
+
+    def wait(self, name: str, reason: str, seconds: float) -> None:
+        """Nothing comes for a while, and why."""
+
+    def end(self, name: str) -> None:
+        """The file is here, whole and proven."""
 
 
 class _Bars:
     def __init__(self, console: Console | None = None) -> None:
+        # a tenth of a second, for those only who show bars
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

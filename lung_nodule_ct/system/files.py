@@ -1,7 +1,14 @@
-"""Room on a disk, asked for before it is filled."""
+"""A small file that appears whole or not at all.
+
+Hashes of files.
+
+Room on a disk, asked for before it is filled.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,6 +17,28 @@ from lung_nodule_ct.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, UTF-8 where it is text, under a hidden name and give it its own at the end. Its folder is made.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def hash_of(path: Path, kind: str) -> str:
+    """A hash of a file (``sha256``, ``md5``), in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+
 
 _SPARE_BYTES: Final = 16 << 20
 
