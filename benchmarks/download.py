@@ -24,10 +24,10 @@ from benchmarks.harness import in_turn, medians
 NAME = "class_dataset.zip"
 NUMBER = 12582356
 _HASH = "import hashlib, sys; print(hashlib.file_digest(open(sys.argv[1], 'rb'), 'md5').hexdigest())"
-_BARE = "import lung_nodule_ct.source.zenodo"
+_BARE = "import lung_nodule_ct.sources.zenodo"
 _OURS = """
 import pathlib, shutil, sys
-from lung_nodule_ct.source.zenodo import Zenodo
+from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.declaration.archives import ARCHIVES
 Zenodo(sys.argv[1], cache=sys.argv[2]).download([spec for spec in ARCHIVES if spec.name == sys.argv[3]])
 """

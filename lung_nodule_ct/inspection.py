@@ -14,7 +14,7 @@ from lung_nodule_ct.plan.units import ScanUnit
 from lung_nodule_ct.report import report_document, shared_patients
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.sources.source import Source
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def build(tmp_path: Path) -> Callable[..., Built]:
 
     def run(source: Path, *configs: str, **options: Any) -> Built:
         from lung_nodule_ct.declaration.configs import get_config
-        from lung_nodule_ct.source.folder import open_folder
+        from lung_nodule_ct.sources.resolve import open_folder
         from lung_nodule_ct.targets.build import BuildOptions, build_folder
         from lung_nodule_ct.targets.hub_folder import HubFolder
 

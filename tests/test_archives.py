@@ -17,10 +17,10 @@ from tiny import flagged, packed
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, Role
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
-from lung_nodule_ct.source.archive import Archive
-from lung_nodule_ct.source.folder import open_folder
-from lung_nodule_ct.source.member import read_member
-from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.zip_directory import Archive
+from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
 
 
@@ -139,7 +139,7 @@ def test_a_lying_member_is_never_inflated_past_what_it_says(tmp_path) -> None:
     opened, archive = opened_zip(tmp_path, bomb)
     taken = 0
     with opened, pytest.raises(MemberError, match="more than"):
-        from lung_nodule_ct.source.member import iterate_member
+        from lung_nodule_ct.sources.zip_member import iterate_member
 
         for piece in iterate_member(archive.members[0], opened):
             taken += len(piece)

@@ -21,9 +21,9 @@ from tiny import DET2D
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.source.http import TOKEN_VARIABLE, USER_AGENT, Patience
-from lung_nodule_ct.source.lock import Lock
-from lung_nodule_ct.source.zenodo import Zenodo
+from lung_nodule_ct.sources.http import TOKEN_VARIABLE, USER_AGENT, Patience
+from lung_nodule_ct.sources.records import Lock
+from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.system.progress import DownloadListener
 
 NAME = "class_dataset.zip"
@@ -453,7 +453,7 @@ def test_no_room_for_all_is_said_before_the_first_begins(server, tmp_path) -> No
 
 CODE = """
 import sys
-from lung_nodule_ct.source.zenodo import Zenodo
+from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.declaration.archives import ARCHIVES
 spec = next(spec for spec in ARCHIVES if spec.name == {name!r})
 Zenodo({url!r}, cache={cache!r}).download([spec])

@@ -8,10 +8,8 @@ from built import Built
 
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import ArchiveError, SourceError
-from lung_nodule_ct.source.choose import open_source
-from lung_nodule_ct.source.filesystem import FilesystemFile
-from lung_nodule_ct.source.folder import open_folder
-from lung_nodule_ct.source.url_folder import open_url_folder
+from lung_nodule_ct.sources.byte_sources import FilesystemFile
+from lung_nodule_ct.sources.resolve import open_folder, open_source, open_url_folder
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.hub_folder import HubFolder
 

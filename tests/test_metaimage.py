@@ -20,7 +20,7 @@ from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.formats.metaimage import HeaderError, parse_header
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
-from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.sources.source import Opened
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 VOLUME = ct(7)

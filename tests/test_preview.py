@@ -39,7 +39,7 @@ def browser():
 
 
 def _build(source: Path, out: Path, *configs: str, layout: str = "parquet"):
-    from lung_nodule_ct.source.folder import open_folder
+    from lung_nodule_ct.sources.resolve import open_folder
     from lung_nodule_ct.targets.arrow_folder import ArrowFolder
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
     from lung_nodule_ct.targets.hub_folder import HubFolder

@@ -21,7 +21,7 @@ DUMMY = Path(__file__).parents[1] / "dummy_data"
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     """All rows of every config, as a user loads them."""
-    from lung_nodule_ct.source.folder import open_folder
+    from lung_nodule_ct.sources.resolve import open_folder
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
     from lung_nodule_ct.targets.hub_folder import HubFolder
 

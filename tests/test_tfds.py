@@ -21,7 +21,7 @@ from tiny import CT0, TinySource
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.declaration.schema import Flag, Integer, Picture, Real, Records, Text, Vector, Voxels
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.source.folder import open_folder
+from lung_nodule_ct.sources.resolve import open_folder
 
 tfds = pytest.importorskip("tensorflow_datasets")
 import lung_nodule_ct  # noqa: E402, F401 -- registers

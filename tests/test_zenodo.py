@@ -17,10 +17,10 @@ import lung_nodule_ct
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.errors import ArchiveError, DownloadError, SourceError
-from lung_nodule_ct.source.choose import open_zenodo
-from lung_nodule_ct.source.http import Http, Patience
-from lung_nodule_ct.source.remote import RemoteFile, RemoteLocation
-from lung_nodule_ct.source.zenodo import Zenodo
+from lung_nodule_ct.sources.http import Http, Patience
+from lung_nodule_ct.sources.remote_archive import RemoteFile, RemoteLocation
+from lung_nodule_ct.sources.resolve import open_zenodo
+from lung_nodule_ct.sources.zenodo import Zenodo
 
 HASTE = Patience(connect_s=2, silence_s=0.5, window_s=0.6, tries=4, first_wait_s=0.01, longest_wait_s=0.05)
 

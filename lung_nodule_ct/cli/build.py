@@ -89,7 +89,7 @@ def build(
 ) -> None:
     """Build configs into a Hub-ready folder of Parquet that load_dataset opens, into Arrow, or for TFDS."""
     chosen = chosen_configs(names, every)
-    from lung_nodule_ct.source.choose import open_source
+    from lung_nodule_ct.sources.resolve import open_source
     from lung_nodule_ct.system.progress import BuildProgress, DownloadProgress
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
 

@@ -60,8 +60,8 @@ def download(
     """Download the archives that configs read: resumed where it broke off, proven by md5, taken from the cache if there."""
     chosen = chosen_configs(names, every)
     from lung_nodule_ct.declaration.archives import archives_of
-    from lung_nodule_ct.source.lock import Lock
-    from lung_nodule_ct.source.zenodo import Zenodo
+    from lung_nodule_ct.sources.records import Lock
+    from lung_nodule_ct.sources.zenodo import Zenodo
     from lung_nodule_ct.system.progress import DownloadProgress
 
     lock = Lock.read(lock_file) if lock_file else None
@@ -90,7 +90,7 @@ def lock(
     as_json: Json = False,
 ) -> None:
     """Pin what the records hold (names, sizes, md5, licence, and SHA-256 of what was downloaded), to be committed."""
-    from lung_nodule_ct.source.zenodo import pin
+    from lung_nodule_ct.sources.zenodo import pin
 
     pinned = pin([_release(name) for name in ReleaseName if release in (None, name)], url)
     try:

@@ -13,7 +13,7 @@ from lung_nodule_ct.plan.units import CropUnit, ScanUnit, SliceUnit, StackUnit
 if TYPE_CHECKING:
     from lung_nodule_ct.examples.example import Example
     from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
     from lung_nodule_ct.system.memory import Scratch
 
 

@@ -11,7 +11,7 @@ from lung_nodule_ct.examples.pictures import read_published
 
 if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import CropUnit
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
 
 
 def build_crop(unit: CropUnit, opened: Opened, *, keep_metadata: bool) -> Example:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 from lung_nodule_ct.formats.pictures import MAX_PICTURE_BYTES, decode_picture
-from lung_nodule_ct.source.member import read_member
+from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.source.archive import Member
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.zip_directory import Member
 
 
 def read_picture(member: Member, opened: Opened) -> tuple[bytes, NDArray[np.uint8]]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.geometry.types import CTVolume, MaskVolume
     from lung_nodule_ct.plan.units import ScanUnit, Sphere
-    from lung_nodule_ct.source.archive import Member
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.zip_directory import Member
     from lung_nodule_ct.system.memory import Scratch
 
 _HU_MIN, _HU_MAX = -32768, 32767

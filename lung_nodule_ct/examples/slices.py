@@ -12,14 +12,14 @@ from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.examples.example import Example, pixels_key
 from lung_nodule_ct.examples.pictures import read_published
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
-from lung_nodule_ct.source.member import read_member
+from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lung_nodule_ct.plan.units import Box2D, SliceUnit
-    from lung_nodule_ct.source.archive import Member
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.zip_directory import Member
 
 
 def build_slice(unit: SliceUnit, opened: Opened, *, keep_metadata: bool) -> Example:

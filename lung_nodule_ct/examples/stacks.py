@@ -17,8 +17,8 @@ from lung_nodule_ct.geometry.boxes import clip_box
 if TYPE_CHECKING:
     from lung_nodule_ct.geometry.types import GreyVolume
     from lung_nodule_ct.plan.units import StackBox, StackUnit
-    from lung_nodule_ct.source.archive import Member
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.zip_directory import Member
     from lung_nodule_ct.system.memory import Scratch
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, comment_after, parse_header
-from lung_nodule_ct.source.archive import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
-from lung_nodule_ct.source.member import iterate_member, new_room, read_member, read_member_into
+from lung_nodule_ct.sources.zip_directory import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
+from lung_nodule_ct.sources.zip_member import iterate_member, new_room, read_member, read_member_into
 from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.errors import MemberError
-    from lung_nodule_ct.source.archive import Member
-    from lung_nodule_ct.source.member import Room
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.zip_directory import Member
+    from lung_nodule_ct.sources.zip_member import Room
 
 _SLAB_BYTES = 1 << 20  # stays in the processor's cache while it is converted
 _REPORT = "if it is whole, report this scan"

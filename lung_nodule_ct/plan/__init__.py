@@ -28,7 +28,7 @@ from lung_nodule_ct.plan.stacks import plan_stacks
 
 if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.sources.source import Source
 
 Planner = Callable[["Source"], tuple[Sequence["Unit"], list[Finding]]]
 

@@ -15,14 +15,14 @@ from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of
 from lung_nodule_ct.plan.reporting import unique_images, unused_members
 from lung_nodule_ct.plan.units import CropUnit
-from lung_nodule_ct.source.member import read_member
-from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lung_nodule_ct.source.archive import Archive, Member
-    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.sources.zip_directory import Archive, Member
 
 _SPLITS = {
     "train": TRAIN,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.formats.tables import Parsed
     from lung_nodule_ct.plan.units import CropUnit, SliceUnit
-    from lung_nodule_ct.source.archive import Archive
+    from lung_nodule_ct.sources.zip_directory import Archive
 
     Image = TypeVar("Image", CropUnit, SliceUnit)
 

@@ -16,15 +16,15 @@ from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_spheres
 from lung_nodule_ct.plan.crops import list_crops
 from lung_nodule_ct.plan.reporting import table_findings, unused_members
 from lung_nodule_ct.plan.units import ScanUnit, Sphere
-from lung_nodule_ct.source.member import read_member
-from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import date
 
-    from lung_nodule_ct.source.archive import Archive, Member
-    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.sources.zip_directory import Archive, Member
 
 HEADER_SUFFIXES = (".mhd", ".mha")
 _DATA_SUFFIXES = (".raw", ".zraw")

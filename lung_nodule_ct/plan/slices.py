@@ -16,15 +16,15 @@ from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
 from lung_nodule_ct.plan.reporting import shortened, unique_images, unused_members
 from lung_nodule_ct.plan.units import SliceUnit
-from lung_nodule_ct.source.member import read_member
-from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lung_nodule_ct.plan.units import Box2D
-    from lung_nodule_ct.source.archive import Archive, Member
-    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.sources.zip_directory import Archive, Member
 
 LIST_SPLITS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "validate": VALIDATION, "valid": VALIDATION}
 #: Where split lists are known to stand, relative to the top of the layout; where they disagree the first wins.

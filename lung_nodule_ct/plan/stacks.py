@@ -17,14 +17,14 @@ from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes
 from lung_nodule_ct.plan.reporting import shortened, table_findings, unused_members
 from lung_nodule_ct.plan.slices import LIST_SPLITS
 from lung_nodule_ct.plan.units import StackBox, StackUnit
-from lung_nodule_ct.source.member import read_member
-from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lung_nodule_ct.source.archive import Archive, Member
-    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.sources.zip_directory import Archive, Member
 
 MAIN_TABLE = "image_annotation_augment_diameter.csv"
 _SLICE_NUMBER = re.compile(r"(?<!\d)(\d{1,9})$")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.source.archive import Member
+    from lung_nodule_ct.sources.zip_directory import Member
 
 Box2D = tuple[float, float, float, float]
 

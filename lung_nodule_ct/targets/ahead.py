@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.examples.example import Example
     from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
     from lung_nodule_ct.system.memory import Scratch
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.source import Opened
     from lung_nodule_ct.system.memory import Scratch
 
 PICTURES_A_BATCH = 100

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.source.record import Record
-    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.sources.records import Record
+    from lung_nodule_ct.sources.source import Source
 
 # what layouts write beside shards, what datasets caches beside Arrow files, what desktops leave
 _BESIDE = re.compile(

@@ -15,7 +15,7 @@ from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.declaration.findings import Finding
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.report import Pixels
-from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.sources.source import Opened
 from lung_nodule_ct.system.memory import Scratch
 from lung_nodule_ct.system.progress import BuildListener
 from lung_nodule_ct.targets.arrow_types import to_arrow_schema

@@ -27,8 +27,8 @@ from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.plan import make_plan
 from lung_nodule_ct.report import Pixels, report_document
-from lung_nodule_ct.source.choose import RECORDS, named_folder, open_source
-from lung_nodule_ct.source.opened import Opened
+from lung_nodule_ct.sources.resolve import RECORDS, named_folder, open_source
+from lung_nodule_ct.sources.source import Opened
 from lung_nodule_ct.system.disk_writes import Settling
 from lung_nodule_ct.system.memory import Fresh, Scratch
 from lung_nodule_ct.system.progress import DownloadProgress
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.source.source import Source
+    from lung_nodule_ct.sources.source import Source
 
 DATASET_NAME = "lung_nodule_ct"
 _NOT_HASHED = frozenset({"cli", "train", "preview", "publish"})

@@ -10,7 +10,7 @@ from lung_nodule_ct.built import open_build
 from lung_nodule_ct.declaration.configs import DET3D_BMP_1_25MM, get_config
 from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.source.folder import open_folder
+from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.arrow_folder import ArrowFolder
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.train.evaluation import evaluate

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SplitBy
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.source.zenodo import cache_folder
+from lung_nodule_ct.sources.zenodo import cache_folder
 from lung_nodule_ct.system.files import ask_for_room
 from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.train.notice import notice

@@ -20,7 +20,7 @@ from filelock import FileLock
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.errors import OutputError, SourceError
-from lung_nodule_ct.source.source import Source
+from lung_nodule_ct.sources.source import Source
 from lung_nodule_ct.targets.tfds.features import to_features_dict
 from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsFolder
 
@@ -101,7 +101,7 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json  # noqa: PLC0415
         from lung_nodule_ct.plan import make_plan  # noqa: PLC0415
         from lung_nodule_ct.report import report_document  # noqa: PLC0415
-        from lung_nodule_ct.source.choose import open_source  # noqa: PLC0415
+        from lung_nodule_ct.sources.resolve import open_source  # noqa: PLC0415
         from lung_nodule_ct.system.progress import BuildProgress  # noqa: PLC0415
         from lung_nodule_ct.targets.build import build_config  # noqa: PLC0415
         from lung_nodule_ct.targets.engine import give_names  # noqa: PLC0415

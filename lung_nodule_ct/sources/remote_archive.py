@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import parse_qs, urldefrag, urlencode, urlsplit
 
 from lung_nodule_ct.errors import ArchiveError, DownloadError
-from lung_nodule_ct.source.http import BLOCK_BYTES, Answer, Http, Transient, Tries
+from lung_nodule_ct.sources.http import BLOCK_BYTES, Answer, Http, Transient, Tries
 
 _FIRST_AHEAD: Final = 32 << 10
 _LONGEST_AHEAD: Final = 4 << 20
@@ -57,7 +57,7 @@ class RemoteLocation:
 
 
 class RemoteFile:
-    """The bytes of an archive on a server. A :class:`~lung_nodule_ct.source.bytes.ByteSource`.
+    """The bytes of an archive on a server. A :class:`~lung_nodule_ct.sources.byte_sources.ByteSource`.
 
     Args:
         location: Where it is.

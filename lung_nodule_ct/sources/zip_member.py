@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import inflate64
 import numpy as np
 
-from lung_nodule_ct.source.archive import (
+from lung_nodule_ct.sources.byte_sources import LocalFile
+from lung_nodule_ct.sources.zip_directory import (
     DEFLATED,
     LOCAL_HEADER_BYTES,
     MAX_LFS_POINTER_BYTES,
@@ -20,7 +21,6 @@ from lung_nodule_ct.source.archive import (
     STORED,
     lfs_pointer,
 )
-from lung_nodule_ct.source.bytes import LocalFile
 from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.source.archive import Member
-    from lung_nodule_ct.source.bytes import ByteSource
-    from lung_nodule_ct.source.opened import Opened
+    from lung_nodule_ct.sources.byte_sources import ByteSource
+    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.zip_directory import Member
 
     Room = Callable[[int], NDArray[np.uint8]]
 

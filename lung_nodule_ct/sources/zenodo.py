@@ -18,12 +18,10 @@ from urllib.parse import urlsplit
 
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE, ArchiveSpec, Release
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.source.download import ask_for_room_of, download
-from lung_nodule_ct.source.http import Http, Patience, Transient, Tries
-from lung_nodule_ct.source.lock import Lock
-from lung_nodule_ct.source.proof import is_proven, wanted_hashes, write_proof
-from lung_nodule_ct.source.record import Record, RecordFile, parse_record, stored_record
-from lung_nodule_ct.source.remote import RemoteLocation
+from lung_nodule_ct.sources.download import ask_for_room_of, download, is_proven, wanted_hashes, write_proof
+from lung_nodule_ct.sources.http import Http, Patience, Transient, Tries
+from lung_nodule_ct.sources.records import Lock, Record, RecordFile, parse_record, stored_record
+from lung_nodule_ct.sources.remote_archive import RemoteLocation
 from lung_nodule_ct.system.files import hash_of, write_whole
 from lung_nodule_ct.system.progress import DownloadListener
 

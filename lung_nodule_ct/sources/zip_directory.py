@@ -20,7 +20,7 @@ from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.errors import ArchiveError, MemberError
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.source.bytes import ByteSource
+    from lung_nodule_ct.sources.byte_sources import ByteSource
 
 STORED: Final = 0
 DEFLATED: Final = 8
