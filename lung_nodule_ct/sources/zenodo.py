@@ -22,11 +22,10 @@ from lung_nodule_ct.sources.download import ask_for_room_of, download, is_proven
 from lung_nodule_ct.sources.http import Http, Patience, Transient, Tries
 from lung_nodule_ct.sources.records import Lock, Record, RecordFile, parse_record, stored_record
 from lung_nodule_ct.sources.remote_archive import RemoteLocation
-from lung_nodule_ct.system.files import hash_of, write_whole
+from lung_nodule_ct.system.files import cache_folder, hash_of, write_whole
 from lung_nodule_ct.system.progress import DownloadListener
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
-CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
 OFFLINE_VARIABLE: Final = "LUNG_NODULE_CT_OFFLINE"
 
 _ZENODO = "https://zenodo.org"
@@ -250,16 +249,6 @@ class Zenodo:
 
     def _tries(self, name: str) -> Tries:
         return Tries(self._http.patience, lambda reason, seconds: self._listener.wait(name, reason, seconds))
-
-
-def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """The cache's folder: ``cache``, else the variable ``LUNG_NODULE_CT_CACHE``, else the user's own."""
-    chosen = cache or os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    import pooch  # noqa: PLC0415 -- only where the user's own folder is asked for
-
-    return Path(pooch.os_cache("lung_nodule_ct"))
 
 
 def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Path:

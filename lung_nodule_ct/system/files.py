@@ -40,6 +40,8 @@ def hash_of(path: Path, kind: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
+CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
+
 _SPARE_BYTES: Final = 16 << 20
 
 
@@ -62,3 +64,13 @@ def ask_for_room(what: str, need: int, folders: Collection[Path]) -> None:
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest above it that is there."""
     return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """The cache's folder: ``cache``, else the variable ``LUNG_NODULE_CT_CACHE``, else the user's own."""
+    chosen = cache or os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    import pooch  # noqa: PLC0415 -- only where the user's own folder is asked for
+
+    return Path(pooch.os_cache("lung_nodule_ct"))

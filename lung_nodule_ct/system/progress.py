@@ -1,16 +1,19 @@
 """Who is told how far long work is. These tell nobody; :mod:`.progress` shows it on a terminal.
 
 Progress on a terminal: a bar a file that is downloaded, a bar a config that is built, with bytes, rate and time left.
+
+A line to the person at the terminal, beside what a command prints as its answer.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from rich.console import Console
+
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rich.console import Console
     from rich.progress import TaskID
 
 
@@ -112,3 +115,8 @@ class DownloadProgress(_Bars, DownloadListener):
         """Say why nothing comes."""
         waits = f"; waiting {seconds:,.0f} s" if seconds else ""
         self._bars.console.print(f"{name}: {reason}{waits}", markup=False, highlight=False)
+
+
+def notice(message: str) -> None:
+    """Say something on standard error, as it stands."""
+    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.train.notice import notice
+from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.step import new_state
 
 if TYPE_CHECKING:

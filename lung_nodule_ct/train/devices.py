@@ -7,7 +7,7 @@ import os
 import jax
 
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.sources.zenodo import cache_folder
+from lung_nodule_ct.system.files import cache_folder
 
 _HOSTS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 

@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SplitBy
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.sources.zenodo import cache_folder
-from lung_nodule_ct.system.files import ask_for_room
+from lung_nodule_ct.system.files import ask_for_room, cache_folder
+from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.system.staging import staged_folder
-from lung_nodule_ct.train.notice import notice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
