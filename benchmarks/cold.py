@@ -24,7 +24,7 @@ import pyarrow as pa
 import lung_nodule_ct
 from benchmarks.archives import SHAPE, write_source
 from benchmarks.harness import OURS, in_a_process_of_its_own, run_measured
-from lung_nodule_ct.views import Volume
+from lung_nodule_ct.read.volumes import Volume
 
 EDGE = 96
 Start = tuple[int, int, int]

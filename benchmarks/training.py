@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.archives import write_patients
 from benchmarks.harness import OURS, Measured, Standing, in_a_process_of_its_own, run_measured
-from lung_nodule_ct.built import open_build
+from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.train.recipes import RECIPES, Recipe
 
 BATCHES = {"cls_1.25mm": 8, "det2d_1.25mm": 2, "det3d_1.25mm": 2, "longitudinal": 4}

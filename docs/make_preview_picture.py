@@ -14,8 +14,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from benchmarks.preview import build_of
-from lung_nodule_ct.built import open_build
 from lung_nodule_ct.preview import write_preview
+from lung_nodule_ct.read.build_folder import open_build
 
 SHAPE = (200, 512, 512)
 

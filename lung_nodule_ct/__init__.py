@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.geometry.boxes import convert_boxes
     from lung_nodule_ct.geometry.frame import Frame
-    from lung_nodule_ct.sequences import PatientSequence, patient_sequences
+    from lung_nodule_ct.read.sequences import PatientSequence, patient_sequences
+    from lung_nodule_ct.read.volumes import volumes
     from lung_nodule_ct.targets.huggingface import load, prepare
-    from lung_nodule_ct.views import volumes
 
 _HOMES = {
     "CONFIGS": "lung_nodule_ct.declaration.configs",
     "Frame": "lung_nodule_ct.geometry.frame",
     "LungNoduleCTError": "lung_nodule_ct.errors",
-    "PatientSequence": "lung_nodule_ct.sequences",
+    "PatientSequence": "lung_nodule_ct.read.sequences",
     "convert_boxes": "lung_nodule_ct.geometry.boxes",
     "load": "lung_nodule_ct.targets.huggingface",
-    "patient_sequences": "lung_nodule_ct.sequences",
+    "patient_sequences": "lung_nodule_ct.read.sequences",
     "prepare": "lung_nodule_ct.targets.huggingface",
     "show": "lung_nodule_ct.drawing",
-    "volumes": "lung_nodule_ct.views",
+    "volumes": "lung_nodule_ct.read.volumes",
 }
 
 __all__ = [

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
-from lung_nodule_ct.b2nd import is_b2nd
-from lung_nodule_ct.cells import voxels_of
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.voxel_columns import is_b2nd, voxels_of
 from lung_nodule_ct.system.imports import needing
 
 if TYPE_CHECKING:

@@ -36,9 +36,9 @@ from tiny import (
 )
 
 from lung_nodule_ct.audit import audit_build
-from lung_nodule_ct.built import open_build
 from lung_nodule_ct.declaration.dates import count_dates
 from lung_nodule_ct.declaration.findings import without_dates
+from lung_nodule_ct.read.build_folder import open_build
 
 ALL = ("cls_1.25mm", "det2d_1.25mm", "det3d_1.25mm", "det3d_5mm", "longitudinal", "det3d_bmp_1.25mm")
 DET3D = "det3d_1.25mm"

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lung_nodule_ct.beside import BESIDE, files_beside, ours_beside
 from lung_nodule_ct.errors import OutputError
+from lung_nodule_ct.read.sidecars import BESIDE, files_beside, ours_beside
 
 
 def add(folder, by, **files) -> None:

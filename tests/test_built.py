@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from datasets import load_dataset, load_from_disk
 
-from lung_nodule_ct.built import open_build
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.read.build_folder import open_build
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])

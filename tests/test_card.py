@@ -17,11 +17,11 @@ from PIL import Image
 from rendered import chromium, render
 from tiny import NODULES, TinySource
 
-from lung_nodule_ct.beside import files_beside, ours_beside
-from lung_nodule_ct.built import open_build
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG
+from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.sidecars import files_beside, ours_beside
 from lung_nodule_ct.targets.card_folder import CardOptions, add_card
 from lung_nodule_ct.targets.markdown import escape, table
 

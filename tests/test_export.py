@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import CT0, CT1, DET2D, NODULES, TinySource, ct, mhd, picture, table, voc
 
-from lung_nodule_ct.built import open_build
 from lung_nodule_ct.cli.export import FormName
 from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
 from lung_nodule_ct.exports import FORMS, export_config
 from lung_nodule_ct.exports.spheres import draw_spheres
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.build_folder import open_build
 
 SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
 SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"

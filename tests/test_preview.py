@@ -19,12 +19,12 @@ import SimpleITK as sitk
 from PIL import Image
 from tiny import CT0, CT1, NODULES, TinySource
 
-from lung_nodule_ct.built import open_build
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG, MEDIASTINAL
 from lung_nodule_ct.preview import PreviewOptions, write_preview
+from lung_nodule_ct.read.build_folder import open_build
 
 NASTY = '</script><img src=x onerror="alert(1)"><!--'
 ROOT = Path(__file__).parents[1]

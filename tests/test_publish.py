@@ -12,9 +12,9 @@ import pytest
 from altered import alter
 from hub_server import running_hub
 
-from lung_nodule_ct.beside import BESIDE, files_beside, record_beside
-from lung_nodule_ct.built import open_build
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.sidecars import BESIDE, files_beside, record_beside
 from lung_nodule_ct.targets.card_folder import CardOptions, add_card
 from lung_nodule_ct.targets.publication import plan_publication
 

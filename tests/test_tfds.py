@@ -349,7 +349,7 @@ def as_tfds_would(config: str, row: dict) -> bytes:
 def test_examples_are_what_tfds_would_serialize(hub, config) -> None:
     from tensorflow_datasets.proto import tf_example_pb2
 
-    from lung_nodule_ct.built import open_build
+    from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.targets.tfds.example import ExamplePieces
 
     pieces = ExamplePieces(get_config(config).schema)

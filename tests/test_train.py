@@ -33,9 +33,9 @@ from flax import nnx  # noqa: E402
 jax.config.update("jax_disable_most_optimizations", True)  # of what runs in this process: it compiles in half the time
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # the same in others
 
-from lung_nodule_ct.built import open_build  # noqa: E402
 from lung_nodule_ct.cli import app  # noqa: E402
 from lung_nodule_ct.errors import LungNoduleCTError  # noqa: E402
+from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.train import layers, prepare  # noqa: E402
 from lung_nodule_ct.train.aims import AIMS  # noqa: E402
 from lung_nodule_ct.train.feed import host_batches  # noqa: E402

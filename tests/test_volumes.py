@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lung_nodule_ct
-from lung_nodule_ct.built import open_build
-from lung_nodule_ct.views import Volume
+from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.volumes import Volume
 
 
 @pytest.fixture(scope="module")

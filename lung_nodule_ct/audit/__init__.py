@@ -21,13 +21,13 @@ from lung_nodule_ct.audit.slices import slices_part
 from lung_nodule_ct.audit.splits import splits_part
 from lung_nodule_ct.audit.tables import tables_part
 from lung_nodule_ct.audit.timeline import timeline_part
-from lung_nodule_ct.audited import FORMAT_VERSION
 from lung_nodule_ct.declaration.manifest import GENERATOR
+from lung_nodule_ct.read.audit_report import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.check import Part
-    from lung_nodule_ct.audited import Check
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.audit_report import Check
+    from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.system.progress import BuildListener
 
 _PARTS = (

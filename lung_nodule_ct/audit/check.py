@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.audited import Check, Verdict
+from lung_nodule_ct.read.audit_report import Check, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

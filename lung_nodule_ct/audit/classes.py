@@ -6,10 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.audit.check import Part, unknown
-from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.declaration.configs import CLS_1_25MM, DET3D_1_25MM
 from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES
 from lung_nodule_ct.declaration.published import FIGURES, SIZE_GROUPS
+from lung_nodule_ct.read.audit_report import Check, Verdict
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts

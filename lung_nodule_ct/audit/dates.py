@@ -18,17 +18,17 @@ from PIL import Image
 from lung_nodule_ct.audit.check import Part
 from lung_nodule_ct.audit.facts import DateFacts
 from lung_nodule_ct.audit.output import COMMAND
-from lung_nodule_ct.audited import Check, Verdict
-from lung_nodule_ct.beside import BESIDE, ours_beside
 from lung_nodule_ct.declaration.dates import count_dates
 from lung_nodule_ct.declaration.findings import without_dates
+from lung_nodule_ct.read.audit_report import Check, Verdict
+from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from lung_nodule_ct.audit.facts import Facts
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
 
 # when a dataset was published is no patient's date: schema.org's own words for it
 _OF_THE_DATASET = frozenset({"datePublished", "dateCreated", "dateModified"})

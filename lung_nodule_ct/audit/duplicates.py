@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.audit.check import Part, unknown
-from lung_nodule_ct.audited import Check, Verdict
+from lung_nodule_ct.read.audit_report import Check, Verdict
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts, ScanFacts, StackFacts

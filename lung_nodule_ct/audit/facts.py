@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from lung_nodule_ct.examples.example import pixels_key
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.geometry.boxes import sphere_box
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame
-from lung_nodule_ct.walk import walk
+from lung_nodule_ct.read.rows import walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.audit.facts import VoxelFacts
-    from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.declaration.schema import Column
+    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.rows import Placed
     from lung_nodule_ct.system.progress import BuildListener
-    from lung_nodule_ct.walk import Placed
 
 
 def gather(build: BuiltFolder, listener: BuildListener | None = None) -> Facts:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.audit.plots import draw_plots
-from lung_nodule_ct.audited import AUDIT
-from lung_nodule_ct.beside import files_beside
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import OutputError
+from lung_nodule_ct.read.audit_report import AUDIT
+from lung_nodule_ct.read.sidecars import files_beside
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.audit.check import Part, unknown
-from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.declaration.configs import DET3D_BMP_1_25MM
 from lung_nodule_ct.declaration.findings import Code
+from lung_nodule_ct.read.audit_report import Check, Verdict
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts, ScanFacts, StackFacts

@@ -7,8 +7,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.audit.check import Part, unknown
-from lung_nodule_ct.audited import Check, Verdict
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, TRAIN
+from lung_nodule_ct.read.audit_report import Check, Verdict
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts, ImageFacts, ScanFacts

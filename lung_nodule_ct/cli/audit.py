@@ -22,8 +22,8 @@ def audit(
     from lung_nodule_ct.audit import audit_build
     from lung_nodule_ct.audit.output import PICTURES, write_audit
     from lung_nodule_ct.audit.plots import INSTALL
-    from lung_nodule_ct.audited import AUDIT
-    from lung_nodule_ct.built import open_build
+    from lung_nodule_ct.read.audit_report import AUDIT
+    from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.system.progress import BuildProgress
 
     opened = open_build(build)
@@ -50,7 +50,7 @@ def _print(audit: Audit) -> None:
     from rich.padding import Padding
     from rich.table import Column, Table
 
-    from lung_nodule_ct.audited import Verdict
+    from lung_nodule_ct.read.audit_report import Verdict
 
     colours = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red", Verdict.UNKNOWN: "dim"}
     console = terminal()

@@ -34,7 +34,7 @@ def card(
     from rich.console import Console
     from rich.progress import Progress
 
-    from lung_nodule_ct.built import open_build
+    from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.targets.card_folder import CardOptions, add_card
     from lung_nodule_ct.targets.croissant import CROISSANT
 

@@ -24,7 +24,7 @@ def evaluate(
     from lung_nodule_ct.train.extra import require_extra
 
     require_extra()
-    from lung_nodule_ct.built import open_build
+    from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.train.devices import begin
     from lung_nodule_ct.train.runs import open_run
 

@@ -29,8 +29,8 @@ def leakage(
     from lung_nodule_ct.cli.train import recipe_of
 
     recipe = recipe_of(name, context.args)
-    from lung_nodule_ct.built import open_build
     from lung_nodule_ct.cli.scores import print_comparison
+    from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.train.devices import begin
 
     build = open_build(data)

@@ -28,8 +28,8 @@ def preview(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from lung_nodule_ct.built import open_build
     from lung_nodule_ct.preview import PreviewOptions, write_preview
+    from lung_nodule_ct.read.build_folder import open_build
 
     opened = open_build(build)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()

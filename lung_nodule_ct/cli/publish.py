@@ -30,8 +30,8 @@ def publish(
     """Upload a build to the Hugging Face Hub, if its checks say that it may be."""
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
-    from lung_nodule_ct.built import open_build
     from lung_nodule_ct.errors import PublishError
+    from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.targets.publication import OVERRIDABLE, plan_publication
 
     try:

@@ -46,7 +46,7 @@ def train(
         _check(name, out or Path("runs") / f"check-{name}", context.args)
         return
     recipe = recipe_of(name, context.args)
-    from lung_nodule_ct.built import open_build
+    from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.train.devices import begin
     from lung_nodule_ct.train.runs import Run, data_of
 

@@ -16,16 +16,16 @@ from lung_nodule_ct.declaration.configs import DET2D_1_25MM, DET3D_1_25MM, DET3D
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import ExportError, LungNoduleCTError, OutputError
 from lung_nodule_ct.exports import coco, monai, nifti, nndetection, voc, yolo
+from lung_nodule_ct.read.rows import walk
 from lung_nodule_ct.system.staging import staged_folder
-from lung_nodule_ct.walk import walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.exports.counted import Counted
+    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.rows import Placed
     from lung_nodule_ct.system.progress import BuildListener
-    from lung_nodule_ct.walk import Placed
 
 MANIFEST: Final = "export.json"
 _FORMAT_VERSION = 1

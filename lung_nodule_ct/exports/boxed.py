@@ -13,7 +13,7 @@ from lung_nodule_ct.errors import BuildFolderError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from lung_nodule_ct.walk import Placed
+    from lung_nodule_ct.read.rows import Placed
 
 CATEGORIES: Final = ("nodule",)
 """The one class of boxes in every config."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.walk import Placed
+    from lung_nodule_ct.read.rows import Placed
 
 
 def case_of(placed: Placed) -> str:

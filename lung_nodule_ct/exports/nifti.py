@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from lung_nodule_ct.walk import Placed
+    from lung_nodule_ct.read.rows import Placed
 
 _OF_SCAN = (
     "scan_id", "patient_id", "timepoint", "num_timepoints", "days_since_first", "fold", "slice_thickness_mm",

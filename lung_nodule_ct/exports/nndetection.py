@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from lung_nodule_ct.walk import Placed
+    from lung_nodule_ct.read.rows import Placed
 
 TASK: Final = "Task100_LungNoduleCT"
 _NODULE = 0

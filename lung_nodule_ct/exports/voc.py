@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lung_nodule_ct.exports.boxed import BoxedPicture
-    from lung_nodule_ct.walk import Placed
+    from lung_nodule_ct.read.rows import Placed
 
 
 def write(rows: Iterable[Placed], folder: Path) -> Counted:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lung_nodule_ct.exports.boxed import Box
-    from lung_nodule_ct.walk import Placed
+    from lung_nodule_ct.read.rows import Placed
 
 _KEYS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lung_nodule_ct.beside import files_beside
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.preview.document import gather
 from lung_nodule_ct.preview.page import check_out, render_page, write_page
+from lung_nodule_ct.read.sidecars import files_beside
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.preview.document import Advance
+    from lung_nodule_ct.read.build_folder import BuiltFolder
 
 PAGE: Final = "preview.html"
 DEFAULT_MAX_MB: Final = 25
@@ -63,7 +63,7 @@ def write_preview(
     """Write the page of a build.
 
     Args:
-        build: The build, as :func:`lung_nodule_ct.built.open_build` gives it.
+        build: The build, as :func:`lung_nodule_ct.read.build_folder.open_build` gives it.
         out: The file; ``preview.html`` in the build's folder by default. An earlier page of ours is replaced.
         options: Size and seed.
         advance: Is told what is read, how many are done, and of how many.

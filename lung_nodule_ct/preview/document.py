@@ -9,7 +9,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.audited import read_audit
 from lung_nodule_ct.declaration.configs import CONFIGS, LONGITUDINAL
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.declaration.manifest import GENERATOR
@@ -19,11 +18,12 @@ from lung_nodule_ct.geometry.display import PRESETS
 from lung_nodule_ct.preview.codes import KNOTS, encode, encode_exactly, shrink
 from lung_nodule_ct.preview.sampling import Example, Sample, draw_samples, size_name
 from lung_nodule_ct.preview.scans import as_text, describe_scan
+from lung_nodule_ct.read.audit_report import read_audit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
 
 Advance = Callable[[str, int, int], None]
 """Is told what is read, how many are done, and of how many."""

@@ -13,8 +13,8 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.declaration.published import SIZE_GROUPS
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.declaration.published import SizeGroup
+    from lung_nodule_ct.read.build_folder import BuiltFolder
 
 ScanKey = tuple[str, float]
 

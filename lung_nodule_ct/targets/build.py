@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lung_nodule_ct.beside import BESIDE, ours_beside
 from lung_nodule_ct.declaration.findings import Finding, Grade
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import FINDINGS, FORMAT_VERSION, GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.errors import SourceError, StrictError
 from lung_nodule_ct.figures import compare_figures
 from lung_nodule_ct.plan import Plan, make_plan
+from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
 from lung_nodule_ct.report import report_document, same_pixels, shared_patients
 from lung_nodule_ct.system.progress import BuildListener
 from lung_nodule_ct.system.staging import staged_folder

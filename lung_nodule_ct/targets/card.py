@@ -24,9 +24,9 @@ from lung_nodule_ct.targets.prose import fill, sections
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from lung_nodule_ct.audited import SavedAudit
-    from lung_nodule_ct.built import BuiltFolder
     from lung_nodule_ct.declaration.schema import Column
+    from lung_nodule_ct.read.audit_report import SavedAudit
+    from lung_nodule_ct.read.build_folder import BuiltFolder
 
 CARD: Final = "README.md"
 PLACEHOLDER: Final = "USER/lung_nodule_ct"

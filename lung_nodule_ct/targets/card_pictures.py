@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.samples import Row, Sample
 
 _HEIGHT: Final = 300  # of a panel, in pixels

@@ -36,7 +36,7 @@ from lung_nodule_ct.targets.card import TAGS, TITLE, licences, prose_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.targets.card import PreviewShard
 
 CROISSANT: Final = "croissant.json"

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lung_nodule_ct.b2nd import to_b2nd
-from lung_nodule_ct.beside import record_beside
-from lung_nodule_ct.built import read_build
-from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.declaration.schema import Picture, Voxels
+from lung_nodule_ct.read.build_folder import read_build
+from lung_nodule_ct.read.sidecars import record_beside
+from lung_nodule_ct.read.voxel_columns import Cells, to_b2nd
 from lung_nodule_ct.system.disk_writes import DirectFile
 from lung_nodule_ct.targets.card import CARD, card_text
 from lung_nodule_ct.targets.columns import to_column

@@ -14,14 +14,14 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from lung_nodule_ct.audited import AUDIT, read_audit
-from lung_nodule_ct.beside import BESIDE, ours_beside
 from lung_nodule_ct.declaration.findings import without_dates
 from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST
 from lung_nodule_ct.declaration.preview import PREVIEW
 from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
+from lung_nodule_ct.read.audit_report import AUDIT, read_audit
+from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
 from lung_nodule_ct.system.files import hash_of
 from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, licences
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from lung_nodule_ct.audited import Check as AuditCheck
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.audit_report import Check as AuditCheck
+    from lung_nodule_ct.read.build_folder import BuiltFolder
 
 #: The viewer scans 300 MB a request (all columns); far under it is fast.
 VIEWER_BYTES: Final = 300_000_000

@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.built import open_build
 from lung_nodule_ct.declaration.configs import DET3D_BMP_1_25MM, get_config
 from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.arrow_folder import ArrowFolder
 from lung_nodule_ct.targets.build import build_folder
@@ -19,7 +19,7 @@ from lung_nodule_ct.train.made_up import write_made_up
 from lung_nodule_ct.train.runs import Run, data_of
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.train.aims import Aim
     from lung_nodule_ct.train.recipes import Recipe
 

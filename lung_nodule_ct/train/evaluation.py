@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.train.runs import Run
 
 EVALUATION: Final = "evaluation"

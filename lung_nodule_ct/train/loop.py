@@ -16,7 +16,7 @@ from lung_nodule_ct.train.step import make_step, new_state
 from lung_nodule_ct.train.watch import Watch
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.train.runs import Run
 
 

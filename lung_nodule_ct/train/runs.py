@@ -14,7 +14,7 @@ from lung_nodule_ct.system.files import write_whole
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
 
 RUN: Final = "run.json"
 _FORMAT: Final = 1

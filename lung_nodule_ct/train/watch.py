@@ -20,7 +20,7 @@ from lung_nodule_ct.train.tasks import task_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.train.runs import Run
     from lung_nodule_ct.train.step import State
 

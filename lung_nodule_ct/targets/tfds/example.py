@@ -42,7 +42,7 @@ class ExamplePieces:
         """The pieces that, one after the other, are the example of a row.
 
         Args:
-            row: As :func:`lung_nodule_ct.cells.rows_of` gives it: voxels as arrays (z, y, x), ``None`` where there are none.
+            row: As :func:`lung_nodule_ct.read.voxel_columns.rows_of` gives it: voxels as arrays (z, y, x), ``None`` where there are none.
         """
         example = self._serializer.get_tf_example(self._features.encode_example(to_tfds_example(self._light, row)))
         pieces: list[Piece] = []

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import _save_default_config_name  # there is no public way
 
-from lung_nodule_ct.cells import rows_of
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG
+from lung_nodule_ct.read.voxel_columns import rows_of
 from lung_nodule_ct.targets.tfds.example import ExamplePieces
 from lung_nodule_ct.targets.tfds.records import RecordForm, open_records
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from lung_nodule_ct.declaration.configs import DET2D_1_25MM
-from lung_nodule_ct.train.mapped import rows_of
+from lung_nodule_ct.read.rows import rows_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.train.recipes import Recipe
 
     Example = dict[str, np.ndarray]

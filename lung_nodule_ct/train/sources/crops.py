@@ -12,7 +12,7 @@ from PIL import Image
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.train.mapped import Rows, ids_of
+from lung_nodule_ct.read.rows import Rows, ids_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,8 @@ import numpy as np
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.geometry.boxes import convert_boxes
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.train.mapped import Rows, ids_of, padded
-from lung_nodule_ct.views import Volume
+from lung_nodule_ct.read.rows import Rows, ids_of, padded
+from lung_nodule_ct.read.volumes import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

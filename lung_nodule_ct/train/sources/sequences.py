@@ -11,7 +11,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.train.mapped import Rows
+from lung_nodule_ct.read.rows import Rows
 from lung_nodule_ct.train.sources.patches import boxes_of, cut, extent_of, spacing_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.train.mapped import Rows, ids_of, padded
+from lung_nodule_ct.read.rows import Rows, ids_of, padded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from lung_nodule_ct.built import open_build
-from lung_nodule_ct.cells import Cells, voxels_of
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.voxel_columns import Cells, voxels_of
 from lung_nodule_ct.system.memory import read_ahead
 
 if TYPE_CHECKING:

@@ -1,4 +1,6 @@
-"""Rows of a build by number, from any process: Arrow mapped into memory, so that a patch costs what its pages cost.
+"""Walking through the rows of a build, once, while somebody is told how far it is.
+
+Rows of a build by number, from any process: Arrow mapped into memory, so that a patch costs what its pages cost.
 
 An Arrow build is read where it stands. Parquet is decoded once, into an Arrow copy in the user's cache folder.
 """
@@ -16,17 +18,77 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lung_nodule_ct.cells import Cells
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SplitBy
-from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.errors import BuildFolderError, TrainingError
+from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.voxel_columns import Cells
 from lung_nodule_ct.system.files import ask_for_room, cache_folder
-from lung_nodule_ct.system.progress import notice
+from lung_nodule_ct.system.progress import BuildListener, notice
 from lung_nodule_ct.system.staging import staged_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.built import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuiltFolder
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A row and where it stands.
+
+    Attributes:
+        config: Its config.
+        split: Its split.
+        number: Its place in the split, from 0.
+        row: Its values, as :meth:`.BuiltFolder.rows` gives them; empty when the next row is taken.
+    """
+
+    config: str
+    split: str
+    number: int
+    row: dict[str, Any]
+
+    @property
+    def frame(self) -> Frame:
+        """The frame of a scan.
+
+        Raises:
+            BuildFolderError: Origin, spacing or direction are none.
+        """
+        try:
+            return Frame(*(tuple(self.row[name]) for name in ("origin", "spacing", "direction")))
+        except ValueError as error:
+            raise BuildFolderError(f"{self} has no frame: {error}") from error
+
+    def __str__(self) -> str:
+        return f"{self.config}, {self.split}, row {self.number:,}"
+
+
+def walk(build: BuiltFolder, configs: Sequence[str], listener: BuildListener | None = None) -> Iterator[Placed]:
+    """Every row of some configs, in the order of the build; at most a row group is in memory.
+
+    Args:
+        build: The build.
+        configs: Names of configs that it holds.
+        listener: Is told how far it is, in bytes of the shards.
+
+    Raises:
+        BuildFolderError: The build does not hold a config, or a shard is damaged.
+    """
+    listener = listener or BuildListener()
+    for config in configs:
+        rows = {split: build.configs[config][split] for split in build.splits(config)}
+        files = build.manifest["configs"][config]["files"]
+        size = {split: sum(file["bytes"] for file in files if file["split"] == split) for split in rows}
+        listener.begin(config, sum(size.values()), sum(rows.values()))
+        for split, count in rows.items():
+            for number, row in enumerate(build.rows(config, split)):
+                yield Placed(config, split, number, row)
+                row.clear()  # whoever still holds it must not hold its volumes while the next are read
+                listener.advance(config, size[split] // count)
+        listener.end(config)
 
 
 @dataclass(frozen=True)
@@ -62,12 +124,14 @@ class Rows:
 
     def picture(self, row: int) -> bytes:
         """The encoded image of a row."""
-        return self._table.column("image")[self.places[row]]["bytes"].as_py()
+        encoded: bytes = self._table.column("image")[self.places[row]]["bytes"].as_py()
+        return encoded
 
     def voxels(self, row: int, column: str = "volume") -> NDArray[Any] | None:
         """The voxels of a row as a view, axes (z, y, x); ``None`` where the cell is null."""
         dtype = "<i2" if column == "volume" and "direction" in self._table.column_names else "u1"
-        return Cells(self._table.column(column), dtype).find(self.places[row])
+        voxels: NDArray[Any] | None = Cells(self._table.column(column), dtype).find(self.places[row])
+        return voxels
 
 
 def rows_of(build: BuiltFolder, config: str, split: str, split_by: SplitBy) -> Rows:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lung_nodule_ct.cells import rows_of
 from lung_nodule_ct.declaration.configs import CONFIGS, SOURCE_NAME
 from lung_nodule_ct.declaration.manifest import FINDINGS, FORMAT_VERSION, MANIFEST
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.read.voxel_columns import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
