@@ -18,7 +18,7 @@ from tiny import ORIGIN, SHAPE, SPACING, ct, header, packed
 
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.errors import MemberError
-from lung_nodule_ct.formats.metaimage import HeaderError, parse_header
+from lung_nodule_ct.formats.metaimage_header import HeaderError, parse_header
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
 from lung_nodule_ct.sources.source import Opened
 

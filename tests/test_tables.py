@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from tiny import packed, workbook
 
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.formats.split_lists import parse_split_list
-from lung_nodule_ct.formats.tables import parse_boxes, parse_spheres
+from lung_nodule_ct.formats.tables import parse_boxes, parse_spheres, parse_split_list
 from lung_nodule_ct.formats.voc import parse_voc
 from lung_nodule_ct.formats.workbook import parse_workbook
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.examples.example import Example, pixels_key
-from lung_nodule_ct.examples.pictures import read_published
+from lung_nodule_ct.formats.pictures import read_published
 
 if TYPE_CHECKING:
     from lung_nodule_ct.plan.units import CropUnit
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build_crop(unit: CropUnit, opened: Opened, *, keep_metadata: bool) -> Example:
-    """The crop, as :func:`~lung_nodule_ct.examples.pictures.read_published` gives it, and its class.
+    """The crop, as :func:`~lung_nodule_ct.formats.pictures.read_published` gives it, and its class.
 
     Args:
         unit: What to read.

@@ -10,7 +10,7 @@ import numpy as np
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.examples.example import Example, pixels_key
-from lung_nodule_ct.examples.pictures import read_published
+from lung_nodule_ct.formats.pictures import read_published
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
 from lung_nodule_ct.sources.zip_member import read_member
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def build_slice(unit: SliceUnit, opened: Opened, *, keep_metadata: bool) -> Example:
-    """The slice, as :func:`~lung_nodule_ct.examples.pictures.read_published` gives it, and the boxes of its XML that can be used.
+    """The slice, as :func:`~lung_nodule_ct.formats.pictures.read_published` gives it, and the boxes of its XML that can be used.
 
     Args:
         unit: What to read.

@@ -10,8 +10,7 @@ import numpy as np
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.examples.example import Example, pixels_key
-from lung_nodule_ct.examples.pictures import read_picture
-from lung_nodule_ct.formats.pictures import as_grey
+from lung_nodule_ct.formats.pictures import as_grey, read_picture
 from lung_nodule_ct.geometry.boxes import clip_box
 
 if TYPE_CHECKING:

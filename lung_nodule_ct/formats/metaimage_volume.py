@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code
-from lung_nodule_ct.formats.metaimage import MAX_HEADER_BYTES, Header, HeaderError, comment_after, parse_header
+from lung_nodule_ct.formats.metaimage_header import MAX_HEADER_BYTES, Header, HeaderError, comment_after, parse_header
 from lung_nodule_ct.sources.zip_directory import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
 from lung_nodule_ct.sources.zip_member import iterate_member, new_room, read_member, read_member_into
 from lung_nodule_ct.system import inflate

@@ -14,8 +14,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from lung_nodule_ct.formats.numbers import read_numbers
-from lung_nodule_ct.formats.text import decode_text
+from lung_nodule_ct.formats.text import decode_text, read_numbers
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -11,8 +11,7 @@ from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import TRAIN, UNASSIGNED, VALIDATION
 from lung_nodule_ct.formats.pictures import SUFFIXES
-from lung_nodule_ct.formats.split_lists import Listed, parse_split_list
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
+from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, Listed, parse_split_list
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
 from lung_nodule_ct.plan.reporting import shortened, unique_images, unused_members
 from lung_nodule_ct.plan.units import SliceUnit

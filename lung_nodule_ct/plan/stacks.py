@@ -12,8 +12,7 @@ from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.labels import UNASSIGNED
 from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.formats.pictures import SUFFIXES
-from lung_nodule_ct.formats.split_lists import parse_split_list
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes
+from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes, parse_split_list
 from lung_nodule_ct.plan.reporting import shortened, table_findings, unused_members
 from lung_nodule_ct.plan.slices import LIST_SPLITS
 from lung_nodule_ct.plan.units import StackBox, StackUnit

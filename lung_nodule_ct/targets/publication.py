@@ -19,7 +19,7 @@ from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST
 from lung_nodule_ct.declaration.preview import PREVIEW
 from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
+from lung_nodule_ct.formats.pictures import without_dated_metadata
 from lung_nodule_ct.read.audit_report import AUDIT, read_audit
 from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
 from lung_nodule_ct.system.files import hash_of

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code
-from lung_nodule_ct.formats.numbers import LARGEST, read_numbers
-from lung_nodule_ct.formats.text import decode_text
+from lung_nodule_ct.formats.text import LARGEST, decode_text, read_numbers
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame
 
 if TYPE_CHECKING:
