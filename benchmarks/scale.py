@@ -54,7 +54,7 @@ def main() -> None:
 def plan(source: Path) -> None:
     """Plan what is in a folder, if it is there; else only import what that takes."""
     from lung_nodule_ct.declaration.configs import get_config
-    from lung_nodule_ct.plan import make_plan
+    from lung_nodule_ct.examples.plan import make_plan
     from lung_nodule_ct.sources.resolve import open_folder
 
     if source.is_dir():

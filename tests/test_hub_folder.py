@@ -276,7 +276,7 @@ def test_two_builds_at_once_do_not_disturb_each_other(tmp_path, dummy) -> None:
 
 def test_shards_are_dealt_by_size_and_keep_their_order(tmp_path, monkeypatch) -> None:
     from lung_nodule_ct.declaration.configs import DET3D_1_25MM
-    from lung_nodule_ct.plan import make_plan
+    from lung_nodule_ct.examples.plan import make_plan
     from lung_nodule_ct.sources.resolve import open_folder
     from lung_nodule_ct.targets.shards import plan_shards
 

@@ -320,7 +320,7 @@ def test_splits_by_patient_and_two_processes(hub, dummy, cli, tmp_path) -> None:
 
 
 def test_shards_are_small_to_send(dummy) -> None:
-    from lung_nodule_ct.plan import make_plan
+    from lung_nodule_ct.examples.plan import make_plan
     from lung_nodule_ct.targets.shards import plan_shards
 
     plan = make_plan(get_config("det3d_1.25mm"), open_folder(dummy))

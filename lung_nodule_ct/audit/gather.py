@@ -11,7 +11,7 @@ from lung_nodule_ct.audit.facts import Facts, ImageFacts, NoduleFacts, ScanFacts
 from lung_nodule_ct.audit.voxels import lung_median, measure_voxels
 from lung_nodule_ct.declaration.schema import Picture, Records, Text
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.examples.example import pixels_key
+from lung_nodule_ct.examples.family import pixels_key
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.geometry.boxes import sphere_box
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lung_nodule_ct.audit.facts import VoxelFacts
-from lung_nodule_ct.examples.example import pixels_key
+from lung_nodule_ct.examples.family import pixels_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,7 +23,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is in a source: archives, patients, scans, timepoints, findings. Reads no voxels."""
-    from lung_nodule_ct.inspection import inspect_source
+    from lung_nodule_ct.examples.inspection import inspect_source
     from lung_nodule_ct.sources.resolve import open_source
 
     inspection = inspect_source(open_source(source, list(CONFIGS.values()), remote=True, offline=offline))

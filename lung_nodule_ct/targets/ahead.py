@@ -12,13 +12,12 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.examples import build_example
+from lung_nodule_ct.examples.plan import build_example
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from lung_nodule_ct.examples.example import Example
-    from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.examples.family import Example, Unit
     from lung_nodule_ct.sources.source import Opened
     from lung_nodule_ct.system.memory import Scratch
 

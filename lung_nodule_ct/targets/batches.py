@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lung_nodule_ct.declaration.configs import SOURCE_NAME
 from lung_nodule_ct.declaration.schema import Picture, Schema, Voxels
-from lung_nodule_ct.report import Pixels
+from lung_nodule_ct.examples.report import Pixels
 from lung_nodule_ct.targets.ahead import examples_ahead
 from lung_nodule_ct.targets.columns import to_column
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.declaration.schema import Column
-    from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.examples.family import Unit
     from lung_nodule_ct.sources.source import Opened
     from lung_nodule_ct.system.memory import Scratch
 

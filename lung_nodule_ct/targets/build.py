@@ -15,10 +15,9 @@ from lung_nodule_ct.declaration.findings import Finding, Grade
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import FINDINGS, FORMAT_VERSION, GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.errors import SourceError, StrictError
-from lung_nodule_ct.figures import compare_figures
-from lung_nodule_ct.plan import Plan, make_plan
+from lung_nodule_ct.examples.plan import Plan, make_plan
+from lung_nodule_ct.examples.report import compare_figures, report_document, same_pixels, shared_patients
 from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
-from lung_nodule_ct.report import report_document, same_pixels, shared_patients
 from lung_nodule_ct.system.progress import BuildListener
 from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.targets.engine import Engine, LocalEngine, ShardLayout, give_names

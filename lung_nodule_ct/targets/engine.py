@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.declaration.findings import Finding
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
-from lung_nodule_ct.report import Pixels
+from lung_nodule_ct.examples.report import Pixels
 from lung_nodule_ct.sources.source import Opened
 from lung_nodule_ct.system.memory import Scratch
 from lung_nodule_ct.system.progress import BuildListener
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.declaration.schema import Schema
-    from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.examples.family import Unit
 
 _PARTIAL = ".partial"
 _CREW = 4

@@ -25,8 +25,8 @@ from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
-from lung_nodule_ct.plan import make_plan
-from lung_nodule_ct.report import Pixels, report_document
+from lung_nodule_ct.examples.plan import make_plan
+from lung_nodule_ct.examples.report import Pixels, report_document
 from lung_nodule_ct.sources.resolve import RECORDS, named_folder, open_source
 from lung_nodule_ct.sources.source import Opened
 from lung_nodule_ct.system.disk_writes import Settling
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.plan.units import Unit
+    from lung_nodule_ct.examples.family import Unit
     from lung_nodule_ct.sources.source import Source
 
 DATASET_NAME = "lung_nodule_ct"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.report import Pixels, same_pixels
+from lung_nodule_ct.examples.report import Pixels, same_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

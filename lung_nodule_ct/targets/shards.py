@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lung_nodule_ct.declaration.findings import Finding
-    from lung_nodule_ct.plan import Plan
-    from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.report import Pixels
+    from lung_nodule_ct.examples.family import Unit
+    from lung_nodule_ct.examples.plan import Plan
+    from lung_nodule_ct.examples.report import Pixels
 
 
 @dataclass(frozen=True)

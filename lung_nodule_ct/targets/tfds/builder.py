@@ -99,8 +99,8 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:  # noqa: ARG002 -- TFDS's own
         # what builds is imported by those who build, not by everybody who imports TFDS
         from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json  # noqa: PLC0415
-        from lung_nodule_ct.plan import make_plan  # noqa: PLC0415
-        from lung_nodule_ct.report import report_document  # noqa: PLC0415
+        from lung_nodule_ct.examples.plan import make_plan  # noqa: PLC0415
+        from lung_nodule_ct.examples.report import report_document  # noqa: PLC0415
         from lung_nodule_ct.sources.resolve import open_source  # noqa: PLC0415
         from lung_nodule_ct.system.progress import BuildProgress  # noqa: PLC0415
         from lung_nodule_ct.targets.build import build_config  # noqa: PLC0415

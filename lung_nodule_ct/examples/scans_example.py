@@ -9,7 +9,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import image_id
-from lung_nodule_ct.examples.example import Example, pixels_key
+from lung_nodule_ct.examples.family import Example, pixels_key
 from lung_nodule_ct.formats.metaimage_volume import MetaImage, open_metaimage
 from lung_nodule_ct.geometry.boxes import sphere_box
 from lung_nodule_ct.geometry.frame import Frame
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.examples.family import ScanUnit, Sphere
     from lung_nodule_ct.geometry.types import CTVolume, MaskVolume
-    from lung_nodule_ct.plan.units import ScanUnit, Sphere
     from lung_nodule_ct.sources.source import Opened
     from lung_nodule_ct.sources.zip_directory import Member
     from lung_nodule_ct.system.memory import Scratch

@@ -9,7 +9,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import image_id
-from lung_nodule_ct.examples.example import Example, pixels_key
+from lung_nodule_ct.examples.family import Example, pixels_key
 from lung_nodule_ct.formats.pictures import read_published
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
 from lung_nodule_ct.sources.zip_member import read_member
@@ -17,7 +17,7 @@ from lung_nodule_ct.sources.zip_member import read_member
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lung_nodule_ct.plan.units import Box2D, SliceUnit
+    from lung_nodule_ct.examples.family import Box2D, SliceUnit
     from lung_nodule_ct.sources.source import Opened
     from lung_nodule_ct.sources.zip_directory import Member
 

@@ -1,6 +1,8 @@
 """From a declaration and its archives to an ordered list of small units, and the findings made on the way.
 
 Reads directories and tables, no images and no voxels.
+
+From a unit to one example: a row that fits the schema, and what was found on the way. Pure: same unit, same bytes.
 """
 
 from __future__ import annotations
@@ -21,14 +23,19 @@ from lung_nodule_ct.declaration.configs import (
 )
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
-from lung_nodule_ct.plan.crops import plan_crops
-from lung_nodule_ct.plan.scans import plan_scans
-from lung_nodule_ct.plan.slices import plan_slices
-from lung_nodule_ct.plan.stacks import plan_stacks
+from lung_nodule_ct.examples.crops import build_crop, plan_crops
+from lung_nodule_ct.examples.family import CropUnit, ScanUnit, SliceUnit, StackUnit
+from lung_nodule_ct.examples.scans_example import build_scan
+from lung_nodule_ct.examples.scans_plan import plan_scans
+from lung_nodule_ct.examples.slices_example import build_slice
+from lung_nodule_ct.examples.slices_plan import plan_slices
+from lung_nodule_ct.examples.stacks import build_stack, plan_stacks
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.plan.units import Unit
-    from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.examples.family import Example, Unit
+    from lung_nodule_ct.sources.source import Opened, Source
+    from lung_nodule_ct.system.memory import Scratch
+
 
 Planner = Callable[["Source"], tuple[Sequence["Unit"], list[Finding]]]
 
@@ -89,3 +96,29 @@ def _split_by_patient(units: Sequence[Unit], findings: list[Finding]) -> tuple[l
         return placed, findings
     archive = left[0].members[0].archive
     return placed, [*findings, Finding(Code.NO_FOLD, "left out", archive, detail="split by patient", count=len(left))]
+
+
+def build_example(unit: Unit, opened: Opened, scratch: Scratch, *, keep_metadata: bool) -> Example:
+    """Read what a unit names and make its example.
+
+    Args:
+        unit: What to read.
+        opened: The archives that are open.
+        scratch: Where its voxels go. With a plain :class:`Scratch` they are only valid until the next example is made.
+        keep_metadata: Whether metadata of pictures stay although they spell a calendar date.
+
+    Raises:
+        MemberError: A member is damaged.
+        ArchiveError: An archive cannot be read any more.
+    """
+    match unit:
+        case CropUnit():
+            return build_crop(unit, opened, keep_metadata=keep_metadata)
+        case SliceUnit():
+            return build_slice(unit, opened, keep_metadata=keep_metadata)
+        case ScanUnit():
+            return build_scan(unit, opened, scratch)
+        case StackUnit():
+            return build_stack(unit, opened, scratch)
+        case _:
+            raise TypeError(f"expected a unit of the plan, got {type(unit).__name__}")

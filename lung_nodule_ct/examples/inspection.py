@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.declaration.archives import ARCHIVES
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.figures import compare_figures
-from lung_nodule_ct.plan import Plan, make_plan
-from lung_nodule_ct.plan.units import ScanUnit
-from lung_nodule_ct.report import report_document, shared_patients
+from lung_nodule_ct.examples.family import ScanUnit
+from lung_nodule_ct.examples.plan import Plan, make_plan
+from lung_nodule_ct.examples.report import compare_figures, report_document, shared_patients
 
 if TYPE_CHECKING:
     from lung_nodule_ct.sources.source import Source

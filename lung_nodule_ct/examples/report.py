@@ -1,20 +1,98 @@
-"""The archives' own figures beside the published ones: which version of the paper do they agree with?"""
+"""The report of a build: what its examples found, what they have in common across splits, and ``findings.json``.
+
+The archives' own figures beside the published ones: which version of the paper do they agree with?
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lung_nodule_ct.declaration.configs import CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL
-from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.findings import Code, Finding, summarize
 from lung_nodule_ct.declaration.labels import VALIDATION
+from lung_nodule_ct.declaration.manifest import FORMAT_VERSION
 from lung_nodule_ct.declaration.published import FIGURES, SIZE_GROUPS, Figure
-from lung_nodule_ct.plan.units import ScanUnit, SliceUnit
+from lung_nodule_ct.examples.family import ScanUnit, SliceUnit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from lung_nodule_ct.plan import Plan
+    from lung_nodule_ct.examples.family import Example, Unit
+    from lung_nodule_ct.examples.plan import Plan
+
+
+class Pixels(NamedTuple):
+    """Where an example's pixels stand, and the key that equal pixels share."""
+
+    split: str
+    archive: str
+    name: str
+    key: str
+
+    @classmethod
+    def of(cls, unit: Unit, example: Example) -> Pixels:
+        """Those of an example."""
+        return cls(unit.split, unit.members[0].archive, unit.source_name, example.pixels_key)
+
+
+def same_pixels(pixels: Iterable[Pixels]) -> list[Finding]:
+    """Findings for pixels that stand more than once among the examples of a config."""
+    by_key: defaultdict[str, list[Pixels]] = defaultdict(list)
+    for entry in pixels:
+        by_key[entry.key].append(entry)
+    findings = []
+    for holders in by_key.values():
+        if len(holders) < 2:
+            continue
+        across = len({holder.split for holder in holders}) > 1
+        findings.append(
+            Finding(
+                Code.SAME_PIXELS_IN_TWO_SPLITS if across else Code.SAME_PIXELS,
+                "kept as published",
+                archive=", ".join(dict.fromkeys(holder.archive for holder in holders)),
+                member=", ".join(f"{holder.name} ({holder.split})" for holder in holders),
+                count=len(holders) - 1,
+            )
+        )
+    return findings
+
+
+def shared_patients(plan: Plan) -> dict[str, int]:
+    """How many patients each pair of a plan's splits shares: ``{"train & validation": 3}``."""
+    patients = {
+        split: {unit.patient_id for unit in units if unit.patient_id is not None}
+        for split, units in plan.splits.items()
+    }
+    return {f"{one} & {other}": len(patients[one] & patients[other]) for one, other in combinations(patients, 2)}
+
+
+def report_document(
+    findings: Mapping[str, Sequence[Finding]], *, generator: str, verbatim: bool, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of ``findings.json``.
+
+    Args:
+        findings: By config.
+        generator: Who writes it.
+        verbatim: Whether members and rows stand as they are; else what could be a date is masked.
+        extra: More top-level entries.
+    """
+    entries = [
+        {"config": config, **(finding if verbatim else finding.redacted()).to_dict()}
+        for config, own in findings.items()
+        for finding in own
+    ]
+    return {
+        "format_version": FORMAT_VERSION,
+        "generator": generator,
+        "names": "verbatim" if verbatim else "dates masked",
+        **(extra or {}),
+        "summary": summarize(finding for own in findings.values() for finding in own),
+        "findings": entries,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +135,7 @@ class Comparison:
 def compare_figures(plans: Mapping[str, Plan]) -> list[Comparison]:
     """The figures that some plans, by config name, say something of. Patients and scans need both MHD sets."""
     own: dict[str, tuple[int | None, str, str]] = {}
-    thin, thick = (_scans(plans.get(config.name)) for config in (DET3D_1_25MM, DET3D_5MM))
+    thin, thick = (_scan_units(plans.get(config.name)) for config in (DET3D_1_25MM, DET3D_5MM))
     if DET3D_1_25MM.name in plans:
         sizes = [nodule.diameter_mm for unit in thin for nodule in unit.nodules]
         for group in SIZE_GROUPS:
@@ -70,7 +148,7 @@ def compare_figures(plans: Mapping[str, Plan]) -> list[Comparison]:
             distinct = {unit.scan_id or unit.header for unit in scans}
             own["CT scans"] = len(distinct), DET3D_1_25MM.name, "a scan of both thicknesses is one"
     if LONGITUDINAL.name in plans:
-        dates = {unit.scan_id for unit in _scans(plans[LONGITUDINAL.name])}
+        dates = {unit.scan_id for unit in _scan_units(plans[LONGITUDINAL.name])}
         counted = "dates of patients with two or more"
         own["scans in the cross spatio-temporal part"] = len(dates), LONGITUDINAL.name, counted
     if DET2D_1_25MM.name in plans:
@@ -87,5 +165,5 @@ def compare_figures(plans: Mapping[str, Plan]) -> list[Comparison]:
     return [Comparison(figure, *own[figure.name]) for figure in FIGURES if figure.name in own]
 
 
-def _scans(plan: Plan | None) -> list[ScanUnit]:
+def _scan_units(plan: Plan | None) -> list[ScanUnit]:
     return [unit for unit in plan.units if isinstance(unit, ScanUnit)] if plan else []

@@ -9,8 +9,8 @@ from lung_nodule_ct.declaration.findings import Code, Finding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lung_nodule_ct.examples.family import CropUnit, SliceUnit
     from lung_nodule_ct.formats.tables import Parsed
-    from lung_nodule_ct.plan.units import CropUnit, SliceUnit
     from lung_nodule_ct.sources.zip_directory import Archive
 
     Image = TypeVar("Image", CropUnit, SliceUnit)

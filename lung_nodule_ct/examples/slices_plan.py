@@ -10,18 +10,18 @@ from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import TRAIN, UNASSIGNED, VALIDATION
+from lung_nodule_ct.examples.family import SliceUnit
+from lung_nodule_ct.examples.plan_findings import shortened, unique_images, unused_members
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, Listed, parse_split_list
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
-from lung_nodule_ct.plan.reporting import shortened, unique_images, unused_members
-from lung_nodule_ct.plan.units import SliceUnit
 from lung_nodule_ct.sources.source import Opened
 from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lung_nodule_ct.plan.units import Box2D
+    from lung_nodule_ct.examples.family import Box2D
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 

@@ -12,10 +12,10 @@ from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import Name, parse_volume_name
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.errors import MemberError
+from lung_nodule_ct.examples.crops import list_crops
+from lung_nodule_ct.examples.family import ScanUnit, Sphere
+from lung_nodule_ct.examples.plan_findings import table_findings, unused_members
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_spheres
-from lung_nodule_ct.plan.crops import list_crops
-from lung_nodule_ct.plan.reporting import table_findings, unused_members
-from lung_nodule_ct.plan.units import ScanUnit, Sphere
 from lung_nodule_ct.sources.source import Opened
 from lung_nodule_ct.sources.zip_member import read_member
 
