@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.registration import register
+from lung_nodule_ct.targets.registration import register
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import CONFIGS

@@ -88,7 +88,7 @@ def build(tmp_path: Path) -> Callable[..., Built]:
         from lung_nodule_ct.declaration.configs import get_config
         from lung_nodule_ct.sources.resolve import open_folder
         from lung_nodule_ct.targets.build import BuildOptions, build_folder
-        from lung_nodule_ct.targets.hub_folder import HubFolder
+        from lung_nodule_ct.targets.parquet import HubFolder
 
         options.setdefault("keep_source_names", True)
         out = tmp_path / "out"

@@ -11,7 +11,7 @@ from tiny import CT0, TinySource, ct, mhd
 import lung_nodule_ct
 from lung_nodule_ct.declaration.configs import DET3D_1_25MM
 from lung_nodule_ct.sources.resolve import open_folder
-from lung_nodule_ct.targets.arrow_folder import ArrowFolder
+from lung_nodule_ct.targets.arrow import ArrowFolder
 from lung_nodule_ct.targets.build import BuildOptions, build_folder
 
 

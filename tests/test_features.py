@@ -7,9 +7,8 @@ import pytest
 
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.preview import PREVIEW_SCHEMA
-from lung_nodule_ct.targets.arrow_types import to_arrow_schema
-from lung_nodule_ct.targets.dataset_info import InfoOfConfig
-from lung_nodule_ct.targets.features import built_schema, features_json, to_features, to_hub_schema
+from lung_nodule_ct.targets.arrow_columns import to_arrow_schema
+from lung_nodule_ct.targets.hub_features import InfoOfConfig, built_schema, features_json, to_features, to_hub_schema
 
 SCHEMAS = {name: built_schema(config, keep_source_names=True) for name, config in CONFIGS.items()} | {
     "preview": PREVIEW_SCHEMA

@@ -11,7 +11,7 @@ from lung_nodule_ct.errors import ArchiveError, SourceError
 from lung_nodule_ct.sources.byte_sources import FilesystemFile
 from lung_nodule_ct.sources.resolve import open_folder, open_source, open_url_folder
 from lung_nodule_ct.targets.build import build_folder
-from lung_nodule_ct.targets.hub_folder import HubFolder
+from lung_nodule_ct.targets.parquet import HubFolder
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ def browser():
 
 def _build(source: Path, out: Path, *configs: str, layout: str = "parquet"):
     from lung_nodule_ct.sources.resolve import open_folder
-    from lung_nodule_ct.targets.arrow_folder import ArrowFolder
+    from lung_nodule_ct.targets.arrow import ArrowFolder
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
-    from lung_nodule_ct.targets.hub_folder import HubFolder
+    from lung_nodule_ct.targets.parquet import HubFolder
 
     chosen = [CONFIGS[name] for name in configs or CONFIGS]
     form = HubFolder() if layout == "parquet" else ArrowFolder(nested=len(chosen) > 1)

@@ -23,7 +23,7 @@ def rows(tmp_path_factory):
     """All rows of every config, as a user loads them."""
     from lung_nodule_ct.sources.resolve import open_folder
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
-    from lung_nodule_ct.targets.hub_folder import HubFolder
+    from lung_nodule_ct.targets.parquet import HubFolder
 
     out = tmp_path_factory.mktemp("show") / "out"
     build_folder(list(CONFIGS.values()), open_folder(DUMMY), out, HubFolder(), BuildOptions())

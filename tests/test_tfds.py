@@ -26,7 +26,7 @@ from lung_nodule_ct.sources.resolve import open_folder
 tfds = pytest.importorskip("tensorflow_datasets")
 import lung_nodule_ct  # noqa: E402, F401 -- registers
 from lung_nodule_ct.targets.build import BuildOptions, build_folder  # noqa: E402
-from lung_nodule_ct.targets.hub_folder import HubFolder  # noqa: E402
+from lung_nodule_ct.targets.parquet import HubFolder  # noqa: E402
 from lung_nodule_ct.targets.tfds.builder import LungNoduleCT  # noqa: E402
 from lung_nodule_ct.targets.tfds.folder import TfdsFolder  # noqa: E402
 
@@ -142,7 +142,7 @@ def test_tfrecords_built_at_need_are_the_hub_folder(hub, dummy, tmp_path, monkey
 @with_beam
 @pytest.mark.parametrize("config", ["det2d_1.25mm", "det3d_1.25mm", "det3d_bmp_1.25mm"])
 def test_beam_gives_the_same_shards(hub, records, dummy, tmp_path, config) -> None:
-    from lung_nodule_ct.targets.beam_engine import BeamEngine
+    from lung_nodule_ct.targets.beam import BeamEngine
 
     layout = TfdsFolder("array_record")
     build_folder([get_config(config)], open_folder(dummy), tmp_path / "ar", layout, engine=BeamEngine())
@@ -321,7 +321,7 @@ def test_splits_by_patient_and_two_processes(hub, dummy, cli, tmp_path) -> None:
 
 def test_shards_are_small_to_send(dummy) -> None:
     from lung_nodule_ct.examples.plan import make_plan
-    from lung_nodule_ct.targets.shards import plan_shards
+    from lung_nodule_ct.targets.engine import plan_shards
 
     plan = make_plan(get_config("det3d_1.25mm"), open_folder(dummy))
     shards = plan_shards(plan, keep_source_names=False, shard_bytes=10**9)
@@ -350,7 +350,7 @@ def test_examples_are_what_tfds_would_serialize(hub, config) -> None:
     from tensorflow_datasets.proto import tf_example_pb2
 
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.targets.tfds.example import ExamplePieces
+    from lung_nodule_ct.targets.tfds.features import ExamplePieces
 
     pieces = ExamplePieces(get_config(config).schema)
     for row in open_build(hub).rows(config, "train"):
@@ -362,7 +362,7 @@ def test_examples_are_what_tfds_would_serialize(hub, config) -> None:
 def test_records_of_any_size_come_back(tmp_path_factory, sizes, seed) -> None:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    from lung_nodule_ct.targets.tfds.records import open_records
+    from lung_nodule_ct.targets.tfds.folder import open_records
 
     draw = np.random.default_rng(seed)
     records = [draw.integers(0, 256, size, np.uint8) for size in sizes]

@@ -135,11 +135,11 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
 
 def _layout(form: Format, configs: int, volume_codec: VolumeCodecName) -> Layout:
     if form is Format.ARROW:
-        from lung_nodule_ct.targets.arrow_folder import ArrowFolder
+        from lung_nodule_ct.targets.arrow import ArrowFolder
 
         return ArrowFolder(nested=configs > 1)
     if form is Format.PARQUET:
-        from lung_nodule_ct.targets.hub_folder import HubFolder
+        from lung_nodule_ct.targets.parquet import HubFolder
 
         return HubFolder("b2nd" if volume_codec is VolumeCodecName.B2ND else "raw")
     with needing("tfds", f"--format {form}"):
@@ -152,6 +152,6 @@ def _engine(name: EngineName, options: list[str]) -> Engine | None:
     if name is EngineName.LOCAL:
         return None
     with needing("beam", "--engine beam"):
-        from lung_nodule_ct.targets.beam_engine import BeamEngine
+        from lung_nodule_ct.targets.beam import BeamEngine
 
     return BeamEngine(options)

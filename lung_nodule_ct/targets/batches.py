@@ -1,9 +1,19 @@
-"""Examples as Arrow tables. A volume's voxels are not copied: the table holds the array that was read."""
+"""Examples made ahead of who writes them: threads inflate while another compresses or writes (all of it outside the GIL).
+
+The number of voxel buffers is fixed, one a thread and one for the example that is being written; that bounds the memory,
+whatever the number of volumes.
+
+Examples as Arrow tables. A volume's voxels are not copied: the table holds the array that was read.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,18 +21,57 @@ import pyarrow as pa
 
 from lung_nodule_ct.declaration.configs import SOURCE_NAME
 from lung_nodule_ct.declaration.schema import Picture, Schema, Voxels
+from lung_nodule_ct.examples.plan import build_example
 from lung_nodule_ct.examples.report import Pixels
-from lung_nodule_ct.targets.ahead import examples_ahead
-from lung_nodule_ct.targets.columns import to_column
+from lung_nodule_ct.targets.arrow_columns import to_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.declaration.schema import Column
-    from lung_nodule_ct.examples.family import Unit
+    from lung_nodule_ct.examples.family import Example, Unit
     from lung_nodule_ct.sources.source import Opened
     from lung_nodule_ct.system.memory import Scratch
+
+
+def examples_ahead(
+    units: Sequence[Unit], opened: Opened, scratch: Callable[[], Scratch], builders: int, *, keep_metadata: bool
+) -> Generator[tuple[Unit, Example], None, None]:
+    """The examples of some units in their order. The voxels of one are valid until the next is taken.
+
+    Args:
+        units: What to make.
+        opened: The archives that are open.
+        scratch: Gives one place for voxels after the other, as many as there are examples at once.
+        builders: Threads that make examples ahead; 0: each is made when it is asked for.
+        keep_metadata: Whether metadata of pictures stay although they spell a calendar date.
+
+    Raises:
+        MemberError: A member is damaged.
+    """
+    make = partial(build_example, keep_metadata=keep_metadata)
+    if not builders:
+        own = scratch()
+        for unit in units:
+            yield unit, make(unit, opened, own)
+        return
+    coming = iter(units)
+    pending: deque[tuple[Unit, Scratch, Future[Example]]] = deque()
+    with ThreadPoolExecutor(builders) as pool:
+        try:
+            for unit in islice(coming, builders + 1):
+                own = scratch()
+                pending.append((unit, own, pool.submit(make, unit, opened, own)))
+            while pending:
+                unit, own, future = pending.popleft()
+                yield unit, future.result()
+                for following in islice(coming, 1):
+                    pending.append((following, own, pool.submit(make, following, opened, own)))
+        finally:
+            for _, _, future in pending:
+                future.cancel()
+
 
 PICTURES_A_BATCH = 100
 
@@ -57,7 +106,7 @@ def batches_of(
     Args:
         units: What to make.
         schema: The columns. Where the source's names are among them, which spell dates, metadata of pictures that do stay, too.
-        arrow_schema: What :func:`~lung_nodule_ct.targets.arrow_types.to_arrow_schema` makes of them, with any metadata.
+        arrow_schema: What :func:`~lung_nodule_ct.targets.arrow_columns.to_arrow_schema` makes of them, with any metadata.
         opened: The archives that are open.
         scratch: Gives one place for voxels after the other, as many as there are examples at once.
         builders: Threads that make examples ahead.

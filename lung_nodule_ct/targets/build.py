@@ -20,8 +20,7 @@ from lung_nodule_ct.examples.report import compare_figures, report_document, sam
 from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
 from lung_nodule_ct.system.progress import BuildListener
 from lung_nodule_ct.system.staging import staged_folder
-from lung_nodule_ct.targets.engine import Engine, LocalEngine, ShardLayout, give_names
-from lung_nodule_ct.targets.shards import Written, plan_shards
+from lung_nodule_ct.targets.engine import Engine, LocalEngine, ShardLayout, Written, give_names, plan_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

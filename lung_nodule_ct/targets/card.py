@@ -17,7 +17,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY, SplitBy
 from lung_nodule_ct.declaration.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
 from lung_nodule_ct.declaration.published import CITATION, DOI
 from lung_nodule_ct.declaration.schema import Records
-from lung_nodule_ct.targets.dataset_info import InfoOfConfig
+from lung_nodule_ct.targets.hub_features import InfoOfConfig
 from lung_nodule_ct.targets.markdown import escape, table
 from lung_nodule_ct.targets.prose import fill, sections
 

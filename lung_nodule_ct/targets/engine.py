@@ -1,4 +1,9 @@
-"""Who writes the shards of a build: engines, of which the one here is this machine."""
+"""Shards: which units stand in which file. A shard is also the piece of work of a process.
+
+How units fall into shards follows from the plan alone, so the number of workers never changes what is written.
+
+Who writes the shards of a build: engines, of which the one here is this machine.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -18,10 +24,9 @@ from lung_nodule_ct.examples.report import Pixels
 from lung_nodule_ct.sources.source import Opened
 from lung_nodule_ct.system.memory import Scratch
 from lung_nodule_ct.system.progress import BuildListener
-from lung_nodule_ct.targets.arrow_types import to_arrow_schema
+from lung_nodule_ct.targets.arrow_columns import to_arrow_schema
 from lung_nodule_ct.targets.batches import batches_of
-from lung_nodule_ct.targets.features import built_schema
-from lung_nodule_ct.targets.shards import Shard, Written
+from lung_nodule_ct.targets.hub_features import built_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +36,84 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.examples.family import Unit
+    from lung_nodule_ct.examples.plan import Plan
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file to be.
+
+    Attributes:
+        config: The config's name.
+        split: The split.
+        index: Its place among the split's files.
+        count: How many files the split has.
+        units: What goes into it.
+        keep_source_names: Whether it has the column ``source_name``.
+    """
+
+    config: str
+    split: str
+    index: int
+    count: int
+    units: tuple[Unit, ...]
+    keep_source_names: bool = False
+
+    @property
+    def place(self) -> str:
+        """Its number among the split's files, as every layout writes it."""
+        return f"{self.index:05d}-of-{self.count:05d}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written.
+
+    Attributes:
+        shard: What it was to be.
+        path: Where, relative to the folder of the build.
+        rows: Examples in it.
+        arrow_bytes: Their size in Arrow, uncompressed.
+        file_bytes: Size of the file.
+        sha256: Of the file, ``None`` where the layout does not pin it.
+        findings: From its examples.
+        pixels: Where the pixels of every example stand, and their key.
+    """
+
+    shard: Shard
+    path: str
+    rows: int
+    arrow_bytes: int
+    file_bytes: int
+    sha256: str | None
+    findings: tuple[Finding, ...]
+    pixels: tuple[Pixels, ...]
+
+
+def plan_shards(plan: Plan, *, keep_source_names: bool, shard_bytes: int) -> list[Shard]:
+    """Deal the units of every split into shards of about ``shard_bytes`` as packed."""
+    shards = []
+    for split, units in plan.splits.items():
+        total = sum(unit.packed_bytes for unit in units)
+        count = max(1, min(len(units), round(total / shard_bytes)))
+        groups = _deal(units, count, total)
+        shards += [
+            Shard(plan.config.name, split, index, len(groups), tuple(group), keep_source_names)
+            for index, group in enumerate(groups)
+        ]
+    return shards
+
+
+def _deal(units: Sequence[Unit], count: int, total: int) -> list[list[Unit]]:
+    """Contiguous groups of about equal size, none empty."""
+    groups: list[list[Unit]] = [[] for _ in range(count)]
+    done = 0
+    for unit in units:
+        middle = done + unit.packed_bytes / 2
+        groups[min(count - 1, int(middle * count / total)) if total else 0].append(unit)
+        done += unit.packed_bytes
+    return [group for group in groups if group]
+
 
 _PARTIAL = ".partial"
 _CREW = 4

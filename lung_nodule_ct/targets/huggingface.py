@@ -33,8 +33,8 @@ from lung_nodule_ct.system.disk_writes import Settling
 from lung_nodule_ct.system.memory import Fresh, Scratch
 from lung_nodule_ct.system.progress import DownloadProgress
 from lung_nodule_ct.targets.batches import batches_of
-from lung_nodule_ct.targets.features import built_schema, to_features
-from lung_nodule_ct.targets.parts import gather_parts, leave_part
+from lung_nodule_ct.targets.hub_features import built_schema, to_features
+from lung_nodule_ct.targets.worker_findings import gather_parts, leave_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

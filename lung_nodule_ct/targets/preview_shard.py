@@ -11,8 +11,8 @@ from PIL import Image
 from lung_nodule_ct.declaration.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT
 from lung_nodule_ct.system.files import hash_of
 from lung_nodule_ct.targets.card import PreviewShard
-from lung_nodule_ct.targets.features import to_hub_schema
-from lung_nodule_ct.targets.hub_folder import HubFolder
+from lung_nodule_ct.targets.hub_features import to_hub_schema
+from lung_nodule_ct.targets.parquet import HubFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

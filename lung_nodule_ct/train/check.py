@@ -11,7 +11,7 @@ from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
-from lung_nodule_ct.targets.arrow_folder import ArrowFolder
+from lung_nodule_ct.targets.arrow import ArrowFolder
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.train.evaluation import evaluate
 from lung_nodule_ct.train.loop import train

@@ -26,8 +26,7 @@ from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsFolder
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding
-    from lung_nodule_ct.targets.engine import Engine
-    from lung_nodule_ct.targets.shards import Written
+    from lung_nodule_ct.targets.engine import Engine, Written
 
 _INCOMPLETE = "incomplete.*"
 
@@ -150,7 +149,7 @@ def _engine(download_config: Any) -> Engine:
         from lung_nodule_ct.targets.engine import LocalEngine  # noqa: PLC0415 -- as above
 
         return LocalEngine()
-    from lung_nodule_ct.targets.beam_engine import BeamEngine  # noqa: PLC0415 -- an extra
+    from lung_nodule_ct.targets.beam import BeamEngine  # noqa: PLC0415 -- an extra
 
     return BeamEngine(options or (), runner)
 

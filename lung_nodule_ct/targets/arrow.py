@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.system.disk_writes import DirectFile
-from lung_nodule_ct.targets.dataset_info import InfoOfConfig
-from lung_nodule_ct.targets.features import built_schema, to_hub_schema
+from lung_nodule_ct.targets.hub_features import InfoOfConfig, built_schema, to_hub_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.targets.build import Build
-    from lung_nodule_ct.targets.shards import Shard
+    from lung_nodule_ct.targets.engine import Shard
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from lung_nodule_ct.targets.engine import attempt
 
 if TYPE_CHECKING:
     from lung_nodule_ct.system.progress import BuildListener
-    from lung_nodule_ct.targets.engine import ShardLayout
-    from lung_nodule_ct.targets.shards import Shard, Written
+    from lung_nodule_ct.targets.engine import Shard, ShardLayout, Written
 
 _NOTES = ".notes"
 

@@ -1,11 +1,14 @@
 """The neutral schema as Hugging Face features, in the forms that ``datasets`` reads: JSON, YAML, and the metadata of Arrow.
 
 They are made without ``datasets``, whose import would be half of what a small build costs.
+
+What ``datasets`` wants to know of a config: its features and the size of its splits.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.configs import SOURCE_NAME
@@ -21,10 +24,10 @@ from lung_nodule_ct.declaration.schema import (
     Vector,
     Voxels,
 )
-from lung_nodule_ct.targets.arrow_types import to_arrow_schema
+from lung_nodule_ct.targets.arrow_columns import to_arrow_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     import datasets
     import pyarrow as pa
@@ -112,3 +115,38 @@ def _yaml(feature: dict[str, Any]) -> dict[str, Any]:
 
 def _fields(fields: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, **_yaml(feature)} for name, feature in fields.items()]
+
+
+@dataclass(frozen=True)
+class InfoOfConfig:
+    """What ``datasets.DatasetInfo`` holds of a config, in the forms in which it stands in files.
+
+    Attributes:
+        columns: Its columns.
+        rows: Examples by split.
+        files: Of each shard its split, its bytes in Arrow and its bytes on disk.
+    """
+
+    columns: Sequence[Column]
+    rows: Mapping[str, int]
+    files: Sequence[tuple[str, int, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``dataset_info.json``."""
+        splits = {split["name"]: {**split, "dataset_name": None} for split in self._splits()}
+        words = dict.fromkeys(("description", "citation", "homepage", "license"), "")
+        return {**words, "features": features_json(self.columns), "splits": splits, **self._sizes()}
+
+    def to_yaml(self) -> dict[str, Any]:
+        """An entry of ``dataset_info`` in a card, but for the config's name."""
+        return {"features": features_yaml(self.columns), "splits": self._splits(), **self._sizes()}
+
+    def _splits(self) -> list[dict[str, Any]]:
+        sizes = {split: sum(size for own, size, _ in self.files if own == split) for split in self.rows}
+        return [{"name": split, "num_bytes": sizes[split], "num_examples": count} for split, count in self.rows.items()]
+
+    def _sizes(self) -> dict[str, int]:
+        return {
+            "download_size": sum(file_bytes for *_, file_bytes in self.files),
+            "dataset_size": sum(arrow_bytes for _, arrow_bytes, _ in self.files),
+        }

@@ -1,4 +1,6 @@
-"""Python values as Arrow arrays, from buffers.
+"""The neutral schema as Arrow types: those that ``datasets`` gives the same features, without importing it.
+
+Python values as Arrow arrays, from buffers.
 
 ``pyarrow.array`` imports pandas, where that is installed, only to ask whether a value is one of its own. That takes as long as
 to inflate two scans, in every process of a build.
@@ -13,8 +15,51 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lung_nodule_ct.declaration.schema import (
+    Category,
+    Flag,
+    Integer,
+    Picture,
+    Real,
+    Records,
+    Schema,
+    Text,
+    Vector,
+    Voxels,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from lung_nodule_ct.declaration.schema import Kind
+
+
+def to_arrow_schema(schema: Schema) -> pa.Schema:
+    """The schema in its order, without metadata."""
+    return pa.schema([pa.field(column.name, _type(column.kind, column.nullable)) for column in schema.columns])
+
+
+def _type(kind: Kind, nullable: bool = False) -> pa.DataType:
+    match kind:
+        case Text():
+            return pa.string()
+        case Flag():
+            return pa.bool_()
+        case Integer(bits):
+            return pa.int32() if bits == 32 else pa.int64()
+        case Real(bits):
+            return pa.float32() if bits == 32 else pa.float64()
+        case Category():
+            return pa.int64()
+        case Vector(item, length):
+            return pa.list_(_type(item), -1 if nullable else length)
+        case Picture():
+            return pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        case Voxels():
+            return pa.struct({"bytes": pa.large_binary(), "shape": pa.list_(pa.int32(), -1 if nullable else 3)})
+        case Records(fields):
+            return pa.list_(pa.struct([pa.field(field.name, _type(field.kind, field.nullable)) for field in fields]))
+
 
 _CODES = {pa.int32(): "i", pa.int64(): "q", pa.float32(): "f", pa.float64(): "d"}
 

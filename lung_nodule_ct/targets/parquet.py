@@ -14,9 +14,9 @@ from lung_nodule_ct.read.build_folder import read_build
 from lung_nodule_ct.read.sidecars import record_beside
 from lung_nodule_ct.read.voxel_columns import Cells, to_b2nd
 from lung_nodule_ct.system.disk_writes import DirectFile
+from lung_nodule_ct.targets.arrow_columns import to_column
 from lung_nodule_ct.targets.card import CARD, card_text
-from lung_nodule_ct.targets.columns import to_column
-from lung_nodule_ct.targets.features import to_hub_schema
+from lung_nodule_ct.targets.hub_features import to_hub_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.targets.build import Build
-    from lung_nodule_ct.targets.shards import Shard
+    from lung_nodule_ct.targets.engine import Shard
 
 _ZSTD_LEVEL = 1
 
