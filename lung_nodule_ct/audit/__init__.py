@@ -9,18 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.audit.classes import classes_part
-from lung_nodule_ct.audit.dates import dates_part
-from lung_nodule_ct.audit.duplicates import duplicates_part
-from lung_nodule_ct.audit.gather import gather
-from lung_nodule_ct.audit.geometry import geometry_part, spacing_part
-from lung_nodule_ct.audit.intensities import intensities_part
-from lung_nodule_ct.audit.lungs import lungs_part
-from lung_nodule_ct.audit.published import published_part, sizes_part
-from lung_nodule_ct.audit.slices import slices_part
-from lung_nodule_ct.audit.splits import splits_part
-from lung_nodule_ct.audit.tables import tables_part
-from lung_nodule_ct.audit.timeline import timeline_part
+from lung_nodule_ct.audit.class_checks import classes_part, published_part, sizes_part
+from lung_nodule_ct.audit.content_checks import duplicates_part, intensities_part, slices_part, tables_part
+from lung_nodule_ct.audit.date_checks import dates_part
+from lung_nodule_ct.audit.geometry_checks import geometry_part, lungs_part, spacing_part
+from lung_nodule_ct.audit.reading import gather
+from lung_nodule_ct.audit.split_checks import splits_part, timeline_part
 from lung_nodule_ct.declaration.manifest import GENERATOR
 from lung_nodule_ct.read.audit_report import FORMAT_VERSION
 
