@@ -13,10 +13,10 @@ from lung_nodule_ct.targets.registration import register
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import CONFIGS
-    from lung_nodule_ct.drawing import show
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.geometry.boxes import convert_boxes
     from lung_nodule_ct.geometry.frame import Frame
+    from lung_nodule_ct.preview.show import show
     from lung_nodule_ct.read.sequences import PatientSequence, patient_sequences
     from lung_nodule_ct.read.volumes import volumes
     from lung_nodule_ct.targets.huggingface import load, prepare
@@ -30,7 +30,7 @@ _HOMES = {
     "load": "lung_nodule_ct.targets.huggingface",
     "patient_sequences": "lung_nodule_ct.read.sequences",
     "prepare": "lung_nodule_ct.targets.huggingface",
-    "show": "lung_nodule_ct.drawing",
+    "show": "lung_nodule_ct.preview.show",
     "volumes": "lung_nodule_ct.read.volumes",
 }
 

@@ -121,7 +121,7 @@ def test_preview_rows_show_the_rows_that_they_name(carded, tmp_path) -> None:
 
 
 def test_row_groups_of_the_preview_are_small(tmp_path) -> None:
-    from lung_nodule_ct.samples import Sample
+    from lung_nodule_ct.preview.samples import Sample
     from lung_nodule_ct.targets.preview_shard import ROW_GROUP_BYTES, write_preview
 
     noise = np.random.default_rng(0).integers(0, 256, (512, 512), dtype=np.uint8)

@@ -15,7 +15,7 @@ from lung_nodule_ct.declaration.manifest import GENERATOR
 from lung_nodule_ct.declaration.published import SIZE_GROUPS
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.geometry.display import PRESETS
-from lung_nodule_ct.preview.codes import KNOTS, encode, encode_exactly, shrink
+from lung_nodule_ct.preview.pixels import KNOTS, encode, encode_exactly, shrink
 from lung_nodule_ct.preview.sampling import Example, Sample, draw_samples, size_name
 from lung_nodule_ct.preview.scans import as_text, describe_scan
 from lung_nodule_ct.read.audit_report import read_audit

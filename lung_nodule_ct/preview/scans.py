@@ -11,8 +11,7 @@ import numpy as np
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.geometry.display import LUNG, Orientation
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.preview.codes import encode, shrink
-from lung_nodule_ct.preview.stacks import encode_stack
+from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.preview.samples import samples, spread
 from lung_nodule_ct.read.audit_report import read_audit
 from lung_nodule_ct.read.sidecars import files_beside, ours_beside
-from lung_nodule_ct.samples import samples, spread
 from lung_nodule_ct.system.imports import is_installed
 from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, Shown, card_text
 from lung_nodule_ct.targets.card_pictures import config_picture
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from lung_nodule_ct.preview.samples import Sample
     from lung_nodule_ct.read.build_folder import BuiltFolder
-    from lung_nodule_ct.samples import Sample
 
 _PICTURES = "pictures"
 

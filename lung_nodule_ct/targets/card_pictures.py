@@ -11,15 +11,15 @@ from PIL import Image, ImageDraw, ImageFont
 from lung_nodule_ct.declaration.configs import LONGITUDINAL
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.samples import grey, largest, pick, samples, spread
+from lung_nodule_ct.preview.samples import grey, largest, pick, samples, spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.preview.samples import Row, Sample
     from lung_nodule_ct.read.build_folder import BuiltFolder
-    from lung_nodule_ct.samples import Row, Sample
 
 _HEIGHT: Final = 300  # of a panel, in pixels
 _WIDTH: Final = 460  # at most

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from lung_nodule_ct.samples import Sample
+    from lung_nodule_ct.preview.samples import Sample
 
 #: What a row group holds at most, uncompressed. The Hub's viewer scans 300 MB a request, and 100 rows are a request.
 ROW_GROUP_BYTES: Final = 8_000_000
