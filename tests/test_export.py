@@ -25,8 +25,8 @@ from tiny import CT0, CT1, DET2D, NODULES, TinySource, ct, mhd, picture, table, 
 
 from lung_nodule_ct.cli.export import FormName
 from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
-from lung_nodule_ct.exports import FORMS, export_config
-from lung_nodule_ct.exports.spheres import draw_spheres
+from lung_nodule_ct.export import FORMS, export_config
+from lung_nodule_ct.export.nndetection import draw_spheres
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
 

@@ -82,7 +82,7 @@ def _coarse(counts: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-_STEP = 2.5
+_JUMP = 2.5
 """Largest difference of two neighbouring slices over the median one. docs/audit.md says what real scans came to, and without
 some of their slices: small gaps pass unseen."""
 
@@ -93,7 +93,7 @@ def slices_part(facts: Facts) -> Part:
     everyone: list[ScanFacts | StackFacts] = [*facts.distinct_scans, *facts.stacks]
     volumes = [(f"{each.config} {each.split} row {each.row}", each.voxels) for each in everyone]
     steps = [voxels.step for _, voxels in volumes if voxels.step is not None]
-    jumps = [place for place, voxels in volumes if voxels.step is not None and voxels.step > _STEP]
+    jumps = [place for place, voxels in volumes if voxels.step is not None and voxels.step > _JUMP]
     numbers = {
         "slices": sum(voxels.shape[0] for _, voxels in volumes),
         "missing_in_stacks": gaps if DET3D_BMP_1_25MM.name in facts.build.configs else None,
@@ -107,7 +107,7 @@ def slices_part(facts: Facts) -> Part:
         return Part("slices", (unknown(name, title, "the build has no volume", expected),), numbers)
     detail = (
         f"{numbers['slices']:,} slices of {len(volumes):,} volumes. Stacks: gaps in the published slice numbers. Volumes have no "
-        f"slice numbers: blank slices, neighbours that are equal, and neighbours that differ more than {_STEP:g} times as much as "
+        f"slice numbers: blank slices, neighbours that are equal, and neighbours that differ more than {_JUMP:g} times as much as "
         f"the scan's median pair, which shows gaps of about three slices and more"
     )
     detail += f" (largest here {max(steps):.1f} times)" if steps else ""

@@ -154,7 +154,7 @@ def lungs_part(facts: Facts) -> Part:
     medians = [scan.lung_median for scan in masked if scan.lung_median is not None]
     return Part(
         "lungs",
-        (_centers(centers), _boxes(shares), _medians(medians)),
+        (_centers(centers), _boxes_in_lungs(shares), _medians(medians)),
         {
             "scans_with_mask": len(masked),
             "scans": len(facts.distinct_scans),
@@ -182,7 +182,7 @@ def _centers(centers: list[bool]) -> Check:
     )
 
 
-def _boxes(shares: list[float]) -> Check:
+def _boxes_in_lungs(shares: list[float]) -> Check:
     name, title, expected = "box-in-lung", "Boxes overlap the lung mask", "every box"
     if not shares:
         return unknown(name, title, "no scan with a lung mask has a box", expected)

@@ -37,7 +37,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a config of a build in the layout of another tool."""
-    from lung_nodule_ct.exports import export_config
+    from lung_nodule_ct.export import export_config
     from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.system.progress import BuildProgress
 

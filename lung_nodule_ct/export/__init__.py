@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.declaration.configs import DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, DET3D_BMP_1_25MM, LONGITUDINAL
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import ExportError, LungNoduleCTError, OutputError
-from lung_nodule_ct.exports import coco, monai, nifti, nndetection, voc, yolo
+from lung_nodule_ct.export import monai, nifti, nndetection
+from lung_nodule_ct.export.detection_2d import write_coco, write_voc, write_yolo
 from lung_nodule_ct.read.rows import walk
 from lung_nodule_ct.system.staging import staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from lung_nodule_ct.exports.counted import Counted
+    from lung_nodule_ct.export.written import Counted
     from lung_nodule_ct.read.build_folder import BuiltFolder
     from lung_nodule_ct.read.rows import Placed
     from lung_nodule_ct.system.progress import BuildListener
@@ -52,9 +53,9 @@ class Form:
 FORMS: Final[Mapping[str, Form]] = {
     form.name: form
     for form in (
-        Form("coco", _BOXED, coco.write),
-        Form("yolo", _BOXED, yolo.write),
-        Form("voc", _BOXED, voc.write),
+        Form("coco", _BOXED, write_coco),
+        Form("yolo", _BOXED, write_yolo),
+        Form("voc", _BOXED, write_voc),
         Form("monai", _SCANS, monai.write),
         Form("nndetection", _SCANS, nndetection.write),
         Form("nifti", _SCANS, nifti.write),

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.labels import TEST, TRAIN, VALIDATION
 from lung_nodule_ct.declaration.manifest import to_json
-from lung_nodule_ct.exports.cases import case_of
-from lung_nodule_ct.exports.counted import Counted
-from lung_nodule_ct.exports.nifti_file import SUFFIX, to_ras, write_nifti
+from lung_nodule_ct.export.nifti import SUFFIX, to_ras, write_nifti
+from lung_nodule_ct.export.written import Counted, case_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
