@@ -20,10 +20,10 @@ from tiny import NODULES, TinySource
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG
+from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
+from lung_nodule_ct.publish.text import escape, table
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import files_beside, ours_beside
-from lung_nodule_ct.targets.card_folder import CardOptions, add_card
-from lung_nodule_ct.targets.markdown import escape, table
 
 SECTIONS = (
     "Configs Columns Motivation Collection Annotation Preprocessing Uses Limits Biases Ethics-approval Privacy "
@@ -122,7 +122,7 @@ def test_preview_rows_show_the_rows_that_they_name(carded, tmp_path) -> None:
 
 def test_row_groups_of_the_preview_are_small(tmp_path) -> None:
     from lung_nodule_ct.preview.samples import Sample
-    from lung_nodule_ct.targets.preview_shard import ROW_GROUP_BYTES, write_preview
+    from lung_nodule_ct.publish.preview_config import ROW_GROUP_BYTES, write_preview
 
     noise = np.random.default_rng(0).integers(0, 256, (512, 512), dtype=np.uint8)
     shard = write_preview(tmp_path, (Sample("cls_1.25mm", "train", place, {}, noise, ()) for place in range(80)))

@@ -14,8 +14,8 @@ from PIL import Image
 from tiny import MASKS, NODULES, TinySource, table
 
 from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
 from lung_nodule_ct.read.build_folder import open_build
-from lung_nodule_ct.targets.card_folder import CardOptions, add_card
 
 mlc = pytest.importorskip("mlcroissant")
 

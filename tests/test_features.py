@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from lung_nodule_ct.declaration.configs import CONFIGS
-from lung_nodule_ct.declaration.preview import PREVIEW_SCHEMA
+from lung_nodule_ct.publish.preview_config import PREVIEW_SCHEMA
 from lung_nodule_ct.targets.arrow_columns import to_arrow_schema
 from lung_nodule_ct.targets.hub_features import InfoOfConfig, built_schema, features_json, to_features, to_hub_schema
 

@@ -13,10 +13,10 @@ from altered import alter
 from hub_server import running_hub
 
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
+from lung_nodule_ct.publish.checks import plan_publication
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import BESIDE, files_beside, record_beside
-from lung_nodule_ct.targets.card_folder import CardOptions, add_card
-from lung_nodule_ct.targets.publication import plan_publication
 
 
 @pytest.fixture(scope="module")

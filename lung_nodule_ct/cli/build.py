@@ -89,6 +89,7 @@ def build(
 ) -> None:
     """Build configs into a Hub-ready folder of Parquet that load_dataset opens, into Arrow, or for TFDS."""
     chosen = chosen_configs(names, every)
+    from lung_nodule_ct.publish.card import write_first_card
     from lung_nodule_ct.sources.resolve import open_source
     from lung_nodule_ct.system.progress import BuildProgress, DownloadProgress
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
@@ -107,7 +108,8 @@ def build(
     writers = _engine(engine, shlex.split(beam_options))
     options = BuildOptions(split_by, keep_source_names, strict, num_proc)
     with BuildProgress() as progress:
-        done = build_folder(chosen, archives, out, layout, options, progress, writers)
+        add_card = write_first_card if form is Format.PARQUET else None
+        done = build_folder(chosen, archives, out, layout, options, progress, writers, add_card)
     _print_build(out, done, as_json)
 
 

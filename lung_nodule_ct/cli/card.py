@@ -34,9 +34,9 @@ def card(
     from rich.console import Console
     from rich.progress import Progress
 
+    from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
+    from lung_nodule_ct.publish.croissant import CROISSANT
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.targets.card_folder import CardOptions, add_card
-    from lung_nodule_ct.targets.croissant import CROISSANT
 
     try:
         options = CardOptions(examples, croissant, repository)

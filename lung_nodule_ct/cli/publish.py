@@ -11,7 +11,7 @@ from lung_nodule_ct.cli.options import Json
 from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.targets.publication import Publication
+    from lung_nodule_ct.publish.checks import Publication
 
 
 def publish(
@@ -31,8 +31,8 @@ def publish(
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
     from lung_nodule_ct.errors import PublishError
+    from lung_nodule_ct.publish.checks import OVERRIDABLE, plan_publication
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.targets.publication import OVERRIDABLE, plan_publication
 
     try:
         validate_repo_id(repository)
@@ -55,7 +55,7 @@ def publish(
         )
     address = None
     if not dry_run and not refused:
-        from lung_nodule_ct.targets.hub_upload import upload
+        from lung_nodule_ct.publish.upload import upload
 
         address = upload(publication, repository, private=private)
     if as_json:

@@ -129,6 +129,7 @@ def build_folder(
     options: BuildOptions | None = None,
     progress: BuildListener | None = None,
     engine: Engine | None = None,
+    add_files: Callable[[Path], None] | None = None,
 ) -> Build:
     """Build some configs into one folder. It appears when everything is written; a build of ours there is replaced.
 
@@ -140,6 +141,7 @@ def build_folder(
         options: How to build.
         progress: Is told how far it is.
         engine: Who writes the shards; without it this machine does.
+        add_files: Writes more files into the folder before it appears, as the card of a build for the Hub.
 
     Raises:
         ArchiveNotFoundError: An archive that a config reads is missing.
@@ -177,6 +179,8 @@ def build_folder(
         report = report_document(findings, generator=GENERATOR, verbatim=options.keep_source_names, extra=extra)
         build = Build(built, findings, report, options, source.records)
         _finish(stage, build, layout, source)
+        if add_files is not None:
+            add_files(stage)
     return build
 
 

@@ -10,12 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.schema import Picture, Voxels
-from lung_nodule_ct.read.build_folder import read_build
-from lung_nodule_ct.read.sidecars import record_beside
 from lung_nodule_ct.read.voxel_columns import Cells, to_b2nd
 from lung_nodule_ct.system.disk_writes import DirectFile
 from lung_nodule_ct.targets.arrow_columns import to_column
-from lung_nodule_ct.targets.card import CARD, card_text
 from lung_nodule_ct.targets.hub_features import to_hub_schema
 
 if TYPE_CHECKING:
@@ -83,10 +80,8 @@ class HubFolder:
                 _packed(table, voxels) if packed else table, row_group_size=table.num_rows
             )
 
-    def finish(self, folder: Path, build: Build) -> None:  # noqa: ARG002 -- the folder says it all
-        """Write the card, without pictures or preview; ``lung-nodule-ct card`` adds them."""
-        (folder / CARD).write_text(card_text(read_build(folder)), encoding="utf-8")
-        record_beside(folder, CARD, by="card")
+    def finish(self, folder: Path, build: Build) -> None:
+        """Nothing is needed beside the shards."""
 
 
 def _packed(table: pa.Table, columns: Mapping[str, Voxels]) -> pa.Table:

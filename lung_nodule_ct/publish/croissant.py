@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.declaration.manifest import GENERATOR
-from lung_nodule_ct.declaration.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.declaration.schema import (
     Category,
@@ -30,14 +29,15 @@ from lung_nodule_ct.declaration.schema import (
     Vector,
     Voxels,
 )
+from lung_nodule_ct.publish.card import TAGS, TITLE, licences, prose_of
+from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
 from lung_nodule_ct.system.imports import require
-from lung_nodule_ct.targets.card import TAGS, TITLE, licences, prose_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from lung_nodule_ct.publish.preview_config import PreviewShard
     from lung_nodule_ct.read.build_folder import BuiltFolder
-    from lung_nodule_ct.targets.card import PreviewShard
 
 CROISSANT: Final = "croissant.json"
 

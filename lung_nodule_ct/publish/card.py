@@ -14,15 +14,17 @@ import yaml
 from lung_nodule_ct.declaration.archives import RELEASES
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG
 from lung_nodule_ct.declaration.labels import PATHOLOGY, SplitBy
-from lung_nodule_ct.declaration.preview import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
 from lung_nodule_ct.declaration.published import CITATION, DOI
 from lung_nodule_ct.declaration.schema import Records
+from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY, PreviewShard
+from lung_nodule_ct.publish.text import escape, fill, sections, table
+from lung_nodule_ct.read.build_folder import read_build
+from lung_nodule_ct.read.sidecars import record_beside
 from lung_nodule_ct.targets.hub_features import InfoOfConfig
-from lung_nodule_ct.targets.markdown import escape, table
-from lung_nodule_ct.targets.prose import fill, sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.read.audit_report import SavedAudit
@@ -36,25 +38,6 @@ TAGS: Final = ("medical", "radiology", "ct", "chest", "lung-nodule", "pathology"
 # the Creative Commons licences that the Hub knows by name: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENCE = re.compile(r"cc0-1\.0|cc-by(?:-nc)?(?:-sa|-nd)?-[234]\.0")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-
-
-@dataclass(frozen=True)
-class PreviewShard:
-    """The shard of the ``preview`` config, as it was written.
-
-    Attributes:
-        path: Where it stands in the build.
-        rows: Its examples.
-        arrow_bytes: Their size in Arrow.
-        file_bytes: Its size on disk.
-        sha256: Its hash.
-    """
-
-    path: str
-    rows: int
-    arrow_bytes: int
-    file_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -305,3 +288,13 @@ def _audit_text(audit: SavedAudit, plots: Iterable[Shown]) -> str:
 
 def _gallery(pictures: Iterable[Shown]) -> str:
     return "\n\n".join(f"![{escape(picture.alt)}]({picture.path})\n*{escape(picture.alt)}*" for picture in pictures)
+
+
+def write_first_card(folder: Path) -> None:
+    """Write the card of a build that is about to appear, without pictures or preview; ``lung-nodule-ct card`` adds them.
+
+    Args:
+        folder: The build: shards, ``build.json`` and ``findings.json``.
+    """
+    (folder / CARD).write_text(card_text(read_build(folder)), encoding="utf-8")
+    record_beside(folder, CARD, by="card")

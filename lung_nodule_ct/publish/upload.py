@@ -14,7 +14,7 @@ from lung_nodule_ct.declaration.manifest import GENERATOR
 from lung_nodule_ct.errors import PublishError
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.targets.publication import Publication
+    from lung_nodule_ct.publish.checks import Publication
 
 # the root of the errors of the HTTP library that this huggingface_hub is made with
 _HTTP_ERROR: Final = cast("type[Exception]", HfHubHTTPError.__bases__[0])

@@ -16,14 +16,14 @@ from huggingface_hub import DatasetCard
 
 from lung_nodule_ct.declaration.findings import without_dates
 from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST
-from lung_nodule_ct.declaration.preview import PREVIEW
 from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.formats.pictures import without_dated_metadata
+from lung_nodule_ct.publish.card import CARD, PLACEHOLDER, licences
+from lung_nodule_ct.publish.preview_config import PREVIEW
 from lung_nodule_ct.read.audit_report import AUDIT, read_audit
 from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
 from lung_nodule_ct.system.files import hash_of
-from lung_nodule_ct.targets.card import CARD, PLACEHOLDER, licences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
