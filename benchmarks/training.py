@@ -95,7 +95,7 @@ def our_step(name: str, build: Path) -> tuple[Callable[[], object], Any]:
     import jax
     from flax import nnx
 
-    from lung_nodule_ct.train.prepare import prepare
+    from lung_nodule_ct.train.preprocessing import prepare
     from lung_nodule_ct.train.step import graph_of, make_step, new_state
     from lung_nodule_ct.train.tasks import task_of
 
@@ -139,8 +139,8 @@ def opened(name: str, build: Path) -> tuple[Recipe, Iterator[dict[str, np.ndarra
     """The recipe as this device runs it, and its batches."""
     import jax
 
+    from lung_nodule_ct.train.data import open_source
     from lung_nodule_ct.train.feed import host_batches
-    from lung_nodule_ct.train.sources import open_source
 
     recipe = RECIPES[name]
     if jax.default_backend() == "cpu":

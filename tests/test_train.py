@@ -36,14 +36,14 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # the same in others
 from lung_nodule_ct.cli import app  # noqa: E402
 from lung_nodule_ct.errors import LungNoduleCTError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
+from lung_nodule_ct.testing.synthetic_archives import write_made_up  # noqa: E402
 from lung_nodule_ct.train import layers, prepare  # noqa: E402
-from lung_nodule_ct.train.aims import AIMS  # noqa: E402
+from lung_nodule_ct.train.convolution import winograd  # noqa: E402
+from lung_nodule_ct.train.data import open_source  # noqa: E402
+from lung_nodule_ct.train.expected_scores import AIMS  # noqa: E402
 from lung_nodule_ct.train.feed import host_batches  # noqa: E402
-from lung_nodule_ct.train.made_up import write_made_up  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions, ModelOptions, Recipe  # noqa: E402
 from lung_nodule_ct.train.runs import open_run  # noqa: E402
-from lung_nodule_ct.train.sources import open_source  # noqa: E402
-from lung_nodule_ct.train.winograd import winograd  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn import metrics as sk
 
-from lung_nodule_ct.train.metrics import agreement, bootstrap, froc, precision
+from lung_nodule_ct.train.metrics import classification, detection
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -23,25 +23,25 @@ SEEDS = st.integers(0, 2**32 - 1)
 def test_classes_are_judged_as_scikit_learn_does(seed, count):
     random = np.random.default_rng(seed)
     truth, told = random.integers(0, 6, (2, count))
-    table = agreement.confusion_matrix(truth, told, 6)
+    table = classification.confusion_matrix(truth, told, 6)
     assert (table == sk.confusion_matrix(truth, told, labels=range(6))).all()
-    assert agreement.accuracy(table) == pytest.approx(sk.accuracy_score(truth, told), abs=1e-12)
+    assert classification.accuracy(table) == pytest.approx(sk.accuracy_score(truth, told), abs=1e-12)
     if len({*truth, *told}) > 1:
         expected = sk.cohen_kappa_score(truth, told, labels=range(6), weights="quadratic")
-        assert agreement.quadratic_kappa(table) == pytest.approx(expected, abs=1e-12)
+        assert classification.quadratic_kappa(table) == pytest.approx(expected, abs=1e-12)
     score = random.integers(0, 8, count) / 8  # with ties
     if 0 < (truth < 4).sum() < count:
-        assert agreement.area_under_curve(truth < 4, score) == pytest.approx(
+        assert classification.area_under_curve(truth < 4, score) == pytest.approx(
             sk.roc_auc_score(truth < 4, score), abs=1e-12
         )
 
 
 def test_what_cannot_be_judged_is_not_a_number():
-    assert math.isnan(agreement.accuracy(np.zeros((6, 6))))
-    assert math.isnan(agreement.quadratic_kappa(np.diag([3, 0, 0])))
-    assert math.isnan(agreement.area_under_curve([True, True], [0.1, 0.2]))
+    assert math.isnan(classification.accuracy(np.zeros((6, 6))))
+    assert math.isnan(classification.quadratic_kappa(np.diag([3, 0, 0])))
+    assert math.isnan(classification.area_under_curve([True, True], [0.1, 0.2]))
     with pytest.raises(ValueError, match="classes 0 to 5, got 0 to 6"):
-        agreement.confusion_matrix([6], [0], 6)
+        classification.confusion_matrix([6], [0], 6)
 
 
 def _coco(images) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_average_precision_is_that_of_pycocotools(seed):
     images = _images(np.random.default_rng(seed), 1 + 2 * seed)
     if not any(len(boxes) for boxes, _, _ in images):
         images.append((np.array([[0.0, 0, 9, 9]]), np.ones(1), np.zeros((0, 4))))
-    own = precision.average_precision([precision.match(*image) for image in images])
+    own = detection.average_precision([detection.match(*image) for image in images])
     np.testing.assert_allclose(list(own.values()), _coco(images), rtol=0, atol=1e-12, equal_nan=True)
 
 
@@ -118,7 +118,7 @@ def _luna(scans) -> np.ndarray:
     kept = [i for i, gone in enumerate(missed) if not gone]
     found = sum(truth[i] for i in kept)
     rate, share, _ = sk.roc_curve([truth[i] for i in kept], [scores[i] for i in kept])
-    return np.interp(froc.OPERATING_POINTS, rate * (len(kept) - found) / len(scans), share * found / sum(truth))
+    return np.interp(detection.OPERATING_POINTS, rate * (len(kept) - found) / len(scans), share * found / sum(truth))
 
 
 @given(SEEDS, st.integers(1, 6))
@@ -135,16 +135,16 @@ def test_froc_is_that_of_luna16(seed, count):
         )
         for _ in range(count)
     ]
-    found = [froc.find(*scan) for scan in scans]
-    curve = froc.froc(found)
+    found = [detection.find(*scan) for scan in scans]
+    curve = detection.froc(found)
     if any(len(scan.hits) for scan in found) and any(len(scan.false) for scan in found):
         np.testing.assert_allclose(curve.at(), _luna(scans), rtol=0, atol=1e-12)
         assert curve.cpm == pytest.approx(_luna(scans).mean(), abs=1e-12)
 
 
 def test_froc_without_candidates_or_nodules():
-    assert froc.froc([froc.find([], [], [[0, 0, 0]], [5])]).cpm == 0
-    assert math.isnan(froc.froc([froc.find([[0, 0, 0]], [0.5], [], [])]).cpm)
+    assert detection.froc([detection.find([], [], [[0, 0, 0]], [5])]).cpm == 0
+    assert math.isnan(detection.froc([detection.find([[0, 0, 0]], [0.5], [], [])]).cpm)
 
 
 def test_intervals_draw_patients_and_not_rows():
@@ -156,8 +156,8 @@ def test_intervals_draw_patients_and_not_rows():
     def mean(rows):
         return {"mean": float(values[rows].mean())}
 
-    low, high = bootstrap.interval_of(bootstrap.patient_samples(patients, mean)["mean"])
+    low, high = classification.interval_of(classification.patient_samples(patients, mean)["mean"])
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * level.std() / math.sqrt(30), rel=0.15)
-    narrow = bootstrap.interval_of(bootstrap.patient_samples([None] * 600, mean)["mean"])
+    narrow = classification.interval_of(classification.patient_samples([None] * 600, mean)["mean"])
     assert narrow[1] - narrow[0] < (high - low) / 3

@@ -21,7 +21,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a run on a split: scores with intervals, predictions.parquet, plots and a page."""
-    from lung_nodule_ct.train.extra import require_extra
+    from lung_nodule_ct.train import require_extra
 
     require_extra()
     from lung_nodule_ct.read.build_folder import open_build
@@ -50,7 +50,7 @@ def compare(
 
     The gap is that of two runs that differ only in --split-by.
     """
-    from lung_nodule_ct.train.extra import require_extra
+    from lung_nodule_ct.train import require_extra
 
     require_extra()
     from lung_nodule_ct.cli.scores import print_comparison

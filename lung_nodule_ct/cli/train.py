@@ -64,7 +64,7 @@ def recipe_of(name: str, arguments: Sequence[str]) -> Recipe:
     from lung_nodule_ct.train.recipes import get_recipe
 
     recipe = get_recipe(name)
-    from lung_nodule_ct.train.extra import require_extra
+    from lung_nodule_ct.train import require_extra
 
     require_extra()
     import tyro
@@ -76,7 +76,7 @@ def recipe_of(name: str, arguments: Sequence[str]) -> Recipe:
 
 
 def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
-    from lung_nodule_ct.train.aims import AIMS
+    from lung_nodule_ct.train.expected_scores import AIMS
     from lung_nodule_ct.train.recipes import get_recipe
 
     get_recipe(name)
@@ -86,8 +86,8 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     from lung_nodule_ct.train.devices import begin
 
     begin()
-    from lung_nodule_ct.train.check import DATA
-    from lung_nodule_ct.train.check import check as check_recipe
+    from lung_nodule_ct.train.learning_check import DATA
+    from lung_nodule_ct.train.learning_check import check as check_recipe
 
     as_command = shlex.join(
         ["lung-nodule-ct", "train", name, "--data", str(folder / DATA), "--out", str(folder), *options]
@@ -99,7 +99,7 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
 
 
 def _print_recipes() -> None:
-    from lung_nodule_ct.train.aims import AIMS
+    from lung_nodule_ct.train.expected_scores import AIMS
     from lung_nodule_ct.train.recipes import RECIPES
 
     table = new_table("recipe", "reads", "model", "split by", "check expects")

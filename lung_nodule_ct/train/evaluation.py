@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.staging import staged_folder
-from lung_nodule_ct.train.answers import Answers
 from lung_nodule_ct.train.checkpoints import Checkpoints
-from lung_nodule_ct.train.metrics.bootstrap import interval_of, patient_samples
+from lung_nodule_ct.train.data import open_source
+from lung_nodule_ct.train.metrics.classification import interval_of, patient_samples
 from lung_nodule_ct.train.pages import write_pages
-from lung_nodule_ct.train.sources import open_source
+from lung_nodule_ct.train.predictions import Answers
 from lung_nodule_ct.train.tasks import task_of
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from lung_nodule_ct.train.data import Source
     from lung_nodule_ct.train.recipes import Recipe
-    from lung_nodule_ct.train.sources import Source
 
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"

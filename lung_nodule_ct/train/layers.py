@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lung_nodule_ct.train.winograd import tiles, winograd
+from lung_nodule_ct.train.convolution import tiles, winograd
 
 if TYPE_CHECKING:
     from lung_nodule_ct.train.recipes import ModelOptions

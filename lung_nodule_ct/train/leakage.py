@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.labels import TRAIN, VALIDATION, SplitBy
+from lung_nodule_ct.train.data import open_source
 from lung_nodule_ct.train.evaluation import EVALUATION, PREDICTIONS, estimate, evaluate, read_scores
 from lung_nodule_ct.train.loop import train
-from lung_nodule_ct.train.metrics.bootstrap import patient_samples
+from lung_nodule_ct.train.metrics.classification import patient_samples
 from lung_nodule_ct.train.runs import Run, data_of, open_run
-from lung_nodule_ct.train.sources import open_source
 from lung_nodule_ct.train.tasks import task_of
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.train.checkpoints import Checkpoints
+from lung_nodule_ct.train.data import open_source
 from lung_nodule_ct.train.feed import global_batches
 from lung_nodule_ct.train.journal import Journal
-from lung_nodule_ct.train.sources import open_source
 from lung_nodule_ct.train.step import make_step, new_state
-from lung_nodule_ct.train.watch import Watch
+from lung_nodule_ct.train.validation_curve import Watch
 
 if TYPE_CHECKING:
     from lung_nodule_ct.read.build_folder import BuiltFolder

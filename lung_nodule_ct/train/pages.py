@@ -11,19 +11,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
+from lung_nodule_ct.train.data.images import Crops
+from lung_nodule_ct.train.data.patches import Patches
 from lung_nodule_ct.train.journal import METRICS
-from lung_nodule_ct.train.metrics import agreement, froc
-from lung_nodule_ct.train.sources.crops import Crops
-from lung_nodule_ct.train.sources.patches import Patches
-from lung_nodule_ct.train.watch import SCORES_OVER_TIME, read_scores_over_time
-from lung_nodule_ct.train.worst import worst_cases
+from lung_nodule_ct.train.metrics import classification, detection
+from lung_nodule_ct.train.validation_curve import SCORES_OVER_TIME, read_scores_over_time
+from lung_nodule_ct.train.worst_cases import worst_cases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from lung_nodule_ct.train.data import Source
     from lung_nodule_ct.train.runs import Run
-    from lung_nodule_ct.train.sources import Source
     from lung_nodule_ct.train.tasks import Row
 
 _STYLE = (
@@ -126,7 +126,7 @@ def _scores_over_time(rows: Sequence[Mapping[str, float]]) -> Figure:
 def _confusion(rows: Sequence[Row]) -> Figure:
     names = PATHOLOGY_NAMES
     truth, told = ([names.index(row[side]) for row in rows] for side in ("truth", "predicted"))
-    table = agreement.confusion_matrix(truth, told, len(names))
+    table = classification.confusion_matrix(truth, told, len(names))
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(6, 5))
     axes = figure.add_subplot(xlabel="predicted", ylabel="truth")
@@ -139,14 +139,14 @@ def _confusion(rows: Sequence[Row]) -> Figure:
 
 
 def _froc(rows: Sequence[Row]) -> Figure:
-    found = [froc.find(r["centers"], r["scores"], r["truth_centers"], r["truth_diameters"]) for r in rows]
-    curve = froc.froc(found)
+    found = [detection.find(r["centers"], r["scores"], r["truth_centers"], r["truth_diameters"]) for r in rows]
+    curve = detection.froc(found)
     figure = Figure(figsize=(6, 4))
     axes = figure.add_subplot(xlabel="false positives a scan", ylabel="sensitivity", ylim=(0, 1.02), xlim=(0.1, 10))
     axes.set_xscale("log", base=2)
-    axes.set_xticks(froc.OPERATING_POINTS, [f"{point:g}" for point in froc.OPERATING_POINTS])
+    axes.set_xticks(detection.OPERATING_POINTS, [f"{point:g}" for point in detection.OPERATING_POINTS])
     axes.plot(np.linspace(0.1, 10, 500), curve.at(tuple(np.linspace(0.1, 10, 500))))
-    axes.plot(froc.OPERATING_POINTS, curve.at(), "o")
+    axes.plot(detection.OPERATING_POINTS, curve.at(), "o")
     axes.set_title(f"CPM {shown(curve.cpm)}", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

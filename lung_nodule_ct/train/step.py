@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lung_nodule_ct.train.prepare import prepare
+from lung_nodule_ct.train.preprocessing import prepare
 from lung_nodule_ct.train.tasks import task_of
 
 if TYPE_CHECKING:

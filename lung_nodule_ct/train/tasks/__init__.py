@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from lung_nodule_ct.train.data import Source
     from lung_nodule_ct.train.recipes import Recipe
-    from lung_nodule_ct.train.sources import Source
 
     Apply = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
     Row = dict[str, Any]

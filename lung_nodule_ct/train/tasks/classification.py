@@ -11,15 +11,15 @@ import optax
 from flax import nnx
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES
+from lung_nodule_ct.train.feed import whole_batches
 from lung_nodule_ct.train.layers import Encoder
-from lung_nodule_ct.train.metrics import agreement
-from lung_nodule_ct.train.sources.batches import whole_batches
+from lung_nodule_ct.train.metrics import classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lung_nodule_ct.train.data.images import Crops
     from lung_nodule_ct.train.recipes import Recipe
-    from lung_nodule_ct.train.sources.crops import Crops
     from lung_nodule_ct.train.tasks import Apply, Row
 
 CLASSES = len(PATHOLOGY)
@@ -89,11 +89,11 @@ def scorer(answers: Sequence[Row]) -> Callable[[np.ndarray], dict[str, float]]:
     score = np.array([row["probabilities"] for row in answers]).reshape(-1, CLASSES) @ malignant
 
     def score_of(chosen: np.ndarray) -> dict[str, float]:
-        table = agreement.confusion_matrix(truth[chosen], told[chosen], CLASSES)
+        table = classification.confusion_matrix(truth[chosen], told[chosen], CLASSES)
         return {
-            "accuracy": agreement.accuracy(table),
-            "quadratic_kappa": agreement.quadratic_kappa(table),
-            "malignant_AUC": agreement.area_under_curve(malignant[truth[chosen]], score[chosen]),
+            "accuracy": classification.accuracy(table),
+            "quadratic_kappa": classification.quadratic_kappa(table),
+            "malignant_AUC": classification.area_under_curve(malignant[truth[chosen]], score[chosen]),
         }
 
     return score_of

@@ -1,4 +1,6 @@
-"""Where nodules are, in 2D and 3D by the same code: a centre heatmap with sides (anchor-free), or RetinaNet.
+"""How boxes of any dimension overlap: IoU, GIoU, and the suppression of those that say the same twice.
+
+Where nodules are, in 2D and 3D by the same code: a centre heatmap with sides (anchor-free), or RetinaNet.
 
 The anchor-free head follows CenterNet (Zhou et al. 2019: heatmap, penalty-reduced focal loss) and FCOS (Tian et al. 2019: sides from
 the cell), with GIoU on the sides. RetinaNet is Lin et al. 2017: anchors on a feature pyramid, focal loss.
@@ -15,18 +17,57 @@ import numpy as np
 import optax
 from flax import nnx
 
+from lung_nodule_ct.train.data.images import Slices
+from lung_nodule_ct.train.data.patches import Patches, boxes_of, spacing_of
+from lung_nodule_ct.train.feed import stacked, whole_batches
 from lung_nodule_ct.train.layers import Conv, Encoder, double
-from lung_nodule_ct.train.metrics import froc, precision
-from lung_nodule_ct.train.overlap import iou, suppress
-from lung_nodule_ct.train.sources.batches import stacked, whole_batches
-from lung_nodule_ct.train.sources.patches import Patches, boxes_of, spacing_of
-from lung_nodule_ct.train.sources.slices import Slices
+from lung_nodule_ct.train.metrics import detection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from lung_nodule_ct.train.recipes import Recipe
     from lung_nodule_ct.train.tasks import Apply, Row
+
+
+def iou(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Intersection over union, and its generalised form (Rezatofighi et al. 2019), of boxes in array order.
+
+    Args:
+        a: Low and high corners, shape (…, 2 n); broadcasts with ``b``.
+        b: The same.
+    """
+    axes = a.shape[-1] // 2
+    (a0, a1), (b0, b1) = ((box[..., :axes], box[..., axes:]) for box in (a, b))
+    common = jnp.clip(jnp.minimum(a1, b1) - jnp.maximum(a0, b0), 0).prod(-1)
+    union = jnp.clip(a1 - a0, 0).prod(-1) + jnp.clip(b1 - b0, 0).prod(-1) - common
+    hull = (jnp.maximum(a1, b1) - jnp.minimum(a0, b0)).prod(-1)
+    overlap = common / jnp.maximum(union, 1e-6)
+    return overlap, overlap - (hull - union) / jnp.maximum(hull, 1e-6)
+
+
+def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64], most: float = 0.3) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression: which boxes stay, the surest first.
+
+    Args:
+        boxes: Low and high corners, shape (n, 2 k).
+        scores: Shape (n,).
+        most: The largest IoU that two boxes that stay may have.
+    """
+    axes = boxes.shape[1] // 2
+    low, high = boxes[:, :axes], boxes[:, axes:]
+    volume = np.clip(high - low, 0, None).prod(1)
+    left = np.argsort(-scores, kind="mergesort")
+    kept = []
+    while left.size:
+        first, rest = left[0], left[1:]
+        kept.append(first)
+        common = np.clip(np.minimum(high[first], high[rest]) - np.maximum(low[first], low[rest]), 0, None).prod(1)
+        left = rest[common <= most * (volume[first] + volume[rest] - common)]
+    return np.array(kept, np.int64)
+
 
 _PRIOR = -math.log((1 - 0.01) / 0.01)  # so that the many empty cells begin at a probability of 0.01 (Lin et al. 2017)
 _ANCHORS = (2.0, 2.0 * 2 ** (1 / 3), 2.0 * 2 ** (2 / 3))  # sides in strides
@@ -251,12 +292,14 @@ def _final(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def scorer(answers: Sequence[Row]) -> Callable[[np.ndarray], dict[str, float]]:
     """COCO's ``AP`` to ``APl`` of slices; of volumes ``CPM`` and the sensitivity at 1 and 4 false positives a scan."""
     if answers and "centers" not in answers[0]:
-        matched = [precision.match(row["boxes"], row["scores"], row["truth_boxes"]) for row in answers]
-        return lambda chosen: precision.average_precision([matched[place] for place in chosen])
-    found = [froc.find(row["centers"], row["scores"], row["truth_centers"], row["truth_diameters"]) for row in answers]
+        matched = [detection.match(row["boxes"], row["scores"], row["truth_boxes"]) for row in answers]
+        return lambda chosen: detection.average_precision([matched[place] for place in chosen])
+    found = [
+        detection.find(row["centers"], row["scores"], row["truth_centers"], row["truth_diameters"]) for row in answers
+    ]
 
     def score_of(chosen: np.ndarray) -> dict[str, float]:
-        curve = froc.froc([found[place] for place in chosen])
+        curve = detection.froc([found[place] for place in chosen])
         at_1, at_4 = curve.at((1.0, 4.0))
         return {"CPM": curve.cpm, "sensitivity_at_1": float(at_1), "sensitivity_at_4": float(at_4)}
 

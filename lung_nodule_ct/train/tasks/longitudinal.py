@@ -13,15 +13,15 @@ import numpy as np
 import optax
 from flax import nnx
 
+from lung_nodule_ct.train.feed import whole_batches
 from lung_nodule_ct.train.layers import Encoder
-from lung_nodule_ct.train.metrics import agreement
-from lung_nodule_ct.train.sources.batches import whole_batches
+from lung_nodule_ct.train.metrics import classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lung_nodule_ct.train.data.sequences import Sequences
     from lung_nodule_ct.train.recipes import Recipe
-    from lung_nodule_ct.train.sources.sequences import Sequences
     from lung_nodule_ct.train.tasks import Apply, Row
 
 _MM = 10.0  # diameters are told in centimetres, so that both losses weigh alike
@@ -104,7 +104,7 @@ def scorer(answers: Sequence[Row]) -> Callable[[np.ndarray], dict[str, float]]:
         miss = np.abs(told[moved] - true[moved])
         blind = np.abs(true[moved] - true[moved].mean()) if moved.size else miss
         return {
-            "malignant_AUC": agreement.area_under_curve(positive[judged], sure[judged]),
+            "malignant_AUC": classification.area_under_curve(positive[judged], sure[judged]),
             "change_error_mm": float(miss.mean()) if moved.size else float("nan"),
             "change_error_of_mean_mm": float(blind.mean()) if moved.size else float("nan"),
         }

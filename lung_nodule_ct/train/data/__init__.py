@@ -42,17 +42,17 @@ def open_source(build: BuiltFolder, recipe: Recipe, split: str) -> Source:
     """
     rows = rows_of(build, recipe.config, split, recipe.split_by)
     if recipe.task == "classification":
-        from lung_nodule_ct.train.sources.crops import Crops  # noqa: PLC0415 -- only the one that is used
+        from lung_nodule_ct.train.data.images import Crops  # noqa: PLC0415 -- only the one that is used
 
         return Crops(rows, recipe)
     if recipe.task == "longitudinal":
-        from lung_nodule_ct.train.sources.sequences import Sequences  # noqa: PLC0415
+        from lung_nodule_ct.train.data.sequences import Sequences  # noqa: PLC0415
 
         return Sequences(rows, recipe)
     if recipe.config == DET2D_1_25MM.name:
-        from lung_nodule_ct.train.sources.slices import Slices  # noqa: PLC0415
+        from lung_nodule_ct.train.data.images import Slices  # noqa: PLC0415
 
         return Slices(rows, recipe)
-    from lung_nodule_ct.train.sources.patches import Patches  # noqa: PLC0415
+    from lung_nodule_ct.train.data.patches import Patches  # noqa: PLC0415
 
     return Patches(rows, recipe)

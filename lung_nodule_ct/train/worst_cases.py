@@ -10,18 +10,17 @@ from matplotlib.patches import Ellipse
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.geometry.display import Window
-from lung_nodule_ct.train.sources.crops import Crops
-from lung_nodule_ct.train.sources.patches import Patches, boxes_of
-from lung_nodule_ct.train.sources.sequences import Sequences
-from lung_nodule_ct.train.sources.slices import Slices
+from lung_nodule_ct.train.data.images import Crops, Slices
+from lung_nodule_ct.train.data.patches import Patches, boxes_of
+from lung_nodule_ct.train.data.sequences import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
+    from lung_nodule_ct.train.data import Source
     from lung_nodule_ct.train.recipes import InputOptions
-    from lung_nodule_ct.train.sources import Source
     from lung_nodule_ct.train.tasks import Row
 
 _WORST: Final = 8

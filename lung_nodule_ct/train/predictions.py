@@ -13,8 +13,8 @@ from lung_nodule_ct.train.tasks import task_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from lung_nodule_ct.train.data import Source
     from lung_nodule_ct.train.recipes import Recipe
-    from lung_nodule_ct.train.sources import Source
     from lung_nodule_ct.train.tasks import Row
 
 

@@ -192,7 +192,8 @@ def _drawn(
     """Noise with a lesion in it, 0 to 1; centre and radius in what ``spacing`` is in, all in array order."""
     axes = np.meshgrid(*(np.arange(n) * step for n, step in zip(shape, spacing, strict=True)), indexing="ij")
     distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, center, strict=True))) / radius
-    return np.clip(0.12 + random.normal(0, 0.04, shape) + _lesion(kind, distance, random), 0, 1)
+    tissue: np.ndarray = np.clip(0.12 + random.normal(0, 0.04, shape) + _lesion(kind, distance, random), 0, 1)
+    return tissue
 
 
 def _lesion(kind: int, distance: np.ndarray, random: np.random.Generator) -> np.ndarray:

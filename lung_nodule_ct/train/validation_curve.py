@@ -13,8 +13,8 @@ from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import write_whole
 from lung_nodule_ct.system.progress import notice
-from lung_nodule_ct.train.answers import Answers
-from lung_nodule_ct.train.sources import open_source
+from lung_nodule_ct.train.data import open_source
+from lung_nodule_ct.train.predictions import Answers
 from lung_nodule_ct.train.tasks import task_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.rows import Rows
-from lung_nodule_ct.train.sources.patches import boxes_of, cut, extent_of, spacing_of
+from lung_nodule_ct.train.data.patches import boxes_of, cut, extent_of, spacing_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

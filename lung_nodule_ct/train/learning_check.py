@@ -13,15 +13,16 @@ from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.arrow import ArrowFolder
 from lung_nodule_ct.targets.build import build_folder
+from lung_nodule_ct.testing.synthetic_archives import write_made_up
 from lung_nodule_ct.train.evaluation import evaluate
 from lung_nodule_ct.train.loop import train
-from lung_nodule_ct.train.made_up import write_made_up
 from lung_nodule_ct.train.runs import Run, data_of
 
 if TYPE_CHECKING:
     from lung_nodule_ct.read.build_folder import BuiltFolder
-    from lung_nodule_ct.train.aims import Aim
+    from lung_nodule_ct.train.expected_scores import Aim
     from lung_nodule_ct.train.recipes import Recipe
+
 
 DATA: Final = "made-up"
 PATIENTS: Final = 100

@@ -1,0 +1,1 @@
+"""Synthetic archives with known truth, for tests and benchmarks, ours and those of users."""
