@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.preview.show import show
     from lung_nodule_ct.read.sequences import PatientSequence, patient_sequences
     from lung_nodule_ct.read.volumes import volumes
-    from lung_nodule_ct.targets.huggingface import load, prepare
+    from lung_nodule_ct.targets.loading import load, prepare
 
 _HOMES = {
     "CONFIGS": "lung_nodule_ct.declaration.configs",
@@ -27,9 +27,9 @@ _HOMES = {
     "LungNoduleCTError": "lung_nodule_ct.errors",
     "PatientSequence": "lung_nodule_ct.read.sequences",
     "convert_boxes": "lung_nodule_ct.geometry.boxes",
-    "load": "lung_nodule_ct.targets.huggingface",
+    "load": "lung_nodule_ct.targets.loading",
     "patient_sequences": "lung_nodule_ct.read.sequences",
-    "prepare": "lung_nodule_ct.targets.huggingface",
+    "prepare": "lung_nodule_ct.targets.loading",
     "show": "lung_nodule_ct.preview.show",
     "volumes": "lung_nodule_ct.read.volumes",
 }

@@ -13,12 +13,10 @@ import typer
 from lung_nodule_ct.cli.audit import audit
 from lung_nodule_ct.cli.build import build
 from lung_nodule_ct.cli.card import card
-from lung_nodule_ct.cli.configs import configs
 from lung_nodule_ct.cli.download import download, lock
-from lung_nodule_ct.cli.evaluate import compare, evaluate
+from lung_nodule_ct.cli.evaluate import compare, evaluate, leakage
 from lung_nodule_ct.cli.export import export
-from lung_nodule_ct.cli.inspect import inspect
-from lung_nodule_ct.cli.leakage import leakage
+from lung_nodule_ct.cli.inspect import configs, inspect
 from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.cli.preview import preview
 from lung_nodule_ct.cli.publish import publish

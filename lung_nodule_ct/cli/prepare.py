@@ -21,7 +21,7 @@ def prepare(
 ) -> None:
     """Warm the cache of Hugging Face datasets, so that load_dataset("lung_nodule_ct", CONFIG) works anywhere."""
     chosen = chosen_configs(names, every)
-    from lung_nodule_ct.targets.huggingface import prepared
+    from lung_nodule_ct.targets.loading import prepared
 
     builders = [prepared(config.name, source=source, num_proc=num_proc, cache_dir=cache_dir) for config in chosen]
     if as_json:

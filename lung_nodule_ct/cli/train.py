@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lung_nodule_ct.cli.evaluate import print_scores
 from lung_nodule_ct.cli.options import Data
-from lung_nodule_ct.cli.scores import print_scores
 from lung_nodule_ct.cli.terminal import new_table, terminal
 
 if TYPE_CHECKING:

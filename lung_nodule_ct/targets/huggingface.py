@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import count
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import datasets
 
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
-from lung_nodule_ct.declaration.findings import Finding, Grade
+from lung_nodule_ct.declaration.findings import Code, Finding, Grade
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.plan import make_plan
-from lung_nodule_ct.examples.report import Pixels, report_document
+from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
 from lung_nodule_ct.sources.resolve import RECORDS, named_folder, open_source
 from lung_nodule_ct.sources.source import Opened
 from lung_nodule_ct.system.disk_writes import Settling
@@ -34,7 +34,6 @@ from lung_nodule_ct.system.memory import Fresh, Scratch
 from lung_nodule_ct.system.progress import DownloadProgress
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.hub_features import built_schema, to_features
-from lung_nodule_ct.targets.worker_findings import gather_parts, leave_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -199,7 +198,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         if self._report_folder is None:
             _log(findings)
         else:
-            leave_part(Path(self._report_folder), place, findings, pixels)
+            save_findings(Path(self._report_folder), place, findings, pixels)
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_split_kwargs: Any) -> None:
         here = "://" not in self._output_dir  # not Path.is_dir, which datasets makes look in buckets, too
@@ -210,7 +209,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
                 super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
             finally:
                 self._report_folder = None
-            self.found = gather_parts(Path(folder))
+            self.found = collect_findings(Path(folder))
         if here:
             self._write_report(Path(self._output_dir), self.found)
         else:
@@ -264,6 +263,34 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
             )
 
 
+_PART = "findings-{}.part"
+
+
+def save_findings(folder: Path, place: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
+    """Leave what was found.
+
+    Args:
+        folder: Where.
+        place: In the plan, from 1, of the first unit that it is of; 0 for the plan itself.
+        findings: What was found.
+        pixels: Where pixels stand.
+    """
+    part = {"findings": [asdict(finding) for finding in findings], "pixels": list(pixels)}
+    (folder / _PART.format(f"{place:09d}")).write_text(json.dumps(part), encoding="utf-8")
+
+
+def collect_findings(folder: Path) -> tuple[Finding, ...]:
+    """All that was found, in the order of the plan, and which pixels stand more than once; the parts are taken away."""
+    findings: list[Finding] = []
+    pixels: list[Pixels] = []
+    for path in sorted(folder.glob(_PART.format("*"))):
+        part = json.loads(path.read_text(encoding="utf-8"))
+        findings += [Finding(**{**entry, "code": Code(entry["code"])}) for entry in part["findings"]]
+        pixels += [Pixels(*entry) for entry in part["pixels"]]
+        path.unlink()
+    return (*findings, *same_pixels(pixels))
+
+
 def _log(findings: Sequence[Finding]) -> None:
     for finding in findings:
         logger.log(20 if finding.grade is Grade.NOTE else 30, str(finding))
@@ -305,100 +332,3 @@ def hash_of_code(package: Path) -> str:
         if name.partition("/")[0] not in _NOT_HASHED:
             digest.update(f"{name}\0".encode() + (package / name).read_bytes())
     return digest.hexdigest()[:16]
-
-
-def load(
-    config: str = DEFAULT_CONFIG.name,
-    *,
-    source: str | os.PathLike[str] | None = None,
-    split: str | None = None,
-    streaming: bool = False,
-    split_by: SplitBy | str = SplitBy.PUBLISHED,
-    keep_source_names: bool = False,
-    num_proc: int | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-) -> Any:
-    """Load a config straight from the archives, through the cache of ``datasets``.
-
-    Args:
-        config: One of the six names.
-        source: A folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one; without that, what was prepared
-            before serves; else the archives come from the cache of downloads and from Zenodo.
-        split: One split; without it all of them.
-        streaming: Read while iterating, prepare nothing.
-        split_by: ``published``, or ``patient`` for splits without leaks.
-        keep_source_names: Add the column ``source_name``, and keep what pictures say beside their pixels; both may spell calendar dates.
-        num_proc: Processes that prepare.
-        cache_dir: In place of the cache of ``datasets``.
-
-    Returns:
-        A ``Dataset`` or, without ``split``, a ``DatasetDict``; their iterable kin where it is streamed.
-
-    Raises:
-        UnknownConfigError: There is no such config.
-        SourceError: The folder does not exist; or offline, and something is not in the cache.
-        DownloadError: Zenodo does not give what the record promises.
-        ArchiveNotFoundError: An archive that the config reads is missing.
-        ArchiveError: An archive is no zip archive, or breaks a limit.
-        MemberError: A member is damaged.
-    """
-    builder = _builder(
-        config, data_dir=source, split_by=split_by, keep_source_names=keep_source_names, cache_dir=cache_dir
-    )
-    if streaming:
-        return builder.as_streaming_dataset(split)
-    builder.download_and_prepare(num_proc=num_proc)
-    return builder.as_dataset(split)
-
-
-def prepare(
-    config: str,
-    *,
-    source: str | os.PathLike[str] | None = None,
-    num_proc: int | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-) -> Path:
-    """Warm the cache of ``datasets``, so that a plain ``load_dataset("lung_nodule_ct", config)`` works anywhere.
-
-    Args:
-        config: One of the six names.
-        source: A folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one; without that, they come from the
-            cache of downloads and from Zenodo.
-        num_proc: Processes that prepare.
-        cache_dir: In place of the cache of ``datasets``.
-
-    Returns:
-        The folder of the prepared data, ``findings.json`` beside them.
-
-    Raises:
-        UnknownConfigError: There is no such config.
-        SourceError: The folder does not exist; or offline, and something is not in the cache.
-        DownloadError: Zenodo does not give what the record promises.
-        ArchiveNotFoundError: An archive that the config reads is missing.
-        ArchiveError: An archive is no zip archive, or breaks a limit.
-        MemberError: A member is damaged.
-    """
-    return Path(prepared(config, source=source, num_proc=num_proc, cache_dir=cache_dir).cache_dir)
-
-
-def prepared(
-    config: str,
-    *,
-    source: str | os.PathLike[str] | None = None,
-    num_proc: int | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-) -> LungNoduleCT:
-    """The builder of a cache that is warm; its ``found`` is what was found in warming it. See :func:`prepare`."""
-    builder = _builder(config, archives=source, cache_dir=cache_dir)
-    builder.download_and_prepare(num_proc=num_proc)
-    return builder
-
-
-def _builder(config: str, **kwargs: Any) -> LungNoduleCT:
-    get_config(config)
-    options = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
-    if options.get("split_by") is not None:
-        options["split_by"] = str(SplitBy(options["split_by"]))
-    defaults = {"split_by": str(SplitBy.PUBLISHED), "keep_source_names": False}
-    given = {name: value for name, value in options.items() if value is not None and defaults.get(name) != value}
-    return LungNoduleCT(config_name=config, dataset_name=DATASET_NAME, **given)

@@ -1,4 +1,4 @@
-"""``python -m lung_nodule_ct.cli``."""
+"""``python -m lung_nodule_ct``."""
 
 from lung_nodule_ct.cli import main
 
