@@ -14,14 +14,14 @@ from pathlib import Path
 
 from benchmarks.harness import OURS, run_measured
 from lung_nodule_ct.train.evaluation import read_scores
-from lung_nodule_ct.train.expected_scores import AIMS
+from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
 from lung_nodule_ct.train.pages import interval, shown
 
 
 def main() -> None:
     """Check each recipe in a process of its own, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=AIMS, default=list(AIMS))
+    parser.add_argument("--only", nargs="*", choices=EXPECTED_SCORES, default=list(EXPECTED_SCORES))
     parser.add_argument("--steps", type=int, help="fewer than the check has, to see that it runs")
     options = parser.parse_args()
     changes = [] if options.steps is None else ["--steps", str(options.steps)]
@@ -41,7 +41,11 @@ def main() -> None:
         for place, (score, entry) in enumerate(judged["scores"].items()):
             numbers = f"{measured.wall:7.0f}{measured.cpu:7.0f}{judged['rows']:9}"
             head = f"{name:<20}{numbers}" if place == 0 else " " * 43
-            aim = f", aim {AIMS[name].least}" if score == AIMS[name].score and AIMS[name].least is not None else ""
+            aim = (
+                f", aim {EXPECTED_SCORES[name].least}"
+                if score == EXPECTED_SCORES[name].score and EXPECTED_SCORES[name].least is not None
+                else ""
+            )
             print(f"{head}  {score} {shown(entry['value'])} ({interval(entry)}){aim}", flush=True)
     if failed:
         raise SystemExit(f"not learnt: {', '.join(failed)}")

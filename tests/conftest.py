@@ -88,12 +88,12 @@ def build(tmp_path: Path) -> Callable[..., Built]:
         from lung_nodule_ct.declaration.configs import get_config
         from lung_nodule_ct.sources.resolve import open_folder
         from lung_nodule_ct.targets.build import BuildOptions, build_folder
-        from lung_nodule_ct.targets.parquet import HubFolder
+        from lung_nodule_ct.targets.parquet import ParquetLayout
 
         options.setdefault("keep_source_names", True)
         out = tmp_path / "out"
         build_folder(
-            [get_config(name) for name in configs], open_folder(source), out, HubFolder(), BuildOptions(**options)
+            [get_config(name) for name in configs], open_folder(source), out, ParquetLayout(), BuildOptions(**options)
         )
         return Built(out)
 

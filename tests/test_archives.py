@@ -18,16 +18,16 @@ from tiny import flagged, packed
 from lung_nodule_ct.declaration.archives import ARCHIVES, Role
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
 from lung_nodule_ct.sources.resolve import open_folder
-from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_directory import Archive
 from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
 
 
-def opened_zip(folder: Path, data: bytes, name: str = "some.zip") -> tuple[Opened, Archive]:
+def opened_zip(folder: Path, data: bytes, name: str = "some.zip") -> tuple[ArchivePool, Archive]:
     path = folder / name
     path.write_bytes(data)
-    opened = Opened()
+    opened = ArchivePool()
     return opened, opened.directory(str(path))
 
 
@@ -200,7 +200,7 @@ def test_archives_are_known_by_pattern_at_any_depth(tmp_path, style) -> None:
         (folder / renamed(spec.name)).write_bytes(packed({"x": spec.name.encode()}))
     source = open_folder(tmp_path)
     for spec in ARCHIVES:
-        with Opened() as opened:
+        with ArchivePool() as opened:
             assert read_member(source.archive(spec).members[0], opened) == spec.name.encode()
 
 

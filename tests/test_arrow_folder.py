@@ -11,7 +11,7 @@ from tiny import CT0, TinySource, ct, mhd
 import lung_nodule_ct
 from lung_nodule_ct.declaration.configs import DET3D_1_25MM
 from lung_nodule_ct.sources.resolve import open_folder
-from lung_nodule_ct.targets.arrow import ArrowFolder
+from lung_nodule_ct.targets.arrow import ArrowLayout
 from lung_nodule_ct.targets.build import BuildOptions, build_folder
 
 
@@ -65,7 +65,7 @@ def test_many_shards_are_the_same_by_any_workers(tmp_path, workers) -> None:
     source = open_folder(tiny.write(tmp_path / "in"))
     rows = []
     for number in (1, workers):
-        layout = ArrowFolder(nested=False, shard_bytes=40_000)
+        layout = ArrowLayout(nested=False, shard_bytes=40_000)
         build_folder([DET3D_1_25MM], source, tmp_path / str(number), layout, BuildOptions(num_proc=number))
         rows.append(datasets.load_from_disk(tmp_path / str(number))["train"].to_list())
     assert len(list((tmp_path / "1" / "train").glob("*.arrow"))) > 3

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.read.sidecars import BESIDE, files_beside, ours_beside
+from lung_nodule_ct.read.sidecars import SIDECARS, add_sidecars, own_sidecars
 
 
 def add(folder, by, **files) -> None:
-    with files_beside(folder, by=by) as stage:
+    with add_sidecars(folder, by=by) as stage:
         for name, text in files.items():
             path = stage / name.replace("__", "/")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,13 +27,13 @@ def folder(build, dummy):
 def test_a_rebuild_replaces_what_commands_added(folder, build, dummy) -> None:
     add(folder, "audit", audit="{}", pictures__one="1")
     add(folder, "preview", page="<p>")
-    assert ours_beside(folder) == {"README.md": "card", "audit": "audit", "pictures/one": "audit", "page": "preview"}
+    assert own_sidecars(folder) == {"README.md": "card", "audit": "audit", "pictures/one": "audit", "page": "preview"}
     build(dummy, "cls_1.25mm")
-    assert ours_beside(folder) == {"README.md": "card"}
+    assert own_sidecars(folder) == {"README.md": "card"}
     assert not (folder / "pictures").exists()
 
 
-@pytest.mark.parametrize("stranger", ["page", "README.md", "pictures/mine", "data/README.md", BESIDE])
+@pytest.mark.parametrize("stranger", ["page", "README.md", "pictures/mine", "data/README.md", SIDECARS])
 def test_a_strangers_file_protects_the_folder(folder, build, dummy, stranger) -> None:
     add(folder, "preview", page="<p>")
     (folder / stranger).parent.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ def test_the_next_run_takes_the_place_of_the_last(folder) -> None:
     add(folder, "audit", audit="2", table="2")
     assert (folder / "audit").read_text() == "2"
     assert not (folder / "pictures").exists()
-    assert set(ours_beside(folder)) == {"README.md", "audit", "table"}
+    assert set(own_sidecars(folder)) == {"README.md", "audit", "table"}
 
 
 def test_nothing_changes_where_a_file_is_not_ours_or_the_command_fails(folder) -> None:
@@ -58,7 +58,7 @@ def test_nothing_changes_where_a_file_is_not_ours_or_the_command_fails(folder) -
         add(folder, "audit", audit="2", table="2")
     with pytest.raises(OutputError, match="not what `preview` wrote"):
         add(folder, "preview", audit="another command's")
-    with pytest.raises(KeyError), files_beside(folder, by="audit") as stage:
+    with pytest.raises(KeyError), add_sidecars(folder, by="audit") as stage:
         (stage / "audit").write_text("3")
         raise KeyError
     assert ((folder / "audit").read_text(), (folder / "table").read_text()) == ("1", "mine")
@@ -67,11 +67,11 @@ def test_nothing_changes_where_a_file_is_not_ours_or_the_command_fails(folder) -
 
 def test_names_that_lead_out_of_the_folder_are_nobodys(folder) -> None:
     (folder.parent / "outside").write_text("mine")
-    document = json.loads((folder / BESIDE).read_text())
+    document = json.loads((folder / SIDECARS).read_text())
     for name in ("../outside", str(folder.parent / "outside")):
         document["files"][name] = document["files"]["README.md"]
-    (folder / BESIDE).write_text(json.dumps(document))
-    assert ours_beside(folder) == {"README.md": "card"}
+    (folder / SIDECARS).write_text(json.dumps(document))
+    assert own_sidecars(folder) == {"README.md": "card"}
     add(folder, "card")
     assert (folder.parent / "outside").exists()
 
@@ -79,12 +79,12 @@ def test_names_that_lead_out_of_the_folder_are_nobodys(folder) -> None:
 def test_commands_at_the_same_time_do_not_forget_each_other(folder) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda place: add(folder, f"command{place}", **{f"file{place}": str(place)}), range(24)))
-    assert set(ours_beside(folder)) == {"README.md", *(f"file{place}" for place in range(24))}
+    assert set(own_sidecars(folder)) == {"README.md", *(f"file{place}" for place in range(24))}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_build_that_was_replaced_meanwhile_keeps_its_own(folder, build, dummy) -> None:
-    with pytest.raises(OutputError, match="replaced"), files_beside(folder, by="audit") as stage:
+    with pytest.raises(OutputError, match="replaced"), add_sidecars(folder, by="audit") as stage:
         (stage / "audit").write_text("of the old build")
         build(dummy, "det2d_1.25mm")
     assert not (folder / "audit").exists()

@@ -37,7 +37,7 @@ def test_rows_are_what_the_dataset_holds(cli, tmp_path, dummy, form):
                         assert value == other[name]["bytes"]
                     else:
                         assert value == other[name]
-            ids = [name for name in build.light_columns(config) if name.endswith("_id")]
+            ids = [name for name in build.metadata_columns(config) if name.endswith("_id")]
             some = [row for place, row in enumerate(build.rows(config, split, ids)) if place in (0, count - 1)]
             assert list(build.rows(config, split, ids, sorted({0, count - 1}))) == some
 

@@ -23,7 +23,7 @@ from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
 from lung_nodule_ct.publish.text import escape, table
 from lung_nodule_ct.read.build_folder import open_build
-from lung_nodule_ct.read.sidecars import files_beside, ours_beside
+from lung_nodule_ct.read.sidecars import add_sidecars, own_sidecars
 
 SECTIONS = (
     "Configs Columns Motivation Collection Annotation Preprocessing Uses Limits Biases Ethics-approval Privacy "
@@ -200,7 +200,7 @@ def test_licence_and_doi_are_those_of_the_records(copy) -> None:
 
 def test_the_audit_stands_in_the_card_and_its_text_stays_text(copy) -> None:
     hostile = "<script>alert(1)</script> | `x` [a](javascript:b) **c**\n# d"
-    with files_beside(copy, by="audit") as stage:
+    with add_sidecars(copy, by="audit") as stage:
         check = {"name": "n", "title": hostile, "verdict": "warn", "measured": "3", "expected": None, "detail": ""}
         (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
         (stage / "pictures").mkdir()
@@ -232,9 +232,9 @@ def test_escaped_text_is_shown_as_it_is(text) -> None:
 
 
 def test_a_second_card_takes_the_place_of_the_first(copy) -> None:
-    before = set(ours_beside(copy))
+    before = set(own_sidecars(copy))
     card(copy)
-    assert set(ours_beside(copy)) == before - {"croissant.json"}
+    assert set(own_sidecars(copy)) == before - {"croissant.json"}
     assert not (copy / "croissant.json").exists()
 
 

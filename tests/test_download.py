@@ -21,16 +21,16 @@ from tiny import DET2D
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.sources.http import TOKEN_VARIABLE, USER_AGENT, Patience
+from lung_nodule_ct.sources.http import TOKEN_VARIABLE, USER_AGENT, Timeouts
 from lung_nodule_ct.sources.records import Lock
 from lung_nodule_ct.sources.zenodo import Zenodo
-from lung_nodule_ct.system.progress import DownloadListener
+from lung_nodule_ct.system.progress import DownloadProgress
 
 NAME = "class_dataset.zip"
 SPEC = next(spec for spec in ARCHIVES if spec.name == NAME)
 RECORD = DEFAULT_RELEASE.part_a
 BODY = np.random.default_rng(0).bytes(3_000_001)
-HASTE = Patience(
+HASTE = Timeouts(
     connect_s=2,
     silence_s=0.4,
     window_s=0.6,
@@ -243,13 +243,13 @@ def test_a_wait_is_measured_by_the_servers_clock(server, tmp_path, skew, how) ->
     server.faults.append(lambda handler, _body: handler.send(429, b"", headers))
     waits: list[float] = []
 
-    class Ear(DownloadListener):
+    class Ear(DownloadProgress):
         def wait(self, name: str, reason: str, seconds: float) -> None:
             waits.append(seconds)
             assert "429" in reason
 
     began = time.monotonic()
-    assert fetch(server, tmp_path, listener=Ear()) == BODY
+    assert fetch(server, tmp_path, progress=Ear()) == BODY
     assert 0.5 <= waits[0] <= 3
     assert time.monotonic() - began >= waits[0]
 
@@ -522,14 +522,14 @@ def test_processes_that_want_the_same_at_once_share_one_download(tmp_path, many)
 def test_progress_is_told(server, tmp_path) -> None:
     told: list[tuple[str, int]] = []
 
-    class Ear(DownloadListener):
+    class Ear(DownloadProgress):
         def begin(self, name: str, size: int) -> None:
             told.append((name, -size))
 
         def reach(self, name: str, done: int) -> None:
             told.append((name, done))
 
-    fetch(server, tmp_path, listener=Ear())
+    fetch(server, tmp_path, progress=Ear())
     assert told[0] == (NAME, -len(BODY))
     assert told[-1] == (NAME, len(BODY))
     assert len(told) > 10

@@ -20,7 +20,7 @@ from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.formats.metaimage_header import HeaderError, parse_header
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
-from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.source import ArchivePool
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 VOLUME = ct(7)
@@ -31,7 +31,7 @@ def read_zipped(folder: Path, members: dict[str, bytes], name: str = "a.mhd"):
     """Our reading: the elements, the frame, and the codes of what was odd."""
     path = folder / "volumes.zip"
     path.write_bytes(packed(members))
-    with Opened() as opened:
+    with ArchivePool() as opened:
         archive = opened.directory(str(path))
         wanted = next(own for own in archive.members if own.name == name)
         siblings = [member for member in archive.members if member.stem == wanted.stem and member is not wanted]
@@ -268,7 +268,7 @@ def test_a_data_file_that_is_too_long_is_proven_to_its_end(tmp_path) -> None:
     path = tmp_path / "volumes.zip"
     data = packed({"a.mhd": header("a"), "a.raw": RAW + b"12"}, zipfile.ZIP_STORED)
     path.write_bytes(data.replace(RAW + b"12", RAW + b"13"))
-    with Opened() as opened:
+    with ArchivePool() as opened:
         head, raw = opened.directory(str(path)).members
         image = open_metaimage(head, [raw], opened)
         with pytest.raises(MemberError, match="checksum"):

@@ -40,12 +40,12 @@ def browser():
 
 def _build(source: Path, out: Path, *configs: str, layout: str = "parquet"):
     from lung_nodule_ct.sources.resolve import open_folder
-    from lung_nodule_ct.targets.arrow import ArrowFolder
+    from lung_nodule_ct.targets.arrow import ArrowLayout
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
-    from lung_nodule_ct.targets.parquet import HubFolder
+    from lung_nodule_ct.targets.parquet import ParquetLayout
 
     chosen = [CONFIGS[name] for name in configs or CONFIGS]
-    form = HubFolder() if layout == "parquet" else ArrowFolder(nested=len(chosen) > 1)
+    form = ParquetLayout() if layout == "parquet" else ArrowLayout(nested=len(chosen) > 1)
     build_folder(chosen, open_folder(source), out, form, BuildOptions(keep_source_names=True))
     return open_build(out)
 

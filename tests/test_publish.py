@@ -16,7 +16,7 @@ from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
 from lung_nodule_ct.publish.checks import plan_publication
 from lung_nodule_ct.read.build_folder import open_build
-from lung_nodule_ct.read.sidecars import BESIDE, files_beside, record_beside
+from lung_nodule_ct.read.sidecars import SIDECARS, add_sidecars, record_sidecar
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def edit(path: Path, change) -> None:
 
 def audit(folder: Path, verdict: str) -> None:
     check = {"name": "dates", "title": "Dates", "verdict": verdict, "measured": "3", "expected": "0", "detail": ""}
-    with files_beside(folder, by="audit") as stage:
+    with add_sidecars(folder, by="audit") as stage:
         (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
 
 
@@ -226,7 +226,7 @@ def test_what_does_not_fit_together_is_refused_whatever_is_allowed(folder, how, 
         case "preview in one large group":
             shard = next((folder / "data" / "preview").iterdir())
             pq.write_table(pa.table({"image": [bytes(31_000_000)]}), shard)
-            record_beside(folder, shard.relative_to(folder).as_posix(), by="card")
+            record_sidecar(folder, shard.relative_to(folder).as_posix(), by="card")
     assert says in refused(folder, "dates", "unknown-licence")
 
 
@@ -234,7 +234,7 @@ def test_a_card_that_somebody_wrote_on_is_published(folder) -> None:
     (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMy own words.\n")
     publication = plan_publication(open_build(folder))
     assert not publication.refused()
-    assert {"README.md", BESIDE} <= set(publication.files)
+    assert {"README.md", SIDECARS} <= set(publication.files)
 
 
 def test_folders_that_cannot_be_published(folder, cli) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lung_nodule_ct.system import disk_writes
-from lung_nodule_ct.system.disk_writes import Settling
+from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 
 
 @pytest.mark.parametrize("enough", [1, 100_000, 1 << 30])
@@ -16,7 +16,7 @@ def test_what_is_written_stays(tmp_path, monkeypatch, enough) -> None:
         np.random.default_rng(number).bytes(size) for number, size in enumerate((0, 3_000_001, 5, 70_000, 1 << 20))
     ]
     paths = [tmp_path / "first", tmp_path / "second"]
-    with Settling() as following:
+    with WriteBackThrottle() as following:
         for path in paths:
             with path.open("wb", buffering=0) as file:
                 for part in parts:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny import packed, workbook
 
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.formats.tables import parse_boxes, parse_spheres, parse_split_list
+from lung_nodule_ct.formats.tables import parse_boxes, parse_nodules, parse_split_list
 from lung_nodule_ct.formats.voc import parse_voc
 from lung_nodule_ct.formats.workbook import parse_workbook
 
@@ -16,7 +16,7 @@ LUNA = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 
 
 def spheres(text: str | bytes) -> list[tuple[str, tuple[float, float, float], float]]:
-    table = parse_spheres(text if isinstance(text, bytes) else text.encode())
+    table = parse_nodules(text if isinstance(text, bytes) else text.encode())
     assert not table.bad
     return [(row.name, row.center, row.diameter) for row in table.good]
 
@@ -43,7 +43,7 @@ def test_one_nodule_in_every_spelling(text) -> None:
 
 
 def test_rows_that_cannot_be_read_are_told_apart() -> None:
-    table = parse_spheres(
+    table = parse_nodules(
         f"{LUNA}\na,1,2,3,4\nb,1,2,x,4\nc,1,2\n,1,2,3,4\nd,nan,2,3,4\ne,1_0,2,3,4\nf,1e308,2,3,4\n".encode()
     )
     assert [row.name for row in table.good] == ["a"]
@@ -88,13 +88,13 @@ def test_boxes_may_lack_a_diameter_and_say_that_they_are_copies() -> None:
 
 
 def test_a_header_is_known_by_its_exact_words_or_reported() -> None:
-    both = parse_spheres(b"patient_id,seriesuid,coordX,coordY,coordZ,diameter_mm\n9,9_20190314,1,2,3,4\n")
+    both = parse_nodules(b"patient_id,seriesuid,coordX,coordY,coordZ,diameter_mm\n9,9_20190314,1,2,3,4\n")
     assert [(row.name, row.center, row.diameter) for row in both.good] == [("9_20190314", (1, 2, 3), 4)]
     assert both.unknown_header is None
-    other = parse_spheres(b"scan no,where x,where y,where z,how large\n9,1,2,3,4\n")
+    other = parse_nodules(b"scan no,where x,where y,where z,how large\n9,1,2,3,4\n")
     assert other.good[0].center == (1, 2, 3)
     assert other.unknown_header is not None
-    assert parse_spheres(b"9,1,2,3,4\n").unknown_header is None
+    assert parse_nodules(b"9,1,2,3,4\n").unknown_header is None
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_a_header_is_known_by_its_exact_words_or_reported() -> None:
 )
 def test_one_unknown_word_costs_no_nodule(header, guessed) -> None:
     index = "0," * header.startswith(",")
-    table = parse_spheres(f"{header}\n{index}9,1,2,3,4\n".encode())
+    table = parse_nodules(f"{header}\n{index}9,1,2,3,4\n".encode())
     assert [(row.name, row.center, row.diameter) for row in table.good] == [("9", (1, 2, 3), 4)]
     assert table.guessed == guessed
     assert (table.unknown_header is not None) == bool(guessed)
 
 
 def test_words_that_contradict_the_order_are_not_overruled() -> None:
-    table = parse_spheres(b"name,a,x,b,d\n9,1,2,3,4\n")
+    table = parse_nodules(b"name,a,x,b,d\n9,1,2,3,4\n")
     assert (len(table.good), len(table.bad), table.guessed) == (0, 1, ())
     assert table.unknown_header is not None
 
@@ -142,7 +142,7 @@ def test_one_unknown_word_costs_no_box_and_makes_no_diameter(header, diameter, g
 
 
 def test_a_cell_without_end_is_a_row_that_cannot_be_read() -> None:
-    table = parse_spheres(f"{LUNA}\na,1,2,3,4\nb,{'9' * 200_000},2,3,4\n".encode())
+    table = parse_nodules(f"{LUNA}\na,1,2,3,4\nb,{'9' * 200_000},2,3,4\n".encode())
     assert [row.name for row in table.good] == ["a"]
     assert len(table.bad) == 1
 
@@ -155,7 +155,7 @@ def test_what_is_written_is_read(rows) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_table_does_harm(data) -> None:
-    parse_spheres(data)
+    parse_nodules(data)
     parse_boxes(data)
     parse_split_list(data)
 

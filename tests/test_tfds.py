@@ -26,9 +26,9 @@ from lung_nodule_ct.sources.resolve import open_folder
 tfds = pytest.importorskip("tensorflow_datasets")
 import lung_nodule_ct  # noqa: E402, F401 -- registers
 from lung_nodule_ct.targets.build import BuildOptions, build_folder  # noqa: E402
-from lung_nodule_ct.targets.parquet import HubFolder  # noqa: E402
+from lung_nodule_ct.targets.parquet import ParquetLayout  # noqa: E402
 from lung_nodule_ct.targets.tfds.builder import LungNoduleCT  # noqa: E402
-from lung_nodule_ct.targets.tfds.folder import TfdsFolder  # noqa: E402
+from lung_nodule_ct.targets.tfds.folder import TfdsLayout  # noqa: E402
 
 with_tensorflow = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 with_beam = pytest.mark.skipif(find_spec("apache_beam") is None, reason="Apache Beam is not installed")
@@ -38,14 +38,14 @@ RAW = {"image": tfds.decode.SkipDecoding()}
 @pytest.fixture(scope="module")
 def hub(dummy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "hub"
-    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, HubFolder(), BuildOptions())
+    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, ParquetLayout(), BuildOptions())
     return folder
 
 
 @pytest.fixture(scope="module")
 def records(dummy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("records") / "ar"
-    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, TfdsFolder("array_record"))
+    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, TfdsLayout("array_record"))
     return folder
 
 
@@ -144,7 +144,7 @@ def test_tfrecords_built_at_need_are_the_hub_folder(hub, dummy, tmp_path, monkey
 def test_beam_gives_the_same_shards(hub, records, dummy, tmp_path, config) -> None:
     from lung_nodule_ct.targets.beam import BeamEngine
 
-    layout = TfdsFolder("array_record")
+    layout = TfdsLayout("array_record")
     build_folder([get_config(config)], open_folder(dummy), tmp_path / "ar", layout, engine=BeamEngine())
     for path in sorted((records / "lung_nodule_ct" / config).rglob("*.array_record*")):
         beside = tmp_path / "ar" / path.relative_to(records)
@@ -177,8 +177,8 @@ def test_beam_writes_the_same_hub_folder(hub, dummy, cli, tmp_path) -> None:
 
 def test_real_ct_comes_the_same_way(mirror, tmp_path) -> None:
     configs = list(CONFIGS.values())
-    build_folder(configs, open_folder(mirror), tmp_path / "hub", HubFolder(), BuildOptions())
-    build_folder(configs, open_folder(mirror), tmp_path / "ar", TfdsFolder("array_record"))
+    build_folder(configs, open_folder(mirror), tmp_path / "hub", ParquetLayout(), BuildOptions())
+    build_folder(configs, open_folder(mirror), tmp_path / "ar", TfdsLayout("array_record"))
     for config in CONFIGS:
         got = from_records(tmp_path / "ar", config)
         for split, rows in splits_of(tmp_path / "hub", config).items():

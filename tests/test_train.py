@@ -36,11 +36,11 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # the same in others
 from lung_nodule_ct.cli import app  # noqa: E402
 from lung_nodule_ct.errors import LungNoduleCTError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
-from lung_nodule_ct.testing.synthetic_archives import write_made_up  # noqa: E402
+from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
 from lung_nodule_ct.train import layers, prepare  # noqa: E402
 from lung_nodule_ct.train.convolution import winograd  # noqa: E402
 from lung_nodule_ct.train.data import open_source  # noqa: E402
-from lung_nodule_ct.train.expected_scores import AIMS  # noqa: E402
+from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES  # noqa: E402
 from lung_nodule_ct.train.feed import host_batches  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions, ModelOptions, Recipe  # noqa: E402
 from lung_nodule_ct.train.runs import open_run  # noqa: E402
@@ -65,7 +65,7 @@ def built(cli, tmp_path_factory) -> Path:
     """A build of made-up patients."""
     folder = tmp_path_factory.mktemp("lesions")
     names = ("cls_1.25mm", "det2d_1.25mm", "det3d_1.25mm", "longitudinal")
-    done = cli("build", *names, "--source", write_made_up(folder / "source", 40), "--out", folder / "build")
+    done = cli("build", *names, "--source", write_synthetic_archives(folder / "source", 40), "--out", folder / "build")
     assert done.returncode == 0, done.stderr
     return folder / "build"
 
@@ -494,4 +494,4 @@ def test_checkpoints_of_another_kind_are_refused(whole, built, cli, inside, tmp_
 def test_recipes_are_read_back_as_they_were(whole) -> None:
     recipe = open_run(whole).recipe
     assert (recipe.config, recipe.model.width, recipe.input.size) == ("cls_1.25mm", 4, (16, 16))
-    assert AIMS.keys() == RECIPES.keys()
+    assert EXPECTED_SCORES.keys() == RECIPES.keys()

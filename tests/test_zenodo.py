@@ -17,12 +17,12 @@ import lung_nodule_ct
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.errors import ArchiveError, DownloadError, SourceError
-from lung_nodule_ct.sources.http import Http, Patience
+from lung_nodule_ct.sources.http import HttpClient, Timeouts
 from lung_nodule_ct.sources.remote_archive import RemoteFile, RemoteLocation
 from lung_nodule_ct.sources.resolve import open_zenodo
 from lung_nodule_ct.sources.zenodo import Zenodo
 
-HASTE = Patience(connect_s=2, silence_s=0.5, window_s=0.6, tries=4, first_wait_s=0.01, longest_wait_s=0.05)
+HASTE = Timeouts(connect_s=2, silence_s=0.5, window_s=0.6, tries=4, first_wait_s=0.01, longest_wait_s=0.05)
 
 
 def named(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ REMOTE = np.random.default_rng(2).bytes(1_500_000)
 def remote():
     with ArchiveServer({1: {"a.zip": REMOTE}}) as server:
         location = RemoteLocation(f"{server.url}/api/records/1/files/a.zip/content", "a.zip", len(REMOTE))
-        yield server, RemoteFile(RemoteLocation.parse(str(location)), Http(HASTE))
+        yield server, RemoteFile(RemoteLocation.parse(str(location)), HttpClient(HASTE))
 
 
 def test_ranges_are_those_of_the_file(remote) -> None:
@@ -277,9 +277,11 @@ def test_the_argument_comes_before_the_environment_and_both_before_zenodo(zenodo
 def test_workers_stream_too(zenodo, tmp_path) -> None:
     source = open_zenodo(Zenodo(), [get_config("det3d_1.25mm")], remote=True)
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
-    from lung_nodule_ct.targets.parquet import HubFolder
+    from lung_nodule_ct.targets.parquet import ParquetLayout
 
-    build = build_folder([get_config("det3d_1.25mm")], source, tmp_path / "hub", HubFolder(), BuildOptions(num_proc=2))
+    build = build_folder(
+        [get_config("det3d_1.25mm")], source, tmp_path / "hub", ParquetLayout(), BuildOptions(num_proc=2)
+    )
     assert build.configs["det3d_1.25mm"].rows["train"] > 0
     assert not list((tmp_path / "cache").rglob("*.zip"))
 

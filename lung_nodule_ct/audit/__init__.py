@@ -9,35 +9,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.audit.class_checks import classes_part, published_part, sizes_part
-from lung_nodule_ct.audit.content_checks import duplicates_part, intensities_part, slices_part, tables_part
-from lung_nodule_ct.audit.date_checks import dates_part
-from lung_nodule_ct.audit.geometry_checks import geometry_part, lungs_part, spacing_part
-from lung_nodule_ct.audit.reading import gather
-from lung_nodule_ct.audit.split_checks import splits_part, timeline_part
+from lung_nodule_ct.audit.class_checks import classes_checks, published_checks, sizes_checks
+from lung_nodule_ct.audit.content_checks import duplicates_checks, intensities_checks, slices_checks, tables_checks
+from lung_nodule_ct.audit.date_checks import dates_checks
+from lung_nodule_ct.audit.geometry_checks import geometry_checks, lungs_checks, spacing_checks
+from lung_nodule_ct.audit.reading import collect_facts
+from lung_nodule_ct.audit.split_checks import splits_checks, timeline_checks
 from lung_nodule_ct.declaration.manifest import GENERATOR
 from lung_nodule_ct.read.audit_report import FORMAT_VERSION
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.audit.check import Part
+    from lung_nodule_ct.audit.check import CheckGroup
     from lung_nodule_ct.read.audit_report import Check
-    from lung_nodule_ct.read.build_folder import BuiltFolder
-    from lung_nodule_ct.system.progress import BuildListener
+    from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.system.progress import BuildProgress
 
 _PARTS = (
-    dates_part,
-    published_part,
-    sizes_part,
-    classes_part,
-    splits_part,
-    duplicates_part,
-    geometry_part,
-    lungs_part,
-    intensities_part,
-    spacing_part,
-    slices_part,
-    tables_part,
-    timeline_part,
+    dates_checks,
+    published_checks,
+    sizes_checks,
+    classes_checks,
+    splits_checks,
+    duplicates_checks,
+    geometry_checks,
+    lungs_checks,
+    intensities_checks,
+    spacing_checks,
+    slices_checks,
+    tables_checks,
+    timeline_checks,
 )
 
 
@@ -49,7 +49,7 @@ class Audit:
         parts: The groups of checks, in the order of the report.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[CheckGroup, ...]
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -66,15 +66,15 @@ class Audit:
         }
 
 
-def audit_build(build: BuiltFolder, listener: BuildListener | None = None) -> Audit:
+def audit_build(build: BuildFolder, progress: BuildProgress | None = None) -> Audit:
     """Audit a build. Every shard is read once; at most a row group is in memory, and a few numbers a row.
 
     Args:
         build: What :func:`.built.open_build` opened.
-        listener: Is told how far it is.
+        progress: Is told how far it is.
 
     Raises:
         BuildFolderError: A shard is damaged.
     """
-    facts = gather(build, listener)
+    facts = collect_facts(build, progress)
     return Audit(tuple(part(facts) for part in _PARTS))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CheckGroup:
     """The checks of one matter.
 
     Attributes:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audit.check import CheckGroup, unknown
 from lung_nodule_ct.declaration.configs import CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL
 from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES, VALIDATION
 from lung_nodule_ct.declaration.published import FIGURES, SIZE_GROUPS, Figure
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts
 
 
-def classes_part(facts: Facts) -> Part:
+def classes_checks(facts: Facts) -> CheckGroup:
     """Crops by class and split, and nodules by class and size."""
     crops = [image for image in facts.images if image.config == CLS_1_25MM.name]
     counts = Counter((image.split, image.label) for image in crops)
@@ -30,7 +30,9 @@ def classes_part(facts: Facts) -> Part:
         for split in facts.build.configs.get(CLS_1_25MM.name, ())
     }
     check = _balance(by_split)
-    return Part("classes", (check,), {"names": list(PATHOLOGY_NAMES), "by_split": by_split, "by_size": _by_size(facts)})
+    return CheckGroup(
+        "classes", (check,), {"names": list(PATHOLOGY_NAMES), "by_split": by_split, "by_size": _by_size(facts)}
+    )
 
 
 def _balance(by_split: dict[str, list[int]]) -> Check:
@@ -82,7 +84,7 @@ def _by_size(facts: Facts) -> dict[str, Any]:
 _TOLERANCE = 0.01  # of all nodules: the paper's own percentages and counts differ in the second decimal
 
 
-def published_part(facts: Facts) -> Part:
+def published_checks(facts: Facts) -> CheckGroup:
     """Each figure but those by size, which :func:`sizes_part` takes together."""
     own = _counted(facts)
     by_size = {group.name for group in SIZE_GROUPS}
@@ -96,7 +98,7 @@ def published_part(facts: Facts) -> Part:
         }
         for figure in figures
     }
-    return Part("published_figures", tuple(_check(figure, *own[figure.name]) for figure in figures), numbers)
+    return CheckGroup("published_figures", tuple(_check(figure, *own[figure.name]) for figure in figures), numbers)
 
 
 def _check(figure: Figure, here: int | None, how: str) -> Check:
@@ -153,7 +155,7 @@ def _counted(facts: Facts) -> Mapping[str, tuple[int | None, str]]:
     return own
 
 
-def sizes_part(facts: Facts) -> Part:
+def sizes_checks(facts: Facts) -> CheckGroup:
     """The nodules of the thin scans in the paper's four groups of diameters."""
     name, title = "sizes", "Sizes in the paper's four groups"
     told = [next(figure.preprint for figure in FIGURES if figure.name == group.name) or 0 for group in SIZE_GROUPS]
@@ -175,7 +177,7 @@ def sizes_part(facts: Facts) -> Part:
             if DET3D_1_25MM.name not in facts.build.configs
             else "it has no nodule"
         )
-        return Part(name, (unknown(name, title, why, expected),), numbers)
+        return CheckGroup(name, (unknown(name, title, why, expected),), numbers)
     shares = [count / total for count in counts]
     agrees = all(abs(share - count / sum(told)) <= _TOLERANCE for share, count in zip(shares, told, strict=True))
     detail = "up to 10 / 20 / 30 mm and more, the upper bound included; diameters of " + DET3D_1_25MM.name
@@ -183,4 +185,4 @@ def sizes_part(facts: Facts) -> Part:
         detail += f"; {numbers['not_positive']:,} more are zero or negative"
     measured = " / ".join(f"{100 * share:.1f}" for share in shares) + f" % of {total:,}"
     check = Check(name, title, Verdict.PASS if agrees else Verdict.WARN, measured, expected, detail)
-    return Part(name, (check,), numbers)
+    return CheckGroup(name, (check,), numbers)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audit.check import CheckGroup, unknown
 from lung_nodule_ct.audit.reading import HIGH_HU, LOW_HU, OFFSET
 from lung_nodule_ct.declaration.configs import DET2D_1_25MM, DET3D_BMP_1_25MM
 from lung_nodule_ct.declaration.findings import Code
@@ -30,7 +30,7 @@ _STEP = 50
 _EDGES = tuple(range(-1100, 3150, _STEP))
 
 
-def intensities_part(facts: Facts) -> Part:
+def intensities_checks(facts: Facts) -> CheckGroup:
     """HU range and padding of the distinct scans."""
     name, title = "hu-range", "HU range and padding"
     expected = f"{LOW_HU} to {HIGH_HU:,} HU, no padding"
@@ -46,7 +46,7 @@ def intensities_part(facts: Facts) -> Part:
         "histogram": _coarse(facts.hounsfield),
     }
     if not scans:
-        return Part("intensities", (unknown(name, title, "the build has no scan config", expected),), numbers)
+        return CheckGroup("intensities", (unknown(name, title, "the build has no scan config", expected),), numbers)
     below, above = sum(scan.voxels.below for scan in scans), sum(scan.voxels.above for scan in scans)
     total = int(facts.hounsfield.sum())
     detail = [f"{len(scans):,} distinct scans"]
@@ -68,7 +68,7 @@ def intensities_part(facts: Facts) -> Part:
     else:
         verdict = Verdict.WARN if below or above else Verdict.PASS
     measured = f"{numbers['low']:,} to {numbers['high']:,} HU, {numbers['scans_below']:,} of {len(scans):,} scans go under {LOW_HU}"
-    return Part("intensities", (Check(name, title, verdict, measured, expected, "; ".join(detail)),), numbers)
+    return CheckGroup("intensities", (Check(name, title, verdict, measured, expected, "; ".join(detail)),), numbers)
 
 
 def _coarse(counts: NDArray[np.int64]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ _JUMP = 2.5
 some of their slices: small gaps pass unseen."""
 
 
-def slices_part(facts: Facts) -> Part:
+def slices_checks(facts: Facts) -> CheckGroup:
     """Gaps in numbered stacks, and slices of a volume that are blank, stand twice, or do not follow each other."""
     gaps = facts.findings(DET3D_BMP_1_25MM.name, (Code.SLICE_GAP,))
     everyone: list[ScanFacts | StackFacts] = [*facts.distinct_scans, *facts.stacks]
@@ -104,7 +104,7 @@ def slices_part(facts: Facts) -> Part:
     }
     name, title, expected = "missing-slices", "Missing, blank or repeated slices", "none"
     if not volumes:
-        return Part("slices", (unknown(name, title, "the build has no volume", expected),), numbers)
+        return CheckGroup("slices", (unknown(name, title, "the build has no volume", expected),), numbers)
     detail = (
         f"{numbers['slices']:,} slices of {len(volumes):,} volumes. Stacks: gaps in the published slice numbers. Volumes have no "
         f"slice numbers: blank slices, neighbours that are equal, and neighbours that differ more than {_JUMP:g} times as much as "
@@ -115,10 +115,10 @@ def slices_part(facts: Facts) -> Part:
         detail += ": " + ", ".join(jumps[:5]) + (" and more" if len(jumps) > 5 else "")
     verdict = Verdict.WARN if gaps or numbers["constant"] or numbers["repeated"] or jumps else Verdict.PASS
     measured = f"{gaps:,} missing in stacks, {numbers['constant']:,} blank, {numbers['repeated']:,} repeated, {len(jumps):,} jumps"
-    return Part("slices", (Check(name, title, verdict, measured, expected, detail),), numbers)
+    return CheckGroup("slices", (Check(name, title, verdict, measured, expected, detail),), numbers)
 
 
-def duplicates_part(facts: Facts) -> Part:
+def duplicates_checks(facts: Facts) -> CheckGroup:
     """Examples with the same pixels by config, and scans that two configs hold."""
     holders: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for image in facts.images:
@@ -151,7 +151,7 @@ def duplicates_part(facts: Facts) -> Part:
         + (f"; {where}" if where else ""),
     )
     copies, numbers["copies"] = _copies(facts)
-    return Part("duplicates", (check, copies), numbers)
+    return CheckGroup("duplicates", (check, copies), numbers)
 
 
 def _copies(facts: Facts) -> tuple[Check, dict[str, int]]:
@@ -169,7 +169,7 @@ def _copies(facts: Facts) -> tuple[Check, dict[str, int]]:
     return Check(name, title, verdict, measured, expected, "voxels of equal scan_id and thickness"), numbers
 
 
-def tables_part(facts: Facts) -> Part:
+def tables_checks(facts: Facts) -> CheckGroup:
     """The XML against the workbook and the lists, and the two tables of the stacks."""
     checks = (
         _compared(facts, DET2D_1_25MM.name, "voc-workbook", "VOC XML against the workbook and lists"),
@@ -182,7 +182,7 @@ def tables_part(facts: Facts) -> Part:
         for config in configs
         if config in facts.build.configs
     }
-    return Part("tables", checks, numbers)
+    return CheckGroup("tables", checks, numbers)
 
 
 def _compared(facts: Facts, config: str, name: str, title: str) -> Check:

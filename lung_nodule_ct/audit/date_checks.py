@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from PIL import Image
 
-from lung_nodule_ct.audit.check import Part
+from lung_nodule_ct.audit.check import CheckGroup
 from lung_nodule_ct.audit.facts import DateFacts
 from lung_nodule_ct.audit.output import COMMAND
 from lung_nodule_ct.declaration.dates import count_dates
 from lung_nodule_ct.declaration.findings import without_dates
 from lung_nodule_ct.read.audit_report import Check, Verdict
-from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
+from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from lung_nodule_ct.audit.facts import Facts
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 # when a dataset was published is no patient's date: schema.org's own words for it
 _OF_THE_DATASET = frozenset({"datePublished", "dateCreated", "dateModified"})
@@ -64,9 +64,9 @@ class DateSearch:
             if isinstance(text, str) and (found := count_dates(text)):
                 self._dates[f"{place} (metadata)"] += found
 
-    def files(self, build: BuiltFolder) -> DateFacts:
+    def files(self, build: BuildFolder) -> DateFacts:
         """The files beside the shards, an earlier audit's apart; then all that was found."""
-        own = {name for name, command in ours_beside(build.folder).items() if command == COMMAND} | {BESIDE}
+        own = {name for name, command in own_sidecars(build.folder).items() if command == COMMAND} | {SIDECARS}
         read: list[str] = []
         unread: list[str] = []
         for path in sorted(build.folder.rglob("*")):
@@ -124,7 +124,7 @@ def _strings(document: Any) -> Iterator[str]:
         yield str(document)
 
 
-def dates_part(facts: Facts) -> Part:
+def dates_checks(facts: Facts) -> CheckGroup:
     """Dates that would leave the builder: there must be none."""
     found = facts.dates
     total, possible = sum(found.dates.values()), sum(found.possible.values())
@@ -150,4 +150,4 @@ def dates_part(facts: Facts) -> Part:
         "files_read": list(found.files),
         "files_by_name_only": list(found.unread),
     }
-    return Part("dates", (check,), numbers)
+    return CheckGroup("dates", (check,), numbers)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class Facts:
         dates: Where dates stand.
     """
 
-    build: BuiltFolder
+    build: BuildFolder
     report: Mapping[str, Any]
     scans: tuple[ScanFacts, ...]
     images: tuple[ImageFacts, ...]

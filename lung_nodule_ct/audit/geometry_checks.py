@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audit.check import CheckGroup, unknown
 from lung_nodule_ct.read.audit_report import Check, Verdict
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _NO_SCANS = "the build has no scan config"
 _NO_NODULES = "the build has no annotated nodule in a scan"
 
 
-def geometry_part(facts: Facts) -> Part:
+def geometry_checks(facts: Facts) -> CheckGroup:
     """World and voxel centres, boxes, and volumes of every nodule of every row."""
     nodules = [nodule for scan in facts.scans for nodule in scan.nodules]
     checks = (_world_voxel(facts.scans, nodules), _boxes(nodules), _in_volume(facts.scans, nodules))
@@ -39,7 +39,7 @@ def geometry_part(facts: Facts) -> Part:
         "without_box": sum(not nodule.has_box for nodule in nodules),
         "centres_outside_volume": sum(not nodule.in_volume for nodule in nodules),
     }
-    return Part("geometry", checks, numbers)
+    return CheckGroup("geometry", checks, numbers)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -100,7 +100,7 @@ def _in_volume(scans: Sequence[ScanFacts], nodules: Sequence[NoduleFacts]) -> Ch
     )
 
 
-def spacing_part(facts: Facts) -> Part:
+def spacing_checks(facts: Facts) -> CheckGroup:
     """The distance of slices beside the thickness that the scan's set is named by."""
     name, title, expected = "spacing", "Slice spacing is the nominal thickness", "within 1 %"
     scans = facts.distinct_scans
@@ -113,7 +113,7 @@ def spacing_part(facts: Facts) -> Part:
     oblong = sum(abs(scan.spacing[0] - scan.spacing[1]) > _SPACING_TOLERANCE * scan.spacing[0] for scan in scans)
     numbers = {"by_nominal_mm": sets, "not_square_pixels": oblong, "not_orthonormal": skewed}
     if not scans:
-        return Part(name, (unknown(name, title, _NO_SCANS, expected),), numbers)
+        return CheckGroup(name, (unknown(name, title, _NO_SCANS, expected),), numbers)
     off = [scan for scan in scans if abs(scan.spacing[2] / scan.slice_thickness_mm - 1) > _SPACING_TOLERANCE]
     ranges = ", ".join(
         f"{nominal} mm set: {_range(own['slice_mm'])} mm ({len(own['slice_mm']):,} scans)"
@@ -129,7 +129,7 @@ def spacing_part(facts: Facts) -> Part:
         detail += f"; {skewed:,} have a direction matrix that is no rotation"
     verdict = Verdict.WARN if off or oblong or skewed else Verdict.PASS
     measured = f"{len(off):,} of {len(scans):,} scans off"
-    return Part(name, (Check(name, title, verdict, measured, expected, detail),), numbers)
+    return CheckGroup(name, (Check(name, title, verdict, measured, expected, detail),), numbers)
 
 
 def _range(values: Sequence[float]) -> str:
@@ -145,14 +145,14 @@ _LUNG_HU = (-950, -500)
 """Where the median of a lung's voxels lies; wide bounds, to tell HU from other units and lungs from other organs."""
 
 
-def lungs_part(facts: Facts) -> Part:
+def lungs_checks(facts: Facts) -> CheckGroup:
     """Centres in the lung, boxes in the lung, and whether what the masks call lung is as dark as lung."""
     masked = [scan for scan in facts.distinct_scans if scan.has_mask]
     nodules = [nodule for scan in masked for nodule in scan.nodules]
     centers = [nodule.center_in_lung for nodule in nodules if nodule.center_in_lung is not None]
     shares = [nodule.lung_share for nodule in nodules if nodule.lung_share is not None]
     medians = [scan.lung_median for scan in masked if scan.lung_median is not None]
-    return Part(
+    return CheckGroup(
         "lungs",
         (_centers(centers), _boxes_in_lungs(shares), _medians(medians)),
         {

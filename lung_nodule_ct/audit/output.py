@@ -8,7 +8,7 @@ from lung_nodule_ct.audit.plots import draw_plots
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.read.audit_report import AUDIT
-from lung_nodule_ct.read.sidecars import files_beside
+from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def write_audit(folder: Path, audit: Audit) -> tuple[Path, ...] | None:
         OutputError: The folder cannot be written, or a file that is not ours stands where one shall be.
     """
     document = audit.document()
-    with files_beside(folder, by=COMMAND) as stage:
+    with add_sidecars(folder, by=COMMAND) as stage:
         try:
             (stage / AUDIT).write_text(to_json(document), encoding="utf-8")
             (stage / PICTURES).mkdir()

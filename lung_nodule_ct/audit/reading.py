@@ -17,7 +17,7 @@ from lung_nodule_ct.examples.family import pixels_key
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.geometry.boxes import sphere_box
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame
-from lung_nodule_ct.read.rows import walk
+from lung_nodule_ct.read.rows import iterate_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.declaration.schema import Column
-    from lung_nodule_ct.read.build_folder import BuiltFolder
-    from lung_nodule_ct.read.rows import Placed
-    from lung_nodule_ct.system.progress import BuildListener
+    from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.read.rows import IndexedRow
+    from lung_nodule_ct.system.progress import BuildProgress
 
 
 LOW_HU: Final = -1024
@@ -100,12 +100,12 @@ def lung_median(volume: NDArray[np.int16], mask: NDArray[np.uint8]) -> float | N
     return float(np.searchsorted(np.cumsum(counts), (total + 1) // 2)) - OFFSET if total else None
 
 
-def gather(build: BuiltFolder, listener: BuildListener | None = None) -> Facts:
+def collect_facts(build: BuildFolder, progress: BuildProgress | None = None) -> Facts:
     """Read a build, each row once; at most a row group and the facts are in memory.
 
     Args:
         build: The build.
-        listener: Is told how far it is.
+        progress: Is told how far it is.
 
     Raises:
         BuildFolderError: A shard is damaged, a picture does not decode, or a frame is impossible.
@@ -116,7 +116,7 @@ def gather(build: BuiltFolder, listener: BuildListener | None = None) -> Facts:
     hounsfield = np.zeros(1 << 16, np.int64)
     counted: set[tuple[str, float]] = set()
     search = DateSearch()
-    for placed in walk(build, tuple(build.configs), listener):
+    for placed in iterate_rows(build, tuple(build.configs), progress):
         row = placed.row
         if "direction" in row:
             voxels, counts = measure_voxels(row["volume"])
@@ -134,7 +134,7 @@ def gather(build: BuiltFolder, listener: BuildListener | None = None) -> Facts:
     return Facts(build, build.report, tuple(scans), tuple(images), tuple(stacks), hounsfield, search.files(build))
 
 
-def _look_for_dates(search: DateSearch, placed: Placed, columns: Sequence[Column]) -> None:
+def _look_for_dates(search: DateSearch, placed: IndexedRow, columns: Sequence[Column]) -> None:
     for column in columns:
         value = placed.row[column.name]
         place = f"{placed.config}, {column.name}"
@@ -149,7 +149,7 @@ def _look_for_dates(search: DateSearch, placed: Placed, columns: Sequence[Column
                     search.text(f"{place}.{name}", record[name])
 
 
-def _image(build: BuiltFolder, placed: Placed) -> ImageFacts:
+def _image(build: BuildFolder, placed: IndexedRow) -> ImageFacts:
     row = placed.row
     try:
         key = pixels_key(decode_picture(row["image"]))
@@ -161,7 +161,7 @@ def _image(build: BuiltFolder, placed: Placed) -> ImageFacts:
     )
 
 
-def _scan(placed: Placed, voxels: VoxelFacts) -> ScanFacts:
+def _scan(placed: IndexedRow, voxels: VoxelFacts) -> ScanFacts:
     row = placed.row
     frame = placed.frame
     mask = row["lung_mask"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lung_nodule_ct.audit.check import Part, unknown
+from lung_nodule_ct.audit.check import CheckGroup, unknown
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, TRAIN
 from lung_nodule_ct.read.audit_report import Check, Verdict
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts, ImageFacts, ScanFacts
 
 
-def splits_part(facts: Facts) -> Part:
+def splits_checks(facts: Facts) -> CheckGroup:
     """Patient leakage of each config with two splits or more, and what the folds give instead."""
     by_config: dict[str, list[ImageFacts | ScanFacts]] = {name: [] for name in facts.build.configs}
     everyone: list[ImageFacts | ScanFacts] = [*facts.images, *facts.scans]
@@ -33,7 +33,7 @@ def splits_part(facts: Facts) -> Part:
             checks.append(check)
             leakage[config] = numbers
     check, folds = _folds(by_config)
-    return Part(
+    return CheckGroup(
         "splits", (*checks, check), {"split_by": facts.build.manifest["split_by"], "leakage": leakage, "by_fold": folds}
     )
 
@@ -97,7 +97,7 @@ def _folds(by_config: dict[str, list[ImageFacts | ScanFacts]]) -> tuple[Check, d
     return Check(name, title, Verdict.FAIL if torn else Verdict.PASS, measured, expected, detail), by_split
 
 
-def timeline_part(facts: Facts) -> Part:
+def timeline_checks(facts: Facts) -> CheckGroup:
     """Timepoints and intervals of every patient that the scan configs name."""
     name, title, expected = "timepoints", "Timepoints and intervals", "days rise with the rank, from 0"
     patients: dict[str, dict[int, set[int | None]]] = {}
@@ -132,7 +132,7 @@ def timeline_part(facts: Facts) -> Part:
     }
     if not patients:
         why = "no scan has a timepoint: the build has no scan config, or lacked the archives that give context"
-        return Part(name, (unknown(name, title, why, expected),), numbers)
+        return CheckGroup(name, (unknown(name, title, why, expected),), numbers)
     several = sum(count for number, count in counts.items() if number > 1)
     measured = f"{several:,} of {len(patients):,} patients with two or more"
     if intervals:
@@ -143,6 +143,6 @@ def timeline_part(facts: Facts) -> Part:
         detail += f"; {placeless:,} scans have no place in time"
     if found:
         detail += "; faults: " + ", ".join(f"{fault} ({count:,})" for fault, count in found.items())
-    return Part(
+    return CheckGroup(
         name, (Check(name, title, Verdict.FAIL if found else Verdict.PASS, measured, expected, detail),), numbers
     )

@@ -24,10 +24,10 @@ def audit(
     from lung_nodule_ct.audit.plots import INSTALL
     from lung_nodule_ct.read.audit_report import AUDIT
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.system.progress import BuildProgress
+    from lung_nodule_ct.system.progress import BuildProgressBar
 
     opened = open_build(build)
-    with BuildProgress() as progress:
+    with BuildProgressBar() as progress:
         done = audit_build(opened, progress)
     plots = write_audit(build, done)
     if as_json:

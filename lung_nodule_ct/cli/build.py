@@ -91,7 +91,7 @@ def build(
     chosen = chosen_configs(names, every)
     from lung_nodule_ct.publish.card import write_first_card
     from lung_nodule_ct.sources.resolve import open_source
-    from lung_nodule_ct.system.progress import BuildProgress, DownloadProgress
+    from lung_nodule_ct.system.progress import BuildProgressBar, DownloadProgressBar
     from lung_nodule_ct.targets.build import BuildOptions, build_folder
 
     if beam_options and engine is not EngineName.BEAM:
@@ -100,14 +100,14 @@ def build(
         raise typer.BadParameter("TFDS reads the columns that the builder declares", param_hint="--keep-source-names")
     if num_proc > 1 and engine is EngineName.BEAM:
         raise typer.BadParameter("Beam has its own: --beam-options", param_hint="--num-proc")
-    with DownloadProgress() as listener:
-        archives = open_source(source, chosen, offline=offline, listener=listener)
+    with DownloadProgressBar() as progress:
+        archives = open_source(source, chosen, offline=offline, progress=progress)
     if volume_codec is VolumeCodecName.B2ND and form is not Format.PARQUET:
         raise typer.BadParameter("only for Parquet", param_hint="--volume-codec")
     layout = _layout(form, len(chosen), volume_codec)
     writers = _engine(engine, shlex.split(beam_options))
     options = BuildOptions(split_by, keep_source_names, strict, num_proc)
-    with BuildProgress() as progress:
+    with BuildProgressBar() as progress:
         add_card = write_first_card if form is Format.PARQUET else None
         done = build_folder(chosen, archives, out, layout, options, progress, writers, add_card)
     _print_build(out, done, as_json)
@@ -137,17 +137,17 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
 
 def _layout(form: Format, configs: int, volume_codec: VolumeCodecName) -> Layout:
     if form is Format.ARROW:
-        from lung_nodule_ct.targets.arrow import ArrowFolder
+        from lung_nodule_ct.targets.arrow import ArrowLayout
 
-        return ArrowFolder(nested=configs > 1)
+        return ArrowLayout(nested=configs > 1)
     if form is Format.PARQUET:
-        from lung_nodule_ct.targets.parquet import HubFolder
+        from lung_nodule_ct.targets.parquet import ParquetLayout
 
-        return HubFolder("b2nd" if volume_codec is VolumeCodecName.B2ND else "raw")
+        return ParquetLayout("b2nd" if volume_codec is VolumeCodecName.B2ND else "raw")
     with needing("tfds", f"--format {form}"):
-        from lung_nodule_ct.targets.tfds.folder import TfdsFolder
+        from lung_nodule_ct.targets.tfds.folder import TfdsLayout
 
-    return TfdsFolder("tfrecord" if form is Format.TFRECORD else "array_record")
+    return TfdsLayout("tfrecord" if form is Format.TFRECORD else "array_record")
 
 
 def _engine(name: EngineName, options: list[str]) -> Engine | None:

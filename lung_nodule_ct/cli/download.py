@@ -62,11 +62,11 @@ def download(
     from lung_nodule_ct.declaration.archives import archives_of
     from lung_nodule_ct.sources.records import Lock
     from lung_nodule_ct.sources.zenodo import Zenodo
-    from lung_nodule_ct.system.progress import DownloadProgress
+    from lung_nodule_ct.system.progress import DownloadProgressBar
 
     lock = Lock.read(lock_file) if lock_file else None
-    with DownloadProgress() as listener:
-        zenodo = Zenodo(url, cache=cache_dir, release=_release(release), offline=offline, listener=listener, lock=lock)
+    with DownloadProgressBar() as progress:
+        zenodo = Zenodo(url, cache=cache_dir, release=_release(release), offline=offline, progress=progress, lock=lock)
         paths = zenodo.download(archives_of(*{role for config in chosen for role in config.reads}), manual_dir)
     if as_json:
         print_json({spec.name: str(path) for spec, path in paths.items()})

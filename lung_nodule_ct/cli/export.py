@@ -39,10 +39,10 @@ def export(
     """Write a config of a build in the layout of another tool."""
     from lung_nodule_ct.export import export_config
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.system.progress import BuildProgress
+    from lung_nodule_ct.system.progress import BuildProgressBar
 
     opened = open_build(build)
-    with BuildProgress() as progress:
+    with BuildProgressBar() as progress:
         counted = export_config(opened, config, to.value, out, progress)
     if as_json:
         print_json({"folder": str(out), "config": config, "to": str(to), **counted.to_dict()})

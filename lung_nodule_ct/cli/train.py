@@ -76,11 +76,11 @@ def recipe_of(name: str, arguments: Sequence[str]) -> Recipe:
 
 
 def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
-    from lung_nodule_ct.train.expected_scores import AIMS
+    from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
     from lung_nodule_ct.train.recipes import get_recipe
 
     get_recipe(name)
-    aim = AIMS[name]
+    aim = EXPECTED_SCORES[name]
     options = (*aim.options, *arguments)
     recipe = recipe_of(name, options)
     from lung_nodule_ct.train.devices import begin
@@ -99,12 +99,12 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
 
 
 def _print_recipes() -> None:
-    from lung_nodule_ct.train.expected_scores import AIMS
+    from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
     from lung_nodule_ct.train.recipes import RECIPES
 
     table = new_table("recipe", "reads", "model", "split by", "check expects")
     for name, recipe in RECIPES.items():
-        table.add_row(name, recipe.config, recipe.model.head, str(recipe.split_by), str(AIMS[name]))
+        table.add_row(name, recipe.config, recipe.model.head, str(recipe.split_by), str(EXPECTED_SCORES[name]))
     terminal().print(table)
     terminal().print(
         "\nTrain one:         lung-nodule-ct train RECIPE --data BUILD\nSee that it works: lung-nodule-ct train RECIPE --check",

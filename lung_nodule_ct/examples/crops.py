@@ -18,7 +18,7 @@ from lung_nodule_ct.examples.plan_findings import unique_images, unused_members
 from lung_nodule_ct.formats.pictures import SUFFIXES, read_published
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of
-from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
 
 def _check_counts(archive: Archive, readme: Member, crops: Sequence[CropUnit]) -> list[Finding]:
     """Hold the counts of the READ_ME against the folders."""
-    with Opened() as opened:
-        lines = lines_of(read_member(readme, opened, limit=MAX_TABLE_BYTES))
+    with ArchivePool() as archives:
+        lines = lines_of(read_member(readme, archives, limit=MAX_TABLE_BYTES))
     own = Counter((crop.split, crop.label) for crop in crops)
     findings, split, read = [], None, 0
     for number, line in enumerate(lines, 1):
@@ -122,18 +122,18 @@ def _check_counts(archive: Archive, readme: Member, crops: Sequence[CropUnit]) -
     return findings
 
 
-def build_crop(unit: CropUnit, opened: Opened, *, keep_metadata: bool) -> Example:
+def build_crop(unit: CropUnit, archives: ArchivePool, *, keep_metadata: bool) -> Example:
     """The crop, as :func:`~lung_nodule_ct.formats.pictures.read_published` gives it, and its class.
 
     Args:
         unit: What to read.
-        opened: The archives that are open.
+        archives: The open archives.
         keep_metadata: Whether metadata of the picture stay although they spell a calendar date.
 
     Raises:
         MemberError: The image is damaged.
     """
-    data, pixels, findings = read_published(unit.image, opened, keep_metadata=keep_metadata)
+    data, pixels, findings = read_published(unit.image, archives, keep_metadata=keep_metadata)
     row = {
         "image": data,
         "label": unit.label,

@@ -106,12 +106,12 @@ class SliceUnit(Unit):
     Attributes:
         image: The encoded image.
         annotation: Its XML, ``None`` where it has none.
-        told_again: The same boxes as other tables tell them: (table, where in it, boxes).
+        cross_checks: The same boxes as other tables tell them: (table, where in it, boxes).
     """
 
     image: Member
     annotation: Member | None
-    told_again: tuple[tuple[str, str, tuple[Box2D, ...]], ...] = ()
+    cross_checks: tuple[tuple[str, str, tuple[Box2D, ...]], ...] = ()
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -120,7 +120,7 @@ class SliceUnit(Unit):
 
 
 @dataclass(frozen=True, slots=True)
-class Sphere:
+class Nodule:
     """One annotated nodule of a scan.
 
     Attributes:
@@ -161,7 +161,7 @@ class ScanUnit(Unit):
     timepoint: int | None
     num_timepoints: int | None
     days_since_first: int | None
-    nodules: tuple[Sphere, ...]
+    nodules: tuple[Nodule, ...]
     pathology: int | None
 
     @property

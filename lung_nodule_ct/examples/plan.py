@@ -33,8 +33,8 @@ from lung_nodule_ct.examples.stacks import build_stack, plan_stacks
 
 if TYPE_CHECKING:
     from lung_nodule_ct.examples.family import Example, Unit
-    from lung_nodule_ct.sources.source import Opened, Source
-    from lung_nodule_ct.system.memory import Scratch
+    from lung_nodule_ct.sources.source import ArchivePool, Source
+    from lung_nodule_ct.system.memory import BufferPool
 
 
 Planner = Callable[["Source"], tuple[Sequence["Unit"], list[Finding]]]
@@ -98,13 +98,13 @@ def _split_by_patient(units: Sequence[Unit], findings: list[Finding]) -> tuple[l
     return placed, [*findings, Finding(Code.NO_FOLD, "left out", archive, detail="split by patient", count=len(left))]
 
 
-def build_example(unit: Unit, opened: Opened, scratch: Scratch, *, keep_metadata: bool) -> Example:
+def build_example(unit: Unit, archives: ArchivePool, buffers: BufferPool, *, keep_metadata: bool) -> Example:
     """Read what a unit names and make its example.
 
     Args:
         unit: What to read.
-        opened: The archives that are open.
-        scratch: Where its voxels go. With a plain :class:`Scratch` they are only valid until the next example is made.
+        archives: The open archives.
+        buffers: Where its voxels go. With a plain :class:`BufferPool` they are only valid until the next example is made.
         keep_metadata: Whether metadata of pictures stay although they spell a calendar date.
 
     Raises:
@@ -113,12 +113,12 @@ def build_example(unit: Unit, opened: Opened, scratch: Scratch, *, keep_metadata
     """
     match unit:
         case CropUnit():
-            return build_crop(unit, opened, keep_metadata=keep_metadata)
+            return build_crop(unit, archives, keep_metadata=keep_metadata)
         case SliceUnit():
-            return build_slice(unit, opened, keep_metadata=keep_metadata)
+            return build_slice(unit, archives, keep_metadata=keep_metadata)
         case ScanUnit():
-            return build_scan(unit, opened, scratch)
+            return build_scan(unit, archives, buffers)
         case StackUnit():
-            return build_stack(unit, opened, scratch)
+            return build_stack(unit, archives, buffers)
         case _:
             raise TypeError(f"expected a unit of the plan, got {type(unit).__name__}")

@@ -101,13 +101,13 @@ class Comparison:
 
     Attributes:
         figure: What the paper's versions say.
-        here: What the archives hold; ``None`` where they do not say.
+        measured: What the archives hold; ``None`` where they do not say.
         config: The config whose plan it was counted in.
         counted: What was counted, or why nothing was.
     """
 
     figure: Figure
-    here: int | None
+    measured: int | None
     config: str
     counted: str
 
@@ -115,21 +115,21 @@ class Comparison:
         """As plain JSON values."""
         return {
             "figure": self.figure.name,
-            "here": self.here,
+            "here": self.measured,
             "preprint": self.figure.preprint,
             "published": self.figure.published,
-            "agrees_with": None if self.here is None else self.figure.agreement(self.here),
+            "agrees_with": None if self.measured is None else self.figure.agreement(self.measured),
             "counted": self.counted,
         }
 
     @property
     def finding(self) -> Finding | None:
         """A finding where it agrees with neither version."""
-        if self.here is None or self.figure.agreement(self.here) != "neither":
+        if self.measured is None or self.figure.agreement(self.measured) != "neither":
             return None
         told = {"preprint": self.figure.preprint, "published": self.figure.published}
         said = ", ".join(f"{name} {value:,}" for name, value in told.items() if value is not None)
-        return Finding(Code.FIGURE_MISMATCH, "reported", detail=f"{self.figure.name}: {said}, here {self.here:,}")
+        return Finding(Code.FIGURE_MISMATCH, "reported", detail=f"{self.figure.name}: {said}, here {self.measured:,}")
 
 
 def compare_figures(plans: Mapping[str, Plan]) -> list[Comparison]:

@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.examples.family import ScanUnit, Sphere
+    from lung_nodule_ct.examples.family import Nodule, ScanUnit
     from lung_nodule_ct.geometry.types import CTVolume, MaskVolume
-    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.source import ArchivePool
     from lung_nodule_ct.sources.zip_directory import Member
-    from lung_nodule_ct.system.memory import Scratch
+    from lung_nodule_ct.system.memory import BufferPool
 
 _HU_MIN, _HU_MAX = -32768, 32767
 _OF_GEOMETRY = (Code.GEOMETRY_MISSING, Code.NEGATIVE_SPACING, Code.DIRECTION_NOT_ORTHONORMAL)  # a mask's is not used
 _USUAL_LABELS = (0, 3, 4)  # outside, and the lungs
 
 
-def build_scan(unit: ScanUnit, opened: Opened, scratch: Scratch) -> Example:
+def build_scan(unit: ScanUnit, archives: ArchivePool, buffers: BufferPool) -> Example:
     """The volume exactly as stored (no flip to a standard frame), as int16, with everything known of it.
 
     Raises:
         MemberError: Header, volume or mask is damaged.
     """
     findings: list[Finding] = []
-    image = open_metaimage(unit.header, unit.data, opened, scratch.packed)
+    image = open_metaimage(unit.header, unit.data, archives, buffers.packed)
     frame = image.header.frame
     findings += _header_findings(image)
     in_mask: list[Finding] = []
     mask = None
     if unit.mask:  # first, because it passes through the volume's memory
-        mask = _read_mask(unit.mask, unit.mask_data, image.header.shape, opened, scratch, in_mask)
-    volume = _read_hounsfield(image, scratch, findings)
+        mask = _read_mask(unit.mask, unit.mask_data, image.header.shape, archives, buffers, in_mask)
+    volume = _read_hounsfield(image, buffers, findings)
     findings += in_mask
     prefix = f"{unit.scan_id or image_id(unit.source_name)}-{unit.slice_thickness_mm:g}mm"
     row = {
@@ -78,14 +78,14 @@ def _header_findings(image: MetaImage) -> list[Finding]:
     return [Finding(code, action, *where, detail) for code, detail, action in image.issues]
 
 
-def _read_hounsfield(image: MetaImage, scratch: Scratch, findings: list[Finding]) -> CTVolume:
+def _read_hounsfield(image: MetaImage, buffers: BufferPool, findings: list[Finding]) -> CTVolume:
     """The elements as int16: as they are where they are int16, exactly converted where they fit, reported where not."""
     header, member = image.header, image.member
     if header.dtype == np.dtype("<i2") or header.dtype == np.dtype(">i2"):
-        stored = scratch.take("volume", header.shape, header.dtype)
+        stored = buffers.take("volume", header.shape, header.dtype)
         image.read_into(stored)
         return stored if header.dtype.isnative else stored.byteswap(inplace=True).view("<i2")
-    volume = scratch.take("volume", header.shape, "<i2")
+    volume = buffers.take("volume", header.shape, "<i2")
     flat, position, rounded, clipped = volume.reshape(-1), 0, 0, 0
     for slab in image.slabs():
         if slab.dtype.kind == "f":
@@ -120,23 +120,23 @@ def _read_mask(
     header: Member,
     data: Sequence[Member],
     shape: tuple[int, ...],
-    opened: Opened,
-    scratch: Scratch,
+    archives: ArchivePool,
+    buffers: BufferPool,
     findings: list[Finding],
 ) -> MaskVolume | None:
     """The labels as published, on the volume's grid (by array index: the masks' own origins are not to be trusted)."""
-    image = open_metaimage(header, data, opened, scratch.packed)
+    image = open_metaimage(header, data, archives, buffers.packed)
     where = (header.archive, header.name, None)
     findings += [finding for finding in _header_findings(image) if finding.code not in _OF_GEOMETRY]
     if image.header.shape != shape:
         detail = f"expected shape {shape} (z, y, x), got {image.header.shape}"
         findings.append(Finding(Code.MASK_SHAPE, "lung_mask is null", *where, detail))
         return None
-    mask = scratch.take("mask", shape, np.uint8)
+    mask = buffers.take("mask", shape, np.uint8)
     flat, position = mask.reshape(-1), 0
     counts = np.zeros(256, np.int64)
     below = np.empty(0, np.uint8)
-    for slab in image.slabs(scratch.lend("volume", math.prod(shape) * np.dtype(np.int16).itemsize)):
+    for slab in image.slabs(buffers.borrow("volume", math.prod(shape) * np.dtype(np.int16).itemsize)):
         labels = flat[position : position + slab.size]
         if not _write_labels(slab, labels):
             detail = f"values from {slab.min()} to {slab.max()}, as in an image and not a segmentation"
@@ -171,7 +171,7 @@ def _write_labels(slab: NDArray[Any], out: NDArray[np.uint8]) -> bool:
     return True
 
 
-def _nodule(sphere: Sphere, frame: Frame, shape: tuple[int, ...], findings: list[Finding]) -> dict[str, Any]:
+def _nodule(sphere: Nodule, frame: Frame, shape: tuple[int, ...], findings: list[Finding]) -> dict[str, Any]:
     center = frame.to_voxel(sphere.center_world)
     where = (*sphere.table, sphere.row)
     box = None

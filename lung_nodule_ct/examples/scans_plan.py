@@ -13,10 +13,10 @@ from lung_nodule_ct.declaration.identity import Name, parse_volume_name
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.examples.crops import list_crops
-from lung_nodule_ct.examples.family import ScanUnit, Sphere
+from lung_nodule_ct.examples.family import Nodule, ScanUnit
 from lung_nodule_ct.examples.plan_findings import table_findings, unused_members
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_spheres
-from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
+from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _SETS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class ArchivedVolume:
     """A volume in an archive, before its header is read."""
 
     name: Name
@@ -63,7 +63,7 @@ class Volume:
 class Timeline:
     """The distinct dates of every patient, and the scans without one, in both MHD sets together."""
 
-    def __init__(self, volumes: Iterable[Volume]) -> None:
+    def __init__(self, volumes: Iterable[ArchivedVolume]) -> None:
         dates: defaultdict[str, set[date]] = defaultdict(set)
         undated: defaultdict[str, set[str]] = defaultdict(set)
         for volume in volumes:
@@ -114,9 +114,9 @@ def plan_scans(config: Config, source: Source) -> tuple[list[ScanUnit], list[Fin
     return units, findings
 
 
-def _list_volumes(archives: Sequence[Archive], findings: list[Finding]) -> list[Volume]:
+def _list_volumes(archives: Sequence[Archive], findings: list[Finding]) -> list[ArchivedVolume]:
     """The volumes of a set, each identity once."""
-    first: dict[str, Volume] = {}
+    first: dict[str, ArchivedVolume] = {}
     for archive in archives:
         by_stem: defaultdict[str, list[Member]] = defaultdict(list)
         for member in archive.members:
@@ -128,7 +128,7 @@ def _list_volumes(archives: Sequence[Archive], findings: list[Finding]) -> list[
                 Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.name, detail="no .mhd and no .mha")
             )
         for header in headers:
-            volume = Volume(parse_volume_name(header.stem), header, tuple(by_stem.pop(_bare(header), ())))
+            volume = ArchivedVolume(parse_volume_name(header.stem), header, tuple(by_stem.pop(_bare(header), ())))
             key = volume.name.scan_id or header.stem
             if key in first:
                 findings.append(
@@ -160,8 +160,8 @@ def _unused(archive: Archive, headers: Sequence[Member], left: dict[str, list[Me
     return unused_members(archive, other)
 
 
-def _timeline(source: Source, listed: dict[Role, list[Volume]], findings: list[Finding]) -> Timeline | None:
-    volumes: list[Volume] = []
+def _timeline(source: Source, listed: dict[Role, list[ArchivedVolume]], findings: list[Finding]) -> Timeline | None:
+    volumes: list[ArchivedVolume] = []
     for entry in _SETS:
         if entry.volumes in listed:
             volumes += listed[entry.volumes]
@@ -194,7 +194,7 @@ def _context_missing(missing: Sequence[object], action: str) -> Finding:
 def _scans_of_set(
     entry: _Set,
     source: Source,
-    volumes: Sequence[Volume],
+    volumes: Sequence[ArchivedVolume],
     timeline: Timeline | None,
     classes: dict[str, set[int]] | None,
     findings: list[Finding],
@@ -233,7 +233,7 @@ def _scans_of_set(
     return scans
 
 
-def _masks(source: Source, role: Role | None, stems: set[str], findings: list[Finding]) -> dict[str, Volume]:
+def _masks(source: Source, role: Role | None, stems: set[str], findings: list[Finding]) -> dict[str, ArchivedVolume]:
     if role is None:
         return {}
     masks = {volume.stem: volume for volume in _list_volumes(source.archives(role), findings)}
@@ -247,14 +247,14 @@ def _masks(source: Source, role: Role | None, stems: set[str], findings: list[Fi
 
 def _nodules(
     source: Source, role: Role, stems: set[str], findings: list[Finding]
-) -> tuple[dict[str, list[Sphere]], set[str | None]]:
+) -> tuple[dict[str, list[Nodule]], set[str | None]]:
     """The nodules of every scan of a set, by the scan's stem; and the scans that have rows which cannot be read."""
-    nodules: defaultdict[str, list[Sphere]] = defaultdict(list)
+    nodules: defaultdict[str, list[Nodule]] = defaultdict(list)
     doubtful: set[str | None] = set()
     for archive in source.archives(role):
         table = _annotation_table(archive)
-        with Opened() as opened:
-            parsed = parse_spheres(read_member(table, opened, limit=MAX_TABLE_BYTES))
+        with ArchivePool() as archives:
+            parsed = parse_nodules(read_member(table, archives, limit=MAX_TABLE_BYTES))
         where = (archive.name, table.name)
         findings += table_findings(parsed, where, "scan, x, y, z, diameter")
         doubtful |= {_scan_of(row.cells["seriesuid"], stems) for row in parsed.bad}
@@ -268,7 +268,7 @@ def _nodules(
             seen[key] += 1
             if seen[key] > 1:
                 findings.append(Finding(Code.DUPLICATE_ANNOTATION, "kept", *where, entry.row.place))
-            nodules[stem].append(Sphere(entry.center, entry.diameter, where, entry.row.place))
+            nodules[stem].append(Nodule(entry.center, entry.diameter, where, entry.row.place))
         findings += unused_members(archive, [member.name for member in archive.members if member is not table])
     return nodules, doubtful
 
@@ -298,7 +298,7 @@ def _scan_of(name: str, stems: set[str]) -> str | None:
 
 
 def _scan_findings(
-    volume: Volume, spheres: Sequence[Sphere], mask: Volume | None, entry: _Set, *, lost: bool
+    volume: ArchivedVolume, spheres: Sequence[Nodule], mask: ArchivedVolume | None, entry: _Set, *, lost: bool
 ) -> list[Finding]:
     where = (volume.header.archive, volume.header.name)
     findings = []

@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lung_nodule_ct.examples.family import Box2D, SliceUnit
-    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.source import ArchivePool
     from lung_nodule_ct.sources.zip_directory import Member
 
 
-def build_slice(unit: SliceUnit, opened: Opened, *, keep_metadata: bool) -> Example:
+def build_slice(unit: SliceUnit, archives: ArchivePool, *, keep_metadata: bool) -> Example:
     """The slice, as :func:`~lung_nodule_ct.formats.pictures.read_published` gives it, and the boxes of its XML that can be used.
 
     Args:
         unit: What to read.
-        opened: The archives that are open.
+        archives: The open archives.
         keep_metadata: Whether metadata of the picture stay although they spell a calendar date.
 
     Raises:
         MemberError: The image or its XML is damaged.
     """
-    data, pixels, findings = read_published(unit.image, opened, keep_metadata=keep_metadata)
+    data, pixels, findings = read_published(unit.image, archives, keep_metadata=keep_metadata)
     height, width = pixels.shape[:2]
     objects: list[dict[str, Any]] = []
     if unit.annotation is not None:
-        annotation = _read_annotation(unit.annotation, opened)
+        annotation = _read_annotation(unit.annotation, archives)
         objects = _objects(annotation, unit.annotation, width, height, findings)
         findings += _other_faults(annotation, unit.annotation, unit.image, width, height)
     else:
         annotation = VocAnnotation("", None, None, ())
-    findings += _retellings(unit, annotation)
+    findings += _compare_tables(unit, annotation)
     row = {
         "image": data,
         "image_id": image_id(unit.source_name),
@@ -57,8 +57,8 @@ def build_slice(unit: SliceUnit, opened: Opened, *, keep_metadata: bool) -> Exam
     return Example(row, pixels_key(pixels), tuple(findings))
 
 
-def _read_annotation(xml: Member, opened: Opened) -> VocAnnotation:
-    data = read_member(xml, opened, limit=MAX_XML_BYTES)
+def _read_annotation(xml: Member, archives: ArchivePool) -> VocAnnotation:
+    data = read_member(xml, archives, limit=MAX_XML_BYTES)
     try:
         return parse_voc(data)
     except ValueError as error:
@@ -108,10 +108,10 @@ def _other_faults(annotation: VocAnnotation, xml: Member, image: Member, width: 
         yield Finding(Code.STALE_FILE_NAME, "paired by the XML's own name", *where, detail=f"it names {file_name!r}")
 
 
-def _retellings(unit: SliceUnit, annotation: VocAnnotation) -> Iterable[Finding]:
+def _compare_tables(unit: SliceUnit, annotation: VocAnnotation) -> Iterable[Finding]:
     """Hold the boxes of the workbook and the lists against those of the XML."""
     own = _multiset(entry.box for entry in annotation.objects if entry.box is not None)
-    for table, row, boxes in unit.told_again:
+    for table, row, boxes in unit.cross_checks:
         told = _multiset(boxes)
         if told != own:
             detail = f"for {unit.image.file_name} the XML has {_shown(own - told)} more, this table {_shown(told - own)} more"

@@ -15,7 +15,7 @@ from lung_nodule_ct.examples.plan_findings import shortened, unique_images, unus
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, Listed, parse_split_list
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
-from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
@@ -50,23 +50,23 @@ def plan_slices(source: Source) -> tuple[list[SliceUnit], list[Finding]]:
         if not layout.images:
             findings.append(Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.name, detail="no images"))
         found = unique_images([_unit(image, layout.annotations) for image in layout.images], findings)
-        with Opened() as opened:
+        with ArchivePool() as archives:
             entries = {
                 place: {
-                    name: parse_split_list(read_member(member, opened, limit=MAX_TABLE_BYTES))
+                    name: parse_split_list(read_member(member, archives, limit=MAX_TABLE_BYTES))
                     for name, member in lists.items()
                 }
                 for place, lists in layout.lists.items()
             }
             # a list that names nobody does not win over one that does
             entries = dict(sorted(entries.items(), key=lambda item: not any(item[1].values())))
-            rows = _workbook_rows(archive, layout.workbook, opened, findings)
+            rows = _workbook_rows(archive, layout.workbook, archives, findings)
         stems = {unit.source_name for unit in found}
         splits = _splits(archive, layout, entries, stems, findings)
-        told_again = _told_again(archive, layout, entries, rows, stems, findings)
+        cross_checks = _told_again(archive, layout, entries, rows, stems, findings)
         units += [
             replace(
-                unit, split=splits.get(unit.source_name, UNASSIGNED), told_again=tuple(told_again[unit.source_name])
+                unit, split=splits.get(unit.source_name, UNASSIGNED), cross_checks=tuple(cross_checks[unit.source_name])
             )
             for unit in found
         ]
@@ -176,14 +176,14 @@ def _splits(
 
 
 def _workbook_rows(
-    archive: Archive, workbook: Member | None, opened: Opened, findings: list[Finding]
+    archive: Archive, workbook: Member | None, archives: ArchivePool, findings: list[Finding]
 ) -> tuple[WorkbookRow, ...]:
     if workbook is None:
         findings.append(
             Finding(Code.CROSS_CHECK_IMPOSSIBLE, "the XML boxes are not checked", archive.name, detail="no workbook")
         )
         return ()
-    data = read_member(workbook, opened, limit=MAX_WORKBOOK_BYTES)
+    data = read_member(workbook, archives, limit=MAX_WORKBOOK_BYTES)
     try:
         return parse_workbook(data, workbook.file_name)
     except ValueError as error:

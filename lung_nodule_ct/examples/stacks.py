@@ -24,7 +24,7 @@ from lung_nodule_ct.examples.slices_plan import LIST_SPLITS
 from lung_nodule_ct.formats.pictures import SUFFIXES, as_grey, read_picture
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes, parse_split_list
 from lung_nodule_ct.geometry.boxes import clip_box
-from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.types import GreyVolume
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
-    from lung_nodule_ct.system.memory import Scratch
+    from lung_nodule_ct.system.memory import BufferPool
 
 
 MAIN_TABLE = "image_annotation_augment_diameter.csv"
@@ -151,8 +151,8 @@ def _read_tables(archives: Sequence[Archive], findings: list[Finding]) -> _Table
             if member.suffix not in (".csv", ".txt"):
                 unused.append(member.name)
                 continue
-            with Opened() as opened:
-                data = read_member(member, opened, limit=MAX_TABLE_BYTES)
+            with ArchivePool() as pool:
+                data = read_member(member, pool, limit=MAX_TABLE_BYTES)
             split = _split_of(member)
             if member.suffix == ".txt":
                 if split is None:
@@ -267,13 +267,13 @@ def _splits(
     return splits
 
 
-def build_stack(unit: StackUnit, opened: Opened, scratch: Scratch) -> Example:
+def build_stack(unit: StackUnit, archives: ArchivePool, buffers: BufferPool) -> Example:
     """The slices as one volume, in the order of their numbers, and the boxes.
 
     Raises:
         MemberError: A slice is damaged, no grey picture, or of another size than the first.
     """
-    volume = _read_volume([member for _, member in unit.slices], opened, scratch)
+    volume = _read_volume([member for _, member in unit.slices], archives, buffers)
     numbers = [number for number, _ in unit.slices]
     findings: list[Finding] = []
     row = {
@@ -287,16 +287,16 @@ def build_stack(unit: StackUnit, opened: Opened, scratch: Scratch) -> Example:
     return Example(row, pixels_key(volume), tuple(findings))
 
 
-def _read_volume(members: list[Member], opened: Opened, scratch: Scratch) -> GreyVolume:
+def _read_volume(members: list[Member], archives: ArchivePool, buffers: BufferPool) -> GreyVolume:
     volume: GreyVolume | None = None
     for index, member in enumerate(members):
-        _, pixels = read_picture(member, opened)
+        _, pixels = read_picture(member, archives)
         try:
             grey = as_grey(pixels)
         except ValueError as error:
             raise member.error("is no slice", expected="8-bit grey values", got=error) from error
         if volume is None:
-            volume = scratch.take("volume", (len(members), *grey.shape), np.uint8)
+            volume = buffers.take("volume", (len(members), *grey.shape), np.uint8)
         if grey.shape != volume.shape[1:]:
             raise member.error(
                 "has another size than the first slice of its case",

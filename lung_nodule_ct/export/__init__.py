@@ -17,16 +17,16 @@ from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import ExportError, LungNoduleCTError, OutputError
 from lung_nodule_ct.export import monai, nifti, nndetection
 from lung_nodule_ct.export.detection_2d import write_coco, write_voc, write_yolo
-from lung_nodule_ct.read.rows import walk
+from lung_nodule_ct.read.rows import iterate_rows
 from lung_nodule_ct.system.staging import staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from lung_nodule_ct.export.written import Counted
-    from lung_nodule_ct.read.build_folder import BuiltFolder
-    from lung_nodule_ct.read.rows import Placed
-    from lung_nodule_ct.system.progress import BuildListener
+    from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.read.rows import IndexedRow
+    from lung_nodule_ct.system.progress import BuildProgress
 
 MANIFEST: Final = "export.json"
 _FORMAT_VERSION = 1
@@ -47,7 +47,7 @@ class Form:
 
     name: str
     configs: tuple[str, ...]
-    write: Callable[[Iterable[Placed], Path], Counted]
+    write: Callable[[Iterable[IndexedRow], Path], Counted]
 
 
 FORMS: Final[Mapping[str, Form]] = {
@@ -64,7 +64,7 @@ FORMS: Final[Mapping[str, Form]] = {
 
 
 def export_config(
-    build: BuiltFolder, config: str, to: str, out: Path, listener: BuildListener | None = None
+    build: BuildFolder, config: str, to: str, out: Path, progress: BuildProgress | None = None
 ) -> Counted:
     """Write a config in another tool's layout. Row by row; a row group and the annotations are in memory.
 
@@ -73,7 +73,7 @@ def export_config(
         config: One of its configs.
         to: A name of :data:`FORMS`.
         out: The folder; an earlier export there is replaced.
-        listener: Is told how far it is.
+        progress: Is told how far it is.
 
     Raises:
         ExportError: There is no such form, or it does not apply to the config.
@@ -94,7 +94,7 @@ def export_config(
         )
     with staged_folder(out, foreign_to=_foreign_file, kind="export") as stage:
         try:
-            counted = form.write(walk(build, [config], listener), stage)
+            counted = form.write(iterate_rows(build, [config], progress), stage)
             files = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
             document = {
                 "format_version": _FORMAT_VERSION,

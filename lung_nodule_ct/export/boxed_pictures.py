@@ -13,7 +13,7 @@ from lung_nodule_ct.errors import BuildFolderError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from lung_nodule_ct.read.rows import Placed
+    from lung_nodule_ct.read.rows import IndexedRow
 
 CATEGORIES: Final = ("nodule",)
 """The one class of boxes in every config."""
@@ -57,7 +57,7 @@ class BoxedPicture:
         return self.name + self.suffix
 
 
-def boxed_pictures(rows: Iterable[Placed]) -> Iterator[BoxedPicture]:
+def boxed_pictures(rows: Iterable[IndexedRow]) -> Iterator[BoxedPicture]:
     """The pictures of ``det2d_1.25mm``, or every slice of ``det3d_bmp_1.25mm``.
 
     Published slices are copied byte for byte, and their numbers were published as VOC, so VOC gets them back unchanged. Whether
@@ -75,7 +75,7 @@ def boxed_pictures(rows: Iterable[Placed]) -> Iterator[BoxedPicture]:
             yield _of_slice(placed)
 
 
-def _of_slice(placed: Placed) -> BoxedPicture:
+def _of_slice(placed: IndexedRow) -> BoxedPicture:
     row = placed.row
     try:
         with Image.open(io.BytesIO(row["image"])) as picture:
@@ -88,7 +88,7 @@ def _of_slice(placed: Placed) -> BoxedPicture:
     return BoxedPicture(placed.split, row["image_id"], suffix, row["image"], *size, boxes, boxes, facts)
 
 
-def _of_stack(placed: Placed) -> Iterator[BoxedPicture]:
+def _of_stack(placed: IndexedRow) -> Iterator[BoxedPicture]:
     row = placed.row
     boxes = [nodule["box_voxel"] for nodule in row["nodules"] if nodule["box_voxel"] is not None]
     for number, plane in enumerate(row["volume"]):

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lung_nodule_ct.export.boxed_pictures import Box, BoxedPicture
-    from lung_nodule_ct.read.rows import Placed
+    from lung_nodule_ct.read.rows import IndexedRow
 
 
-def write_coco(rows: Iterable[Placed], folder: Path) -> Counted:
+def write_coco(rows: Iterable[IndexedRow], folder: Path) -> Counted:
     """Write pictures and one annotation file a split.
 
     Ids are hashes of names, so that an image keeps its id whatever else is exported. ``bbox`` is x, y, width, height from 0 at
@@ -76,7 +76,7 @@ def _id(name: str) -> int:
 _KEYS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
 
 
-def write_yolo(rows: Iterable[Placed], folder: Path) -> Counted:
+def write_yolo(rows: Iterable[IndexedRow], folder: Path) -> Counted:
     """Write pictures, a label file each (empty without nodules) and ``data.yaml``, which finds them wherever it is moved.
 
     A line is ``class cx cy w h`` in parts of the image; boxes are clipped to it, since Ultralytics drops images with numbers
@@ -118,7 +118,7 @@ def _line(box: Box, width: int, height: int) -> str | None:
     return "0 " + " ".join(f"{value:.8f}" for value in ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0)) + "\n"
 
 
-def write_voc(rows: Iterable[Placed], folder: Path) -> Counted:
+def write_voc(rows: Iterable[IndexedRow], folder: Path) -> Counted:
     """Write pictures (in their published encoding, which need not be JPEG), an XML each, and a list a split."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)

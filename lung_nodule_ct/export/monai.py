@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from lung_nodule_ct.read.rows import Placed
+    from lung_nodule_ct.read.rows import IndexedRow
 
 _KEYS = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
 _NODULE = 0
 
 
-def write(rows: Iterable[Placed], folder: Path) -> Counted:
+def write(rows: Iterable[IndexedRow], folder: Path) -> Counted:
     """Write ``images``, ``lung_masks`` and ``datalist.json``.
 
     ``box`` is world ``cccwhd``: the centre and three times the diameter, in millimetres, in RAS, the world that MONAI gives to a

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from lung_nodule_ct.geometry.frame import Frame
-    from lung_nodule_ct.read.rows import Placed
+    from lung_nodule_ct.read.rows import IndexedRow
 
 
 SUFFIX: Final = ".nii.gz"
@@ -78,7 +78,7 @@ _OF_SCAN = (
 _XYZ = ("x", "y", "z")
 
 
-def write(rows: Iterable[Placed], folder: Path) -> Counted:
+def write(rows: Iterable[IndexedRow], folder: Path) -> Counted:
     """Write a CT a scan, its lung mask where there is one, ``scans.csv``, and ``nodules.csv`` with centres in both spaces.
 
     World centres in ``nodules.csv`` are LPS, as in the build; NIfTI's own world is RAS (x and y change their sign).

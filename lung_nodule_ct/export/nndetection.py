@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.geometry.frame import Frame
-    from lung_nodule_ct.read.rows import Placed
+    from lung_nodule_ct.read.rows import IndexedRow
 
 
 _SURFACE = 1e-6  # mm; a voxel's centre on the surface belongs to the sphere
@@ -85,7 +85,7 @@ TASK: Final = "Task100_LungNoduleCT"
 _NODULE = 0
 
 
-def write(rows: Iterable[Placed], folder: Path) -> Counted:
+def write(rows: Iterable[IndexedRow], folder: Path) -> Counted:
     """Write the task's folder, to be found through ``det_data=<folder>``.
 
     Every split but ``test`` is nnDetection's training data. ``preprocessed/splits_final.pkl`` holds cross-validation by the

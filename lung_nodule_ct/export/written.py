@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.read.rows import Placed
+    from lung_nodule_ct.read.rows import IndexedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Counted:
         return {**asdict(self), "notes": list(self.notes)}
 
 
-def case_of(placed: Placed) -> str:
+def case_of(placed: IndexedRow) -> str:
     """A file's name for a scan: its id and thickness, or its place in the build where it has no id; no dots, no dates."""
     thickness = f"{placed.row['slice_thickness_mm']:g}mm".replace(".", "p")
     key = placed.row["scan_id"] or f"{placed.split}{placed.number:05d}"

@@ -17,7 +17,7 @@ import numpy as np
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.formats.metaimage_header import MAX_HEADER_BYTES, Header, HeaderError, comment_after, parse_header
 from lung_nodule_ct.sources.zip_directory import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
-from lung_nodule_ct.sources.zip_member import iterate_member, new_room, read_member, read_member_into
+from lung_nodule_ct.sources.zip_member import allocate, iterate_member, read_member, read_member_into
 from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.errors import MemberError
-    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.source import ArchivePool
     from lung_nodule_ct.sources.zip_directory import Member
-    from lung_nodule_ct.sources.zip_member import Room
+    from lung_nodule_ct.sources.zip_member import Allocator
 
 _SLAB_BYTES = 1 << 20  # stays in the processor's cache while it is converted
 _REPORT = "if it is whole, report this scan"
@@ -51,8 +51,8 @@ class MetaImage:
     data_members: tuple[Member, ...]
     issues: tuple[tuple[Code, str, str], ...]
     _rest: Iterator[bytes]
-    _opened: Opened
-    _packed: Room
+    _archives: ArchivePool
+    _packed: Allocator
 
     def slabs(self, room: NDArray[np.uint8] | None = None) -> Iterator[NDArray[Any]]:
         """The elements in order, as flat arrays of about a megabyte in the header's type. Can be taken once.
@@ -70,7 +70,7 @@ class MetaImage:
             return
         if room is not None and self._is_one_member and len(room) >= self.header.data_bytes:
             whole = room[: self.header.data_bytes]
-            read_member_into(self.data_members[0], self._opened, whole, self._packed)
+            read_member_into(self.data_members[0], self._archives, whole, self._packed)
             elements = whole.view(self.header.dtype)
             step = _SLAB_BYTES // self.header.dtype.itemsize
             yield from (elements[start : start + step] for start in range(0, elements.size, step))
@@ -100,7 +100,7 @@ class MetaImage:
             return
         flat = out.reshape(-1).view(np.uint8)
         if self._is_one_member:
-            read_member_into(self.data_members[0], self._opened, flat, self._packed)
+            read_member_into(self.data_members[0], self._archives, flat, self._packed)
             return
         view, position = flat.data, 0
         for piece in self._pieces():
@@ -145,7 +145,7 @@ class MetaImage:
     def _stored(self, member: Member, length: int) -> Iterator[bytes]:
         """A data file without what stands before its elements."""
         skip = self.header.skip if self.header.skip >= 0 else max(0, member.size - length)
-        for piece in iterate_member(member, self._opened):
+        for piece in iterate_member(member, self._archives):
             if skip < len(piece):
                 yield piece[skip:]
             skip = max(0, skip - len(piece))
@@ -189,20 +189,22 @@ class MetaImage:
         return self.member.error(f"{problem} (data file {data})", expected=expected, got=got, remedy=_REPORT)
 
 
-def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened, packed: Room = new_room) -> MetaImage:
+def open_metaimage(
+    member: Member, siblings: Iterable[Member], archives: ArchivePool, packed: Allocator = allocate
+) -> MetaImage:
     """Read the header ``member`` and find its data files.
 
     Args:
         member: The header, ``.mhd`` or ``.mha``.
         siblings: Members that are likely to hold its elements. Where they do not, the archive's directory is read.
-        opened: The archives that are open.
+        archives: The open archives.
         packed: Gives memory for a data file as it is packed.
 
     Raises:
         MemberError: The header cannot be read or points outside its archive, or a data file is missing or has the
             wrong length.
     """
-    stream = iterate_member(member, opened)
+    stream = iterate_member(member, archives)
     head = b""
     for piece in stream:
         head += piece
@@ -220,10 +222,10 @@ def open_metaimage(member: Member, siblings: Iterable[Member], opened: Opened, p
             got=f"{header.data_bytes:,} (DimSize {header.shape[::-1]})",
         )
     issues = list(header.issues)
-    found = [_find(name, member, siblings, opened, issues) for name in header.data_files]
-    issues += _length_issues(header, member, found, opened)
+    found = [_find(name, member, siblings, archives, issues) for name in header.data_files]
+    issues += _length_issues(header, member, found, archives)
     return MetaImage(
-        header, member, tuple(found), tuple(issues), _chain(head[header.data_offset :], stream), opened, packed
+        header, member, tuple(found), tuple(issues), _chain(head[header.data_offset :], stream), archives, packed
     )
 
 
@@ -233,7 +235,7 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _length_issues(
-    header: Header, member: Member, data: Sequence[Member], opened: Opened
+    header: Header, member: Member, data: Sequence[Member], archives: ArchivePool
 ) -> list[tuple[Code, str, str]]:
     """What is odd about the length of the data. Refuses what cannot be used before a byte of it is inflated."""
     if header.compressed or header.text:
@@ -251,7 +253,7 @@ def _length_issues(
             issues.append((Code.DATA_FILE_TOO_LONG, found, f"its first {exact:,} bytes are used, as ITK does"))
             continue
         if size <= MAX_LFS_POINTER_BYTES:
-            read_member(holder, opened)  # a Git LFS pointer is named as such
+            read_member(holder, archives)  # a Git LFS pointer is named as such
         raise member.error(
             f"its data file {holder.name} has the wrong length",
             expected=_promised(header, exact),
@@ -268,7 +270,7 @@ def _promised(header: Header, length: int) -> str:
 
 
 def _find(
-    name: str, header: Member, siblings: Iterable[Member], opened: Opened, issues: list[tuple[Code, str, str]]
+    name: str, header: Member, siblings: Iterable[Member], archives: ArchivePool, issues: list[tuple[Code, str, str]]
 ) -> Member:
     """The member that a header names as its data file."""
     wanted = name.replace("\\", "/")
@@ -283,7 +285,7 @@ def _find(
     near = [member for member in siblings if member.folder == header.folder]
     lookups: Sequence[Callable[[], Iterable[Member]]] = (
         lambda: near,
-        lambda: opened.directory(header.location).members,
+        lambda: archives.directory(header.location).members,
     )
     for members in lookups:
         if match := _match(joined, members()):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.source import ArchivePool
     from lung_nodule_ct.sources.zip_directory import Member
 
 
@@ -196,13 +196,13 @@ def _behind(data: bytes, end: int) -> Iterator[_Part]:
         yield _Part("data behind the picture", end, len(data), data[end:])
 
 
-def read_picture(member: Member, opened: Opened) -> tuple[bytes, NDArray[np.uint8]]:
+def read_picture(member: Member, archives: ArchivePool) -> tuple[bytes, NDArray[np.uint8]]:
     """A picture's bytes, and its pixels, axes (y, x) or (y, x, colour).
 
     Raises:
         MemberError: It is damaged.
     """
-    data = read_member(member, opened, limit=MAX_PICTURE_BYTES)
+    data = read_member(member, archives, limit=MAX_PICTURE_BYTES)
     try:
         return data, decode_picture(data)
     except ValueError as error:
@@ -211,19 +211,19 @@ def read_picture(member: Member, opened: Opened) -> tuple[bytes, NDArray[np.uint
 
 
 def read_published(
-    member: Member, opened: Opened, *, keep_metadata: bool
+    member: Member, archives: ArchivePool, *, keep_metadata: bool
 ) -> tuple[bytes, NDArray[np.uint8], list[Finding]]:
     """A picture's bytes as they may leave the builder, its pixels, and what had to be left out of the bytes.
 
     Args:
         member: The picture.
-        opened: The archives that are open.
+        archives: The open archives.
         keep_metadata: Whether metadata stay although they spell a calendar date.
 
     Raises:
         MemberError: It is damaged.
     """
-    data, pixels = read_picture(member, opened)
+    data, pixels = read_picture(member, archives)
     if keep_metadata:
         return data, pixels, []
     clean, removed = without_dated_metadata(data)

@@ -57,7 +57,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class SphereRow:
+class NoduleRow:
     """A nodule as LUNA16 gives it: scan, centre in world millimetres, diameter."""
 
     row: Row
@@ -190,7 +190,7 @@ def _strange(cells: Sequence[str], names: Sequence[str]) -> list[int]:
     ]
 
 
-def parse_spheres(data: bytes) -> Parsed[SphereRow]:
+def parse_nodules(data: bytes) -> Parsed[NoduleRow]:
     """The nodules of an ``annotations.csv``."""
     table = parse_table(data, _SPHERE_COLUMNS, _SPHERE_SYNONYMS)
     good, bad = [], []
@@ -200,7 +200,7 @@ def parse_spheres(data: bytes) -> Parsed[SphereRow]:
             bad.append(row)
         else:
             x, y, z, diameter = numbers
-            good.append(SphereRow(row, row.cells["seriesuid"], (x, y, z), diameter))
+            good.append(NoduleRow(row, row.cells["seriesuid"], (x, y, z), diameter))
     return Parsed(tuple(good), tuple(bad), table.unknown_header, table.guessed)
 
 

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lung_nodule_ct.sources.source import Opened
+from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_directory import read_directory
 from lung_nodule_ct.sources.zip_member import read_member
 
@@ -105,6 +105,6 @@ class _Memory:
 
 def _refuse_bombs(data: bytes, name: str) -> None:
     """Inflate each part of the workbook once under our own limits, before openpyxl does without any."""
-    with Opened({name: _Memory(data)}) as opened:
-        for member in read_directory(opened[name], name, name).members:
-            read_member(member, opened, limit=_MAX_PART_BYTES)
+    with ArchivePool({name: _Memory(data)}) as archives:
+        for member in read_directory(archives[name], name, name).members:
+            read_member(member, archives, limit=_MAX_PART_BYTES)

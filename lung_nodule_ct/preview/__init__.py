@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.errors import BuildFolderError, OutputError
-from lung_nodule_ct.preview.document import gather
+from lung_nodule_ct.preview.document import collect_document
 from lung_nodule_ct.preview.page import check_out, render_page, write_page
-from lung_nodule_ct.read.sidecars import files_beside
+from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:
     from lung_nodule_ct.preview.document import Advance
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 PAGE: Final = "preview.html"
 DEFAULT_MAX_MB: Final = 25
@@ -58,7 +58,7 @@ class Preview:
 
 
 def write_preview(
-    build: BuiltFolder, out: Path | None = None, options: PreviewOptions | None = None, advance: Advance | None = None
+    build: BuildFolder, out: Path | None = None, options: PreviewOptions | None = None, advance: Advance | None = None
 ) -> Preview:
     """Write the page of a build.
 
@@ -79,7 +79,7 @@ def write_preview(
     inside = target.parent.resolve() == build.folder.resolve()
     check_out(target)
     limit = int(chosen.max_mb * 1e6)
-    document = gather(
+    document = collect_document(
         build, limit - _OWN_BYTES, chosen.seed, chosen.max_mb / DEFAULT_MAX_MB, advance or (lambda *_: None)
     )
     page = render_page(document)
@@ -91,7 +91,7 @@ def write_preview(
             remedy="give it more with --max-mb",
         )
     if inside:
-        with files_beside(build.folder, by="preview") as stage:
+        with add_sidecars(build.folder, by="preview") as stage:
             write_page(page, stage / target.name)
     else:
         write_page(page, target)

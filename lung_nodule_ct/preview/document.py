@@ -23,7 +23,7 @@ from lung_nodule_ct.read.audit_report import read_audit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 Advance = Callable[[str, int, int], None]
 """Is told what is read, how many are done, and of how many."""
@@ -51,7 +51,7 @@ class Document:
     slices: Mapping[str, Mapping[str, Any]]
 
 
-def gather(build: BuiltFolder, max_bytes: int, seed: int, scale: float, advance: Advance) -> Document:
+def collect_document(build: BuildFolder, max_bytes: int, seed: int, scale: float, advance: Advance) -> Document:
     """Read what the page shows; of each split only the rows that it shows.
 
     Args:
@@ -146,7 +146,7 @@ class _Scans:
             close_up = reach[example.light["patient_id"]] if sample.config == LONGITUDINAL.name else None
             self._planned[key] = (example, close_up)
 
-    def read(self, build: BuiltFolder, pool: Executor, advance: Advance) -> None:
+    def read(self, build: BuildFolder, pool: Executor, advance: Advance) -> None:
         """Read all that is planned; where much is left then, once more those that had to be cut down."""
         self._left -= _RESERVED * len(self._planned)
         worth_it = self._left * _WORTH_ANOTHER_READ
@@ -154,7 +154,7 @@ class _Scans:
         if self._left > worth_it:
             self._read([key for key in self._planned if not self._is_whole(key)], build, pool, advance)
 
-    def _read(self, keys: Sequence[str], build: BuiltFolder, pool: Executor, advance: Advance) -> None:
+    def _read(self, keys: Sequence[str], build: BuildFolder, pool: Executor, advance: Advance) -> None:
         examples = [self._planned[key][0] for key in keys]
         self._left += sum(map(self._carried, keys))
         weights = sum(map(_weight, examples))
@@ -211,7 +211,7 @@ def _item(example: Example, **more: Any) -> dict[str, Any]:
     }
 
 
-def _pictures(build: BuiltFolder, sample: Sample, advance: Advance) -> list[dict[str, Any]]:
+def _pictures(build: BuildFolder, sample: Sample, advance: Advance) -> list[dict[str, Any]]:
     """The examples of a config of pictures."""
     items = []
     for done, (example, row) in enumerate(_rows(build, sample.examples, ["image"]), 1):
@@ -227,7 +227,7 @@ def _pictures(build: BuiltFolder, sample: Sample, advance: Advance) -> list[dict
 
 
 def _rows(
-    build: BuiltFolder, examples: Iterable[Example], columns: Sequence[str]
+    build: BuildFolder, examples: Iterable[Example], columns: Sequence[str]
 ) -> Iterable[tuple[Example, Mapping[str, Any]]]:
     """The examples of one config, in the order of the build, with their large columns."""
     by_split: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)

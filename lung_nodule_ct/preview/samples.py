@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 Row = dict[str, Any]
 
@@ -72,7 +72,7 @@ def largest(row: Row) -> Row | None:
     return max(boxed, key=lambda nodule: _extent(nodule["box_voxel"]), default=None)
 
 
-def spread(build: BuiltFolder, config: str, limit: int) -> dict[str, list[int]]:
+def spread(build: BuildFolder, config: str, limit: int) -> dict[str, list[int]]:
     """Rows by split, at most ``limit`` in all, evenly spaced through the splits; of volumes those with a boxed nodule.
 
     A config without any boxed nodule is sampled from all its rows.
@@ -88,7 +88,7 @@ def spread(build: BuiltFolder, config: str, limit: int) -> dict[str, list[int]]:
 
 
 def pick(
-    build: BuiltFolder, config: str, wanted: Callable[[Row], bool], columns: Sequence[str]
+    build: BuildFolder, config: str, wanted: Callable[[Row], bool], columns: Sequence[str]
 ) -> dict[str, list[int]]:
     """The rows by split of which ``wanted`` is true, asked with ``columns``."""
     return {
@@ -97,7 +97,7 @@ def pick(
     }
 
 
-def samples(build: BuiltFolder, config: str, chosen: Mapping[str, Sequence[int]]) -> Iterator[Sample]:
+def samples(build: BuildFolder, config: str, chosen: Mapping[str, Sequence[int]]) -> Iterator[Sample]:
     """The pictures of some rows, by split; of a volume the slice through its largest nodule, or the middle one.
 
     Args:

@@ -14,7 +14,7 @@ from lung_nodule_ct.declaration.published import SIZE_GROUPS
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.published import SizeGroup
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 ScanKey = tuple[str, float]
 
@@ -117,7 +117,7 @@ _MOST = {
 }
 
 
-def draw_samples(build: BuiltFolder, scale: float, seed: int) -> list[Sample]:
+def draw_samples(build: BuildFolder, scale: float, seed: int) -> list[Sample]:
     """What is shown of each config. Reads small columns only.
 
     Args:
@@ -129,7 +129,7 @@ def draw_samples(build: BuiltFolder, scale: float, seed: int) -> list[Sample]:
     shown: set[ScanKey] = set()
     # longitudinal first, so that the other configs can show the same scans and the page carries them once
     for config in sorted(build.configs, key=lambda name: name != LONGITUDINAL.name):
-        columns = [name for name in build.light_columns(config) if name != SOURCE_NAME.name]  # it may spell a date
+        columns = [name for name in build.metadata_columns(config) if name != SOURCE_NAME.name]  # it may spell a date
         every = [
             Example(config, split, index, light)
             for split in build.splits(config)

@@ -15,7 +15,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.read.voxel_columns import is_b2nd, voxels_of
+from lung_nodule_ct.read.voxel_columns import decode_cell, is_b2nd
 from lung_nodule_ct.system.imports import needing
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _voxels(cell: Any, dtype: str) -> NDArray[Any]:
             expected=f"three counts, z, y, x, of {np.dtype(dtype).name}",
             got=f"{len(data):,} bytes for shape {shape}",
         )
-    voxels: NDArray[Any] = voxels_of(data, dtype, shape)[...]
+    voxels: NDArray[Any] = decode_cell(data, dtype, shape)[...]
     return voxels
 
 

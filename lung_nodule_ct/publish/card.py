@@ -19,7 +19,7 @@ from lung_nodule_ct.declaration.schema import Records
 from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY, PreviewShard
 from lung_nodule_ct.publish.text import escape, fill, sections, table
 from lung_nodule_ct.read.build_folder import read_build
-from lung_nodule_ct.read.sidecars import record_beside
+from lung_nodule_ct.read.sidecars import record_sidecar
 from lung_nodule_ct.targets.hub_features import InfoOfConfig
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lung_nodule_ct.declaration.schema import Column
-    from lung_nodule_ct.read.audit_report import SavedAudit
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.audit_report import AuditReport
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 CARD: Final = "README.md"
 PLACEHOLDER: Final = "USER/lung_nodule_ct"
@@ -54,10 +54,10 @@ class Shown:
 
 
 def card_text(
-    build: BuiltFolder,
+    build: BuildFolder,
     preview: PreviewShard | None = None,
     pictures: Iterable[Shown] = (),
-    audit: SavedAudit | None = None,
+    audit: AuditReport | None = None,
     plots: Iterable[Shown] = (),
     repository: str = PLACEHOLDER,
 ) -> str:
@@ -119,19 +119,19 @@ patch = volume[10:42, 100:196, 100:196]  # a NumPy array
 }
 
 
-def prose_of(build: BuiltFolder) -> dict[str, str]:
+def prose_of(build: BuildFolder) -> dict[str, str]:
     """The sections of ``card/`` with what this build knows, in Markdown."""
     return sections(_facts(build))
 
 
-def licences(build: BuiltFolder) -> list[str]:
+def licences(build: BuildFolder) -> list[str]:
     """The licences of all records, none where one of them is not known: it is never assumed."""
     records = build.manifest["records"]
     known = [record["licence"] for record in records if record["licence"]]
     return sorted(set(known)) if known and len(known) == len(records) else []
 
 
-def _facts(build: BuiltFolder) -> dict[str, str]:
+def _facts(build: BuildFolder) -> dict[str, str]:
     shared = {
         f"{name}, {pair}": count
         for name, pairs in build.report["shared_patients"].items()
@@ -154,7 +154,7 @@ def _facts(build: BuiltFolder) -> dict[str, str]:
     }
 
 
-def _records(build: BuiltFolder) -> list[tuple[str, str, str | None]]:
+def _records(build: BuildFolder) -> list[tuple[str, str, str | None]]:
     """Number, address and DOI of the records that the archives are of; of the published release where that is not known."""
     own = [
         (str(record["number"]), f"https://zenodo.org/records/{int(record['number'])}", record["doi"])
@@ -163,7 +163,7 @@ def _records(build: BuiltFolder) -> list[tuple[str, str, str | None]]:
     return own or [(str(RELEASES[0].record(part)), RELEASES[0].url(part), None) for part in "AB"]
 
 
-def _metadata(build: BuiltFolder, preview: PreviewShard | None) -> dict[str, Any]:
+def _metadata(build: BuildFolder, preview: PreviewShard | None) -> dict[str, Any]:
     total = sum(rows for splits in build.configs.values() for rows in splits.values())
     default = DEFAULT_CONFIG.name if DEFAULT_CONFIG.name in build.configs else next(iter(build.configs))
     configs: list[dict[str, Any]] = [
@@ -196,7 +196,7 @@ def _metadata(build: BuiltFolder, preview: PreviewShard | None) -> dict[str, Any
     }
 
 
-def _info(build: BuiltFolder, name: str) -> InfoOfConfig:
+def _info(build: BuildFolder, name: str) -> InfoOfConfig:
     files = build.manifest["configs"][name]["files"]
     return InfoOfConfig(
         build.columns(name),
@@ -205,7 +205,7 @@ def _info(build: BuiltFolder, name: str) -> InfoOfConfig:
     )
 
 
-def _licence_metadata(build: BuiltFolder) -> dict[str, str]:
+def _licence_metadata(build: BuildFolder) -> dict[str, str]:
     known = licences(build)
     if not known:
         return {"license": "unknown"}
@@ -214,7 +214,7 @@ def _licence_metadata(build: BuiltFolder) -> dict[str, str]:
     return {"license": "other", "license_name": " and ".join(known), "license_link": _records(build)[0][1]}
 
 
-def _licence_text(build: BuiltFolder) -> str:
+def _licence_text(build: BuildFolder) -> str:
     if not licences(build):
         return "Unknown to this build: read it on the records before you use or share the data."
     named = ", ".join(
@@ -224,13 +224,13 @@ def _licence_text(build: BuiltFolder) -> str:
     return f"As the records have it ({named})."
 
 
-def _splits_note(build: BuiltFolder) -> str:
+def _splits_note(build: BuildFolder) -> str:
     if SplitBy(build.manifest["split_by"]) is SplitBy.PATIENT:
         return "Split by patient: folds 0 to 2 are train, 3 is validation, 4 is test; no patient stands in two splits."
     return "Splits are those that the authors published; what no list names is in `unassigned`."
 
 
-def _config_rows(build: BuiltFolder, preview: PreviewShard | None) -> Iterator[tuple[str, ...]]:
+def _config_rows(build: BuildFolder, preview: PreviewShard | None) -> Iterator[tuple[str, ...]]:
     if preview is not None:
         yield f"`{PREVIEW}`", f"one picture. {PREVIEW_SUMMARY}", f"{preview.rows:,}", _size(preview.file_bytes)
     for name, splits in build.configs.items():
@@ -247,7 +247,7 @@ def _size(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def _columns(build: BuiltFolder, preview: PreviewShard | None) -> Iterator[str]:
+def _columns(build: BuildFolder, preview: PreviewShard | None) -> Iterator[str]:
     if preview is not None:
         yield _columns_of(PREVIEW, PREVIEW_SCHEMA.columns)
     for name in build.configs:
@@ -278,7 +278,7 @@ def _finding_rows(findings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[s
         yield f"`{code}`", escape(entry["grade"]), f"{entry['count']:,}", escape(entry["meaning"])
 
 
-def _audit_text(audit: SavedAudit, plots: Iterable[Shown]) -> str:
+def _audit_text(audit: AuditReport, plots: Iterable[Shown]) -> str:
     rows = [
         (escape(check.title), escape(check.verdict), escape(check.measured), escape(check.expected or ""))
         for check in audit.checks
@@ -297,4 +297,4 @@ def write_first_card(folder: Path) -> None:
         folder: The build: shards, ``build.json`` and ``findings.json``.
     """
     (folder / CARD).write_text(card_text(read_build(folder)), encoding="utf-8")
-    record_beside(folder, CARD, by="card")
+    record_sidecar(folder, CARD, by="card")

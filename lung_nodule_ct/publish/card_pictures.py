@@ -22,7 +22,7 @@ from lung_nodule_ct.publish.card import CARD, PLACEHOLDER, Shown, card_text
 from lung_nodule_ct.publish.croissant import CROISSANT, croissant_text
 from lung_nodule_ct.publish.preview_config import write_preview
 from lung_nodule_ct.read.audit_report import read_audit
-from lung_nodule_ct.read.sidecars import files_beside, ours_beside
+from lung_nodule_ct.read.sidecars import add_sidecars, own_sidecars
 from lung_nodule_ct.system.imports import is_installed
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.preview.samples import Row, Sample
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 
 _HEIGHT: Final = 300  # of a panel, in pixels
@@ -46,7 +46,7 @@ _INK: Final = (228, 228, 231)
 _MARK: Final = (230, 159, 0)  # the orange of Okabe and Ito, which everyone sees on grey
 
 
-def config_picture(build: BuiltFolder, config: str) -> tuple[Image.Image, str] | None:
+def config_picture(build: BuildFolder, config: str) -> tuple[Image.Image, str] | None:
     """Some examples of a config as one picture, and what it shows; ``None`` of a config without examples.
 
     Crops are shown one a class; slices and stacks as a few examples; a scan in three planes through its largest nodule, as
@@ -76,7 +76,7 @@ def config_picture(build: BuiltFolder, config: str) -> tuple[Image.Image, str] |
     return _grid(panels, width), f"{config}: {shows}{marked}"
 
 
-def _classes(build: BuiltFolder, config: str) -> list[Image.Image]:
+def _classes(build: BuildFolder, config: str) -> list[Image.Image]:
     first: dict[int, tuple[str, int]] = {}
     for split in build.configs[config]:
         for place, row in enumerate(build.rows(config, split, ["label"])):
@@ -86,7 +86,7 @@ def _classes(build: BuiltFolder, config: str) -> list[Image.Image]:
     return [_axial(sample, PATHOLOGY[sample.row["label"]].name) for sample in found]
 
 
-def _timeline(build: BuiltFolder) -> list[Image.Image]:
+def _timeline(build: BuildFolder) -> list[Image.Image]:
     config = LONGITUDINAL.name
     boxed = pick(build, config, lambda row: largest(row) is not None, ["nodules"])
     by_patient: dict[str, dict[str, list[int]]] = {}
@@ -109,7 +109,7 @@ def _when(row: Row) -> str:
     return f"{'day unknown' if days is None else f'day {days:,}'}, {row['slice_thickness_mm']:g} mm"
 
 
-def _planes(build: BuiltFolder, config: str) -> list[Image.Image]:
+def _planes(build: BuildFolder, config: str) -> list[Image.Image]:
     (sample,) = samples(build, config, spread(build, config, 1))
     volume, row = sample.volume, sample.row
     assert volume is not None  # noqa: S101 -- a config with a spacing has volumes
@@ -213,7 +213,7 @@ class CardOptions:
 
 
 def add_card(
-    build: BuiltFolder, options: CardOptions | None = None, on_sample: Callable[[], None] = lambda: None
+    build: BuildFolder, options: CardOptions | None = None, on_sample: Callable[[], None] = lambda: None
 ) -> dict[str, int]:
     """Write the card into a build, in place of an earlier one of ours.
 
@@ -238,7 +238,7 @@ def add_card(
             remedy="build with --format parquet",
         )
     audit = read_audit(build.folder)
-    with files_beside(build.folder, by="card") as stage:
+    with add_sidecars(build.folder, by="card") as stage:
         preview = write_preview(stage, _all_samples(build, options.examples, on_sample))
         shown = list(_write_pictures(build, stage))
         if options.croissant or (options.croissant is None and is_installed("mlcroissant")):
@@ -252,14 +252,14 @@ def add_card(
         }
 
 
-def _all_samples(build: BuiltFolder, limit: int, on_sample: Callable[[], None]) -> Iterator[Sample]:
+def _all_samples(build: BuildFolder, limit: int, on_sample: Callable[[], None]) -> Iterator[Sample]:
     for config in build.configs:
         for sample in samples(build, config, spread(build, config, limit)):
             yield sample
             on_sample()
 
 
-def _write_pictures(build: BuiltFolder, stage: Path) -> Iterator[Shown]:
+def _write_pictures(build: BuildFolder, stage: Path) -> Iterator[Shown]:
     (stage / _PICTURES).mkdir()
     for config in build.configs:
         picture = config_picture(build, config)
@@ -270,7 +270,7 @@ def _write_pictures(build: BuiltFolder, stage: Path) -> Iterator[Shown]:
 
 
 def _audit_plots(folder: Path) -> Iterator[Shown]:
-    for name, command in sorted(ours_beside(folder).items()):
+    for name, command in sorted(own_sidecars(folder).items()):
         if command == "audit" and name.startswith(f"{_PICTURES}/") and name.endswith(".png"):
             title = name.removeprefix(f"{_PICTURES}/").removeprefix("audit-").removesuffix(".png").replace("-", " ")
             yield Shown(name, f"Audit: {title}")

@@ -22,7 +22,7 @@ from lung_nodule_ct.formats.pictures import without_dated_metadata
 from lung_nodule_ct.publish.card import CARD, PLACEHOLDER, licences
 from lung_nodule_ct.publish.preview_config import PREVIEW
 from lung_nodule_ct.read.audit_report import AUDIT, read_audit
-from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
+from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
 from lung_nodule_ct.system.files import hash_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lung_nodule_ct.read.audit_report import Check as AuditCheck
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 #: The viewer scans 300 MB a request (all columns); far under it is fast.
 VIEWER_BYTES: Final = 300_000_000
@@ -43,7 +43,7 @@ _LINK = re.compile(r"!?\[[^\]]*\]\((?!https?://|#|mailto:)([^)\s]+)\)")
 
 
 @dataclass(frozen=True)
-class Check:
+class Requirement:
     """One check of a publication.
 
     Attributes:
@@ -73,12 +73,12 @@ class Publication:
         notes: What a careful person wants to know, and refuses nothing.
     """
 
-    build: BuiltFolder
+    build: BuildFolder
     files: dict[str, int]
-    checks: tuple[Check, ...]
+    checks: tuple[Requirement, ...]
     notes: tuple[str, ...]
 
-    def refused(self, allowed: frozenset[str] = frozenset()) -> tuple[Check, ...]:
+    def refused(self, allowed: frozenset[str] = frozenset()) -> tuple[Requirement, ...]:
         """The checks that refuse it, but for those that are allowed by name."""
         return tuple(
             check
@@ -87,7 +87,7 @@ class Publication:
         )
 
 
-def plan_publication(build: BuiltFolder) -> Publication:
+def plan_publication(build: BuildFolder) -> Publication:
     """Gather the files of a build and check them, on this machine alone.
 
     Args:
@@ -101,7 +101,7 @@ def plan_publication(build: BuiltFolder) -> Publication:
     if not (build.folder / CARD).is_file():
         raise BuildFolderError(f"{build.folder} has no {CARD}", remedy=f"write it: lung-nodule-ct card {build.folder}")
     files = _files(build)
-    rules: tuple[tuple[str, str, Callable[[BuiltFolder, dict[str, int]], str | None]], ...] = (
+    rules: tuple[tuple[str, str, Callable[[BuildFolder, dict[str, int]], str | None]], ...] = (
         ("card", "the card is one that datasets and the Hub read, and is of this build", _card_problem),
         ("files", "every file that the card names is there", _files_problem),
         ("shards", "the shards are as they were built", _shards_problem),
@@ -109,18 +109,18 @@ def plan_publication(build: BuiltFolder) -> Publication:
         ("unknown-licence", "the licence is known", _licence_problem),
         ("dates", _dates_title(build), _dates_problem),
     )
-    checks = tuple(Check(name, title, rule(build, files)) for name, title, rule in rules)
+    checks = tuple(Requirement(name, title, rule(build, files)) for name, title, rule in rules)
     return Publication(build, files, checks, tuple(_notes(build, files)))
 
 
-def _files(build: BuiltFolder) -> dict[str, int]:
+def _files(build: BuildFolder) -> dict[str, int]:
     shards = [file["path"] for entry in build.manifest["configs"].values() for file in entry["files"]]
-    names = [CARD, MANIFEST, FINDINGS, BESIDE, *ours_beside(build.folder), *shards]
+    names = [CARD, MANIFEST, FINDINGS, SIDECARS, *own_sidecars(build.folder), *shards]
     paths = {name: build.folder / name for name in dict.fromkeys(names)}
     return {name: path.stat().st_size for name, path in sorted(paths.items()) if path.is_file()}
 
 
-def _card_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001 -- every rule is given both
+def _card_problem(build: BuildFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001 -- every rule is given both
     try:
         card = DatasetCard.load(build.folder / CARD)
         configs = MetadataConfigs.from_dataset_card_data(card.data)
@@ -139,7 +139,7 @@ def _card_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  # n
     return f"its YAML lacks {', '.join(missing)}" if missing else None
 
 
-def _files_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:
+def _files_problem(build: BuildFolder, files: dict[str, int]) -> str | None:
     text = (build.folder / CARD).read_text("utf-8")
     patterns = [entry["path"] for config in _configs(build) for entry in config.get("data_files", ())]
     unmatched = [pattern for pattern in patterns if not fnmatch.filter(files, pattern)]
@@ -156,7 +156,7 @@ def _files_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:
     return None
 
 
-def _configs(build: BuiltFolder) -> list[dict[str, Any]]:
+def _configs(build: BuildFolder) -> list[dict[str, Any]]:
     """The configs as the card's YAML has them, none where it cannot be read, which is another check's problem."""
     try:
         head = DatasetCard.load(build.folder / CARD).data.get("configs")
@@ -165,7 +165,7 @@ def _configs(build: BuiltFolder) -> list[dict[str, Any]]:
     return [entry for entry in head or () if isinstance(entry, dict)]
 
 
-def _shards_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
+def _shards_problem(build: BuildFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
     for entry in build.manifest["configs"].values():
         for file in entry["files"]:
             if hash_of(build.folder / file["path"], "sha256") != file["sha256"]:
@@ -173,7 +173,7 @@ def _shards_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  #
     return None
 
 
-def _preview_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:
+def _preview_problem(build: BuildFolder, files: dict[str, int]) -> str | None:
     for name in files:
         if name.startswith(f"data/{PREVIEW}/") and (size := _largest_group(build.folder / name)) > PREVIEW_BYTES:
             return f"a row group of {name} has {size:,} bytes, more than {PREVIEW_BYTES:,}: write the card again"
@@ -185,7 +185,7 @@ def _largest_group(path: Path) -> int:
     return max((meta.row_group(group).total_byte_size for group in range(meta.num_row_groups)), default=0)
 
 
-def _licence_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
+def _licence_problem(build: BuildFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
     if licences(build):
         return None
     return (
@@ -194,18 +194,18 @@ def _licence_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  
     )
 
 
-def _dates_title(build: BuiltFolder) -> str:
+def _dates_title(build: BuildFolder) -> str:
     by = "by the audit" if _audited_dates(build) else "by the texts of rows and findings and the metadata of pictures"
     return f"no patient's dates leave the builder ({by})"
 
 
-def _audited_dates(build: BuiltFolder) -> list[AuditCheck]:
+def _audited_dates(build: BuildFolder) -> list[AuditCheck]:
     """What our own audit of this build says of dates."""
-    audit = read_audit(build.folder) if AUDIT in ours_beside(build.folder) else None
+    audit = read_audit(build.folder) if AUDIT in own_sidecars(build.folder) else None
     return [check for check in audit.checks if check.name == "dates"] if audit else []
 
 
-def _dates_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
+def _dates_problem(build: BuildFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
     if build.manifest["keep_source_names"]:
         return "the build keeps the source names, which spell dates: build without --keep-source-names"
     verdicts = _audited_dates(build)
@@ -226,11 +226,11 @@ def _dates_problem(build: BuiltFolder, files: dict[str, int]) -> str | None:  # 
     )
 
 
-def _texts(build: BuiltFolder) -> Iterator[tuple[str, str]]:
+def _texts(build: BuildFolder) -> Iterator[tuple[str, str]]:
     """Every text of the shards, with the config and column that it stands in, and of the findings."""
     for config, entry in build.manifest["configs"].items():
         for file in entry["files"]:
-            table = pq.ParquetFile(build.folder / file["path"]).read(list(build.light_columns(config)))
+            table = pq.ParquetFile(build.folder / file["path"]).read(list(build.metadata_columns(config)))
             for column in table.column_names:
                 for array in table.column(column).chunks:
                     for text in _strings(array):
@@ -241,7 +241,7 @@ def _texts(build: BuiltFolder) -> Iterator[tuple[str, str]]:
                 yield FINDINGS, finding[field]
 
 
-def _pictures(build: BuiltFolder) -> Iterator[tuple[str, bytes]]:
+def _pictures(build: BuildFolder) -> Iterator[tuple[str, bytes]]:
     """Every encoded picture of the shards, with the config and column that it stands in."""
     for config, splits in build.configs.items():
         names = [column.name for column in build.columns(config) if isinstance(column.kind, Picture)]
@@ -260,7 +260,7 @@ def _strings(array: pa.Array) -> Iterator[str]:
             yield from _strings(part)
 
 
-def _notes(build: BuiltFolder, files: dict[str, int]) -> Iterator[str]:
+def _notes(build: BuildFolder, files: dict[str, int]) -> Iterator[str]:
     present = {path.relative_to(build.folder).as_posix() for path in build.folder.rglob("*") if not path.is_dir()}
     if left := sorted(present - set(files)):
         yield f"left out, since no command of ours wrote them as they are: {', '.join(left)}"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lung_nodule_ct.publish.preview_config import PreviewShard
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 CROISSANT: Final = "croissant.json"
 
@@ -61,7 +61,7 @@ _FRAMES = {
 }
 
 
-def croissant_text(build: BuiltFolder, preview: PreviewShard | None = None) -> str:
+def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> str:
     """The content of ``croissant.json``.
 
     Args:

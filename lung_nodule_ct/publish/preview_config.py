@@ -16,7 +16,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.declaration.schema import Category, Column, Integer, Picture, Real, Records, Schema, Text, Vector
 from lung_nodule_ct.system.files import hash_of
 from lung_nodule_ct.targets.hub_features import to_hub_schema
-from lung_nodule_ct.targets.parquet import HubFolder
+from lung_nodule_ct.targets.parquet import ParquetLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -99,7 +99,7 @@ def write_preview(folder: Path, samples: Iterable[Sample]) -> PreviewShard:
     path.parent.mkdir(parents=True)
     schema = to_hub_schema(PREVIEW_SCHEMA)
     rows = arrow_bytes = 0
-    with HubFolder().open_writer(path, PREVIEW_SCHEMA) as write:
+    with ParquetLayout().open_writer(path, PREVIEW_SCHEMA) as write:
         for group in _groups(map(_row, samples)):
             part = pa.Table.from_pylist(group, schema=schema)
             write(part)

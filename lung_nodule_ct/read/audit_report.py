@@ -84,7 +84,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class SavedAudit:
+class AuditReport:
     """An audit as it stands beside a build.
 
     Attributes:
@@ -96,7 +96,7 @@ class SavedAudit:
     checks: tuple[Check, ...]
 
 
-def read_audit(folder: Path) -> SavedAudit | None:
+def read_audit(folder: Path) -> AuditReport | None:
     """The audit beside a build; ``None`` where there is none.
 
     Raises:
@@ -109,7 +109,7 @@ def read_audit(folder: Path) -> SavedAudit | None:
         document = json.loads(path.read_text("utf-8"))
         if document["format_version"] != FORMAT_VERSION:
             raise ValueError(f"expected format_version {FORMAT_VERSION}, got {document['format_version']}")
-        return SavedAudit(str(document.get("generator") or ""), tuple(Check.of(entry) for entry in document["checks"]))
+        return AuditReport(str(document.get("generator") or ""), tuple(Check.of(entry) for entry in document["checks"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BuildFolderError(
             f"{path} is no audit: {error!r}", remedy=f"audit again: lung-nodule-ct audit {folder}; or remove it"

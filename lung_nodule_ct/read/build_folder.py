@@ -19,7 +19,7 @@ from lung_nodule_ct.declaration.configs import CONFIGS, SOURCE_NAME
 from lung_nodule_ct.declaration.manifest import FINDINGS, FORMAT_VERSION, MANIFEST
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.read.voxel_columns import rows_of
+from lung_nodule_ct.read.voxel_columns import table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ _REBUILD = "build it again: lung-nodule-ct build CONFIG... --out {folder}"
 
 
 @dataclass(frozen=True)
-class BuiltFolder:
+class BuildFolder:
     """A folder that ``lung-nodule-ct build`` wrote as Parquet or Arrow. Made by :func:`open_build`.
 
     Attributes:
@@ -90,7 +90,7 @@ class BuiltFolder:
         own = CONFIGS[config].schema.columns
         return (*own, SOURCE_NAME) if self.manifest["keep_source_names"] else own
 
-    def light_columns(self, config: str) -> tuple[str, ...]:
+    def metadata_columns(self, config: str) -> tuple[str, ...]:
         """The names of the columns that hold neither voxels nor pictures."""
         return tuple(column.name for column in self.columns(config) if not isinstance(column.kind, (Picture, Voxels)))
 
@@ -128,7 +128,7 @@ class BuiltFolder:
         for start, table in self._tables(config, split, names, indices):
             end = start + table.num_rows
             places = None if indices is None else [row - start for row in indices if start <= row < end]
-            yield from rows_of(table, [known[name] for name in names], places)
+            yield from table_rows(table, [known[name] for name in names], places)
             del table  # before the next one is read
 
     def _tables(
@@ -164,7 +164,7 @@ def _wants(indices: Sequence[int] | None, start: int, count: int) -> bool:
     return indices is None or any(start <= row < start + count for row in indices)
 
 
-def open_build(folder: str | os.PathLike[str]) -> BuiltFolder:
+def open_build(folder: str | os.PathLike[str]) -> BuildFolder:
     """Open a folder that ``lung-nodule-ct build`` wrote as Parquet or Arrow.
 
     Args:
@@ -188,7 +188,7 @@ def open_build(folder: str | os.PathLike[str]) -> BuiltFolder:
     return build
 
 
-def read_build(folder: str | os.PathLike[str]) -> BuiltFolder:
+def read_build(folder: str | os.PathLike[str]) -> BuildFolder:
     """What :func:`open_build` gives, from the manifest alone: the shards need not be there yet.
 
     Raises:
@@ -213,7 +213,7 @@ def read_build(folder: str | os.PathLike[str]) -> BuiltFolder:
     for name in manifest["configs"]:
         if name not in CONFIGS:
             raise BuildFolderError(f"{path}: there is no config {name!r}", remedy=remedy)
-    return BuiltFolder(path, manifest)
+    return BuildFolder(path, manifest)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

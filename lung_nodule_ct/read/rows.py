@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SplitBy
 from lung_nodule_ct.errors import BuildFolderError, TrainingError
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.read.voxel_columns import Cells
-from lung_nodule_ct.system.files import ask_for_room, cache_folder
-from lung_nodule_ct.system.progress import BuildListener, notice
+from lung_nodule_ct.read.voxel_columns import VoxelColumn
+from lung_nodule_ct.system.files import cache_folder, require_free_space
+from lung_nodule_ct.system.progress import BuildProgress, notice
 from lung_nodule_ct.system.staging import staged_folder
 
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 
 @dataclass(frozen=True)
-class Placed:
+class IndexedRow:
     """A row and where it stands.
 
     Attributes:
         config: Its config.
         split: Its split.
         number: Its place in the split, from 0.
-        row: Its values, as :meth:`.BuiltFolder.rows` gives them; empty when the next row is taken.
+        row: Its values, as :meth:`.BuildFolder.rows` gives them; empty when the next row is taken.
     """
 
     config: str
@@ -66,29 +66,31 @@ class Placed:
         return f"{self.config}, {self.split}, row {self.number:,}"
 
 
-def walk(build: BuiltFolder, configs: Sequence[str], listener: BuildListener | None = None) -> Iterator[Placed]:
+def iterate_rows(
+    build: BuildFolder, configs: Sequence[str], progress: BuildProgress | None = None
+) -> Iterator[IndexedRow]:
     """Every row of some configs, in the order of the build; at most a row group is in memory.
 
     Args:
         build: The build.
         configs: Names of configs that it holds.
-        listener: Is told how far it is, in bytes of the shards.
+        progress: Is told how far it is, in bytes of the shards.
 
     Raises:
         BuildFolderError: The build does not hold a config, or a shard is damaged.
     """
-    listener = listener or BuildListener()
+    progress = progress or BuildProgress()
     for config in configs:
         rows = {split: build.configs[config][split] for split in build.splits(config)}
         files = build.manifest["configs"][config]["files"]
         size = {split: sum(file["bytes"] for file in files if file["split"] == split) for split in rows}
-        listener.begin(config, sum(size.values()), sum(rows.values()))
+        progress.begin(config, sum(size.values()), sum(rows.values()))
         for split, count in rows.items():
             for number, row in enumerate(build.rows(config, split)):
-                yield Placed(config, split, number, row)
+                yield IndexedRow(config, split, number, row)
                 row.clear()  # whoever still holds it must not hold its volumes while the next are read
-                listener.advance(config, size[split] // count)
-        listener.end(config)
+                progress.advance(config, size[split] // count)
+        progress.end(config)
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,11 @@ class Rows:
     def voxels(self, row: int, column: str = "volume") -> NDArray[Any] | None:
         """The voxels of a row as a view, axes (z, y, x); ``None`` where the cell is null."""
         dtype = "<i2" if column == "volume" and "direction" in self._table.column_names else "u1"
-        voxels: NDArray[Any] | None = Cells(self._table.column(column), dtype).find(self.places[row])
+        voxels: NDArray[Any] | None = VoxelColumn(self._table.column(column), dtype).find(self.places[row])
         return voxels
 
 
-def rows_of(build: BuiltFolder, config: str, split: str, split_by: SplitBy) -> Rows:
+def split_rows(build: BuildFolder, config: str, split: str, split_by: SplitBy) -> Rows:
     """The rows of a split of a build.
 
     Args:
@@ -154,7 +156,7 @@ def rows_of(build: BuiltFolder, config: str, split: str, split_by: SplitBy) -> R
             f"{build.folder} was split by patient", remedy="build it as published, or say --split-by patient"
         )
     light = [
-        (name, row) for name in build.splits(config) for row in build.rows(config, name, build.light_columns(config))
+        (name, row) for name in build.splits(config) for row in build.rows(config, name, build.metadata_columns(config))
     ]
     if split_by is SplitBy.PUBLISHED:
         places = [place for place, (name, _) in enumerate(light) if name == split]
@@ -170,7 +172,7 @@ def rows_of(build: BuiltFolder, config: str, split: str, split_by: SplitBy) -> R
     return Rows(_arrow_files(build, config), tuple(places), tuple(light[place][1] for place in places))
 
 
-def _arrow_files(build: BuiltFolder, config: str) -> tuple[Path, ...]:
+def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
     files = build.manifest["configs"][config]["files"]
     ordered = [file for split in build.splits(config) for file in files if file["split"] == split]
     if build.form == "arrow":
@@ -179,7 +181,7 @@ def _arrow_files(build: BuiltFolder, config: str) -> tuple[Path, ...]:
     folder = cache_folder() / "training" / f"{config}-{key}"
     if not folder.is_dir():
         size = sum(_decoded_bytes(build.folder / file["path"]) for file in ordered)
-        ask_for_room(f"the Arrow copy of {config}", size, [folder.parent])
+        require_free_space(f"the Arrow copy of {config}", size, [folder.parent])
         notice(
             f"{config}: decoding Parquet once, {size / 1e6:,.0f} MB into {folder}; a build of --format arrow needs no such copy"
         )

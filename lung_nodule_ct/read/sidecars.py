@@ -6,7 +6,7 @@ changed one of ours.
 
 How a command uses it::
 
-    with files_beside(folder, by="audit") as stage:
+    with add_sidecars(folder, by="audit") as stage:
         (stage / "audit.json").write_text(...)
         (stage / "pictures").mkdir()
         (stage / "pictures" / "audit-sizes.png").write_bytes(...)
@@ -31,13 +31,13 @@ from lung_nodule_ct.system.staging import locked, temporary_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BESIDE = "beside.json"
+SIDECARS = "beside.json"
 
 _FORMAT_VERSION = 1
 
 
 @contextlib.contextmanager
-def files_beside(folder: str | Path, *, by: str) -> Iterator[Path]:
+def add_sidecars(folder: str | Path, *, by: str) -> Iterator[Path]:
     """An empty folder; what a block writes into it stands in a build when the block ends well.
 
     Args:
@@ -67,18 +67,18 @@ def files_beside(folder: str | Path, *, by: str) -> Iterator[Path]:
             raise OutputError(f"{target} cannot be written: {error}") from error
 
 
-def record_beside(folder: Path, name: str, *, by: str) -> None:
+def record_sidecar(folder: Path, name: str, *, by: str) -> None:
     """Take a file that stands in a build, and that nobody else can have written, for one of ``by``."""
     _write(folder, {**_recorded(folder), name: {"by": by, "sha256": hash_of(folder / name, "sha256")}})
 
 
-def ours_beside(folder: Path) -> dict[str, str]:
+def own_sidecars(folder: Path) -> dict[str, str]:
     """The files that commands added to a build and that are still as they wrote them: the command by the file's name."""
     return {name: str(entry["by"]) for name, entry in _recorded(folder).items() if _unchanged(folder, name, entry)}
 
 
 def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
-    recorded, ours = _recorded(target), ours_beside(target)
+    recorded, ours = _recorded(target), own_sidecars(target)
     for name in names:
         if (target / name).exists() and ours.get(name) != by:
             raise OutputError(
@@ -101,7 +101,7 @@ def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
 def _recorded(folder: Path) -> dict[str, dict[str, Any]]:
     """What ``beside.json`` lists; nothing where there is none of ours."""
     try:
-        document = json.loads((folder / BESIDE).read_text("utf-8"))
+        document = json.loads((folder / SIDECARS).read_text("utf-8"))
         if not document["generator"].startswith("lung_nodule_ct ") or document["format_version"] != _FORMAT_VERSION:
             return {}
         return {
@@ -125,7 +125,7 @@ def _unchanged(folder: Path, name: str, entry: dict[str, Any]) -> bool:
 
 def _write(folder: Path, files: dict[str, dict[str, Any]]) -> None:
     document = {"format_version": _FORMAT_VERSION, "generator": GENERATOR, "files": dict(sorted(files.items()))}
-    write_whole(folder / BESIDE, to_json(document))
+    write_whole(folder / SIDECARS, to_json(document))
 
 
 def _build_of(folder: Path) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
-from lung_nodule_ct.read.voxel_columns import Cells, voxels_of
+from lung_nodule_ct.read.voxel_columns import VoxelColumn, decode_cell
 from lung_nodule_ct.system.memory import read_ahead
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class StreamedVolumes(Iterable[Volume]):
             cell = row[self._column]
             if cell is None:
                 raise ValueError(f"row {number} has no such volume (null)")
-            yield _volume(voxels_of(memoryview(cell["bytes"]), self._dtype, cell["shape"]), row)
+            yield _volume(decode_cell(memoryview(cell["bytes"]), self._dtype, cell["shape"]), row)
 
 
 @overload
@@ -199,7 +199,7 @@ def volumes(
 
 def _of_table(dataset: Any, column: str, dtype: str) -> Volumes:
     table = dataset.data
-    cells = Cells(table.column(column), dtype)
+    cells = VoxelColumn(table.column(column), dtype)
     geometry = {name: table.column(name).to_pylist() for name in _GEOMETRY if name in dataset.column_names}
     indices = dataset._indices  # which rows a selected or shuffled dataset shows
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.schema import Column
 
 
-class Cells:
+class VoxelColumn:
     """The cells of a struct column {bytes, shape}.
 
     Args:
@@ -53,7 +53,7 @@ class Cells:
         content = chunk.field("bytes")
         _, offsets, values = content.buffers()
         start, end = np.frombuffer(offsets, np.int64, 2, 8 * (content.offset + place)).tolist()
-        return voxels_of(memoryview(values)[start:end], self._dtype, shape)
+        return decode_cell(memoryview(values)[start:end], self._dtype, shape)
 
     def __getitem__(self, row: int) -> Any:
         """The voxels of a row.
@@ -67,14 +67,14 @@ class Cells:
         return array
 
 
-def voxels_of(cell: memoryview, dtype: DTypeLike, shape: Sequence[int]) -> Any:
+def decode_cell(cell: memoryview, dtype: DTypeLike, shape: Sequence[int]) -> Any:
     """The content of a cell as an array (z, y, x), not copied: a view, or what :func:`open_b2nd` gives."""
     if len(cell) != math.prod(shape) * np.dtype(dtype).itemsize and is_b2nd(cell):
         return open_b2nd(cell)
     return np.frombuffer(cell, dtype).reshape(shape)
 
 
-def rows_of(
+def table_rows(
     table: pa.Table, columns: Sequence[Column], places: Iterable[int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """The rows of a table.
@@ -89,7 +89,7 @@ def rows_of(
         null as ``None``.
     """
     heavy = {
-        column.name: Cells(table.column(column.name), column.kind.dtype)
+        column.name: VoxelColumn(table.column(column.name), column.kind.dtype)
         for column in columns
         if isinstance(column.kind, Voxels)
     }

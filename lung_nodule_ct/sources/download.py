@@ -24,9 +24,9 @@ import pooch
 from filelock import FileLock, Timeout
 
 from lung_nodule_ct.errors import DownloadError, LungNoduleCTError, OutputError
-from lung_nodule_ct.sources.http import Answer, Http, Transient, Tries
-from lung_nodule_ct.system.files import ask_for_room, hash_of, write_whole
-from lung_nodule_ct.system.progress import DownloadListener
+from lung_nodule_ct.sources.http import HttpClient, Response, Retry, TransientError
+from lung_nodule_ct.system.files import hash_of, require_free_space, write_whole
+from lung_nodule_ct.system.progress import DownloadProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -39,7 +39,9 @@ _HASHES_AHEAD = 32
 _FLUSH_BYTES: Final = 64 << 20
 
 
-def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListener, sha256: str | None = None) -> Path:
+def download(
+    file: RecordFile, folder: Path, http: HttpClient, progress: DownloadProgress, sha256: str | None = None
+) -> Path:
     """A file of a record in ``folder``, under its own name, once its md5 is proven.
 
     Processes that want the same file at once wait for the first; a file of that name that is not the record's is replaced.
@@ -48,7 +50,7 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
         file: What to download.
         folder: Where to.
         http: Asks for it.
-        listener: Is told how far it is.
+        progress: Is told how far it is.
         sha256: What it must have beside the md5.
 
     Raises:
@@ -59,10 +61,10 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
     part = _part_of(file, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{file.md5}.lock", file.key, listener):
-            if is_proven(final, file, sha256):
+        with _locked(folder / f"{file.md5}.lock", file.key, progress):
+            if is_verified(final, file, sha256):
                 return final
-            fetched = _Fetch(file, part, http, listener, sha256)
+            fetched = _Fetch(file, part, http, progress, sha256)
             whole = folder / f"{file.md5}.whole"
             whole.unlink(missing_ok=True)  # of a process that was killed before it gave the last name
             with _quiet_pooch():
@@ -71,7 +73,7 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
                 )
                 registry.fetch(whole.name, downloader=fetched)
             whole.replace(final)  # what stood there and is not the record's goes only now
-            write_proof(final, wanted_hashes(file, sha256))
+            write_checksums(final, expected_hashes(file, sha256))
             _sync_folder(folder)
             part.unlink(missing_ok=True)
             fetched.tag.unlink(missing_ok=True)
@@ -82,11 +84,11 @@ def download(file: RecordFile, folder: Path, http: Http, listener: DownloadListe
             f"{file.key} cannot be written to {folder}: {error}",
             remedy="what came so far is kept; make room, or name another folder with LUNG_NODULE_CT_CACHE, and try again",
         ) from error
-    listener.end(file.key)
+    progress.end(file.key)
     return final
 
 
-def ask_for_room_of(wanted: Mapping[RecordFile, Path]) -> None:
+def require_space_for(wanted: Mapping[RecordFile, Path]) -> None:
     """See that there is room for all files that are wanted, beside what of them is there, before the first is begun.
 
     Args:
@@ -99,7 +101,7 @@ def ask_for_room_of(wanted: Mapping[RecordFile, Path]) -> None:
     for file, folder in wanted.items():
         part = _part_of(file, folder)
         needs[folder] += file.size - min(file.size, part.stat().st_size if part.exists() else 0)
-    ask_for_room(", ".join(file.key for file in wanted), sum(needs.values()), needs)
+    require_free_space(", ".join(file.key for file in wanted), sum(needs.values()), needs)
 
 
 def _part_of(file: RecordFile, folder: Path) -> Path:
@@ -110,10 +112,10 @@ class _Fetch:
     """Fills a part, proves it, and hands it to pooch: ``downloader(url, output_file, pooch)``."""
 
     def __init__(
-        self, file: RecordFile, part: Path, http: Http, listener: DownloadListener, sha256: str | None
+        self, file: RecordFile, part: Path, http: HttpClient, progress: DownloadProgress, sha256: str | None
     ) -> None:
-        self._file, self._part, self._http, self._listener = file, part, http, listener
-        self._pinned = wanted_hashes(file, sha256)
+        self._file, self._part, self._http, self._listener = file, part, http, progress
+        self._pinned = expected_hashes(file, sha256)
         self.tag = part.with_suffix(".etag")
         self._ranges = True  # whether the server's word on ranges can be trusted
         self._afresh = False  # whether the next request is for the whole file
@@ -143,7 +145,7 @@ class _Fetch:
         with self._part.open("a+b", buffering=0) as part, _Digests(self._pinned) as digests, _Flusher(part) as flusher:
             if part.tell() > self._file.size:
                 part.truncate(0)
-            ask_for_room_of({self._file: self._part.parent})
+            require_space_for({self._file: self._part.parent})
             part.seek(0)
             while piece := part.read(_PROGRESS_BYTES):
                 digests.update(piece)
@@ -155,7 +157,7 @@ class _Fetch:
 
     def _bring(self, part: IO[bytes], digests: _Digests, flusher: _Flusher) -> None:
         patience = self._http.patience
-        tries = Tries(patience, lambda reason, seconds: self._listener.wait(self._file.key, reason, seconds))
+        tries = Retry(patience, lambda reason, seconds: self._listener.wait(self._file.key, reason, seconds))
         done = farthest = part.tell()
         self._listener.reach(self._file.key, done)
         while done < self._file.size:
@@ -169,7 +171,7 @@ class _Fetch:
                         done = 0
                     for piece in answer.pieces():
                         if done + len(piece) > self._file.size:
-                            raise Transient(self._wrong_length(f"more than {self._file.size:,}"))
+                            raise TransientError(self._wrong_length(f"more than {self._file.size:,}"))
                         _write_whole(part, piece)
                         flusher.wrote(len(piece))
                         digests.update(piece)
@@ -180,8 +182,8 @@ class _Fetch:
                             tries.progressed()
                             farthest = done
                 if done < self._file.size:
-                    raise Transient(self._wrong_length(f"{done:,}"))
-            except Transient as fault:
+                    raise TransientError(self._wrong_length(f"{done:,}"))
+            except TransientError as fault:
                 tries.after(fault)
 
     def _range_from(self, done: int) -> dict[str, str]:
@@ -191,24 +193,26 @@ class _Fetch:
         # a weak tag must not stand there (RFC 9110, 13.1.5)
         return {"Range": f"bytes={done}-", **({"If-Range": tag} if tag.startswith('"') else {})}
 
-    def _begins_at(self, answer: Answer, done: int) -> int:
+    def _begins_at(self, answer: Response, done: int) -> int:
         """Where the body of an answer begins in the file, once all that its head says is true of the file.
 
         Raises:
-            Transient: It is not.
+            TransientError: It is not.
         """
         encoding = answer.headers.get("Content-Encoding", "identity").lower()
         if encoding != "identity":
-            raise Transient(self._wrong("is sent encoded", "the file as it is", f"Content-Encoding: {encoding}"))
+            raise TransientError(self._wrong("is sent encoded", "the file as it is", f"Content-Encoding: {encoding}"))
         if answer.headers.get("Content-Type", "").lower().startswith("text/html"):
-            raise Transient(self._wrong("is not what the server gives", "a zip archive", "an HTML page"))
+            raise TransientError(self._wrong("is not what the server gives", "a zip archive", "an HTML page"))
         tag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length")
         if answer.status == 416:
             self._afresh = True
-            raise Transient(self._wrong("cannot be resumed", f"bytes from {done:,}", "416 Range Not Satisfiable"), 0)
+            raise TransientError(
+                self._wrong("cannot be resumed", f"bytes from {done:,}", "416 Range Not Satisfiable"), 0
+            )
         if answer.status == 200:
             if length is not None and length != str(self._file.size):
-                raise Transient(self._wrong_length(length))
+                raise TransientError(self._wrong_length(length))
             self.tag.write_text(tag, encoding="utf-8")
             self._afresh = False
             return 0
@@ -216,12 +220,12 @@ class _Fetch:
         expected = f"{asked}/{self._file.size}"
         if not done or said not in (expected, f"{asked}/*"):
             self._ranges = False  # this server is not asked for a range again
-            raise Transient(self._wrong("is sent from another place", f"Content-Range: {expected}", said), 0)
+            raise TransientError(self._wrong("is sent from another place", f"Content-Range: {expected}", said), 0)
         if length is not None and length != str(self._file.size - done):
-            raise Transient(self._wrong_length(length))
+            raise TransientError(self._wrong_length(length))
         if (known := self._known_tag()) and tag and tag != known:
             self._afresh = True
-            raise Transient(self._wrong("was changed while it came", f"ETag {known}", tag), 0)
+            raise TransientError(self._wrong("was changed while it came", f"ETag {known}", tag), 0)
         return done
 
     def _known_tag(self) -> str:
@@ -311,8 +315,8 @@ class _Digests:
 class _locked:  # noqa: N801 -- read as a verb
     """Only one process downloads a file; the others say that they wait."""
 
-    def __init__(self, path: Path, name: str, listener: DownloadListener) -> None:
-        self._lock, self._name, self._listener = FileLock(path), name, listener
+    def __init__(self, path: Path, name: str, progress: DownloadProgress) -> None:
+        self._lock, self._name, self._listener = FileLock(path), name, progress
 
     def __enter__(self) -> None:
         try:
@@ -355,12 +359,12 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def wanted_hashes(file: RecordFile, sha256: str | None) -> dict[str, str]:
+def expected_hashes(file: RecordFile, sha256: str | None) -> dict[str, str]:
     """What a file must have: the md5 of its record, and the SHA-256 where one is pinned."""
     return {"md5": file.md5, **({"sha256": sha256} if sha256 else {})}
 
 
-def is_proven(path: Path, file: RecordFile, sha256: str | None) -> bool:
+def is_verified(path: Path, file: RecordFile, sha256: str | None) -> bool:
     """Whether what stands at ``path`` is the record's file.
 
     Args:
@@ -371,18 +375,18 @@ def is_proven(path: Path, file: RecordFile, sha256: str | None) -> bool:
     try:
         if path.stat().st_size != file.size:
             return False
-        wanted = wanted_hashes(file, sha256)
+        wanted = expected_hashes(file, sha256)
         known = _read(path)
         missing = [kind for kind in wanted if kind not in known]
         taken = {**known, **{kind: hash_of(path, kind) for kind in missing}}
     except OSError:
         return False
     if missing:
-        write_proof(path, taken)
+        write_checksums(path, taken)
     return all(taken[kind] == value for kind, value in wanted.items())
 
 
-def write_proof(path: Path, hashes: dict[str, str]) -> None:
+def write_checksums(path: Path, hashes: dict[str, str]) -> None:
     """Note the hashes of a file as it is; a cache that cannot be written goes without."""
     with suppress(OSError):
         write_whole(_beside(path), json.dumps({**_state(path), "hashes": hashes}))

@@ -2,7 +2,7 @@
 
 Only https is spoken, and http to this machine itself (a mirror, a test). Redirects are followed one by one, at most five,
 never from https to http; a token goes to the host it was meant for and to no other. One request is one attempt here: what
-may be better next time is a :class:`Transient`, and :class:`Tries` says how often and when to ask again.
+may be better next time is a :class:`TransientError`, and :class:`Tries` says how often and when to ask again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ADVICE = {
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long a server is waited for.
 
     Attributes:
@@ -67,7 +67,7 @@ class Patience:
     longest_asked_s: float = 900.0
 
 
-class Transient(Exception):  # noqa: N818 -- it is no error until there were too many
+class TransientError(Exception):
     """An attempt failed in a way that another may not.
 
     Args:
@@ -80,7 +80,7 @@ class Transient(Exception):  # noqa: N818 -- it is no error until there were too
         self.error, self.wait_s = error, wait_s
 
 
-class Tries:
+class Retry:
     """Attempts in a row. ``told`` hears of every wait.
 
     Args:
@@ -88,14 +88,14 @@ class Tries:
         told: Called with the reason and the seconds before each wait.
     """
 
-    def __init__(self, patience: Patience, told: Callable[[str, float], None] = lambda _reason, _seconds: None) -> None:
+    def __init__(self, patience: Timeouts, told: Callable[[str, float], None] = lambda _reason, _seconds: None) -> None:
         self._patience, self._told, self._failed = patience, told, 0
 
     def progressed(self) -> None:
         """Something came: begin to count anew."""
         self._failed = 0
 
-    def after(self, fault: Transient) -> None:
+    def after(self, fault: TransientError) -> None:
         """Wait for the next attempt.
 
         Raises:
@@ -120,7 +120,7 @@ class Tries:
             time.sleep(wait)
 
 
-class Answer:
+class Response:
     """The head of an answer, and its body in pieces.
 
     Attributes:
@@ -128,7 +128,7 @@ class Answer:
         headers: Names in any case.
     """
 
-    def __init__(self, response: requests.Response, name: str, patience: Patience) -> None:
+    def __init__(self, response: requests.Response, name: str, patience: Timeouts) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._raw, self._name, self._patience = response.raw, name, patience
@@ -139,14 +139,16 @@ class Answer:
         """Some bytes as they come, at most ``most``; none at the end.
 
         Raises:
-            Transient: The connection broke, went silent, or is too slow.
+            TransientError: The connection broke, went silent, or is too slow.
         """
         try:
             # of a chunked body lines are read, too, which may come byte by byte and never run into the socket's timeout
             with _cut_after(self._patience.silence_s, self._raw) if self._chunked else nullcontext():
                 piece: bytes = self._raw.read1(most, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise Transient(DownloadError(f"the connection broke off ({_said(error)})", archive=self._name)) from error
+            raise TransientError(
+                DownloadError(f"the connection broke off ({_said(error)})", archive=self._name)
+            ) from error
         self._watch(len(piece))
         return piece
 
@@ -159,7 +161,7 @@ class Answer:
         """The body in one, of at most ``limit`` bytes.
 
         Raises:
-            Transient: As of :meth:`read`.
+            TransientError: As of :meth:`read`.
             DownloadError: It is longer.
         """
         body = bytearray()
@@ -175,7 +177,7 @@ class Answer:
         if passed < self._patience.window_s:
             return
         if came and self._came < passed * self._patience.least_rate:
-            raise Transient(
+            raise TransientError(
                 DownloadError(
                     "the server is too slow",
                     archive=self._name,
@@ -186,7 +188,7 @@ class Answer:
         self._since, self._came = time.monotonic(), 0
 
 
-class Http:
+class HttpClient:
     """Asks servers, one attempt at a time.
 
     Args:
@@ -194,8 +196,8 @@ class Http:
         token_host: The host that the token of the environment (``LUNG_NODULE_CT_ZENODO_TOKEN``) is for.
     """
 
-    def __init__(self, patience: Patience | None = None, token_host: str | None = None) -> None:
-        self.patience = patience or Patience()
+    def __init__(self, patience: Timeouts | None = None, token_host: str | None = None) -> None:
+        self.patience = patience or Timeouts()
         self._token_host = token_host
         self._session = requests.Session()
         self._session.headers.clear()
@@ -207,7 +209,7 @@ class Http:
         name: str,
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (200,),
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Response]:
         """One attempt to get something; its connection is given back at the end of the block.
 
         Args:
@@ -217,14 +219,14 @@ class Http:
             accept: The statuses that the caller can deal with.
 
         Raises:
-            Transient: It failed, and may not the next time.
+            TransientError: It failed, and may not the next time.
             DownloadError: It failed for good.
         """
         response = self._follow(url, name, headers or {})
         try:
             if response.status_code not in accept:
                 raise _refusal(response, name)
-            yield Answer(response, name, self.patience)
+            yield Response(response, name, self.patience)
         except BaseException:
             response.raw.close()  # a body that was not read to its end must not be waited for
             raise
@@ -277,7 +279,7 @@ class Http:
             )
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" not in str(error):  # the connection broke in the handshake
-                raise Transient(self._silent(url, name, error)) from error
+                raise TransientError(self._silent(url, name, error)) from error
             raise DownloadError(
                 f"the certificate of {urlsplit(url).netloc} cannot be trusted ({_said(error)})",
                 archive=name,
@@ -288,7 +290,7 @@ class Http:
                 "an address is not safe", archive=name, expected="https://", got=_said(error)
             ) from error
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise Transient(self._silent(url, name, error)) from error
+            raise TransientError(self._silent(url, name, error)) from error
 
     @staticmethod
     def _silent(url: str, name: str, error: Exception) -> DownloadError:
@@ -381,7 +383,7 @@ def _refusal(response: requests.Response, name: str) -> Exception:
         remedy=_ADVICE.get(status, "try later; what was downloaded stays"),
     )
     if status in _TRANSIENT:
-        return Transient(error, _asked_wait(response.headers) if status in (429, 503) else None)
+        return TransientError(error, _asked_wait(response.headers) if status in (429, 503) else None)
     return error
 
 

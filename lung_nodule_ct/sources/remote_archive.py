@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import parse_qs, urldefrag, urlencode, urlsplit
 
 from lung_nodule_ct.errors import ArchiveError, DownloadError
-from lung_nodule_ct.sources.http import BLOCK_BYTES, Answer, Http, Transient, Tries
+from lung_nodule_ct.sources.http import BLOCK_BYTES, HttpClient, Response, Retry, TransientError
 
 _FIRST_AHEAD: Final = 32 << 10
 _LONGEST_AHEAD: Final = 4 << 20
@@ -64,9 +64,9 @@ class RemoteFile:
         http: Asks for it.
     """
 
-    def __init__(self, location: RemoteLocation, http: Http | None = None) -> None:
+    def __init__(self, location: RemoteLocation, http: HttpClient | None = None) -> None:
         self._location = location
-        self._http = http or Http(token_host=urlsplit(location.url).netloc)
+        self._http = http or HttpClient(token_host=urlsplit(location.url).netloc)
         self._segments: OrderedDict[int, bytes] = OrderedDict()  # by their first byte, the least recently used first
         self._lock = threading.Lock()
         self._tag: str | None = None
@@ -134,7 +134,7 @@ class RemoteFile:
 
     def _ranged(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes of a range, asked for again from where they broke off."""
-        tries, counted = Tries(self._http.patience), start
+        tries, counted = Retry(self._http.patience), start
         while start < stop:
             headers = {"Range": f"bytes={start}-{stop - 1}"}
             try:
@@ -149,13 +149,13 @@ class RemoteFile:
                             tries.progressed()
                             counted = start
                 if start < stop:
-                    raise Transient(
+                    raise TransientError(
                         DownloadError("the connection broke off", archive=self._location.name, got="a part of a range")
                     )
-            except Transient as fault:
+            except TransientError as fault:
                 tries.after(fault)
 
-    def _check(self, answer: Answer, start: int, stop: int) -> None:
+    def _check(self, answer: Response, start: int, stop: int) -> None:
         name = self._location.name
         encoding = answer.headers.get("Content-Encoding", "identity").lower()
         if answer.status != 206 or encoding != "identity":
@@ -172,7 +172,7 @@ class RemoteFile:
             error = DownloadError(
                 "the server sends another range", archive=name, expected=f"bytes {start}-{stop - 1}", got=said
             )
-            raise Transient(error)
+            raise TransientError(error)
         if found[3] not in ("*", str(self.size)):
             raise self._changed(f"{int(found[3]):,} bytes")
         tag = answer.headers.get("ETag")

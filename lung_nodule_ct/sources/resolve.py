@@ -25,7 +25,7 @@ from lung_nodule_ct.sources.source import Source
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.sources.zenodo import Zenodo
-    from lung_nodule_ct.system.progress import DownloadListener
+    from lung_nodule_ct.system.progress import DownloadProgress
 
 
 SOURCE_VARIABLE: Final = "LUNG_NODULE_CT_SOURCE"
@@ -33,7 +33,7 @@ RECORDS: Final = "records "
 """What the name of a source begins with that is no folder."""
 
 
-def named_folder(source: str | os.PathLike[str] | None) -> str | None:
+def requested_folder(source: str | os.PathLike[str] | None) -> str | None:
     """The folder of archives that the argument or the environment names, if one does."""
     chosen = source if source is not None else os.environ.get(SOURCE_VARIABLE)
     return os.fspath(chosen) if chosen else None
@@ -45,7 +45,7 @@ def open_source(
     *,
     remote: bool = False,
     offline: bool = False,
-    listener: DownloadListener | None = None,
+    progress: DownloadProgress | None = None,
 ) -> Source:
     """The archives of some configs.
 
@@ -56,7 +56,7 @@ def open_source(
             pathology) and are not in the cache are read by ranges of their directories; offline they are missing.
         remote: Download nothing: read by ranges what is not in the cache.
         offline: Never ask a server.
-        listener: Is told how far downloads are.
+        progress: Is told how far downloads are.
 
     Raises:
         SourceError: The folder does not exist, or cannot be opened; or offline, and something is not in the cache.
@@ -64,7 +64,7 @@ def open_source(
         DownloadError: A server does not give what the record promises.
         OutputError: There is no room for a download.
     """
-    folder = named_folder(source)
+    folder = requested_folder(source)
     if folder is not None and "://" in folder:
         from lung_nodule_ct.sources.resolve import open_url_folder  # noqa: PLC0415 -- a folder here needs no fsspec
 
@@ -73,7 +73,7 @@ def open_source(
         return open_folder(folder)
     from lung_nodule_ct.sources.zenodo import Zenodo  # noqa: PLC0415 -- who has a folder needs no HTTP
 
-    return open_zenodo(Zenodo(offline=offline, listener=listener), configs, remote=remote)
+    return open_zenodo(Zenodo(offline=offline, progress=progress), configs, remote=remote)
 
 
 def open_zenodo(zenodo: Zenodo, configs: Sequence[Config], *, remote: bool) -> Source:

@@ -80,8 +80,8 @@ class Source:
             )
         if spec not in self._directories:
             location = self._locations[spec]
-            with Opened() as opened:
-                self._directories[spec] = opened.directory(location)
+            with ArchivePool() as archives:
+                self._directories[spec] = archives.directory(location)
         return self._directories[spec]
 
     def archives(self, role: Role) -> tuple[Archive, ...]:
@@ -111,8 +111,8 @@ class Source:
         return prints
 
 
-class Opened:
-    """Archives by location, each opened once: ``with Opened() as opened: opened[location].read_at(…)``.
+class ArchivePool:
+    """Archives by location, each opened once: ``with ArchivePool() as opened: opened[location].read_at(…)``.
 
     Args:
         sources: Archives that are open already; they are closed with the rest.
@@ -151,7 +151,7 @@ class Opened:
             while self._sources:
                 self._sources.popitem()[1].close()
 
-    def __enter__(self) -> Opened:
+    def __enter__(self) -> ArchivePool:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE, ArchiveSpec, Release
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.sources.download import ask_for_room_of, download, is_proven, wanted_hashes, write_proof
-from lung_nodule_ct.sources.http import Http, Patience, Transient, Tries
+from lung_nodule_ct.sources.download import download, expected_hashes, is_verified, require_space_for, write_checksums
+from lung_nodule_ct.sources.http import HttpClient, Retry, Timeouts, TransientError
 from lung_nodule_ct.sources.records import Lock, Record, RecordFile, parse_record, stored_record
 from lung_nodule_ct.sources.remote_archive import RemoteLocation
 from lung_nodule_ct.system.files import cache_folder, hash_of, write_whole
-from lung_nodule_ct.system.progress import DownloadListener
+from lung_nodule_ct.system.progress import DownloadProgress
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
 OFFLINE_VARIABLE: Final = "LUNG_NODULE_CT_OFFLINE"
@@ -42,7 +42,7 @@ class Zenodo:
         release: Which two records.
         offline: Never ask the server; also where the variable ``LUNG_NODULE_CT_OFFLINE`` is set.
         patience: How long the server is waited for.
-        listener: Is told how far downloads are.
+        progress: Is told how far downloads are.
         lock: What the records must hold; else the lock that is part of this package, if it has one.
 
     Raises:
@@ -56,8 +56,8 @@ class Zenodo:
         cache: str | os.PathLike[str] | None = None,
         release: Release = DEFAULT_RELEASE,
         offline: bool = False,
-        patience: Patience | None = None,
-        listener: DownloadListener | None = None,
+        patience: Timeouts | None = None,
+        progress: DownloadProgress | None = None,
         lock: Lock | None = None,
     ) -> None:
         self.url = (url or os.environ.get(URL_VARIABLE) or _ZENODO).rstrip("/")
@@ -68,8 +68,8 @@ class Zenodo:
         except ValueError as error:
             raise DownloadError(f"the address of the server cannot be read: {error}", got=self.url) from error
         self._folder = cache_folder(cache) / (host.replace(":", "_") or "unknown")
-        self._http = Http(patience, token_host=host)
-        self._listener = listener or DownloadListener()
+        self._http = HttpClient(patience, token_host=host)
+        self._listener = progress or DownloadProgress()
         self._lock = lock if lock is not None else Lock.packaged()
         self._records: dict[str, Record] = {}
 
@@ -140,7 +140,7 @@ class Zenodo:
                 for spec in (spec for spec in specs if spec.part == part):
                     for file in record.files:
                         path = self.folder(part) / file.key
-                        if spec.matches(file.key) and is_proven(path, file, self._pinned(spec, file)):
+                        if spec.matches(file.key) and is_verified(path, file, self._pinned(spec, file)):
                             there[spec] = path
         return there
 
@@ -175,7 +175,7 @@ class Zenodo:
             else:
                 wanted[spec] = file
         if wanted and not self.offline:
-            ask_for_room_of({file: self.folder(spec.part) for spec, file in wanted.items()})
+            require_space_for({file: self.folder(spec.part) for spec, file in wanted.items()})
         for spec, file in wanted.items():
             paths[spec] = self._have(spec, file)
         return {spec: paths[spec] for spec in specs}
@@ -241,14 +241,14 @@ class Zenodo:
                     body = answer.whole(_MAX_RECORD_BYTES)
                 record = parse_record(body, self.url, number)
                 break
-            except Transient as fault:
+            except TransientError as fault:
                 tries.after(fault)
         with suppress(OSError):  # a cache that cannot be written is a cache all the same
             write_whole(self.folder(part) / _RECORD, record.to_json())
         return record
 
-    def _tries(self, name: str) -> Tries:
-        return Tries(self._http.patience, lambda reason, seconds: self._listener.wait(name, reason, seconds))
+    def _tries(self, name: str) -> Retry:
+        return Retry(self._http.patience, lambda reason, seconds: self._listener.wait(name, reason, seconds))
 
 
 def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Path:
@@ -258,7 +258,7 @@ def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Pat
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(path, partial)
-            if not is_proven(partial, file, sha256):
+            if not is_verified(partial, file, sha256):
                 raise DownloadError(
                     f"{path} is not the record's file",
                     archive=file.key,
@@ -274,7 +274,7 @@ def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Pat
         raise
     except OSError as error:
         raise OutputError(f"{path} cannot be taken into the cache {final.parent}: {error}") from error
-    write_proof(final, wanted_hashes(file, sha256))
+    write_checksums(final, expected_hashes(file, sha256))
     return final
 
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.sources.byte_sources import ByteSource
-    from lung_nodule_ct.sources.source import Opened
+    from lung_nodule_ct.sources.source import ArchivePool
     from lung_nodule_ct.sources.zip_directory import Member
 
-    Room = Callable[[int], NDArray[np.uint8]]
+    Allocator = Callable[[int], NDArray[np.uint8]]
 
 _PIECE_IN = 1 << 15
 _PIECE_OUT = 1 << 17
@@ -40,12 +40,12 @@ _WHOLE_BYTES = 1 << 28
 """The most that is held of a member as it is packed."""
 
 
-def read_member(member: Member, opened: Opened, *, limit: int = MAX_MEMBER_BYTES) -> bytes:
+def read_member(member: Member, archives: ArchivePool, *, limit: int = MAX_MEMBER_BYTES) -> bytes:
     """The whole content of a member.
 
     Args:
         member: What to read.
-        opened: The archives that are open.
+        archives: The open archives.
         limit: The most bytes that this kind of member may have.
 
     Raises:
@@ -55,27 +55,27 @@ def read_member(member: Member, opened: Opened, *, limit: int = MAX_MEMBER_BYTES
         raise member.error(
             "is too large for what it should be", expected=f"at most {limit:,} bytes", got=f"{member.size:,}"
         )
-    return b"".join(iterate_member(member, opened))
+    return b"".join(iterate_member(member, archives))
 
 
-def new_room(size: int) -> NDArray[np.uint8]:
+def allocate(size: int) -> NDArray[np.uint8]:
     """New memory, in large pages where it is much: unlike that of ``bytes`` little of it need be touched to be had."""
     return np.empty(size, np.uint8)
 
 
-def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8], room: Room = new_room) -> None:
+def read_member_into(member: Member, archives: ArchivePool, out: NDArray[np.uint8], room: Allocator = allocate) -> None:
     """The whole content of a member, written over ``out``.
 
     Args:
         member: What to read.
-        opened: The archives that are open.
+        archives: The open archives.
         out: A flat array of the member's size.
         room: Gives memory for the member as it is packed, where that is wanted.
 
     Raises:
         MemberError: It is damaged or a Git LFS pointer; ``out`` then holds anything.
     """
-    source = opened[member.location]
+    source = archives[member.location]
     if (
         inflate.INFLATES_WHOLE
         and isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
@@ -90,18 +90,18 @@ def read_member_into(member: Member, opened: Opened, out: NDArray[np.uint8], roo
         if inflate.inflate_into(packed, out) and inflate.crc32(out) == member.crc:
             return
     view, position = out.data, 0
-    for piece in iterate_member(member, opened):  # which also says what is wrong with a damaged one
+    for piece in iterate_member(member, archives):  # which also says what is wrong with a damaged one
         view[position : position + len(piece)] = piece
         position += len(piece)
 
 
-def iterate_member(member: Member, opened: Opened) -> Iterator[bytes]:
+def iterate_member(member: Member, archives: ArchivePool) -> Iterator[bytes]:
     """The content of a member in pieces. Only when the last has been taken is it proven whole.
 
     Raises:
         MemberError: It is damaged, and what was taken before must then not be used; or it is a Git LFS pointer.
     """
-    pieces = _iterate(member, opened)
+    pieces = _iterate(member, archives)
     if member.size > MAX_LFS_POINTER_BYTES:
         yield from pieces
         return
@@ -116,8 +116,8 @@ def iterate_member(member: Member, opened: Opened) -> Iterator[bytes]:
     yield data
 
 
-def _iterate(member: Member, opened: Opened) -> Iterator[bytes]:
-    raw = _raw_blocks(member, opened[member.location])
+def _iterate(member: Member, archives: ArchivePool) -> Iterator[bytes]:
+    raw = _raw_blocks(member, archives[member.location])
     if member.method == STORED:
         pieces: Iterator[bytes] = raw
     elif member.method == DEFLATED:

@@ -179,7 +179,7 @@ def _set_direct(descriptor: int, wanted: bool) -> bool:
 _ENOUGH = 32 << 20
 
 
-class Settling:
+class WriteBackThrottle:
     """Follows files that another writes, one after the other; one part settles while the next is written."""
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
 _SPARE_BYTES: Final = 16 << 20
 
 
-def ask_for_room(what: str, need: int, folders: Collection[Path]) -> None:
+def require_free_space(what: str, need: int, folders: Collection[Path]) -> None:
     """See that so many bytes find room in some folders of the cache, which need not be there yet.
 
     Raises:

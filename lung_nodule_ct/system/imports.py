@@ -63,15 +63,15 @@ def _missing(extra: str, purpose: str, module: str) -> MissingExtraError:
     )
 
 
-def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
+def run_after_import(name: str, action: Callable[[ModuleType], None]) -> None:
     """Call ``action`` with the module of that name, now or as soon as it is imported."""
     if name in sys.modules:
         action(sys.modules[name])
     else:
-        sys.meta_path.insert(0, _Waiting(name, action))
+        sys.meta_path.insert(0, _PostImportFinder(name, action))
 
 
-class _Waiting:
+class _PostImportFinder:
     """A finder of the import system. Finds what the other finders find, and has the module's loader call the action."""
 
     def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:

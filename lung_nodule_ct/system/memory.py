@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 
-class Scratch:
+class BufferPool:
     """Arrays by purpose. An array is overwritten when its purpose is asked for again, so only one example may be alive."""
 
     def __init__(self) -> None:
@@ -39,19 +39,19 @@ class Scratch:
         """So many bytes for a member as it is packed."""
         return self.take("packed", (size,), np.uint8)
 
-    def lend(self, purpose: str, size: int) -> NDArray[np.uint8] | None:
+    def borrow(self, purpose: str, size: int) -> NDArray[np.uint8] | None:
         """So many bytes, to be used for something else before an array is taken for that purpose."""
         return self.take(purpose, (size,), np.uint8)
 
 
-class Fresh(Scratch):
+class NoReuse(BufferPool):
     """Every array is new and stays, for those who keep examples."""
 
     def take(self, purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:  # noqa: ARG002
         """An array of any content."""
         return np.empty(shape, dtype)
 
-    def lend(self, purpose: str, size: int) -> NDArray[np.uint8] | None:  # noqa: ARG002
+    def borrow(self, purpose: str, size: int) -> NDArray[np.uint8] | None:  # noqa: ARG002
         """None: nothing is used again."""
         return None
 

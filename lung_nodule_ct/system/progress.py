@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-class BuildListener:
+class BuildProgress:
     """Is told how far a build is, or the reading of a finished one."""
 
     def begin(self, config: str, packed_bytes: int, units: int) -> None:
@@ -30,7 +30,7 @@ class BuildListener:
         """A config is done."""
 
 
-class DownloadListener:
+class DownloadProgress:
     """Is told how far downloads are."""
 
     def begin(self, name: str, size: int) -> None:
@@ -88,8 +88,8 @@ class _Bars:
             self._bars.update(task, completed=self._bars.tasks[task].total or 0)
 
 
-class BuildProgress(_Bars, BuildListener):
-    """Shows what a build tells: ``with BuildProgress() as progress: build_folder(…, progress)``."""
+class BuildProgressBar(_Bars, BuildProgress):
+    """Shows what a build tells: ``with BuildProgressBar() as progress: build_folder(…, progress)``."""
 
     def begin(self, config: str, packed_bytes: int, units: int) -> None:
         """A bar appears."""
@@ -100,8 +100,8 @@ class BuildProgress(_Bars, BuildListener):
         self._bars.advance(self._tasks[config], packed_bytes)
 
 
-class DownloadProgress(_Bars, DownloadListener):
-    """Shows what downloads tell: ``with DownloadProgress() as progress: open_source(…, listener=progress)``."""
+class DownloadProgressBar(_Bars, DownloadProgress):
+    """Shows what downloads tell: ``with DownloadProgressBar() as progress: open_source(…, listener=progress)``."""
 
     def begin(self, name: str, size: int) -> None:
         """A bar appears."""

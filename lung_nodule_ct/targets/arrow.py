@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ArrowFolder:
+class ArrowLayout:
     """``[<config>/]<split>/data-00000-of-0000N.arrow`` and the JSON that ``load_from_disk`` reads.
 
     Attributes:
@@ -36,11 +36,13 @@ class ArrowFolder:
     nested: bool
     name: str = "arrow"
     shard_bytes: int = 500_000_000
-    compresses: bool = False
-    pinned: bool = False  # read where it was written; a hash of what is not compressed would cost a fifth of the build
+    cpu_bound: bool = False
+    hash_shards: bool = (
+        False  # read where it was written; a hash of what is not compressed would cost a fifth of the build
+    )
 
     @property
-    def noted(self) -> dict[str, str]:
+    def manifest_extra(self) -> dict[str, str]:
         """Nothing."""
         return {}
 

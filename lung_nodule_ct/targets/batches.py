@@ -31,43 +31,48 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.examples.family import Example, Unit
-    from lung_nodule_ct.sources.source import Opened
-    from lung_nodule_ct.system.memory import Scratch
+    from lung_nodule_ct.sources.source import ArchivePool
+    from lung_nodule_ct.system.memory import BufferPool
 
 
-def examples_ahead(
-    units: Sequence[Unit], opened: Opened, scratch: Callable[[], Scratch], builders: int, *, keep_metadata: bool
+def prefetch_examples(
+    units: Sequence[Unit],
+    archives: ArchivePool,
+    buffers: Callable[[], BufferPool],
+    prefetch: int,
+    *,
+    keep_metadata: bool,
 ) -> Generator[tuple[Unit, Example], None, None]:
     """The examples of some units in their order. The voxels of one are valid until the next is taken.
 
     Args:
         units: What to make.
-        opened: The archives that are open.
-        scratch: Gives one place for voxels after the other, as many as there are examples at once.
-        builders: Threads that make examples ahead; 0: each is made when it is asked for.
+        archives: The open archives.
+        buffers: Gives one place for voxels after the other, as many as there are examples at once.
+        prefetch: Threads that make examples ahead; 0: each is made when it is asked for.
         keep_metadata: Whether metadata of pictures stay although they spell a calendar date.
 
     Raises:
         MemberError: A member is damaged.
     """
     make = partial(build_example, keep_metadata=keep_metadata)
-    if not builders:
-        own = scratch()
+    if not prefetch:
+        own = buffers()
         for unit in units:
-            yield unit, make(unit, opened, own)
+            yield unit, make(unit, archives, own)
         return
     coming = iter(units)
-    pending: deque[tuple[Unit, Scratch, Future[Example]]] = deque()
-    with ThreadPoolExecutor(builders) as pool:
+    pending: deque[tuple[Unit, BufferPool, Future[Example]]] = deque()
+    with ThreadPoolExecutor(prefetch) as pool:
         try:
-            for unit in islice(coming, builders + 1):
-                own = scratch()
-                pending.append((unit, own, pool.submit(make, unit, opened, own)))
+            for unit in islice(coming, prefetch + 1):
+                own = buffers()
+                pending.append((unit, own, pool.submit(make, unit, archives, own)))
             while pending:
                 unit, own, future = pending.popleft()
                 yield unit, future.result()
                 for following in islice(coming, 1):
-                    pending.append((following, own, pool.submit(make, following, opened, own)))
+                    pending.append((following, own, pool.submit(make, following, archives, own)))
         finally:
             for _, _, future in pending:
                 future.cancel()
@@ -95,10 +100,10 @@ def batches_of(
     units: Sequence[Unit],
     schema: Schema,
     arrow_schema: pa.Schema,
-    opened: Opened,
+    archives: ArchivePool,
     *,
-    scratch: Callable[[], Scratch],
-    builders: int = 0,
+    buffers: Callable[[], BufferPool],
+    prefetch: int = 0,
     on_unit: Callable[[Unit], None] = lambda _: None,
 ) -> Generator[Batch, None, None]:
     """The examples of some units: a volume a batch, or a hundred pictures.
@@ -107,20 +112,20 @@ def batches_of(
         units: What to make.
         schema: The columns. Where the source's names are among them, which spell dates, metadata of pictures that do stay, too.
         arrow_schema: What :func:`~lung_nodule_ct.targets.arrow_columns.to_arrow_schema` makes of them, with any metadata.
-        opened: The archives that are open.
-        scratch: Gives one place for voxels after the other, as many as there are examples at once.
-        builders: Threads that make examples ahead.
+        archives: The open archives.
+        buffers: Gives one place for voxels after the other, as many as there are examples at once.
+        prefetch: Threads that make examples ahead.
         on_unit: Called after every unit.
 
     Raises:
         MemberError: A member is damaged.
     """
     size = 1 if schema.has_voxels else PICTURES_A_BATCH
-    examples_of = examples_ahead(
+    examples_of = prefetch_examples(
         units,
-        opened,
-        scratch,
-        builders,
+        archives,
+        buffers,
+        prefetch,
         keep_metadata=any(column.name == SOURCE_NAME.name for column in schema.columns),
     )
     with closing(examples_of) as examples:

@@ -17,10 +17,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.system.files import write_whole
-from lung_nodule_ct.targets.engine import attempt
+from lung_nodule_ct.targets.engine import write_shard
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.system.progress import BuildListener
+    from lung_nodule_ct.system.progress import BuildProgress
     from lung_nodule_ct.targets.engine import Shard, ShardLayout, Written
 
 _NOTES = ".notes"
@@ -45,7 +45,7 @@ class BeamEngine:
         """Nothing is held between configs."""
 
     def write(
-        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildListener
+        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildProgress
     ) -> Iterator[Written]:
         """Write shards into a stage.
 
@@ -78,7 +78,7 @@ class _WriteShard:
         number, shard = element
         result: Written | LungNoduleCTError
         try:
-            result = attempt(self.layout, shard, Path(self.stage), builders=0)
+            result = write_shard(self.layout, shard, Path(self.stage), prefetch=0)
         except LungNoduleCTError as error:
             result = error
         write_whole(Path(self.stage, _NOTES, str(number)), pickle.dumps(result))

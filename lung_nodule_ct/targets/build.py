@@ -17,10 +17,10 @@ from lung_nodule_ct.declaration.manifest import FINDINGS, FORMAT_VERSION, GENERA
 from lung_nodule_ct.errors import SourceError, StrictError
 from lung_nodule_ct.examples.plan import Plan, make_plan
 from lung_nodule_ct.examples.report import compare_figures, report_document, same_pixels, shared_patients
-from lung_nodule_ct.read.sidecars import BESIDE, ours_beside
-from lung_nodule_ct.system.progress import BuildListener
+from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
+from lung_nodule_ct.system.progress import BuildProgress
 from lung_nodule_ct.system.staging import staged_folder
-from lung_nodule_ct.targets.engine import Engine, LocalEngine, ShardLayout, Written, give_names, plan_shards
+from lung_nodule_ct.targets.engine import Engine, LocalEngine, ShardLayout, Written, plan_shards, publish_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -114,7 +114,7 @@ class Layout(ShardLayout, Protocol):
         """How much, as packed in the archives, goes into a shard."""
 
     @property
-    def noted(self) -> dict[str, str]:
+    def manifest_extra(self) -> dict[str, str]:
         """What else the manifest says of it."""
 
     def finish(self, folder: Path, build: Build) -> None:
@@ -127,7 +127,7 @@ def build_folder(
     target: Path,
     layout: Layout,
     options: BuildOptions | None = None,
-    progress: BuildListener | None = None,
+    progress: BuildProgress | None = None,
     engine: Engine | None = None,
     add_files: Callable[[Path], None] | None = None,
 ) -> Build:
@@ -151,7 +151,7 @@ def build_folder(
         SourceError: There is no example in any of the configs.
         OutputError: The folder cannot be written.
     """
-    options, progress = options or BuildOptions(), progress or BuildListener()
+    options, progress = options or BuildOptions(), progress or BuildProgress()
     with staged_folder(target, foreign_to=foreign_file) as stage, engine or LocalEngine(options.num_proc) as writers:
         plans = {config.name: make_plan(config, source, options.split_by) for config in configs}
         built: dict[str, BuiltConfig] = {}
@@ -189,11 +189,11 @@ def build_config(
     layout: Layout,
     stage: Path,
     engine: Engine,
-    progress: BuildListener,
+    progress: BuildProgress,
     *,
     keep_source_names: bool = False,
 ) -> BuiltConfig:
-    """Write the shards of one config, under names that nothing loads until :func:`give_names` is called.
+    """Write the shards of one config, under names that nothing loads until :func:`publish_names` is called.
 
     Args:
         plan: What to build.
@@ -246,7 +246,7 @@ def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
     (stage / MANIFEST).write_text(to_json(_manifest(build, layout, source)), encoding="utf-8")
     layout.finish(stage, build)
     for config in build.configs.values():
-        give_names(stage, config.files)
+        publish_names(stage, config.files)
 
 
 def foreign_file(folder: Path) -> str | None:
@@ -259,8 +259,8 @@ def foreign_file(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         ours = set()
     else:
-        beside = ours_beside(folder)
-        ours |= {MANIFEST, FINDINGS, *beside, *([BESIDE] if beside else [])}
+        beside = own_sidecars(folder)
+        ours |= {MANIFEST, FINDINGS, *beside, *([SIDECARS] if beside else [])}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not path.is_dir() and not (name in ours or (ours and _BESIDE.fullmatch(path.name))):
@@ -274,7 +274,7 @@ def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "generator": GENERATOR,
         "format": layout.name,
-        **layout.noted,
+        **layout.manifest_extra,
         "split_by": str(build.options.split_by),
         "keep_source_names": build.options.keep_source_names,
         "source": source.fingerprints(roles),

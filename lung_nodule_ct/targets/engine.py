@@ -21,9 +21,9 @@ from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.declaration.findings import Finding
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.examples.report import Pixels
-from lung_nodule_ct.sources.source import Opened
-from lung_nodule_ct.system.memory import Scratch
-from lung_nodule_ct.system.progress import BuildListener
+from lung_nodule_ct.sources.source import ArchivePool
+from lung_nodule_ct.system.memory import BufferPool
+from lung_nodule_ct.system.progress import BuildProgress
 from lung_nodule_ct.targets.arrow_columns import to_arrow_schema
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.hub_features import built_schema
@@ -116,7 +116,7 @@ def _deal(units: Sequence[Unit], count: int, total: int) -> list[list[Unit]]:
 
 
 _PARTIAL = ".partial"
-_CREW = 4
+_MAX_THREADS = 4
 """Threads that make volumes side by side, before another process is worth its start."""
 
 
@@ -124,14 +124,14 @@ class ShardLayout(Protocol):
     """What a shard is as a file. Must be picklable: it goes to the worker processes."""
 
     @property
-    def pinned(self) -> bool:
+    def hash_shards(self) -> bool:
         """Whether the manifest pins the SHA-256 of every shard, for those who download it."""
 
     def path_of(self, shard: Shard) -> str:
         """Where a shard stands, relative to the folder."""
 
     @property
-    def compresses(self) -> bool:
+    def cpu_bound(self) -> bool:
         """Whether to write an example takes about as long as to inflate it, and not a fraction of that."""
 
     def open_writer(
@@ -150,7 +150,7 @@ class Engine(Protocol):
         """After the last."""
 
     def write(
-        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildListener
+        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildProgress
     ) -> Iterator[Written]:
         """Write the shards of a config into a stage, in any order."""
 
@@ -162,8 +162,8 @@ class LocalEngine:
         allowed: How many may work side by side.
     """
 
-    def __init__(self, allowed: int = 1) -> None:
-        self._allowed = allowed
+    def __init__(self, num_proc: int = 1) -> None:
+        self._num_proc = num_proc
         self._pools: dict[int, ProcessPoolExecutor] = {}
 
     def __enter__(self) -> Self:
@@ -174,32 +174,32 @@ class LocalEngine:
             pool.shutdown(cancel_futures=True)
 
     def write(
-        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildListener
+        self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildProgress
     ) -> Iterator[Written]:
         """Write shards into a stage. Those that are done first come first."""
         if not shards:
             return
         name = shards[0].config
         # Of volumes that are only inflated and written nearly nothing needs Python's lock: threads will do.
-        crew = _CREW if get_config(name).schema.has_voxels and not layout.compresses else 1
-        processes = min(-(-self._allowed // crew), len(shards))
-        workers = self._allowed // processes
+        crew = _MAX_THREADS if get_config(name).schema.has_voxels and not layout.cpu_bound else 1
+        processes = min(-(-self._num_proc // crew), len(shards))
+        workers = self._num_proc // processes
         # Who writes inflates nothing meanwhile, so it only counts as one of the workers where it has as much to do.
-        builders = workers - 1 if layout.compresses or workers == 1 else workers
+        prefetch = workers - 1 if layout.cpu_bound or workers == 1 else workers
         if processes == 1:
             # kept from shard to shard: new memory can cost as much as to inflate what it holds
-            kept = [Scratch() for _ in range(builders + 1)]
+            kept = [BufferPool() for _ in range(prefetch + 1)]
             for shard in shards:
-                yield attempt(
+                yield write_shard(
                     layout,
                     shard,
                     stage,
-                    builders,
+                    prefetch,
                     lambda unit: progress.advance(name, unit.packed_bytes),
                     iter(kept).__next__,
                 )
             return
-        futures = [self._pool_of(processes).submit(attempt, layout, shard, stage, builders) for shard in shards]
+        futures = [self._pool_of(processes).submit(write_shard, layout, shard, stage, prefetch) for shard in shards]
         try:
             for future in as_completed(futures):
                 written = future.result()
@@ -223,13 +223,13 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def attempt(
+def write_shard(
     layout: ShardLayout,
     shard: Shard,
     stage: Path,
-    builders: int,
+    prefetch: int,
     on_unit: Callable[[Unit], None] = lambda _: None,
-    scratch: Callable[[], Scratch] = Scratch,
+    buffers: Callable[[], BufferPool] = BufferPool,
 ) -> Written:
     """Write one shard.
 
@@ -237,29 +237,29 @@ def attempt(
         layout: What to write.
         shard: What goes into it.
         stage: The folder of the build.
-        builders: Threads that make examples ahead.
+        prefetch: Threads that make examples ahead.
         on_unit: Called after every unit.
-        scratch: Gives one place for voxels after the other, one more than ``builders``.
+        buffers: Gives one place for voxels after the other, one more than ``prefetch``.
 
     Raises:
         MemberError: A member is damaged.
         OutputError: It cannot be written.
     """
     try:
-        return _write_shard(layout, shard, stage, builders, on_unit, scratch)
+        return _write(layout, shard, stage, prefetch, on_unit, buffers)
     except LungNoduleCTError:
         raise
     except OSError as error:
         raise OutputError(f"{layout.path_of(shard)} cannot be written: {error}") from error
 
 
-def _write_shard(
+def _write(
     layout: ShardLayout,
     shard: Shard,
     stage: Path,
-    builders: int,
+    prefetch: int,
     on_unit: Callable[[Unit], None],
-    scratch: Callable[[], Scratch],
+    buffers: Callable[[], BufferPool],
 ) -> Written:
     path = _partial(stage / layout.path_of(shard))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -270,11 +270,11 @@ def _write_shard(
     hashed = hashlib.sha256()
     rows = arrow_bytes = 0
     with (
-        Opened() as opened,
+        ArchivePool() as archives,
         closing(
-            batches_of(shard.units, schema, arrow_schema, opened, scratch=scratch, builders=builders, on_unit=on_unit)
+            batches_of(shard.units, schema, arrow_schema, archives, buffers=buffers, prefetch=prefetch, on_unit=on_unit)
         ) as batches,
-        layout.open_writer(path, schema, hashed.update if layout.pinned else None) as write,
+        layout.open_writer(path, schema, hashed.update if layout.hash_shards else None) as write,
     ):
         for batch in batches:
             write(batch.table)
@@ -288,7 +288,7 @@ def _write_shard(
         rows=rows,
         arrow_bytes=arrow_bytes,
         file_bytes=path.stat().st_size,
-        sha256=hashed.hexdigest() if layout.pinned else None,
+        sha256=hashed.hexdigest() if layout.hash_shards else None,
         findings=tuple(findings),
         pixels=tuple(pixels),
     )
@@ -299,7 +299,7 @@ def _partial(path: Path) -> Path:
     return path.with_name(path.name + _PARTIAL)
 
 
-def give_names(stage: Path, files: Iterable[Written]) -> None:
+def publish_names(stage: Path, files: Iterable[Written]) -> None:
     """Give the files of a finished build their names."""
     for written in files:
         path = stage / written.path

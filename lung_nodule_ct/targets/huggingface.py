@@ -27,11 +27,11 @@ from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
-from lung_nodule_ct.sources.resolve import RECORDS, named_folder, open_source
-from lung_nodule_ct.sources.source import Opened
-from lung_nodule_ct.system.disk_writes import Settling
-from lung_nodule_ct.system.memory import Fresh, Scratch
-from lung_nodule_ct.system.progress import DownloadProgress
+from lung_nodule_ct.sources.resolve import RECORDS, open_source, requested_folder
+from lung_nodule_ct.sources.source import ArchivePool
+from lung_nodule_ct.system.disk_writes import WriteBackThrottle
+from lung_nodule_ct.system.memory import BufferPool, NoReuse
+from lung_nodule_ct.system.progress import DownloadProgressBar
 from lung_nodule_ct.targets.batches import batches_of
 from lung_nodule_ct.targets.hub_features import built_schema, to_features
 
@@ -64,7 +64,7 @@ class LungNoduleCTConfig(datasets.BuilderConfig):
     keep_source_names: bool = False
 
 
-class LungNoduleCT(datasets.ArrowBasedBuilder):
+class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
     """Builds the six configs from the archives.
 
     Args:
@@ -85,11 +85,11 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
     """What was found in the archives as they are, ``None`` where the cache was there before."""
 
     def __init__(self, *, archives: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-        self._archives = named_folder(archives or kwargs.get("data_dir") or None)
+        self._archives = requested_folder(archives or kwargs.get("data_dir") or None)
         self._source: Source | None = None
         self.found: tuple[Finding, ...] | None = None
         self._report_folder: str | None = None
-        self._settling: Settling | None = None
+        self._settling: WriteBackThrottle | None = None
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
         if self._archives is not None:
             self._source = open_source(self._archives, [config])
@@ -135,8 +135,8 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         config = get_config(self.config.name)
         if not datasets.utils.is_progress_bar_enabled():
             return open_source(None, [config], remote=remote)
-        with DownloadProgress() as listener:
-            return open_source(None, [config], remote=remote, listener=listener)
+        with DownloadProgressBar() as progress:
+            return open_source(None, [config], remote=remote, progress=progress)
 
     def as_streaming_dataset(self, split: str | None = None, base_path: str | None = None) -> Any:
         """Stream from the archives, on the server where there is no folder; from the cache if one was prepared before."""
@@ -176,11 +176,11 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         """One table a volume, or a hundred pictures, of units with their place in the plan."""
         schema = built_schema(get_config(self.config.name), keep_source_names=self.config.keep_source_names)
         # what is prepared is written before the next is read; what is streamed belongs to who takes it
-        scratch = Scratch if self._report_folder is not None else Fresh
+        buffers = BufferPool if self._report_folder is not None else NoReuse
         places, done = [place for place, _ in units], 0
-        with Opened() as opened:
+        with ArchivePool() as archives:
             for batch in batches_of(
-                [unit for _, unit in units], schema, self.info.features.arrow_schema, opened, scratch=scratch
+                [unit for _, unit in units], schema, self.info.features.arrow_schema, archives, buffers=buffers
             ):
                 self._report(places[done], batch.findings, batch.pixels)
                 yield str(places[done]), batch.table
@@ -224,7 +224,7 @@ class LungNoduleCT(datasets.ArrowBasedBuilder):
         """
         self._shards, self._shard = fpath.replace("JJJJJ", f"{job_id:05d}"), 0
         try:
-            with Settling() as settling:
+            with WriteBackThrottle() as settling:
                 self._settling = settling if "://" not in fpath else None
                 yield from super()._prepare_split_single(gen_kwargs, fpath, *args, job_id=job_id, **kwargs)
         except datasets.exceptions.DatasetGenerationError as error:

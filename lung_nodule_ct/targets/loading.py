@@ -8,7 +8,7 @@ from typing import Any
 
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG, get_config
 from lung_nodule_ct.declaration.labels import SplitBy
-from lung_nodule_ct.targets.huggingface import DATASET_NAME, LungNoduleCT
+from lung_nodule_ct.targets.huggingface import DATASET_NAME, HuggingFaceBuilder
 
 
 def load(
@@ -91,18 +91,18 @@ def prepared(
     source: str | os.PathLike[str] | None = None,
     num_proc: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> LungNoduleCT:
+) -> HuggingFaceBuilder:
     """The builder of a cache that is warm; its ``found`` is what was found in warming it. See :func:`prepare`."""
     builder = _builder(config, archives=source, cache_dir=cache_dir)
     builder.download_and_prepare(num_proc=num_proc)
     return builder
 
 
-def _builder(config: str, **kwargs: Any) -> LungNoduleCT:
+def _builder(config: str, **kwargs: Any) -> HuggingFaceBuilder:
     get_config(config)
     options = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
     if options.get("split_by") is not None:
         options["split_by"] = str(SplitBy(options["split_by"]))
     defaults = {"split_by": str(SplitBy.PUBLISHED), "keep_source_names": False}
     given = {name: value for name, value in options.items() if value is not None and defaults.get(name) != value}
-    return LungNoduleCT(config_name=config, dataset_name=DATASET_NAME, **given)
+    return HuggingFaceBuilder(config_name=config, dataset_name=DATASET_NAME, **given)

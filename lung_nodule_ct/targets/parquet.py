@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.schema import Picture, Voxels
-from lung_nodule_ct.read.voxel_columns import Cells, to_b2nd
+from lung_nodule_ct.read.voxel_columns import VoxelColumn, to_b2nd
 from lung_nodule_ct.system.disk_writes import DirectFile
 from lung_nodule_ct.targets.arrow_columns import to_column
 from lung_nodule_ct.targets.hub_features import to_hub_schema
@@ -29,7 +29,7 @@ VolumeCodec = Literal["raw", "b2nd"]
 
 
 @dataclass(frozen=True)
-class HubFolder:
+class ParquetLayout:
     """``data/<config>/<split>-00000-of-0000N.parquet`` and ``README.md``.
 
     Attributes:
@@ -39,11 +39,11 @@ class HubFolder:
     volume_codec: VolumeCodec = "raw"
     name: str = "parquet"
     shard_bytes: int = 500_000_000
-    compresses: bool = True
-    pinned: bool = True
+    cpu_bound: bool = True
+    hash_shards: bool = True
 
     @property
-    def noted(self) -> dict[str, str]:
+    def manifest_extra(self) -> dict[str, str]:
         """How to read a volume."""
         return {"volume_codec": self.volume_codec}
 
@@ -88,7 +88,7 @@ def _packed(table: pa.Table, columns: Mapping[str, Voxels]) -> pa.Table:
     """The same rows with the voxels of some columns as b2nd."""
     for name, voxels in columns.items():
         field = table.schema.field(name)
-        cells = Cells(table.column(name), voxels.dtype)
+        cells = VoxelColumn(table.column(name), voxels.dtype)
         values = []
         for row in range(table.num_rows):
             array = cells.find(row)

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.system.imports import after_import
+from lung_nodule_ct.system.imports import run_after_import
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -26,8 +26,8 @@ _MARK = "_lung_nodule_ct"
 def register() -> None:
     """Wrap the factory in each module of ``datasets`` that holds it, now or as soon as it is imported."""
     for module in ("datasets.load", "datasets.inspect"):
-        after_import(module, _wrap_factory)
-    after_import("tensorflow_datasets", _import_tfds_builder)
+        run_after_import(module, _wrap_factory)
+    run_after_import("tensorflow_datasets", _import_tfds_builder)
 
 
 def _import_tfds_builder(_module: ModuleType) -> None:

@@ -1,6 +1,6 @@
 """Made-up patients with known truth: lesions of six textures, sizes by the paper's distribution, malignant ones that grow.
 
-:func:`write_made_up` writes them as archives in the published layout, so that a build of them is what learning can be tested on
+:func:`write_synthetic_archives` writes them as archives in the published layout, so that a build of them is what learning can be tested on
 before the real archives are there. Not anatomy: what learns here works, and no score of here says how well.
 """
 
@@ -52,7 +52,7 @@ class _Scan:
     center: tuple[float, ...]
 
 
-def write_made_up(folder: Path, patients: int, *, stacks: bool = False, seed: int = 0) -> Path:
+def write_synthetic_archives(folder: Path, patients: int, *, stacks: bool = False, seed: int = 0) -> Path:
     """Write the archives of so many patients with two scans each into a new folder; every fifth is for validation.
 
     Args:

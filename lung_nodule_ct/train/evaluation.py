@@ -14,10 +14,10 @@ from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.train.checkpoints import Checkpoints
-from lung_nodule_ct.train.data import open_source
+from lung_nodule_ct.train.data import open_data_source
 from lung_nodule_ct.train.metrics.classification import interval_of, patient_samples
 from lung_nodule_ct.train.pages import write_pages
-from lung_nodule_ct.train.predictions import Answers
+from lung_nodule_ct.train.predictions import Predictions
 from lung_nodule_ct.train.tasks import task_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.runs import Run
 
 EVALUATION: Final = "evaluation"
@@ -33,7 +33,7 @@ SCORES: Final = "scores.json"
 PREDICTIONS: Final = "predictions.parquet"
 
 
-def evaluate(run: Run, build: BuiltFolder, split: str, *, draws: int = 1000) -> dict[str, Any]:
+def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> dict[str, Any]:
     """Judge a run's latest weights (their average) on a split and write ``<run>/evaluation/<split>/``.
 
     Args:
@@ -51,11 +51,11 @@ def evaluate(run: Run, build: BuiltFolder, split: str, *, draws: int = 1000) -> 
         OutputError: The folder cannot be written.
     """
     recipe = run.recipe
-    source = open_source(build, recipe, split)
+    source = open_data_source(build, recipe, split)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with Checkpoints(run.folder, recipe) as checkpoints:
         state = checkpoints.restore(device)
-    rows = Answers(source, recipe).rows(state["average"])
+    rows = Predictions(source, recipe).rows(state["average"])
     score = task_of(recipe).scorer(rows)
     values = score(np.arange(len(rows)))
     samples = patient_samples([row["patient_id"] for row in rows], score, draws=draws)

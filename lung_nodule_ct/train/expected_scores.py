@@ -16,7 +16,7 @@ _NODULES: Final = (*_CUBE, "--model.patch", "2", "--input.size", "16", "16", "16
 
 
 @dataclass(frozen=True)
-class Aim:
+class ExpectedScore:
     """What a recipe's small variant reaches on made-up patients that it was not trained on.
 
     Attributes:
@@ -37,17 +37,17 @@ class Aim:
         return self.least is None or (value is not None and value >= self.least)
 
 
-AIMS: Final = {
-    "cls_1.25mm": Aim(_CROPS, "accuracy", 0.8),
-    "cls_1.25mm-se": Aim(_CROPS, "accuracy", 0.8),
-    "cls_1.25mm-ordinal": Aim((*_CROPS, "--steps", "300"), "quadratic_kappa", 0.4),
-    "det2d_1.25mm": Aim(_SLICES, "AP50", 0.8),
-    "det2d_1.25mm-retina": Aim(_SLICES, "AP50", 0.8),
-    "det3d_1.25mm": Aim(_THIN, "CPM", 0.6),
-    "det3d_1.25mm-retina": Aim((*_THIN, "--model.patch", "2"), "CPM", 0.4),
-    "det3d_5mm": Aim(_THICK, "CPM", 0.6),
-    "det3d_bmp_1.25mm": Aim(_STACK, "CPM", 0.7),
-    "longitudinal": Aim(_NODULES, "malignant_AUC", 0.8),
-    "longitudinal-single": Aim(_NODULES, "malignant_AUC", None),
+EXPECTED_SCORES: Final = {
+    "cls_1.25mm": ExpectedScore(_CROPS, "accuracy", 0.8),
+    "cls_1.25mm-se": ExpectedScore(_CROPS, "accuracy", 0.8),
+    "cls_1.25mm-ordinal": ExpectedScore((*_CROPS, "--steps", "300"), "quadratic_kappa", 0.4),
+    "det2d_1.25mm": ExpectedScore(_SLICES, "AP50", 0.8),
+    "det2d_1.25mm-retina": ExpectedScore(_SLICES, "AP50", 0.8),
+    "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6),
+    "det3d_1.25mm-retina": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4),
+    "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
+    "det3d_bmp_1.25mm": ExpectedScore(_STACK, "CPM", 0.7),
+    "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
+    "longitudinal-single": ExpectedScore(_NODULES, "malignant_AUC", None),
 }
 """By the recipe's name. Growth is half of what tells malignant lesions, so the single-timepoint twin has no aim."""

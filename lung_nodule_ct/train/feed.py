@@ -16,7 +16,7 @@ from absl import flags
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lung_nodule_ct.train.data import Example, Source
+    from lung_nodule_ct.train.data import DataSource, Example
     from lung_nodule_ct.train.recipes import Recipe
 
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 class _Load:
     """One example, with the number that it can be named by."""
 
-    source: Source
+    source: DataSource
 
     def __call__(self, number: int, random: np.random.Generator) -> Example:
         return self.source.load(int(number), random) | {"number": np.array(number, np.int32)}
 
 
-def host_batches(source: Source, recipe: Recipe, start: int = 0) -> Iterator[Example]:
+def host_batches(source: DataSource, recipe: Recipe, start: int = 0) -> Iterator[Example]:
     """This process's share of the batches of the steps ``start`` to the recipe's last.
 
     An example depends on the recipe's seed and its place in the order alone, so that nothing but the step number needs to be saved.
@@ -48,7 +48,7 @@ def host_batches(source: Source, recipe: Recipe, start: int = 0) -> Iterator[Exa
 
 
 def global_batches(
-    source: Source, recipe: Recipe, sharding: jax.sharding.Sharding, start: int = 0
+    source: DataSource, recipe: Recipe, sharding: jax.sharding.Sharding, start: int = 0
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     """Numbers of this process's examples, and the batch over all devices of all processes; one is on its way ahead."""
     ahead: list[tuple[np.ndarray, dict[str, Any]]] = []
@@ -62,7 +62,7 @@ def global_batches(
     yield from ahead
 
 
-def whole_batches(source: Source, size: int) -> Iterator[tuple[range, Example]]:
+def whole_batches(source: DataSource, size: int) -> Iterator[tuple[range, Example]]:
     """Numbers of examples and their batch; the last batch is filled up with its last example."""
     for start in range(0, len(source), size):
         numbers = range(start, min(start + size, len(source)))

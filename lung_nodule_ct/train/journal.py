@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lung_nodule_ct.train.data import Source
+    from lung_nodule_ct.train.data import DataSource
     from lung_nodule_ct.train.recipes import Recipe
 
 METRICS = "metrics.csv"
@@ -38,7 +38,7 @@ class Journal:
         start: Steps that are done; what the files say of later ones is forgotten.
     """
 
-    def __init__(self, run: Path, recipe: Recipe, source: Source, start: int) -> None:
+    def __init__(self, run: Path, recipe: Recipe, source: DataSource, start: int) -> None:
         self._recipe, self._source, self._start = recipe, source, start
         self._pending: tuple[int, np.ndarray, dict[str, Any]] | None = None
         self._began = time.perf_counter()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.labels import TRAIN, VALIDATION, SplitBy
-from lung_nodule_ct.train.data import open_source
+from lung_nodule_ct.train.data import open_data_source
 from lung_nodule_ct.train.evaluation import EVALUATION, PREDICTIONS, estimate, evaluate, read_scores
 from lung_nodule_ct.train.loop import train
 from lung_nodule_ct.train.metrics.classification import patient_samples
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.recipes import Recipe
 
 
@@ -48,7 +48,7 @@ class Gap:
     scores: dict[str, dict[str, float | None]]
 
 
-def train_both(folder: Path, name: str, recipe: Recipe, build: BuiltFolder, *, draws: int) -> list[Path]:
+def train_both(folder: Path, name: str, recipe: Recipe, build: BuildFolder, *, draws: int) -> list[Path]:
     """Train a recipe on both splits and judge each on its validation split, in ``<folder>/published`` and ``<folder>/patient``.
 
     What was trained before is not trained again; a run that was stopped goes on.
@@ -60,7 +60,7 @@ def train_both(folder: Path, name: str, recipe: Recipe, build: BuiltFolder, *, d
     data = data_of(build, recipe.config)
     runs = [Run(folder / by, name, replace(recipe, split_by=by), data) for by in SplitBy]
     for run, split in product(runs, (TRAIN, VALIDATION)):
-        open_source(build, run.recipe, split)
+        open_data_source(build, run.recipe, split)
     for run in runs:
         train(run, build)
         evaluate(run, build, VALIDATION, draws=draws)

@@ -11,16 +11,16 @@ from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
-from lung_nodule_ct.targets.arrow import ArrowFolder
+from lung_nodule_ct.targets.arrow import ArrowLayout
 from lung_nodule_ct.targets.build import build_folder
-from lung_nodule_ct.testing.synthetic_archives import write_made_up
+from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
 from lung_nodule_ct.train.evaluation import evaluate
 from lung_nodule_ct.train.loop import train
 from lung_nodule_ct.train.runs import Run, data_of
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.read.build_folder import BuiltFolder
-    from lung_nodule_ct.train.expected_scores import Aim
+    from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.train.expected_scores import ExpectedScore
     from lung_nodule_ct.train.recipes import Recipe
 
 
@@ -28,7 +28,7 @@ DATA: Final = "made-up"
 PATIENTS: Final = 100
 
 
-def check(folder: Path, name: str, recipe: Recipe, aim: Aim) -> dict[str, Any]:
+def check(folder: Path, name: str, recipe: Recipe, aim: ExpectedScore) -> dict[str, Any]:
     """Train and judge in a folder, which holds the made-up build as well; what is there already is not done again.
 
     Args:
@@ -58,10 +58,10 @@ def check(folder: Path, name: str, recipe: Recipe, aim: Aim) -> dict[str, Any]:
     return document
 
 
-def _made_up(folder: Path, config: str) -> BuiltFolder:
+def _made_up(folder: Path, config: str) -> BuildFolder:
     if not folder.is_dir():
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as buffers:
             stacks = config == DET3D_BMP_1_25MM.name
-            source = open_folder(write_made_up(Path(scratch) / "source", PATIENTS, stacks=stacks))
-            build_folder([get_config(config)], source, folder, ArrowFolder(nested=False))
+            source = open_folder(write_synthetic_archives(Path(buffers) / "source", PATIENTS, stacks=stacks))
+            build_folder([get_config(config)], source, folder, ArrowLayout(nested=False))
     return open_build(folder)

@@ -9,18 +9,18 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.train.checkpoints import Checkpoints
-from lung_nodule_ct.train.data import open_source
+from lung_nodule_ct.train.data import open_data_source
 from lung_nodule_ct.train.feed import global_batches
 from lung_nodule_ct.train.journal import Journal
 from lung_nodule_ct.train.step import make_step, new_state
-from lung_nodule_ct.train.validation_curve import Watch
+from lung_nodule_ct.train.validation_curve import ValidationCurve
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.runs import Run
 
 
-def train(run: Run, build: BuiltFolder) -> None:
+def train(run: Run, build: BuildFolder) -> None:
     """Train a run to its last step, from its latest checkpoint on.
 
     Raises:
@@ -29,7 +29,7 @@ def train(run: Run, build: BuiltFolder) -> None:
     """
     recipe = run.recipe
     check_devices(run)
-    source = open_source(build, recipe, "train")
+    source = open_data_source(build, recipe, "train")
     run.begin()
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
@@ -38,7 +38,7 @@ def train(run: Run, build: BuiltFolder) -> None:
         state = checkpoints.restore(everywhere) if checkpoints.any else fresh()
         start = int(state["step"])
         checkpoints.forget_after(start)
-        advance, watch = make_step(recipe), Watch(run, build, start)
+        advance, watch = make_step(recipe), ValidationCurve(run, build, start)
         with Journal(run.folder, recipe, source, start) as journal:
             for step, (numbers, batch) in enumerate(global_batches(source, recipe, shared, start), start):
                 with jax.transfer_guard("disallow"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from lung_nodule_ct.train.data import Source
+    from lung_nodule_ct.train.data import DataSource
     from lung_nodule_ct.train.runs import Run
     from lung_nodule_ct.train.tasks import Row
 
@@ -33,7 +33,7 @@ _STYLE = (
 )
 
 
-def write_pages(folder: Path, run: Run, source: Source, rows: Sequence[Row], document: dict[str, Any]) -> None:
+def write_pages(folder: Path, run: Run, source: DataSource, rows: Sequence[Row], document: dict[str, Any]) -> None:
     """Write the pictures and ``index.html`` into a folder.
 
     Args:

@@ -13,15 +13,15 @@ from lung_nodule_ct.train.tasks import task_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from lung_nodule_ct.train.data import Source
+    from lung_nodule_ct.train.data import DataSource
     from lung_nodule_ct.train.recipes import Recipe
     from lung_nodule_ct.train.tasks import Row
 
 
-class Answers:
+class Predictions:
     """Compiled once, for any weights of the recipe's network."""
 
-    def __init__(self, source: Source, recipe: Recipe) -> None:
+    def __init__(self, source: DataSource, recipe: Recipe) -> None:
         self._source, self._recipe = source, recipe
         self._predict = make_predict(recipe)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Batch = dict[str, Any]
 
 
-def prepare(batch: Batch, options: InputOptions, key: jax.Array | None = None) -> Batch:
+def preprocess(batch: Batch, options: InputOptions, key: jax.Array | None = None) -> Batch:
     """A batch as the model takes it: ``image`` float32 with values around 0 to 1 and one channel, boxes moved along.
 
     Args:

@@ -14,7 +14,7 @@ from lung_nodule_ct.system.files import write_whole
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
 RUN: Final = "run.json"
 _FORMAT: Final = 1
@@ -109,7 +109,7 @@ def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def data_of(build: BuiltFolder, config: str) -> dict[str, Any]:
+def data_of(build: BuildFolder, config: str) -> dict[str, Any]:
     """What tells whether a build holds the same rows of a config: the sources' hashes, how it was split, and its rows.
 
     Raises:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lung_nodule_ct.train.preprocessing import prepare
+from lung_nodule_ct.train.preprocessing import preprocess
 from lung_nodule_ct.train.tasks import task_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
     optimizer = optimizer_of(recipe.optim, recipe.steps)
 
     def loss(params: Any, batch: Batch, key: jax.Array) -> Any:
-        return task.loss(nnx.merge(graph, params), prepare(batch, recipe.input, key), recipe)
+        return task.loss(nnx.merge(graph, params), preprocess(batch, recipe.input, key), recipe)
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         params = state["params"]
@@ -79,4 +79,6 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
 def make_predict(recipe: Recipe) -> Callable[[Any, Batch], dict[str, jax.Array]]:
     """Prepare and predict, jitted: weights and a batch to answers."""
     task, graph = task_of(recipe), graph_of(recipe)
-    return jax.jit(lambda params, batch: task.predict(nnx.merge(graph, params), prepare(batch, recipe.input), recipe))
+    return jax.jit(
+        lambda params, batch: task.predict(nnx.merge(graph, params), preprocess(batch, recipe.input), recipe)
+    )

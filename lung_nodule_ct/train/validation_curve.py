@@ -13,21 +13,21 @@ from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import write_whole
 from lung_nodule_ct.system.progress import notice
-from lung_nodule_ct.train.data import open_source
-from lung_nodule_ct.train.predictions import Answers
+from lung_nodule_ct.train.data import open_data_source
+from lung_nodule_ct.train.predictions import Predictions
 from lung_nodule_ct.train.tasks import task_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.runs import Run
     from lung_nodule_ct.train.step import State
 
 SCORES_OVER_TIME: Final = "scores.csv"
 
 
-class Watch:
+class ValidationCurve:
     """Judges the first examples of the validation split, on one device of one process.
 
     Where the split has none that can be judged, that is said once and nothing is written.
@@ -38,13 +38,13 @@ class Watch:
         start: Steps that are done; what the file says of later ones is forgotten.
     """
 
-    def __init__(self, run: Run, build: BuiltFolder, start: int) -> None:
+    def __init__(self, run: Run, build: BuildFolder, start: int) -> None:
         self._recipe, self._path = run.recipe, run.folder / SCORES_OVER_TIME
-        self._answers: Answers | None = None
+        self._answers: Predictions | None = None
         if not run.recipe.watch or jax.process_index() != 0:
             return
         try:
-            self._answers = Answers(open_source(build, run.recipe, VALIDATION), run.recipe)
+            self._answers = Predictions(open_data_source(build, run.recipe, VALIDATION), run.recipe)
         except TrainingError as error:
             notice(f"no scores over time: {error}")
         self._rows = [row for row in read_scores_over_time(self._path) if row["steps"] <= start]

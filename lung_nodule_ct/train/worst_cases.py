@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from lung_nodule_ct.train.data import Source
+    from lung_nodule_ct.train.data import DataSource
     from lung_nodule_ct.train.recipes import InputOptions
     from lung_nodule_ct.train.tasks import Row
 
@@ -30,7 +30,7 @@ _TRUE: Final = "limegreen"
 _TOLD: Final = "tab:orange"
 
 
-def worst_cases(source: Source, rows: Sequence[Row], options: InputOptions) -> Figure:
+def worst_cases(source: DataSource, rows: Sequence[Row], options: InputOptions) -> Figure:
     """A figure of the worst examples, the very worst first; of sequences a patient a row, scans in the order of time."""
     chosen = sorted(rows, key=_quality)
     if isinstance(source, Sequences):

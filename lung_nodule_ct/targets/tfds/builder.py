@@ -22,7 +22,7 @@ from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.errors import OutputError, SourceError
 from lung_nodule_ct.sources.source import Source
 from lung_nodule_ct.targets.tfds.features import to_features_dict
-from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsFolder
+from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsLayout
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding
@@ -101,19 +101,19 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         from lung_nodule_ct.examples.plan import make_plan  # noqa: PLC0415
         from lung_nodule_ct.examples.report import report_document  # noqa: PLC0415
         from lung_nodule_ct.sources.resolve import open_source  # noqa: PLC0415
-        from lung_nodule_ct.system.progress import BuildProgress  # noqa: PLC0415
+        from lung_nodule_ct.system.progress import BuildProgressBar  # noqa: PLC0415
         from lung_nodule_ct.targets.build import build_config  # noqa: PLC0415
-        from lung_nodule_ct.targets.engine import give_names  # noqa: PLC0415
+        from lung_nodule_ct.targets.engine import publish_names  # noqa: PLC0415
 
         config, folder = get_config(self.builder_config.name), Path(os.fspath(self.data_path))
         source = self._source if isinstance(self._source, Source) else open_source(self._source, [config])
         plan = make_plan(config, source)
         if not plan.units:
             raise SourceError(f"{config.name} has no example in {source.name}")
-        layout = TfdsFolder(self.info.file_format.value, nested=False)
-        with BuildProgress() as progress, _engine(download_config) as engine:
+        layout = TfdsLayout(self.info.file_format.value, nested=False)
+        with BuildProgressBar() as progress, _engine(download_config) as engine:
             built = build_config(plan, layout, folder, engine, progress)
-        give_names(folder, built.files)
+        publish_names(folder, built.files)
         self.found = built.findings
         document = report_document({config.name: built.findings}, generator=GENERATOR, verbatim=False)
         (folder / FINDINGS).write_text(to_json(document), encoding="utf-8")

@@ -14,8 +14,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import _save_default_config_name  # there is no public way
 
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG
-from lung_nodule_ct.read.voxel_columns import rows_of
-from lung_nodule_ct.system.disk_writes import DirectFile, Settling
+from lung_nodule_ct.read.voxel_columns import table_rows
+from lung_nodule_ct.system.disk_writes import DirectFile, WriteBackThrottle
 from lung_nodule_ct.system.imports import needing
 from lung_nodule_ct.targets.tfds.features import ExamplePieces
 
@@ -84,7 +84,7 @@ def _array_record(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
     with needing("tfds", "writing ArrayRecord"):
         from array_record.python.array_record_module import ArrayRecordWriter  # noqa: PLC0415
 
-    with Settling() as settling:
+    with WriteBackThrottle() as settling:
         writer = ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
 
         def write(pieces: Sequence[Piece]) -> None:
@@ -105,7 +105,7 @@ RELEASE = "1.0.0"
 
 
 @dataclass(frozen=True)
-class TfdsFolder:
+class TfdsLayout:
     """``lung_nodule_ct/<config>/<version>/lung_nodule_ct-<split>.<form>-00000-of-0000N`` and TFDS's own JSON.
 
     Attributes:
@@ -116,10 +116,10 @@ class TfdsFolder:
     name: RecordForm
     nested: bool = True
     shard_bytes: int = 256_000_000  # about twice as much in the file: TFDS advises 100 MB to 1 GB
-    pinned: bool = False
+    hash_shards: bool = False
 
     @property
-    def noted(self) -> dict[str, str]:
+    def manifest_extra(self) -> dict[str, str]:
         """Nothing."""
         return {}
 
@@ -129,7 +129,7 @@ class TfdsFolder:
         return f"{folder}{DATASET}-{shard.split}.{self.name}-{shard.place}"
 
     @property
-    def compresses(self) -> bool:
+    def cpu_bound(self) -> bool:
         """A TFRecord is only written."""
         return self.name == "array_record"
 
@@ -145,7 +145,7 @@ class TfdsFolder:
         with open_records(path, self.name) as write:
 
             def write_table(table: pa.Table) -> None:
-                for row in rows_of(table, schema.columns):
+                for row in table_rows(table, schema.columns):
                     write(pieces.of(row))
 
             yield write_table

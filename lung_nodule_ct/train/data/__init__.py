@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from lung_nodule_ct.declaration.configs import DET2D_1_25MM
-from lung_nodule_ct.read.rows import rows_of
+from lung_nodule_ct.read.rows import split_rows
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lung_nodule_ct.read.build_folder import BuiltFolder
+    from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.recipes import Recipe
 
     Example = dict[str, np.ndarray]
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """Examples by number; crosses process borders."""
 
     @property
@@ -33,14 +33,14 @@ class Source(Protocol):
         """One training example; what is drawn is drawn from ``random``."""
 
 
-def open_source(build: BuiltFolder, recipe: Recipe, split: str) -> Source:
+def open_data_source(build: BuildFolder, recipe: Recipe, split: str) -> DataSource:
     """The examples of a split, as a recipe wants them.
 
     Raises:
         BuildFolderError: The build does not hold the config.
         TrainingError: The split has no rows, one class only, or no nodule; or its images do not fit the recipe.
     """
-    rows = rows_of(build, recipe.config, split, recipe.split_by)
+    rows = split_rows(build, recipe.config, split, recipe.split_by)
     if recipe.task == "classification":
         from lung_nodule_ct.train.data.images import Crops  # noqa: PLC0415 -- only the one that is used
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lung_nodule_ct.train.data import Source
+    from lung_nodule_ct.train.data import DataSource
     from lung_nodule_ct.train.recipes import Recipe
 
     Apply = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -36,7 +36,7 @@ class Task(Protocol):
     def predict(self, model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         """Answers to a prepared batch."""
 
-    def rows(self, source: Source, apply: Apply, recipe: Recipe) -> Iterator[Row]:
+    def rows(self, source: DataSource, apply: Apply, recipe: Recipe) -> Iterator[Row]:
         """Every example's answer beside its truth. ``apply`` prepares a batch and predicts."""
 
     def scorer(self, rows: Sequence[Row]) -> Callable[[np.ndarray], dict[str, float]]:
