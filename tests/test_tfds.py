@@ -94,8 +94,8 @@ def assert_same(config: str, hub_rows: list[dict], examples: list[dict]) -> None
     assert len(hub_rows) == len(examples)
     for row, example in zip(hub_rows, examples, strict=True):
         for column in schema.columns:
-            expected, got = canonical(column.kind, row[column.name]), came(column.kind, example[column.name])
-            if isinstance(column.kind, Picture) and expected != got:  # BMP came as PNG
+            expected, got = canonical(column.type, row[column.name]), came(column.type, example[column.name])
+            if isinstance(column.type, Picture) and expected != got:  # BMP came as PNG
                 assert not expected.startswith(b"\xff\xd8")
                 pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (expected, got)]
                 assert (pixels[0] == pixels[1]).all()
@@ -338,8 +338,8 @@ def as_tfds_would(config: str, row: dict) -> bytes:
     features = to_features_dict(schema)
     example = to_tfds_example(schema, row)
     for column in schema.columns:
-        if isinstance(column.kind, Voxels) and row[column.name] is None:
-            example[column.name] = np.zeros(ABSENT_SHAPE, column.kind.dtype)
+        if isinstance(column.type, Voxels) and row[column.name] is None:
+            example[column.name] = np.zeros(ABSENT_SHAPE, column.type.dtype)
     encoded = features.encode_example(example)
     message = ExampleSerializer(features.get_serialized_info()).get_tf_example(encoded)
     return message.SerializeToString(deterministic=True)

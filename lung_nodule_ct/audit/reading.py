@@ -138,12 +138,12 @@ def _look_for_dates(search: DateSearch, placed: IndexedRow, columns: Sequence[Co
     for column in columns:
         value = placed.row[column.name]
         place = f"{placed.config}, {column.name}"
-        if isinstance(column.kind, Text) and value is not None:
+        if isinstance(column.type, Text) and value is not None:
             search.text(place, value)
-        elif isinstance(column.kind, Picture):
+        elif isinstance(column.type, Picture):
             search.picture(place, value)
-        elif isinstance(column.kind, Records):
-            names = [field.name for field in column.kind.fields if isinstance(field.kind, Text)]
+        elif isinstance(column.type, Records):
+            names = [field.name for field in column.type.fields if isinstance(field.type, Text)]
             for name in names:
                 for record in value:
                     search.text(f"{place}.{name}", record[name])

@@ -75,7 +75,7 @@ class Records:
         _check_names(self.fields)
 
 
-Kind = Text | Flag | Integer | Real | Category | Vector | Picture | Voxels | Records
+ColumnType = Text | Flag | Integer | Real | Category | Vector | Picture | Voxels | Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,13 @@ class Column:
 
     Attributes:
         name: The column's name.
-        kind: What it holds.
+        type: What it holds.
         doc: What it means, with units and axis order.
         nullable: Whether it is null where nothing is known.
     """
 
     name: str
-    kind: Kind
+    type: ColumnType
     doc: str
     nullable: bool = False
 
@@ -118,7 +118,7 @@ class Schema:
     @property
     def has_voxels(self) -> bool:
         """Whether an example is a whole volume."""
-        return any(isinstance(column.kind, Voxels) for column in self.columns)
+        return any(isinstance(column.type, Voxels) for column in self.columns)
 
     def with_column(self, column: Column) -> Schema:
         """The same schema with one more column at the end."""

@@ -63,7 +63,7 @@ class Sample:
 
 def has_pictures(config: str) -> bool:
     """Whether an example of a config is a picture, and not a volume."""
-    return any(isinstance(column.kind, Picture) for column in CONFIGS[config].schema.columns)
+    return any(isinstance(column.type, Picture) for column in CONFIGS[config].schema.columns)
 
 
 def largest(row: Row) -> Row | None:

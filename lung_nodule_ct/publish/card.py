@@ -261,8 +261,8 @@ def _columns_of(name: str, columns: Iterable[Column]) -> str:
 
 def _column_rows(prefix: str, column: Column) -> Iterator[tuple[str, str]]:
     yield f"`{prefix}{column.name}`", column.doc + (", or null" if column.nullable else "")
-    if isinstance(column.kind, Records):
-        for field in column.kind.fields:
+    if isinstance(column.type, Records):
+        for field in column.type.fields:
             yield from _column_rows(f"{prefix}{column.name}[].", field)
 
 

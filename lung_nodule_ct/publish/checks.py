@@ -244,7 +244,7 @@ def _texts(build: BuildFolder) -> Iterator[tuple[str, str]]:
 def _pictures(build: BuildFolder) -> Iterator[tuple[str, bytes]]:
     """Every encoded picture of the shards, with the config and column that it stands in."""
     for config, splits in build.configs.items():
-        names = [column.name for column in build.columns(config) if isinstance(column.kind, Picture)]
+        names = [column.name for column in build.columns(config) if isinstance(column.type, Picture)]
         for split in splits if names else ():
             for row in build.rows(config, split, names):
                 yield from ((f"{config}, {name}", row[name]) for name in names)

@@ -19,9 +19,9 @@ from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.declaration.schema import (
     Category,
     Column,
+    ColumnType,
     Flag,
     Integer,
-    Kind,
     Picture,
     Real,
     Records,
@@ -210,23 +210,23 @@ class _Writer:
 
     def _field(self, config: str, column: Column) -> Any:
         own = f"{config}/{column.name}"
-        if isinstance(column.kind, Records):
+        if isinstance(column.type, Records):
             fields = [
                 self._leaf(
                     f"{own}/{field.name}",
                     field.name,
                     _described(config, field),
-                    field.kind,
+                    field.type,
                     self._source(config, column=column.name, transform={"json_path": field.name}),
                 )
-                for field in column.kind.fields
+                for field in column.type.fields
             ]
             return self._node(
                 own, column.name, _described(config, column), sub_fields=fields, is_array=True, shape="-1"
             )
-        if isinstance(column.kind, Voxels):
-            dtype = f"little-endian {column.kind.dtype}" if column.kind.dtype == "int16" else column.kind.dtype
-            parts: list[tuple[str, str, Kind]] = [
+        if isinstance(column.type, Voxels):
+            dtype = f"little-endian {column.type.dtype}" if column.type.dtype == "int16" else column.type.dtype
+            parts: list[tuple[str, str, ColumnType]] = [
                 ("bytes", f"the voxels as raw bytes: {dtype}, C order, axes z, y, x", Text()),
                 ("shape", "the number of voxels along z, y, x", Vector(Integer(), 3)),
             ]
@@ -241,11 +241,11 @@ class _Writer:
                 for name, doc, kind in parts
             ]
             return self._node(own, column.name, _described(config, column), sub_fields=fields)
-        transform = {"json_path": "bytes"} if isinstance(column.kind, Picture) else None
+        transform = {"json_path": "bytes"} if isinstance(column.type, Picture) else None
         source = self._source(config, column=column.name, transform=transform)
-        return self._leaf(own, column.name, _described(config, column), column.kind, source)
+        return self._leaf(own, column.name, _described(config, column), column.type, source)
 
-    def _leaf(self, own: str, name: str, doc: str, kind: Kind, source: Any) -> Any:
+    def _leaf(self, own: str, name: str, doc: str, kind: ColumnType, source: Any) -> Any:
         if isinstance(kind, Vector):
             types = _types(kind.item)
             if name == "bbox":
@@ -303,14 +303,14 @@ def _file_set(config: str) -> str:
 
 def _described(config: str, column: Column) -> str:
     parts = [column.doc + (", or null" if column.nullable else "")]
-    if isinstance(column.kind, Category):
-        parts.append("Index into: " + ", ".join(f"{index} {name}" for index, name in enumerate(column.kind.names)))
+    if isinstance(column.type, Category):
+        parts.append("Index into: " + ", ".join(f"{index} {name}" for index, name in enumerate(column.type.names)))
     if column.name in _FRAMES:
         parts.append(_FRAMES[column.name].format(config=config))
     return ". ".join(part.rstrip(".") for part in parts) + "."
 
 
-def _types(kind: Kind) -> tuple[str, ...]:
+def _types(kind: ColumnType) -> tuple[str, ...]:
     match kind:
         case Text():
             return ("sc:Text",)

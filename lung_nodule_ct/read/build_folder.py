@@ -92,7 +92,7 @@ class BuildFolder:
 
     def metadata_columns(self, config: str) -> tuple[str, ...]:
         """The names of the columns that hold neither voxels nor pictures."""
-        return tuple(column.name for column in self.columns(config) if not isinstance(column.kind, (Picture, Voxels)))
+        return tuple(column.name for column in self.columns(config) if not isinstance(column.type, (Picture, Voxels)))
 
     def rows(
         self,

@@ -89,12 +89,12 @@ def table_rows(
         null as ``None``.
     """
     heavy = {
-        column.name: VoxelColumn(table.column(column.name), column.kind.dtype)
+        column.name: VoxelColumn(table.column(column.name), column.type.dtype)
         for column in columns
-        if isinstance(column.kind, Voxels)
+        if isinstance(column.type, Voxels)
     }
     light = table.select([column.name for column in columns if column.name not in heavy])
-    pictures = [column.name for column in columns if isinstance(column.kind, Picture)]
+    pictures = [column.name for column in columns if isinstance(column.type, Picture)]
     for place in range(table.num_rows) if places is None else places:
         row = light.slice(place, 1).to_pylist()[0] if light.num_columns else {}
         row |= {name: row[name]["bytes"] for name in pictures}

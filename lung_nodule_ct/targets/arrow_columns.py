@@ -31,15 +31,15 @@ from lung_nodule_ct.declaration.schema import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lung_nodule_ct.declaration.schema import Kind
+    from lung_nodule_ct.declaration.schema import ColumnType
 
 
 def to_arrow_schema(schema: Schema) -> pa.Schema:
     """The schema in its order, without metadata."""
-    return pa.schema([pa.field(column.name, _type(column.kind, column.nullable)) for column in schema.columns])
+    return pa.schema([pa.field(column.name, _type(column.type, column.nullable)) for column in schema.columns])
 
 
-def _type(kind: Kind, nullable: bool = False) -> pa.DataType:
+def _type(kind: ColumnType, nullable: bool = False) -> pa.DataType:
     match kind:
         case Text():
             return pa.string()
@@ -58,7 +58,7 @@ def _type(kind: Kind, nullable: bool = False) -> pa.DataType:
         case Voxels():
             return pa.struct({"bytes": pa.large_binary(), "shape": pa.list_(pa.int32(), -1 if nullable else 3)})
         case Records(fields):
-            return pa.list_(pa.struct([pa.field(field.name, _type(field.kind, field.nullable)) for field in fields]))
+            return pa.list_(pa.struct([pa.field(field.name, _type(field.type, field.nullable)) for field in fields]))
 
 
 _CODES = {pa.int32(): "i", pa.int64(): "q", pa.float32(): "f", pa.float64(): "d"}

@@ -151,10 +151,10 @@ def _to_record_batch(rows: Sequence[dict[str, Any]], schema: Schema, arrow_schem
 
 def _column(column: Column, rows: Sequence[dict[str, Any]], kind: pa.DataType) -> pa.Array:
     values = [row[column.name] for row in rows]
-    if isinstance(column.kind, Picture):
+    if isinstance(column.type, Picture):
         values = [{"bytes": value, "path": None} for value in values]
-    elif isinstance(column.kind, Voxels):
-        values = [None if value is None else _cell(value, column.kind) for value in values]
+    elif isinstance(column.type, Voxels):
+        values = [None if value is None else _cell(value, column.type) for value in values]
     return to_column(values, kind)
 
 

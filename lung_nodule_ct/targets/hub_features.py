@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.declaration.schema import Column, Kind
+    from lung_nodule_ct.declaration.schema import Column, ColumnType
 
 
 def built_schema(config: Config, *, keep_source_names: bool) -> Schema:
@@ -56,7 +56,7 @@ def to_hub_schema(schema: Schema) -> pa.Schema:
 
 def features_json(columns: Iterable[Column]) -> dict[str, Any]:
     """What ``datasets.Features.to_dict`` gives."""
-    return {column.name: _json(column.kind, column.nullable) for column in columns}
+    return {column.name: _json(column.type, column.nullable) for column in columns}
 
 
 def features_yaml(columns: Iterable[Column]) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def features_yaml(columns: Iterable[Column]) -> list[dict[str, Any]]:
     return _fields(features_json(columns))
 
 
-def _json(kind: Kind, nullable: bool = False) -> dict[str, Any]:
+def _json(kind: ColumnType, nullable: bool = False) -> dict[str, Any]:
     match kind:
         case Text():
             return _value("string")

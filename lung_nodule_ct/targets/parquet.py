@@ -57,10 +57,10 @@ class ParquetLayout:
     ) -> Iterator[Callable[[pa.Table], None]]:
         """A Parquet file: zstd, a page index, page checksums, and a row group a table."""
         arrow_schema = to_hub_schema(schema)
-        heavy = {column.name for column in schema.columns if isinstance(column.kind, (Picture, Voxels))}
+        heavy = {column.name for column in schema.columns if isinstance(column.type, (Picture, Voxels))}
         paths = _leaf_paths(arrow_schema)
         light = [name for name in paths if name.split(".")[0] not in heavy]
-        voxels = {column.name: column.kind for column in schema.columns if isinstance(column.kind, Voxels)}
+        voxels = {column.name: column.type for column in schema.columns if isinstance(column.type, Voxels)}
         packed = {f"{name}.bytes" for name in voxels} if self.volume_codec == "b2nd" else set()
         with (
             DirectFile(path, hashed) as file,

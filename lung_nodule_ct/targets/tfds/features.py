@@ -36,7 +36,7 @@ from lung_nodule_ct.declaration.schema import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lung_nodule_ct.declaration.schema import Column, Kind
+    from lung_nodule_ct.declaration.schema import Column, ColumnType
 
 
 ABSENT_SHAPE = (1, 1, 3)
@@ -52,7 +52,7 @@ def to_features_dict(schema: Schema) -> tfds.features.FeaturesDict:
 
 def to_tfds_example(schema: Schema, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as an example. Voxels are handed on as they are, not copied."""
-    example = {column.name: _value(column.kind, row[column.name]) for column in schema.columns}
+    example = {column.name: _value(column.type, row[column.name]) for column in schema.columns}
     for column in schema.columns:
         if _has_boxes(column):
             for entry in example[column.name]:
@@ -62,7 +62,7 @@ def to_tfds_example(schema: Schema, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _feature(column: Column) -> Any:
     features = tfds.features
-    match column.kind:
+    match column.type:
         case Text():
             return features.Text(doc=column.doc)
         case Flag():
@@ -70,7 +70,7 @@ def _feature(column: Column) -> Any:
         case Integer(bits):
             return features.Scalar(np.dtype(f"int{bits}").type, doc=column.doc)
         case Real():
-            return _numbers((), column.kind, column.doc)
+            return _numbers((), column.type, column.doc)
         case Category(names):
             return features.ClassLabel(names=list(names), doc=column.doc)
         case Vector(item, length):
@@ -97,10 +97,10 @@ def _numbers(shape: tuple[int, ...], item: Integer | Real, doc: str) -> Any:
 
 def _has_boxes(column: Column) -> bool:
     """Whether these are boxes in an image."""
-    return isinstance(column.kind, Records) and any(field.name == "bbox" for field in column.kind.fields)
+    return isinstance(column.type, Records) and any(field.name == "bbox" for field in column.type.fields)
 
 
-def _value(kind: Kind, value: Any) -> Any:
+def _value(kind: ColumnType, value: Any) -> Any:
     match kind:
         case Text():
             return value or ""
@@ -117,7 +117,7 @@ def _value(kind: Kind, value: Any) -> Any:
         case Voxels(dtype):
             return np.zeros(ABSENT_SHAPE, dtype) if value is None else value
         case Records(fields):
-            return [{field.name: _value(field.kind, entry[field.name]) for field in fields} for entry in value]
+            return [{field.name: _value(field.type, entry[field.name]) for field in fields} for entry in value]
 
 
 def _readable(encoded: bytes) -> bytes:
@@ -156,8 +156,8 @@ class ExamplePieces:
     """
 
     def __init__(self, schema: Schema) -> None:
-        self._light = Schema(tuple(column for column in schema.columns if not isinstance(column.kind, Voxels)))
-        self._heavy = {column.name: column.kind for column in schema.columns if isinstance(column.kind, Voxels)}
+        self._light = Schema(tuple(column for column in schema.columns if not isinstance(column.type, Voxels)))
+        self._heavy = {column.name: column.type for column in schema.columns if isinstance(column.type, Voxels)}
         self._features = to_features_dict(self._light)
         self._serializer = ExampleSerializer(self._features.get_serialized_info())
 
