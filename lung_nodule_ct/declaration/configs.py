@@ -7,6 +7,7 @@ continuous index (x, y, z) at the voxel's centre; 3D boxes are half-open, ``volu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from lung_nodule_ct.declaration.archives import Role
@@ -27,12 +28,25 @@ from lung_nodule_ct.declaration.schema import (
 from lung_nodule_ct.errors import UnknownConfigError
 
 
+class Kind(StrEnum):
+    """What one example of a config is. Each kind has one family, which plans and makes its examples.
+
+    A config of another kind names it by a string of its own; see :mod:`lung_nodule_ct.examples.plan`.
+    """
+
+    CROP = "crop"
+    SLICE = "slice"
+    SCAN = "scan"
+    STACK = "stack"
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """One view of the dataset.
 
     Attributes:
         name: As users give it to ``load_dataset``.
+        kind: What one example is: one of :class:`Kind`, or the name of a kind that a family was added for.
         summary: One sentence.
         example: What one example is.
         reads: Roles of the archives whose content it reads.
@@ -41,9 +55,11 @@ class Config:
         schema: The columns, in their order.
         splits: The published splits.
         task: The Hub's task category.
+        longitudinal: Whether it holds only patients with two or more dates, their scans in the order of time.
     """
 
     name: str
+    kind: str
     summary: str
     example: str
     reads: tuple[Role, ...]
@@ -51,8 +67,11 @@ class Config:
     schema: Schema
     splits: tuple[str, ...]
     task: str
+    longitudinal: bool = False
 
     def __post_init__(self) -> None:
+        if not self.name or not self.kind:
+            raise ValueError(f"a config has a name and a kind, got {self.name!r} and {self.kind!r}")
         if not self.reads or set(self.reads) & set(self.context):
             raise ValueError(f"{self.name}: an archive is either read or context, got {self.reads} and {self.context}")
         if not self.splits:
@@ -119,6 +138,7 @@ _SCAN_SCHEMA = Schema(
 
 CLS_1_25MM: Final = Config(
     name="cls_1.25mm",
+    kind=Kind.CROP,
     summary="Nodule crops with one of six pathology classes.",
     example="one crop of a 1.25 mm slice",
     reads=(Role.CLASSIFICATION,),
@@ -140,6 +160,7 @@ CLS_1_25MM: Final = Config(
 
 DET2D_1_25MM: Final = Config(
     name="det2d_1.25mm",
+    kind=Kind.SLICE,
     summary="Slices with 2D nodule boxes.",
     example="one 1.25 mm slice",
     reads=(Role.DETECTION_2D,),
@@ -172,6 +193,7 @@ DET2D_1_25MM: Final = Config(
 
 DET3D_1_25MM: Final = Config(
     name="det3d_1.25mm",
+    kind=Kind.SCAN,
     summary="CT volumes of 1.25 mm slice thickness with nodule centres, diameters, boxes and lung masks.",
     example="one scan",
     reads=(Role.CT_1_25MM, Role.LUNG_MASKS, Role.NODULES_1_25MM),
@@ -183,6 +205,7 @@ DET3D_1_25MM: Final = Config(
 
 DET3D_5MM: Final = Config(
     name="det3d_5mm",
+    kind=Kind.SCAN,
     summary="CT volumes of 5 mm slice thickness with nodule centres, diameters and boxes.",
     example="one scan",
     reads=(Role.CT_5MM, Role.NODULES_5MM),
@@ -194,6 +217,7 @@ DET3D_5MM: Final = Config(
 
 LONGITUDINAL: Final = Config(
     name="longitudinal",
+    kind=Kind.SCAN,
     summary="All dated scans, of both thicknesses, of the patients with two or more dates, in the order of time.",
     example="one scan; `patient_sequences` groups them",
     reads=(Role.CT_1_25MM, Role.CT_5MM, Role.LUNG_MASKS, Role.NODULES_1_25MM, Role.NODULES_5MM),
@@ -201,10 +225,12 @@ LONGITUDINAL: Final = Config(
     schema=_SCAN_SCHEMA,
     splits=(TRAIN,),
     task="object-detection",
+    longitudinal=True,
 )
 
 DET3D_BMP_1_25MM: Final = Config(
     name="det3d_bmp_1.25mm",
+    kind=Kind.STACK,
     summary="8-bit slice stacks, flipped and rotated copies among them, with nodule boxes in voxels.",
     example="one case",
     reads=(Role.BMP_SLICES, Role.BMP_TABLES),
