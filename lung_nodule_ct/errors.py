@@ -1,17 +1,24 @@
-"""Names from archives as one line of a terminal can show them.
+"""The errors that this package raises on purpose, and the place in the archives that errors and findings name.
 
-What can stop a build. Every error names the archive, the member and the row, what was expected, what came, and what to do.
-
-One root, :class:`LungNoduleCTError`; beside it each class is also the builtin that people would catch.
+All errors derive from :class:`LungNoduleCTError`. Each class also derives from the built-in exception that users would catch.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 
 def printable(text: str) -> str:
-    r"""``text`` with what does not print (line ends, escape sequences, marks of direction, lone surrogates) as ``\x1b``."""
+    r"""Return ``text`` with every character that does not print written as an escape sequence.
+
+    Line ends, terminal escape sequences, direction marks and lone surrogates are escaped, so that a name from an archive
+    fits on one line of a terminal.
+
+    Example:
+        >>> printable("a\nb")
+        'a\\nb'
+    """
     return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
@@ -19,17 +26,51 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the archives.
+
+    Attributes:
+        archive: File name of the archive.
+        member: Name of the member inside the archive.
+        row: Line number and text of a table row, as ``line 3: 80,1,2``; or another part of the member.
+
+    Example:
+        >>> print(Place("class_dataset.zip", "train/1/a.bmp"))
+        class_dataset.zip > train/1/a.bmp
+    """
+
+    archive: str | None = None
+    member: str | None = None
+    row: str | None = None
+
+    def __str__(self) -> str:
+        return " > ".join(part for part in (self.archive, self.member, self.row) if part)
+
+
+NOWHERE = Place()
+"""The place of what concerns no archive."""
+
+
 class LungNoduleCTError(Exception):
-    """The root of all errors that this package raises on purpose.
+    """The base class of all errors that this package raises on purpose.
 
     Args:
-        problem: One sentence: what is wrong.
-        archive: The archive's file name.
-        member: The member's name inside the archive.
-        row: The line of a table, as ``line 7``.
-        expected: What was expected there.
-        got: What was found instead.
-        remedy: What the reader can do about it.
+        problem: What is wrong, in one sentence.
+        archive: File name of the archive.
+        member: Name of the member inside the archive.
+        row: Line of a table, as ``line 7``.
+        expected: What was expected.
+        got: What was read instead.
+        remedy: What the user can do about it.
+
+    Attributes:
+        place: Where the problem is: archive, member and row.
+
+    Example:
+        >>> error = LungNoduleCTError("is damaged", archive="a.zip", expected="10 bytes", got="9", remedy="download it again")
+        >>> print(error)
+        a.zip: is damaged; expected 10 bytes, got 9. Download it again
     """
 
     def __init__(
@@ -43,10 +84,9 @@ class LungNoduleCTError(Exception):
         got: object = None,
         remedy: str | None = None,
     ) -> None:
-        self.archive, self.member, self.row = archive, member, row
+        self.place = Place(archive, member, row)
         self.expected, self.got, self.remedy = expected, got, remedy
-        place = " > ".join(part for part in (archive, member, row) if part)
-        text = f"{place}: {problem}" if place else problem
+        text = f"{self.place}: {problem}" if str(self.place) else problem
         if expected is not None:
             text += f"; expected {expected}"
         if got is not None:
@@ -55,49 +95,80 @@ class LungNoduleCTError(Exception):
             text += f". {remedy[0].upper()}{remedy[1:]}"
         super().__init__(printable(text))
 
+    @property
+    def archive(self) -> str | None:
+        """File name of the archive, if the error concerns one."""
+        return self.place.archive
+
+    @property
+    def member(self) -> str | None:
+        """Name of the member inside the archive, if the error concerns one."""
+        return self.place.member
+
+    @property
+    def row(self) -> str | None:
+        """Line of a table, if the error concerns one."""
+        return self.place.row
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Cross process borders whole: the message as it stands, the fields beside it."""
+        """Keep message and fields when the error crosses a process border."""
         return (type(self), self.args, self.__dict__)
 
 
 class SourceError(LungNoduleCTError, FileNotFoundError):
-    """There is no source, or no folder where one was named."""
+    """There is no source of archives, or the named folder does not exist."""
 
 
 class ArchiveNotFoundError(LungNoduleCTError, FileNotFoundError):
-    """An archive that a config reads is missing, or two files claim to be it."""
+    """An archive that a config reads is missing, or more than one file matches its name."""
 
 
 class ArchiveError(LungNoduleCTError, ValueError):
-    """A file is no readable zip archive, or breaks the limits that keep a build safe."""
+    """A file is not a readable zip archive, or exceeds a limit that keeps a build safe."""
 
 
 class MemberError(LungNoduleCTError, ValueError):
-    """A member of an archive is damaged, unsafe, or not what its name says."""
+    """A member of an archive is damaged, unsafe, or not what its name suggests."""
 
 
 class DownloadError(LungNoduleCTError, ConnectionError):
-    """A server did not give what the record promises: it failed, was refused, or gave something else."""
+    """A server did not deliver what the record promises: it failed, refused, or sent something else."""
 
 
 class UnknownConfigError(LungNoduleCTError, ValueError):
-    """No config has that name."""
+    """No config has this name."""
+
+
+class OptionError(LungNoduleCTError, ValueError):
+    """An option of a build that is out of range or does not go with another.
+
+    Attributes:
+        option: Name of the option.
+    """
+
+    def __init__(self, option: str, problem: str, **details: Any) -> None:
+        self.option = option
+        super().__init__(f"{option}: {problem}", **details)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep option, message and fields when the error crosses a process border."""
+        return (type(self), (self.option, ""), {**self.__dict__, "args": self.args})
 
 
 class OutputError(LungNoduleCTError, OSError):
-    """The output folder cannot be written, or holds something that is not ours to replace."""
+    """The output folder cannot be written, or holds files that a build must not replace."""
 
 
 class ExportError(LungNoduleCTError, ValueError):
-    """A form of export that does not exist, or does not apply to a config."""
+    """An export format does not exist, or does not apply to a config."""
 
 
 class BuildFolderError(LungNoduleCTError, FileNotFoundError):
-    """A folder that should hold a build does not, or not a whole one, or lacks what was asked for."""
+    """A folder does not hold a complete build, or the build lacks what was requested."""
 
 
 class ExampleError(LungNoduleCTError, ValueError):
-    """What should be an example of a config is none, or has not what was asked for."""
+    """An object is not an example of a config, or lacks what was requested."""
 
 
 class StrictError(LungNoduleCTError, ValueError):
@@ -105,12 +176,12 @@ class StrictError(LungNoduleCTError, ValueError):
 
 
 class MissingExtraError(LungNoduleCTError, ImportError):
-    """What was asked for needs a package that is installed only with an extra."""
+    """A feature needs a package that is installed only with an extra."""
 
 
 class PublishError(LungNoduleCTError, ConnectionError):
-    """A build was not uploaded: a check refuses it, or the Hub does."""
+    """A build was not uploaded: a check or the Hub refused it."""
 
 
 class TrainingError(LungNoduleCTError, ValueError):
-    """A training run cannot begin, go on or be judged: its data, its checkpoint, its devices or its losses are not as needed."""
+    """A training run cannot start, continue or be evaluated: its data, checkpoint, devices or losses do not allow it."""

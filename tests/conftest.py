@@ -86,14 +86,19 @@ def build(tmp_path: Path) -> Callable[..., Built]:
 
     def run(source: Path, *configs: str, **options: Any) -> Built:
         from lung_nodule_ct.declaration.configs import get_config
+        from lung_nodule_ct.publish.card import write_first_card
         from lung_nodule_ct.sources.resolve import open_folder
-        from lung_nodule_ct.targets.build import BuildOptions, build_folder
-        from lung_nodule_ct.targets.parquet import ParquetLayout
+        from lung_nodule_ct.targets.build import build_folder
+        from lung_nodule_ct.targets.options import BuildOptions
 
         options.setdefault("keep_source_names", True)
         out = tmp_path / "out"
         build_folder(
-            [get_config(name) for name in configs], open_folder(source), out, ParquetLayout(), BuildOptions(**options)
+            [get_config(name) for name in configs],
+            open_folder(source),
+            out,
+            BuildOptions(**options),
+            add_files=write_first_card,
         )
         return Built(out)
 

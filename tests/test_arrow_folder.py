@@ -12,7 +12,8 @@ import lung_nodule_ct
 from lung_nodule_ct.declaration.configs import DET3D_1_25MM
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.arrow import ArrowLayout
-from lung_nodule_ct.targets.build import BuildOptions, build_folder
+from lung_nodule_ct.targets.build import build_folder
+from lung_nodule_ct.targets.options import BuildOptions
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
@@ -58,15 +59,16 @@ def test_threads_and_processes_write_the_same(cli, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 9])
-def test_many_shards_are_the_same_by_any_workers(tmp_path, workers) -> None:
+def test_many_shards_are_the_same_by_any_workers(tmp_path, monkeypatch, workers) -> None:
+    layout = ArrowLayout(nested=False, shard_bytes=40_000)
+    monkeypatch.setattr(BuildOptions, "layout", lambda *_: layout)
     tiny = TinySource()
     for number in range(300, 312):
         tiny[CT0] |= mhd(f"{number}", ct(number, (8, 40, 40)))
     source = open_folder(tiny.write(tmp_path / "in"))
     rows = []
     for number in (1, workers):
-        layout = ArrowLayout(nested=False, shard_bytes=40_000)
-        build_folder([DET3D_1_25MM], source, tmp_path / str(number), layout, BuildOptions(num_proc=number))
+        build_folder([DET3D_1_25MM], source, tmp_path / str(number), BuildOptions(format="arrow", num_proc=number))
         rows.append(datasets.load_from_disk(tmp_path / str(number))["train"].to_list())
     assert len(list((tmp_path / "1" / "train").glob("*.arrow"))) > 3
     assert rows[0] == rows[1]

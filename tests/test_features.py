@@ -8,9 +8,9 @@ import pytest
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.publish.preview_config import PREVIEW_SCHEMA
 from lung_nodule_ct.targets.arrow_columns import to_arrow_schema
-from lung_nodule_ct.targets.hub_features import InfoOfConfig, built_schema, features_json, to_features, to_hub_schema
+from lung_nodule_ct.targets.hub_features import InfoOfConfig, features_json, to_features, to_hub_schema
 
-SCHEMAS = {name: built_schema(config, keep_source_names=True) for name, config in CONFIGS.items()} | {
+SCHEMAS = {name: config.built_schema(keep_source_names=True) for name, config in CONFIGS.items()} | {
     "preview": PREVIEW_SCHEMA
 }
 each_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)

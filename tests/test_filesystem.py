@@ -11,7 +11,6 @@ from lung_nodule_ct.errors import ArchiveError, SourceError
 from lung_nodule_ct.sources.byte_sources import FilesystemFile
 from lung_nodule_ct.sources.resolve import open_folder, open_source, open_url_folder
 from lung_nodule_ct.targets.build import build_folder
-from lung_nodule_ct.targets.parquet import ParquetLayout
 
 
 @pytest.fixture
@@ -26,8 +25,8 @@ def bucket(dummy):
 
 def test_a_bucket_builds_what_a_folder_builds(bucket, dummy, tmp_path):
     configs = list(CONFIGS.values())
-    build_folder(configs, open_source(bucket, configs), tmp_path / "url", ParquetLayout())
-    build_folder(configs, open_folder(dummy), tmp_path / "folder", ParquetLayout())
+    build_folder(configs, open_source(bucket, configs), tmp_path / "url")
+    build_folder(configs, open_folder(dummy), tmp_path / "folder")
     for config in CONFIGS:
         assert Built(tmp_path / "url").rows(config) == Built(tmp_path / "folder").rows(config)
     assert Built(tmp_path / "url").report == Built(tmp_path / "folder").report

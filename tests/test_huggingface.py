@@ -169,8 +169,8 @@ def test_a_bucket_takes_what_is_prepared(tmp_path) -> None:
     assert bucket.exists("/bucket/dataset_info.json")
     with bucket.open("/bucket/lung_nodule_ct-train.parquet") as file:
         assert pq.read_table(file).num_rows == here.info.splits["train"].num_examples
-    assert away.found == here.found
-    assert "same-pixels" in {str(finding.code) for finding in away.found}
+    assert away.findings == here.findings
+    assert "same-pixels" in {str(finding.code) for finding in away.findings}
 
 
 @pytest.mark.parametrize("processes", [None, 2])

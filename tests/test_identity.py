@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lung_nodule_ct.declaration.findings import without_dates
+from lung_nodule_ct.declaration.dates import mask_dates
 from lung_nodule_ct.declaration.identity import fold_of, image_id, parse_image_name, parse_volume_name
 
 DAYS = st.dates(date(1990, 1, 1), date(2099, 12, 31))
@@ -104,10 +104,10 @@ def test_a_second_scan_of_a_day_is_another_scan_of_the_same_day() -> None:
     ),
 )
 def test_masked_text_has_no_date(day: date, text: str) -> None:
-    assert not re.search(r"\d{4}", without_dates(text.format(day)))
+    assert not re.search(r"\d{4}", mask_dates(text.format(day)))
 
 
 def test_masking_leaves_coordinates_alone() -> None:
-    assert without_dates("80_190314.mhd: got 190314") == "80_<date>.mhd: got <date>"
+    assert mask_dates("80_190314.mhd: got 190314") == "80_<date>.mhd: got <date>"
     row = "line 3: 56.20840547,-115.8675792,1,234,567"
-    assert without_dates(row) == row
+    assert mask_dates(row) == row

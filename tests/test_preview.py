@@ -40,13 +40,11 @@ def browser():
 
 def _build(source: Path, out: Path, *configs: str, layout: str = "parquet"):
     from lung_nodule_ct.sources.resolve import open_folder
-    from lung_nodule_ct.targets.arrow import ArrowLayout
-    from lung_nodule_ct.targets.build import BuildOptions, build_folder
-    from lung_nodule_ct.targets.parquet import ParquetLayout
+    from lung_nodule_ct.targets.build import build_folder
+    from lung_nodule_ct.targets.options import BuildOptions
 
     chosen = [CONFIGS[name] for name in configs or CONFIGS]
-    form = ParquetLayout() if layout == "parquet" else ArrowLayout(nested=len(chosen) > 1)
-    build_folder(chosen, open_folder(source), out, form, BuildOptions(keep_source_names=True))
+    build_folder(chosen, open_folder(source), out, BuildOptions(format=layout, keep_source_names=True))
     return open_build(out)
 
 

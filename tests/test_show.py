@@ -22,11 +22,10 @@ DUMMY = Path(__file__).parents[1] / "dummy_data"
 def rows(tmp_path_factory):
     """All rows of every config, as a user loads them."""
     from lung_nodule_ct.sources.resolve import open_folder
-    from lung_nodule_ct.targets.build import BuildOptions, build_folder
-    from lung_nodule_ct.targets.parquet import ParquetLayout
+    from lung_nodule_ct.targets.build import build_folder
 
     out = tmp_path_factory.mktemp("show") / "out"
-    build_folder(list(CONFIGS.values()), open_folder(DUMMY), out, ParquetLayout(), BuildOptions())
+    build_folder(list(CONFIGS.values()), open_folder(DUMMY), out)
     cache = str(out.with_name("cache"))
     return {name: list(load_dataset(str(out), name, split="train", cache_dir=cache)) for name in CONFIGS}
 

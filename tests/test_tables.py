@@ -47,7 +47,7 @@ def test_rows_that_cannot_be_read_are_told_apart() -> None:
         f"{LUNA}\na,1,2,3,4\nb,1,2,x,4\nc,1,2\n,1,2,3,4\nd,nan,2,3,4\ne,1_0,2,3,4\nf,1e308,2,3,4\n".encode()
     )
     assert [row.name for row in table.good] == ["a"]
-    assert [row.place for row in table.bad] == [
+    assert [row.reference for row in table.bad] == [
         "line 3: b,1,2,x,4",
         "line 4: c,1,2",
         "line 5: ,1,2,3,4",

@@ -20,15 +20,14 @@ from tiny import CT0, TinySource
 
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.declaration.schema import Flag, Integer, Picture, Real, Records, Text, Vector, Voxels
-from lung_nodule_ct.errors import LungNoduleCTError
+from lung_nodule_ct.errors import TfdsBuilderError
 from lung_nodule_ct.sources.resolve import open_folder
 
 tfds = pytest.importorskip("tensorflow_datasets")
 import lung_nodule_ct  # noqa: E402, F401 -- registers
-from lung_nodule_ct.targets.build import BuildOptions, build_folder  # noqa: E402
-from lung_nodule_ct.targets.parquet import ParquetLayout  # noqa: E402
-from lung_nodule_ct.targets.tfds.builder import LungNoduleCT  # noqa: E402
-from lung_nodule_ct.targets.tfds.folder import TfdsLayout  # noqa: E402
+from lung_nodule_ct.targets.build import build_folder  # noqa: E402
+from lung_nodule_ct.targets.options import BuildOptions  # noqa: E402
+from lung_nodule_ct.targets.tfds.builder import TfdsBuilder  # noqa: E402
 
 with_tensorflow = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 with_beam = pytest.mark.skipif(find_spec("apache_beam") is None, reason="Apache Beam is not installed")
@@ -38,14 +37,14 @@ RAW = {"image": tfds.decode.SkipDecoding()}
 @pytest.fixture(scope="module")
 def hub(dummy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "hub"
-    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, ParquetLayout(), BuildOptions())
+    build_folder(list(CONFIGS.values()), open_folder(dummy), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def records(dummy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("records") / "ar"
-    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, TfdsLayout("array_record"))
+    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, BuildOptions(format="array_record"))
     return folder
 
 
@@ -142,10 +141,9 @@ def test_tfrecords_built_at_need_are_the_hub_folder(hub, dummy, tmp_path, monkey
 @with_beam
 @pytest.mark.parametrize("config", ["det2d_1.25mm", "det3d_1.25mm", "det3d_bmp_1.25mm"])
 def test_beam_gives_the_same_shards(hub, records, dummy, tmp_path, config) -> None:
-    from lung_nodule_ct.targets.beam import BeamEngine
 
-    layout = TfdsLayout("array_record")
-    build_folder([get_config(config)], open_folder(dummy), tmp_path / "ar", layout, engine=BeamEngine())
+    options = BuildOptions(format="array_record", engine="beam")
+    build_folder([get_config(config)], open_folder(dummy), tmp_path / "ar", options)
     for path in sorted((records / "lung_nodule_ct" / config).rglob("*.array_record*")):
         beside = tmp_path / "ar" / path.relative_to(records)
         assert beside.read_bytes() == path.read_bytes()
@@ -177,8 +175,8 @@ def test_beam_writes_the_same_hub_folder(hub, dummy, cli, tmp_path) -> None:
 
 def test_real_ct_comes_the_same_way(mirror, tmp_path) -> None:
     configs = list(CONFIGS.values())
-    build_folder(configs, open_folder(mirror), tmp_path / "hub", ParquetLayout(), BuildOptions())
-    build_folder(configs, open_folder(mirror), tmp_path / "ar", TfdsLayout("array_record"))
+    build_folder(configs, open_folder(mirror), tmp_path / "hub")
+    build_folder(configs, open_folder(mirror), tmp_path / "ar", BuildOptions(format="array_record"))
     for config in CONFIGS:
         got = from_records(tmp_path / "ar", config)
         for split, rows in splits_of(tmp_path / "hub", config).items():
@@ -242,8 +240,8 @@ def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
                 done.stderr
             )
             assert not list(outputs.iterdir())
-    with pytest.raises(LungNoduleCTError, match=r"9\.raw"):
-        LungNoduleCT(
+    with pytest.raises(TfdsBuilderError, match=r"9\.raw"):
+        TfdsBuilder(
             config="det3d_1.25mm", data_dir=tmp_path / "tfds", source=source, file_format="array_record"
         ).download_and_prepare()
 
@@ -254,11 +252,11 @@ def test_what_tfds_shows_of_it(tmp_path) -> None:
     info = tfds.builder("lung_nodule_ct/det3d_1.25mm", data_dir=tmp_path).info
     assert info.citation.strip() == CITATION.strip()
     assert info.homepage == HOMEPAGE
-    assert LungNoduleCT.get_metadata().tags
+    assert TfdsBuilder.get_metadata().tags
 
 
 def test_parquet_of_tfds_is_refused_and_ours_is_named(tmp_path) -> None:
-    with pytest.raises(LungNoduleCTError, match="lung-nodule-ct build"):
+    with pytest.raises(TfdsBuilderError, match="lung-nodule-ct build"):
         tfds.builder("lung_nodule_ct/det2d_1.25mm", data_dir=tmp_path, file_format="parquet")
 
 
@@ -267,7 +265,7 @@ def test_what_a_killed_build_left_is_taken_away_and_a_second_one_reuses(tmp_path
     left.mkdir(parents=True)
     (left / "half").write_text("a build")
     for _ in range(2):
-        LungNoduleCT(
+        TfdsBuilder(
             config="cls_1.25mm", data_dir=tmp_path, source=dummy, file_format="array_record"
         ).download_and_prepare()
     assert sorted(path.name for path in left.parent.iterdir()) == [".build.lock", "1.0.0"]
@@ -281,7 +279,7 @@ def test_of_three_builds_at_once_one_builds_and_all_have_it(tmp_path, dummy) -> 
         "import sys, tensorflow_datasets as tfds, lung_nodule_ct\n"
         "builder = tfds.builder('lung_nodule_ct/det3d_1.25mm', data_dir=sys.argv[1], file_format='array_record')\n"
         "builder.download_and_prepare()\n"
-        "print(builder.info.splits['train'].num_examples, builder.found is not None)"
+        "print(builder.info.splits['train'].num_examples, builder.findings is not None)"
     )
     env = {**os.environ, "LUNG_NODULE_CT_SOURCE": str(dummy)}
     builds = [
@@ -430,7 +428,7 @@ if find_spec("tensorflow"):
 
     def _case(config: str) -> type:
         class Case(tfds.testing.DatasetBuilderTestCase):
-            DATASET_CLASS = LungNoduleCT
+            DATASET_CLASS = TfdsBuilder
             BUILDER_CONFIG_NAMES_TO_TEST = (config,)
             SPLITS = globals()["SPLITS"][config]
             EXAMPLE_DIR = str(Path(__file__).parents[1] / "dummy_data")

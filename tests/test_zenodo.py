@@ -276,12 +276,10 @@ def test_the_argument_comes_before_the_environment_and_both_before_zenodo(zenodo
 
 def test_workers_stream_too(zenodo, tmp_path) -> None:
     source = open_zenodo(Zenodo(), [get_config("det3d_1.25mm")], remote=True)
-    from lung_nodule_ct.targets.build import BuildOptions, build_folder
-    from lung_nodule_ct.targets.parquet import ParquetLayout
+    from lung_nodule_ct.targets.build import build_folder
+    from lung_nodule_ct.targets.options import BuildOptions
 
-    build = build_folder(
-        [get_config("det3d_1.25mm")], source, tmp_path / "hub", ParquetLayout(), BuildOptions(num_proc=2)
-    )
+    build = build_folder([get_config("det3d_1.25mm")], source, tmp_path / "hub", BuildOptions(num_proc=2))
     assert build.configs["det3d_1.25mm"].rows["train"] > 0
     assert not list((tmp_path / "cache").rglob("*.zip"))
 

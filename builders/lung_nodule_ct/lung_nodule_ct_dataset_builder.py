@@ -1,12 +1,12 @@
-"""For TFDS's own tool: ``tfds build builders/lung_nodule_ct --config=det2d_1.25mm``. It only hands on.
+"""For the command of TFDS: ``tfds build builders/lung_nodule_ct --config=det2d_1.25mm``.
 
-``checksums.tsv`` is empty because nothing is downloaded by TFDS: the package proves every archive by its record's md5.
+``checksums.tsv`` is empty because TFDS downloads nothing: the package verifies every archive by the md5 of its record.
 """
 
-from lung_nodule_ct.targets.tfds.builder import LungNoduleCT
+from lung_nodule_ct.targets.tfds.builder import TfdsBuilder
 
 
-class Builder(LungNoduleCT, skip_registration=True):
+class Builder(TfdsBuilder, skip_registration=True):
     """The builder of the package, which is registered already."""
 
     name = "lung_nodule_ct"

@@ -18,8 +18,7 @@ from PIL import Image
 from lung_nodule_ct.audit.check import CheckGroup
 from lung_nodule_ct.audit.facts import DateFacts
 from lung_nodule_ct.audit.output import COMMAND
-from lung_nodule_ct.declaration.dates import count_dates
-from lung_nodule_ct.declaration.findings import without_dates
+from lung_nodule_ct.declaration.dates import count_dates, mask_dates
 from lung_nodule_ct.read.audit_report import Check, Verdict
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
 
@@ -51,7 +50,7 @@ class DateSearch:
         self._texts += 1
         if found := count_dates(text, within_words=True):
             self._dates[place] += found
-        elif without_dates(text) != text:
+        elif mask_dates(text) != text:
             self._possible[place] += 1
 
     def picture(self, place: str, data: bytes) -> None:
@@ -89,7 +88,7 @@ class DateSearch:
 
 def _shown(name: str) -> str:
     """A file's name without the dates in it."""
-    return without_dates(name)
+    return mask_dates(name)
 
 
 def _texts_of(path: Path) -> list[str] | None:

@@ -21,13 +21,15 @@ def prepare(
 ) -> None:
     """Warm the cache of Hugging Face datasets, so that load_dataset("lung_nodule_ct", CONFIG) works anywhere."""
     chosen = chosen_configs(names, every)
-    from lung_nodule_ct.targets.loading import prepared
+    from lung_nodule_ct.targets.loading import prepare_builder
 
-    builders = [prepared(config.name, source=source, num_proc=num_proc, cache_dir=cache_dir) for config in chosen]
+    builders = [
+        prepare_builder(config.name, source=source, num_proc=num_proc, cache_dir=cache_dir) for config in chosen
+    ]
     if as_json:
         print_json({builder.config.name: str(builder.cache_dir) for builder in builders})
         return
-    print_findings(list(dict.fromkeys(finding for builder in builders for finding in builder.found or ())))
+    print_findings(list(dict.fromkeys(finding for builder in builders for finding in builder.findings or ())))
     for builder in builders:
-        state = " (was there before)" if builder.found is None else ""
+        state = " (was there before)" if builder.findings is None else ""
         terminal().print(f"[bold]{builder.config.name}[/]: {builder.cache_dir}{state}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""How commands print: tables, findings, JSON."""
+"""Output of commands: tables, findings, JSON."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from lung_nodule_ct.errors import printable
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding
 
+_MAX_PER_CODE = 5
+"""Findings that are printed of each code."""
+
 
 def terminal() -> Any:
-    """Where answers for people go: rich's console."""
+    """The console of rich, for output to people."""
     from rich.console import Console
 
     return Console()
 
 
 def print_json(document: Any) -> None:
-    """Print ``document`` for a program, in whatever encoding the output has."""
+    """Print a document for a program, in the encoding of the output."""
     print(json.dumps(document, indent=2, ensure_ascii=(sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")))
 
 
 def new_table(*texts: str, **more: bool) -> Any:
-    """A table that fits 80 columns; ``more`` names further columns, those of numbers by ``True``."""
+    """A table that fits 80 columns; ``more`` names further columns, ``True`` for columns of numbers."""
     from rich.table import Column, Table
 
     columns = [Column(text, no_wrap=True) for text in texts]
@@ -34,7 +37,7 @@ def new_table(*texts: str, **more: bool) -> Any:
 
 
 def print_findings(findings: list[Finding]) -> None:
-    """The findings, the gravest first and each as it stands in the archives; a few of each code."""
+    """Print findings, the highest grade first, with names as in the archives; a few findings of each code."""
     from rich.markup import escape
 
     from lung_nodule_ct.declaration.findings import summarize
@@ -47,12 +50,8 @@ def print_findings(findings: list[Finding]) -> None:
             f"[{colours[entry['grade']]}]{entry['grade']}[/] [bold]{code}[/] x {entry['count']:,}: {entry['meaning']}"
         )
         console.print(head, highlight=False)
-        for finding in own[:_SHOWN]:
-            place = " > ".join(part for part in (finding.archive, finding.member, finding.row) if part)
-            text = "; ".join(part for part in (place, finding.detail, finding.action) if part)
+        for finding in own[:_MAX_PER_CODE]:
+            text = "; ".join(part for part in (str(finding.place), finding.detail, finding.resolution) if part)
             console.print(f"    {escape(printable(text))}", highlight=False, soft_wrap=True)
-        if len(own) > _SHOWN:
-            console.print(f"    … and {len(own) - _SHOWN:,} more in findings.json", highlight=False)
-
-
-_SHOWN = 5
+        if len(own) > _MAX_PER_CODE:
+            console.print(f"    … and {len(own) - _MAX_PER_CODE:,} more in findings.json", highlight=False)

@@ -1,7 +1,7 @@
-"""The six configs: what each reads, what an example of it holds, and how it is split.
+"""The six configs: the archives that each reads, the columns of an example, and the splits.
 
-Each is one declaration, to be read as documentation. Coordinates: world is LPS millimetres (x, y, z); voxel is the
-continuous index (x, y, z) at the voxel's centre; 3D boxes are half-open, ``volume[z0:z1, y0:y1, x0:x1]``.
+Coordinates: world is LPS millimetres (x, y, z); voxel is the continuous index (x, y, z) at the centre of a voxel; 3D boxes are
+half-open, ``volume[z0:z1, y0:y1, x0:x1]``. A further config is added with :func:`add_config`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lung_nodule_ct.errors import UnknownConfigError
 class Kind(StrEnum):
     """What one example of a config is. Each kind has one family, which plans and makes its examples.
 
-    A config of another kind names it by a string of its own; see :mod:`lung_nodule_ct.examples.plan`.
+    A config of another kind uses a string of its own; see :func:`lung_nodule_ct.examples.plan.add_family`.
     """
 
     CROP = "crop"
@@ -45,14 +45,14 @@ class Config:
     """One view of the dataset.
 
     Attributes:
-        name: As users give it to ``load_dataset``.
-        kind: What one example is: one of :class:`Kind`, or the name of a kind that a family was added for.
-        summary: One sentence.
-        example: What one example is.
-        reads: Roles of the archives whose content it reads.
-        context: Roles of the archives of which it reads directories and tables only. Where one is missing, the columns
-            that rest on it are null.
-        schema: The columns, in their order.
+        name: The name that users pass to ``load_dataset``.
+        kind: What one example is: a :class:`Kind`, or the name of another kind that has a family.
+        summary: One sentence about the config.
+        example: What one example is, as a noun.
+        reads: Roles of the archives that are read completely.
+        context: Roles of the archives of which only directories and tables are read. If one is missing, the columns that
+            depend on it are null.
+        schema: The columns, in order.
         splits: The published splits.
         task: The Hub's task category.
         longitudinal: Whether it holds only patients with two or more dates, their scans in the order of time.
@@ -73,22 +73,30 @@ class Config:
         if not self.name or not self.kind:
             raise ValueError(f"a config has a name and a kind, got {self.name!r} and {self.kind!r}")
         if not self.reads or set(self.reads) & set(self.context):
-            raise ValueError(f"{self.name}: an archive is either read or context, got {self.reads} and {self.context}")
+            raise ValueError(
+                f"{self.name}: expected archives that are either read or context, got {self.reads} and {self.context}"
+            )
         if not self.splits:
             raise ValueError(f"{self.name}: expected at least one split")
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """All roles that it looks at, read first."""
+        """All roles, those that are read completely first."""
         return (*self.reads, *self.context)
 
+    def built_schema(self, *, keep_source_names: bool) -> Schema:
+        """Return the columns of a build: the schema, and the column ``source_name`` if it is kept."""
+        return self.schema.with_column(SOURCE_NAME) if keep_source_names else self.schema
 
-SOURCE_NAME: Final = Column("source_name", Text(), "the name in the archives, which may spell a calendar date")
 
-_PATIENT = Column("patient_id", Text(), "the patient, as the archives number them", nullable=True)
-_SCAN = Column("scan_id", Text(), "stable key of the scan (patient and date), the same in every config", nullable=True)
-_FOLD = Column("fold", Integer(), "0 to 4, by a fixed hash of the patient, the same in every config", nullable=True)
-_IMAGE = Column("image", Picture(), "the encoded image, byte for byte as published but for metadata that spell a date")
+SOURCE_NAME: Final = Column("source_name", Text(), "name in the archives, which may contain a calendar date")
+
+_PATIENT = Column("patient_id", Text(), "patient number in the archives", nullable=True)
+_SCAN = Column("scan_id", Text(), "stable key of the scan, the same in every config", nullable=True)
+_FOLD = Column(
+    "fold", Integer(), "cross-validation fold of the patient, 0 to 4, the same in every config", nullable=True
+)
+_IMAGE = Column("image", Picture(), "encoded image, byte for byte as published except for metadata that contain a date")
 _IMAGE_ID = Column("image_id", Text(), "stable key of the image")
 _BOX_3D = Column(
     "box_voxel", Vector(Integer(), 6), "half-open voxel box x0 y0 z0 x1 y1 z1, clipped to the volume", nullable=True
@@ -97,13 +105,13 @@ _CENTER_VOXEL = Column("center_voxel", Vector(Real(), 3), "centre as continuous 
 
 _SCAN_SCHEMA = Schema(
     (
-        Column("scan_id", Text(), "stable key of the scan (patient and date)", nullable=True),
+        Column("scan_id", Text(), "stable key of the scan, the same in every config", nullable=True),
         _PATIENT,
         Column("timepoint", Integer(), "rank of the scan's date among the patient's dates, from 0", nullable=True),
         Column("num_timepoints", Integer(), "number of the patient's distinct dates", nullable=True),
         Column("days_since_first", Integer(), "days since the patient's first scan", nullable=True),
         _FOLD,
-        Column("slice_thickness_mm", Real(), "the set the scan belongs to, 1.25 or 5.0"),
+        Column("slice_thickness_mm", Real(), "nominal slice thickness, 1.25 or 5.0 mm"),
         Column("volume", Voxels("int16"), "CT volume in Hounsfield units, axes z, y, x"),
         Column(
             "lung_mask",
@@ -111,7 +119,7 @@ _SCAN_SCHEMA = Schema(
             "lung segmentation on the volume's grid, labels as published (0 outside, 3 and 4 the lungs)",
             nullable=True,
         ),
-        Column("spacing", Vector(Real(), 3), "distance of voxel centres in mm, x, y, z"),
+        Column("spacing", Vector(Real(), 3), "distance between voxel centres in mm, x, y, z"),
         Column("origin", Vector(Real(), 3), "world position of voxel (0, 0, 0) in LPS mm, x, y, z"),
         Column("direction", Vector(Real(), 9), "3 x 3 direction matrix, row by row; its columns are the axes x, y, z"),
         Column(
@@ -126,7 +134,7 @@ _SCAN_SCHEMA = Schema(
                     Column(
                         "pathology",
                         Category(PATHOLOGY_NAMES),
-                        "pathology, where the archives leave no doubt",
+                        "pathology class, null unless the archives leave no doubt",
                         nullable=True,
                     ),
                 )
@@ -147,7 +155,7 @@ CLS_1_25MM: Final = Config(
         (
             _IMAGE,
             Column("label", Category(PATHOLOGY_NAMES), "pathology class"),
-            Column("malignant", Flag(), "whether the class counts as malignant"),
+            Column("malignant", Flag(), "whether the paper counts the class as malignant"),
             _IMAGE_ID,
             _PATIENT,
             _SCAN,
@@ -176,7 +184,7 @@ DET2D_1_25MM: Final = Config(
                 Records(
                     (
                         Column("bbox", Vector(Real(32), 4), "xmin, ymin, xmax, ymax in pixels, as published"),
-                        Column("category", Category(("nodule",)), "what the box holds"),
+                        Column("category", Category(("nodule",)), "class of the object"),
                         Column("area", Real(32), "(xmax - xmin) (ymax - ymin)"),
                     )
                 ),
@@ -218,7 +226,7 @@ DET3D_5MM: Final = Config(
 LONGITUDINAL: Final = Config(
     name="longitudinal",
     kind=Kind.SCAN,
-    summary="All dated scans, of both thicknesses, of the patients with two or more dates, in the order of time.",
+    summary="All dated scans, of both thicknesses, of the patients with two or more dates, in chronological order.",
     example="one scan; `patient_sequences` groups them",
     reads=(Role.CT_1_25MM, Role.CT_5MM, Role.LUNG_MASKS, Role.NODULES_1_25MM, Role.NODULES_5MM),
     context=(Role.CLASSIFICATION,),
@@ -231,7 +239,7 @@ LONGITUDINAL: Final = Config(
 DET3D_BMP_1_25MM: Final = Config(
     name="det3d_bmp_1.25mm",
     kind=Kind.STACK,
-    summary="8-bit slice stacks, flipped and rotated copies among them, with nodule boxes in voxels.",
+    summary="Stacks of 8-bit slices, including flipped and rotated copies, with nodule boxes in voxels.",
     example="one case",
     reads=(Role.BMP_SLICES, Role.BMP_TABLES),
     context=(),
@@ -258,22 +266,39 @@ DET3D_BMP_1_25MM: Final = Config(
     task="object-detection",
 )
 
-CONFIGS: Final = {
+CONFIGS: Final[dict[str, Config]] = {
     config.name: config
     for config in (CLS_1_25MM, DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, LONGITUDINAL, DET3D_BMP_1_25MM)
 }
 DEFAULT_CONFIG: Final = DET2D_1_25MM
 
 
-def get_config(name: str) -> Config:
-    """The config of that name.
+def add_config(config: Config) -> None:
+    """Add a config, so that it can be built, loaded and read like the six.
+
+    Args:
+        config: The declaration. If its kind is new, a family must be added, too.
 
     Raises:
-        UnknownConfigError: There is none.
+        ValueError: Another config has this name.
+    """
+    if CONFIGS.setdefault(config.name, config) is not config:
+        raise ValueError(f"name: there is another config {config.name!r}")
+
+
+def get_config(name: str) -> Config:
+    """Return the config of a name.
+
+    Raises:
+        UnknownConfigError: There is no such config.
+
+    Example:
+        >>> get_config("det2d_1.25mm").splits
+        ('train', 'validation')
     """
     try:
         return CONFIGS[name]
     except KeyError:
         raise UnknownConfigError(
-            f"no config is named {name!r}", remedy=f"the configs are {', '.join(CONFIGS)}"
+            f"there is no config {name!r}", remedy=f"the configs are {', '.join(CONFIGS)}"
         ) from None

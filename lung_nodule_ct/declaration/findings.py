@@ -1,22 +1,22 @@
-"""What was wrong with the data, and what was done about it.
+"""Findings: what was wrong with the data, and what was done about it.
 
-Bad data does not stop a build and does not vanish: each case is a :class:`Finding` with a code. Every code has a grade:
+Bad data neither stops a build nor is dropped silently. Each case is a :class:`Finding` with a code, and every code has a grade:
 
 - ``error``: part of the data contradicts itself or could not be used as published (``--strict`` makes these fatal),
-- ``warning``: used, but a careful reader wants to know,
+- ``warning``: the data are used, but a careful reader wants to know,
 - ``note``: a fact about the archives, or a repair that loses nothing.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from lung_nodule_ct.errors import printable
+from lung_nodule_ct.declaration.dates import mask_dates
+from lung_nodule_ct.errors import NOWHERE, Place, printable
 
 
 class Grade(StrEnum):
@@ -92,80 +92,70 @@ _E, _W, _N = Grade.ERROR, Grade.WARNING, Grade.NOTE
 #: Grade and meaning of every code; ``docs/findings.md`` is made from it.
 _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.ANNOTATION_WITHOUT_IMAGE: (_E, "an annotation names a scan, an image or a case that is not in the archives"),
-    Code.ARCHIVE_EMPTY: (_W, "an archive holds none of what it should hold"),
+    Code.ARCHIVE_EMPTY: (_W, "an archive contains nothing of what it should contain"),
     Code.BAD_ROW: (_E, "a row of a table cannot be read"),
-    Code.BOX_INVERTED: (_E, "a box has no extent, or its ends are exchanged"),
-    Code.BOX_OUTSIDE: (_E, "a box lies wholly outside its image"),
-    Code.BOX_PARTLY_OUTSIDE: (_W, "a box reaches over the border of its image"),
-    Code.CONTEXT_MISSING: (_W, "an archive that gives context (timepoints, pathology) is not there"),
+    Code.BOX_INVERTED: (_E, "a box has no extent, or its ends are swapped"),
+    Code.BOX_OUTSIDE: (_E, "a box lies entirely outside its image"),
+    Code.BOX_PARTLY_OUTSIDE: (_W, "a box extends beyond the border of its image"),
+    Code.CONTEXT_MISSING: (_W, "an archive that provides context (timepoints, pathology) is missing"),
     Code.COUNT_MISMATCH: (_W, "a count that is published inside an archive differs from what the archive holds"),
     Code.CROSS_CHECK_IMPOSSIBLE: (_N, "a table that only serves as a cross-check is missing or cannot be read"),
-    Code.DATA_FILE_RENAMED: (_W, "a header names a data file that is not there; one with the header's own name is"),
-    Code.DATA_FILE_TOO_LONG: (_E, "a volume's data are longer than its header says"),
+    Code.DATA_FILE_RENAMED: (
+        _W,
+        "a header names a data file that is missing; the file with the name of the header is used",
+    ),
+    Code.DATA_FILE_TOO_LONG: (_E, "the data of a volume are longer than its header states"),
     Code.DIAMETER_NOT_POSITIVE: (_E, "a nodule's diameter is zero or negative"),
-    Code.DIAMETER_UNREADABLE: (_W, "what stands in the place of a diameter is no number"),
-    Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is no rotation"),
-    Code.DUPLICATE_ANNOTATION: (_W, "the same annotation stands twice"),
+    Code.DIAMETER_UNREADABLE: (_W, "the value in the diameter column is not a number"),
+    Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is not a rotation"),
+    Code.DUPLICATE_ANNOTATION: (_W, "the same annotation occurs twice"),
     Code.DUPLICATE_ID: (_E, "two members claim the same identity"),
     Code.FIGURE_MISMATCH: (_N, "a figure agrees with neither version of the paper"),
     Code.GEOMETRY_MISSING: (
         _E,
-        "a header gives no spacing or no origin, so world coordinates rest on the format's defaults",
+        "a header gives no spacing or no origin, so world coordinates use the format's defaults",
     ),
-    Code.HEADER_CONFLICT: (_W, "a header says the same thing twice, differently"),
+    Code.HEADER_CONFLICT: (_W, "a header gives the same property twice, with different values"),
     Code.HEADER_KEY_IGNORED: (_W, "a header has keys after ElementDataFile, which ends a MetaImage header"),
     Code.HEADER_REPAIRED: (_N, "a header is written in a way that other readers refuse"),
     Code.IMAGE_SIZE_MISMATCH: (_W, "an annotation gives another image size than the image has"),
     Code.IMAGE_WITHOUT_ANNOTATION: (_W, "a scan, an image or a case has no annotation"),
     Code.INTENSITY_CLIPPED: (_E, "intensities do not fit int16"),
     Code.INTENSITY_ROUNDED: (_W, "intensities have fractions"),
-    Code.INVALID_DATE: (_E, "what stands in the place of a date is none"),
+    Code.INVALID_DATE: (_E, "the value in the position of a date is not a date"),
     Code.LISTED_BUT_MISSING: (_E, "a split list names an image or a case that is not in the archives"),
     Code.LISTED_TWICE: (_E, "two splits claim the same image or case"),
     Code.MASK_LABEL_7: (_W, "a lung mask has voxels labelled 7, where hole filling made the two lungs overlap"),
     Code.MASK_LABEL_UNKNOWN: (_W, "a lung mask has labels other than 0, 3, 4 and 7"),
     Code.MASK_MISSING: (_N, "a scan has no lung mask"),
     Code.MASK_SHAPE: (_E, "a lung mask has another shape than its scan"),
-    Code.MASK_VALUES: (_E, "a lung mask has values that are no labels (outside 0 to 255, or fractions)"),
+    Code.MASK_VALUES: (_E, "a lung mask has values that are not labels (outside 0 to 255, or fractions)"),
     Code.MASK_WITHOUT_SCAN: (_W, "a lung mask has no scan"),
-    Code.MEMBER_UNUSED: (_N, "an archive holds files that no rule of its layout claims"),
+    Code.MEMBER_UNUSED: (_N, "an archive contains files that its layout does not describe"),
     Code.NEGATIVE_SPACING: (_W, "a header gives a negative spacing, which turns that axis round"),
-    Code.NO_FOLD: (_W, "examples without a patient have no fold, so a split by patient cannot place them"),
-    Code.NO_PATIENT: (_N, "names from which no patient can be read"),
-    Code.NODULE_BETWEEN_VOXELS: (_W, "a nodule is so small that no voxel's centre lies inside it"),
+    Code.NO_FOLD: (_W, "examples without a patient have no fold, so a split by patient leaves them out"),
+    Code.NO_PATIENT: (_N, "names that contain no patient number"),
+    Code.NODULE_BETWEEN_VOXELS: (_W, "a nodule is so small that no voxel centre lies inside it"),
     Code.NODULE_OUTSIDE_VOLUME: (_E, "a nodule has no voxel inside its volume"),
     Code.NOT_LISTED: (_W, "images or cases that no split list names"),
-    Code.OBJECT_UNKNOWN: (_E, "an annotated object is no nodule"),
-    Code.PATHOLOGY_NOT_JOINED: (_N, "nodules whose pathology cannot be known from the archives"),
-    Code.PICTURE_METADATA_REMOVED: (_W, "a picture's metadata spell a calendar date"),
-    Code.SAME_PIXELS: (_W, "the same pixels stand more than once in a split"),
-    Code.SAME_PIXELS_IN_TWO_SPLITS: (_E, "the same pixels stand in two splits"),
+    Code.OBJECT_UNKNOWN: (_E, "an annotated object is not a nodule"),
+    Code.PATHOLOGY_NOT_JOINED: (_N, "nodules whose pathology cannot be derived from the archives"),
+    Code.PICTURE_METADATA_REMOVED: (_W, "the metadata of an image contain a calendar date"),
+    Code.SAME_PIXELS: (_W, "the same pixels occur more than once in a split"),
+    Code.SAME_PIXELS_IN_TWO_SPLITS: (_E, "the same pixels occur in two splits"),
     Code.SLICE_GAP: (_W, "a stack of slices has a gap in its numbers"),
-    Code.SPLIT_LISTS_DISAGREE: (_W, "the places where a split is listed disagree"),
-    Code.STALE_FILE_NAME: (_N, "an annotation names another file than the one it stands beside"),
+    Code.SPLIT_LISTS_DISAGREE: (_W, "the lists of a split disagree"),
+    Code.STALE_FILE_NAME: (_N, "an annotation names another file than the one it belongs to"),
     Code.TABLES_DISAGREE: (_W, "two tables give different annotations"),
     Code.TABLE_EMPTY: (_E, "a table has no row that can be read"),
-    Code.TABLE_HEADER_UNKNOWN: (_W, "a table has a header with words that are not known"),
-    Code.TABLE_STANDS_IN: (_W, "a table is missing or empty, and others that say less are used"),
+    Code.TABLE_HEADER_UNKNOWN: (_W, "a table has a header with unknown words"),
+    Code.TABLE_STANDS_IN: (_W, "a table is missing or empty, and less detailed tables are used instead"),
     Code.UNDATED_SCAN: (_W, "a scan has no date although its patient has other scans"),
     Code.ZEROS_LOST: (_W, "an id has lost its leading zeros"),
 }
 
 GRADES: dict[Code, Grade] = {code: grade for code, (grade, _) in _DECLARED.items()}
 MEANINGS: dict[Code, str] = {code: meaning for code, (_, meaning) in _DECLARED.items()}
-
-_MONTH, _DAY, _YEAR = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"(?:19|20)\d\d"
-_DATE = re.compile(
-    rf"(?<![\d.])(?:\d{{8,}}|{_YEAR}{_MONTH}|\d\d{_MONTH}{_DAY})(?!\d)"
-    rf"|(?<!\d){_YEAR}{_MONTH}{_DAY}(?!\d)"  # behind a dot, too, unless it is a decimal of other digits
-    rf"|(?<!\d){_YEAR}\s?([-_./ ]|年)\s?\d{{1,2}}\s?(?:\1|月)\s?\d{{1,2}}(?!\d)"
-    rf"|(?<!\d)\d{{1,2}}([-_./])\d{{1,2}}\2{_YEAR}(?!\d)"
-)
-
-
-def without_dates(text: str) -> str:
-    """``text`` with everything that could be a calendar date (eight digits and more, 201903, 190314, 2019-03-14) as ``<date>``."""
-    return _DATE.sub("<date>", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,25 +164,29 @@ class Finding:
 
     Attributes:
         code: What it is.
-        action: What was done about it.
-        archive: File name of the archive.
-        member: Member name inside the archive, as published.
-        row: The line of a table and its text, as ``line 3: 80_20190314,1,2``.
-        detail: What was expected and what came.
-        count: How many cases this one finding stands for.
+        resolution: What was done about it.
+        place: Archive, member and row, as published.
+        detail: What was expected, and what was read instead.
+        count: Number of cases that this finding covers.
+
+    Raises:
+        ValueError: ``count`` is less than one.
+
+    Example:
+        >>> finding = Finding(Code.BAD_ROW, "left out", Place("a.zip", "annotations.csv", "line 3: 80,x"), "expected a number")
+        >>> str(finding.grade)
+        'error'
     """
 
     code: Code
-    action: str
-    archive: str | None = None
-    member: str | None = None
-    row: str | None = None
+    resolution: str
+    place: Place = NOWHERE
     detail: str | None = None
     count: int = 1
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"a finding stands for at least one case, got count={self.count}")
+            raise ValueError(f"count: a finding covers at least one case, got {self.count}")
 
     @property
     def grade(self) -> Grade:
@@ -200,44 +194,74 @@ class Finding:
         return GRADES[self.code]
 
     def redacted(self) -> Finding:
-        """The same finding with the dates in its texts masked, fit to leave the builder."""
+        """The same finding with the dates in its texts masked, so that it can leave the builder."""
 
         def masked(text: str | None) -> str | None:
-            return None if text is None else without_dates(text)
+            return None if text is None else mask_dates(text)
 
-        return replace(
-            self,
-            action=without_dates(self.action),
-            archive=masked(self.archive),
-            member=masked(self.member),
-            row=masked(self.row),
-            detail=masked(self.detail),
-        )
+        place = Place(masked(self.place.archive), masked(self.place.member), masked(self.place.row))
+        return replace(self, resolution=mask_dates(self.resolution), place=place, detail=masked(self.detail))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, with the grade."""
-        return {"grade": str(self.grade), **asdict(self), "code": str(self.code)}
+        """The finding as JSON values, as ``findings.json`` lists it."""
+        return {
+            "grade": str(self.grade),
+            "code": str(self.code),
+            "action": self.resolution,
+            "archive": self.place.archive,
+            "member": self.place.member,
+            "row": self.place.row,
+            "detail": self.detail,
+            "count": self.count,
+        }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Finding:
+        """The finding that :meth:`to_dict` wrote."""
+        place = Place(entry["archive"], entry["member"], entry["row"])
+        return cls(Code(entry["code"]), entry["action"], place, entry["detail"], entry["count"])
 
     def __str__(self) -> str:
-        place = " > ".join(part for part in (self.archive, self.member, self.row) if part)
         detail = f" ({self.detail})" if self.detail else ""
-        times = f" [{self.count} times]" if self.count > 1 else ""
-        return printable(f"{self.grade} {self.code}: {place}: {MEANINGS[self.code]}{detail}; {self.action}{times}")
+        cases = f" [{self.count} times]" if self.count > 1 else ""
+        text = f"{self.grade} {self.code}: {self.place}: {MEANINGS[self.code]}{detail}; {self.resolution}{cases}"
+        return printable(text)
+
+
+class FindingCollector:
+    """Collects the findings of one piece of work, in the order in which they are made.
+
+    Example:
+        >>> collector = FindingCollector()
+        >>> collector.add(Code.BAD_ROW, "left out", Place("a.zip", "annotations.csv", "line 3: 80,x"))
+        >>> len(collector.findings)
+        1
+    """
+
+    def __init__(self) -> None:
+        self._findings: list[Finding] = []
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings so far."""
+        return tuple(self._findings)
+
+    def add(
+        self, code: Code, resolution: str, place: Place = NOWHERE, detail: str | None = None, count: int = 1
+    ) -> None:
+        """Add one finding; the arguments are the attributes of :class:`Finding`."""
+        self._findings.append(Finding(code, resolution, place, detail, count))
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Add findings that were made elsewhere."""
+        self._findings.extend(findings)
 
 
 def summarize(findings: Iterable[Finding]) -> dict[str, dict[str, Any]]:
-    """Counts by code, the gravest first: ``{code: {"grade", "count", "meaning"}}``."""
+    """Counts by code, the highest grade first: ``{code: {"grade", "count", "meaning"}}``."""
     counts: Counter[Code] = Counter()
     for finding in findings:
         counts[finding.code] += finding.count
     order = [Grade.ERROR, Grade.WARNING, Grade.NOTE]
     codes = sorted(counts, key=lambda code: (order.index(GRADES[code]), code))
     return {str(code): {"grade": str(GRADES[code]), "count": counts[code], "meaning": MEANINGS[code]} for code in codes}
-
-
-def gravest(findings: Sequence[Finding]) -> Grade | None:
-    """The highest grade among ``findings``, ``None`` where there is none."""
-    for grade in (Grade.ERROR, Grade.WARNING, Grade.NOTE):
-        if any(finding.grade is grade for finding in findings):
-            return grade
-    return None

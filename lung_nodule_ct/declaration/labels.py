@@ -1,7 +1,4 @@
-"""The six pathology classes, as the folders of the classification archive number them.
-
-The names of splits, and the two ways to make them.
-"""
+"""The six pathology classes, the names of splits, and the two ways to split."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ class PathologyClass:
     """One pathology class.
 
     Attributes:
-        folder: The folder's number in the archive, 1 to 6.
-        letter: The paper's letter, A to F.
+        folder: Number of its folder in the classification archive, 1 to 6.
+        letter: Letter in the paper, A to F.
         name: The pathology.
-        malignant: Whether it counts as malignant.
+        malignant: Whether the paper counts it as malignant.
     """
 
     folder: int
@@ -32,7 +29,7 @@ class PathologyClass:
         return self.folder - 1
 
 
-#: In the folders' order, so that a class's place is its index.
+#: In the order of the folders, so that the position of a class is its index.
 PATHOLOGY: Final = (
     PathologyClass(1, "A", "invasive adenocarcinoma", malignant=True),
     PathologyClass(2, "B", "minimally invasive adenocarcinoma", malignant=True),
@@ -48,15 +45,23 @@ TRAIN: Final = "train"
 VALIDATION: Final = "validation"
 TEST: Final = "test"
 UNASSIGNED: Final = "unassigned"
-"""The split of what no published list names; it exists only where it has rows."""
+"""The split of images and cases that no published list names. It only exists if it has rows."""
 
 SPLIT_ORDER: Final = (TRAIN, VALIDATION, TEST, UNASSIGNED)
 SPLIT_OF_FOLD: Final = (TRAIN, TRAIN, TRAIN, VALIDATION, TEST)
-"""Where each fold goes in a split by patient."""
+"""The split of each fold, 0 to 4, in a split by patient."""
+LIST_SPLITS: Final = {
+    "train": TRAIN,
+    "val": VALIDATION,
+    "validation": VALIDATION,
+    "validate": VALIDATION,
+    "valid": VALIDATION,
+}
+"""The split that a published list or table is for, by its name."""
 
 
 class SplitBy(StrEnum):
-    """How examples are split: as the authors published it, or free of leaks by the patient's fold."""
+    """How examples are split: as published by the authors, or by the fold of the patient, without leakage."""
 
     PUBLISHED = "published"
     PATIENT = "patient"

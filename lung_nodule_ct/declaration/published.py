@@ -1,9 +1,20 @@
-"""What the paper and its records say of the dataset: citation, figures, baselines. Held beside a build, never into it."""
+"""What the paper and its records state about the dataset: citation, counts, baselines.
+
+The published counts are compared with a build, and never become part of it. :func:`count_figures` is the one place that counts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.declaration.configs import Kind
+from lung_nodule_ct.declaration.labels import PATHOLOGY, VALIDATION
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.declaration.configs import Config
 
 DOI: Final = "10.1038/s41597-024-03851-7"
 HOMEPAGE: Final = f"https://doi.org/{DOI}"
@@ -23,8 +34,8 @@ class Figure:
 
     Attributes:
         name: What is counted.
-        preprint: As the preprint has it, ``None`` where it says nothing.
-        published: As it is quoted for the published version, ``None`` where nothing is quoted.
+        preprint: The count in the preprint, ``None`` if it gives none.
+        published: The count quoted for the published version, ``None`` if none is quoted.
     """
 
     name: str
@@ -33,11 +44,17 @@ class Figure:
 
     def __post_init__(self) -> None:
         if self.preprint is None and self.published is None:
-            raise ValueError(f"figure {self.name!r}: one of the two versions must say something")
+            raise ValueError(f"figure {self.name!r}: one of the two versions must give a count")
 
-    def agreement(self, own: int) -> str:
-        """Which source a build's own figure agrees with: ``preprint``, ``published``, ``both`` or ``neither``."""
-        agrees = [name for name in ("preprint", "published") if getattr(self, name) == own]
+    @property
+    def expected(self) -> str:
+        """Both published counts as text: ``preprint 328, published 317``."""
+        counts = {"preprint": self.preprint, "published": self.published}
+        return ", ".join(f"{version} {count:,}" for version, count in counts.items() if count is not None)
+
+    def agreement(self, measured: int) -> str:
+        """Which version a count agrees with: ``preprint``, ``published``, ``both`` or ``neither``."""
+        agrees = [name for name in ("preprint", "published") if getattr(self, name) == measured]
         return "both" if len(agrees) == 2 else (agrees[0] if agrees else "neither")
 
 
@@ -54,7 +71,7 @@ FIGURES: Final = (
     Figure("nodules over 30 mm", 20, None),
     Figure("crops to validate on", 408, None),
 )
-"""The counts of the preprint, and those quoted elsewhere for the published version; 408 is inferred from its accuracies (k / 408)."""
+"""The counts of the preprint, and those quoted elsewhere for the published version. 408 is inferred from its accuracies (k / 408)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +79,9 @@ class SizeGroup:
     """One of the paper's four groups of nodules by diameter.
 
     Attributes:
-        name: As the figures have it.
-        over: Diameters over this belong to it, mm.
-        up_to: And up to this, mm.
+        name: Name of the figure.
+        over: Lower bound of the diameter in mm, exclusive.
+        up_to: Upper bound in mm, inclusive.
     """
 
     name: str
@@ -72,7 +89,7 @@ class SizeGroup:
     up_to: float
 
     def holds(self, diameter_mm: float) -> bool:
-        """Whether a nodule of that diameter belongs to it."""
+        """Whether a nodule of this diameter belongs to the group."""
         return self.over < diameter_mm <= self.up_to
 
 
@@ -84,7 +101,7 @@ SIZE_GROUPS: Final = (
 )
 
 SPLIT_RATIOS: Final = {"cls_1.25mm": (5, 1), "det2d_1.25mm": (4, 1), "det3d_bmp_1.25mm": (5, 1)}
-"""Train to validation, as the paper has it."""
+"""Train to validation, as the paper states it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +144,120 @@ BASELINES: Final = (
     _detection("RetinaNet", 0.810, 0.980, 0.876, 0.769, 0.858, 0.934),
 )
 """150 epochs of classification, 50 of detection; both on splits that share patients, so they carry leakage."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedExample:
+    """What the published counts need of one example.
+
+    Attributes:
+        split: The split.
+        patient_id: The patient, ``None`` if unknown.
+        scan_id: The scan, or any other key that is the same for both thicknesses of a scan.
+        diameters_mm: Diameters of its nodules.
+        annotated: Whether it has an annotation.
+        label: Index of its pathology class.
+    """
+
+    split: str
+    patient_id: str | None = None
+    scan_id: str | None = None
+    diameters_mm: tuple[float, ...] = ()
+    annotated: bool = False
+    label: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CountedConfig:
+    """A config and its examples, planned or built."""
+
+    config: Config
+    examples: tuple[CountedExample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FigureCount:
+    """A published count, and the same count in the archives or in a build.
+
+    Attributes:
+        figure: The published counts.
+        measured: The count here; ``None`` if it cannot be counted.
+        method: What was counted, or why nothing was.
+        config: The config in which it was counted; ``None`` if the config that would show it is missing.
+    """
+
+    figure: Figure
+    measured: int | None
+    method: str
+    config: str | None
+
+    @property
+    def agreement(self) -> str | None:
+        """Which version it agrees with, ``None`` if it was not counted."""
+        return None if self.measured is None else self.figure.agreement(self.measured)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
+        return {
+            "figure": self.figure.name,
+            "here": self.measured,
+            "preprint": self.figure.preprint,
+            "published": self.figure.published,
+            "agrees_with": self.agreement,
+            "counted": self.method,
+        }
+
+
+def count_figures(configs: Iterable[CountedConfig], *, annotated: str) -> list[FigureCount]:
+    """Count what the paper counts, in the order of :data:`FIGURES`.
+
+    Args:
+        configs: The configs that were planned or built.
+        annotated: What :attr:`CountedExample.annotated` means for a slice.
+    """
+    by_role = {_role(counted.config): counted for counted in configs}
+    thin, thick = by_role.get("thin"), by_role.get("thick")
+    crops, slices, longitudinal = by_role.get("crops"), by_role.get("slices"), by_role.get("longitudinal")
+    counts: dict[str, tuple[int | None, str, str | None]] = {}
+    if thin and thick:
+        scans = (*thin.examples, *thick.examples)
+        patients = len({scan.patient_id for scan in scans} - {None})
+        counts["patients"] = patients, "patients of the 1.25 mm and the 5 mm scans", thin.config.name
+        distinct = len({scan.scan_id for scan in scans})
+        counts["CT scans"] = distinct, "a scan of both thicknesses counts once", thin.config.name
+    if thin:
+        for group in SIZE_GROUPS:
+            number = count_group(group, thin.examples)
+            counts[group.name] = number, "diameters of the 1.25 mm scans, the upper bound included", thin.config.name
+    if longitudinal:
+        dates = len({scan.scan_id for scan in longitudinal.examples})
+        method = "dates of patients with two or more dates"
+        counts["scans in the cross spatio-temporal part"] = dates, method, longitudinal.config.name
+    if slices:
+        number = sum(example.annotated for example in slices.examples)
+        counts["annotated nodules (slices)"] = number, annotated, slices.config.name
+    if crops:
+        number = sum(crop.split == VALIDATION for crop in crops.examples)
+        counts["crops to validate on"] = number, "crops of the split validation", crops.config.name
+        for word, malignant in (("malignant", True), ("benign", False)):
+            labels = {entry.index for entry in PATHOLOGY if entry.malignant is malignant}
+            number = sum(crop.label in labels for crop in crops.examples)
+            method = f"the archives classify crops ({number:,} are {word}), and do not show which crops are one nodule"
+            counts[f"{word} nodules"] = None, method, crops.config.name
+    missing = (None, "the config that would show it is missing", None)
+    return [FigureCount(figure, *counts.get(figure.name, missing)) for figure in FIGURES]
+
+
+def count_group(group: SizeGroup, examples: Sequence[CountedExample]) -> int:
+    """Number of nodules of a size group."""
+    return sum(group.holds(diameter) for example in examples for diameter in example.diameters_mm)
+
+
+def _role(config: Config) -> str:
+    """What a config contributes to the published counts; its name if it contributes nothing."""
+    if config.kind == Kind.SCAN:
+        if config.longitudinal:
+            return "longitudinal"
+        return "thin" if Role.CT_1_25MM in config.reads else "thick"
+    by_kind: dict[str, str] = {Kind.CROP: "crops", Kind.SLICE: "slices"}
+    return by_kind.get(config.kind, config.name)

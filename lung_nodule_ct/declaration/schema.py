@@ -1,9 +1,13 @@
-"""The neutral typed schema: columns that every target (Arrow, Parquet, TFDS, Croissant, card) compiles for itself."""
+"""The typed schema of a config: columns that each target (Arrow, Parquet, TFDS, Croissant, card) translates to its own types.
+
+:func:`to_json` and :func:`from_json` write and read it in ``build.json``, so that readers of a build need no declaration.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,13 @@ class Real:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """One of a list of names, stored as its index."""
+    """One of several names, stored as its index."""
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) != len(self.names):
-            raise ValueError(f"a category needs names, each once, got {self.names}")
+            raise ValueError(f"names: expected at least one name, each once, got {self.names}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,12 @@ class Vector:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"a vector needs at least one item, got length={self.length}")
+            raise ValueError(f"length: expected at least 1, got {self.length}")
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded image (JPEG, BMP or PNG), not encoded anew."""
+    """An encoded image (JPEG, BMP or PNG), as published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +88,9 @@ class Column:
 
     Attributes:
         name: The column's name.
-        type: What it holds.
+        type: The type of its values.
         doc: What it means, with units and axis order.
-        nullable: Whether it is null where nothing is known.
+        nullable: Whether unknown values are null.
     """
 
     name: str
@@ -96,9 +100,9 @@ class Column:
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
-            raise ValueError(f"a column's name must be an identifier, got {self.name!r}")
+            raise ValueError(f"name: expected an identifier, got {self.name!r}")
         if not self.doc:
-            raise ValueError(f"column {self.name}: say what it means")
+            raise ValueError(f"doc: column {self.name} has no description")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +116,29 @@ class Schema:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns' names."""
+        """The names of the columns."""
         return tuple(column.name for column in self.columns)
 
     @property
     def has_voxels(self) -> bool:
-        """Whether an example is a whole volume."""
+        """Whether an example holds a volume."""
         return any(isinstance(column.type, Voxels) for column in self.columns)
+
+    @property
+    def has_frame(self) -> bool:
+        """Whether an example has origin, spacing and direction, so that its voxels have world coordinates."""
+        return {"origin", "spacing", "direction"} <= set(self.names)
+
+    def column(self, name: str) -> Column:
+        """Return the column of a name.
+
+        Raises:
+            KeyError: There is no such column.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
 
     def with_column(self, column: Column) -> Schema:
         """The same schema with one more column at the end."""
@@ -128,4 +148,73 @@ class Schema:
 def _check_names(columns: tuple[Column, ...]) -> None:
     names = [column.name for column in columns]
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"columns need names, each once, got {names}")
+        raise ValueError(f"columns: expected at least one name, each once, got {names}")
+
+
+_TYPES: Mapping[str, type[Any]] = {
+    "text": Text,
+    "flag": Flag,
+    "integer": Integer,
+    "real": Real,
+    "category": Category,
+    "vector": Vector,
+    "picture": Picture,
+    "voxels": Voxels,
+    "records": Records,
+}
+
+
+def to_json(columns: Iterable[Column]) -> list[dict[str, Any]]:
+    """Return columns as JSON values.
+
+    Example:
+        >>> to_json([Column("fold", Integer(), "0 to 4", nullable=True)])
+        [{'name': 'fold', 'type': 'integer', 'bits': 32, 'doc': '0 to 4', 'nullable': True}]
+    """
+    return [
+        {"name": column.name, **_type_to_json(column.type), "doc": column.doc, "nullable": column.nullable}
+        for column in columns
+    ]
+
+
+def from_json(entries: Iterable[Mapping[str, Any]]) -> tuple[Column, ...]:
+    """Return the columns that :func:`to_json` wrote.
+
+    Raises:
+        ValueError: An entry is not a column.
+        KeyError: Likewise.
+        TypeError: Likewise.
+    """
+    return tuple(
+        Column(entry["name"], _type_from_json(entry), entry["doc"], nullable=bool(entry["nullable"]))
+        for entry in entries
+    )
+
+
+def _type_to_json(type_: ColumnType) -> dict[str, Any]:
+    name = next(name for name, known in _TYPES.items() if known is type(type_))
+    match type_:
+        case Vector(item, length):
+            return {"type": name, "item": _type_to_json(item), "length": length}
+        case Records(columns):
+            return {"type": name, "fields": to_json(columns)}
+        case _:
+            values = {field.name: getattr(type_, field.name) for field in fields(type_)}
+            return {"type": name, **{key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}}
+
+
+def _type_from_json(entry: Mapping[str, Any]) -> ColumnType:
+    match entry["type"]:
+        case "vector":
+            item = _type_from_json(entry["item"])
+            if not isinstance(item, Integer | Real):
+                raise TypeError(f"item: expected integers or reals, got {entry['item']}")
+            return Vector(item, int(entry["length"]))
+        case "records":
+            return Records(from_json(entry["fields"]))
+        case name:
+            values = {field.name: entry[field.name] for field in fields(_TYPES[name])}
+            made: ColumnType = _TYPES[name](
+                **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            )
+            return made

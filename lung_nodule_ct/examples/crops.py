@@ -1,20 +1,23 @@
-"""The classification archive: one folder a split and class, and a READ_ME with counts.
+"""The kind ``crop``: nodule crops with their pathology class (``cls_1.25mm``).
 
-``cls_1.25mm``: one crop with its class.
+The classification archive has one folder per split and class, and a READ_ME with the counts.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.archives import Role
-from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.identity import image_id, parse_image_name
 from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
-from lung_nodule_ct.examples.family import CropUnit, Example, pixels_key
-from lung_nodule_ct.examples.plan_findings import unique_images, unused_members
+from lung_nodule_ct.declaration.rows import CropRow
+from lung_nodule_ct.errors import Place
+from lung_nodule_ct.examples.family import Example, Family, Reading, Unit, pixels_key
+from lung_nodule_ct.examples.plan_findings import empty_archive, unique_images, unused_members
 from lung_nodule_ct.formats.pictures import SUFFIXES, read_published
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of
@@ -24,9 +27,9 @@ from lung_nodule_ct.sources.zip_member import read_member
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
-
 
 _SPLITS = {
     "train": TRAIN,
@@ -40,33 +43,43 @@ _LABELS = {str(entry.folder): entry.index for entry in PATHOLOGY}
 _COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d{1,9})\s*$", re.IGNORECASE)
 
 
-def plan_crops(source: Source) -> tuple[list[CropUnit], list[Finding]]:
-    """The units of ``cls_1.25mm``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropUnit(Unit):
+    """One crop.
+
+    Attributes:
+        image: The encoded image.
+        label: Index of its pathology class.
+    """
+
+    image: Member
+    label: int
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The image."""
+        return (self.image,)
+
+
+def plan_crops(config: Config, source: Source) -> tuple[list[CropUnit], tuple[Finding, ...]]:
+    """Plan one unit per image in ``train/1`` … ``validate/6``."""
+    del config  # one archive, one layout
+    report = FindingCollector()
     units: list[CropUnit] = []
-    findings: list[Finding] = []
     for archive in source.archives(Role.CLASSIFICATION):
-        own, other = list_crops(archive)
-        if not own:
-            findings.append(
-                Finding(
-                    Code.ARCHIVE_EMPTY,
-                    "nothing is taken from it",
-                    archive.name,
-                    detail="no images in train/1 … validate/6",
-                )
-            )
-        readme = next(
-            (member for member in other if member.suffix in (".txt", ".md") and "read" in member.stem.lower()), None
-        )
+        crops, other = list_crops(archive)
+        if not crops:
+            report.extend([empty_archive(archive, "images in train/1 … validate/6")])
+        readme = next(filter(_is_readme, other), None)
         if readme is not None:
-            findings += _check_counts(archive, readme, own)
-        findings += unused_members(archive, [member.name for member in other if member is not readme])
-        units += own
-    return unique_images(units, findings), findings
+            report.extend(_compare_counts(readme, crops))
+        report.extend(unused_members(archive, [member.name for member in other if member is not readme]))
+        units += crops
+    return unique_images(units, report), report.findings
 
 
 def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
-    """The crops of the archive, and the members that are none."""
+    """The crops of an archive, and its other members."""
     crops, other = [], []
     for member in archive.members:
         parts = member.name.split("/")
@@ -90,58 +103,49 @@ def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
     return crops, other
 
 
-def _check_counts(archive: Archive, readme: Member, crops: Sequence[CropUnit]) -> list[Finding]:
-    """Hold the counts of the READ_ME against the folders."""
+def make_crop(unit: CropUnit, reading: Reading) -> list[Example]:
+    """Make the example of a crop: the image as :func:`~.pictures.read_published` returns it, and its class."""
+    data, pixels, findings = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
+    row = CropRow(
+        image=data,
+        label=unit.label,
+        malignant=PATHOLOGY[unit.label].malignant,
+        image_id=image_id(unit.source_name),
+        patient_id=unit.patient_id,
+        scan_id=unit.scan_id,
+        fold=unit.fold,
+        source_name=unit.source_name,
+    )
+    return [Example(row, pixels_key(pixels), tuple(findings))]
+
+
+CROPS: Final = Family(plan_crops, make_crop)
+
+
+def _is_readme(member: Member) -> bool:
+    return member.suffix in (".txt", ".md") and "read" in member.stem.lower()
+
+
+def _compare_counts(readme: Member, crops: Sequence[CropUnit]) -> list[Finding]:
+    """Compare the counts of the READ_ME with the folders."""
     with ArchivePool() as archives:
         lines = lines_of(read_member(readme, archives, limit=MAX_TABLE_BYTES))
-    own = Counter((crop.split, crop.label) for crop in crops)
-    findings, split, read = [], None, 0
+    counts = Counter((crop.split, crop.label) for crop in crops)
+    findings, split, compared = [], None, 0
     for number, line in enumerate(lines, 1):
-        named = re.match(r"\W*([A-Za-z]+)", line)
-        split = _SPLITS.get(named[1].lower(), split) if named else split
+        word = re.match(r"\W*([A-Za-z]+)", line)
+        split = _SPLITS.get(word[1].lower(), split) if word else split
         count = _COUNT.match(line)
         if split is None or count is None:
             continue
         if split == TEST and not any(crop.split == TEST for crop in crops):
-            split = VALIDATION  # the READ_ME may call the folder "validate" so
-        read += 1
+            split = VALIDATION  # the READ_ME may name the folder "validate" like this
+        compared += 1
         label = _LABELS[count[1]]
-        if int(count[2]) != own[split, label]:
-            findings.append(
-                Finding(
-                    Code.COUNT_MISMATCH,
-                    "the images are used as they are",
-                    archive.name,
-                    readme.name,
-                    f"line {number}: {line.strip()}",
-                    f"expected {int(count[2]):,} images in {split}, class {count[1]}, got {own[split, label]:,}",
-                )
-            )
-    if not read:
-        findings.append(Finding(Code.CROSS_CHECK_IMPOSSIBLE, "the counts are not checked", archive.name, readme.name))
+        if int(count[2]) != counts[split, label]:
+            place = Place(readme.archive, readme.name, f"line {number}: {line.strip()}")
+            detail = f"expected {int(count[2]):,} images in {split}, class {count[1]}, got {counts[split, label]:,}"
+            findings.append(Finding(Code.COUNT_MISMATCH, "the images are used as they are", place, detail))
+    if not compared:
+        findings.append(Finding(Code.CROSS_CHECK_IMPOSSIBLE, "the counts are not checked", readme.place))
     return findings
-
-
-def build_crop(unit: CropUnit, archives: ArchivePool, *, keep_metadata: bool) -> Example:
-    """The crop, as :func:`~lung_nodule_ct.formats.pictures.read_published` gives it, and its class.
-
-    Args:
-        unit: What to read.
-        archives: The open archives.
-        keep_metadata: Whether metadata of the picture stay although they spell a calendar date.
-
-    Raises:
-        MemberError: The image is damaged.
-    """
-    data, pixels, findings = read_published(unit.image, archives, keep_metadata=keep_metadata)
-    row = {
-        "image": data,
-        "label": unit.label,
-        "malignant": PATHOLOGY[unit.label].malignant,
-        "image_id": image_id(unit.source_name),
-        "patient_id": unit.patient_id,
-        "scan_id": unit.scan_id,
-        "fold": unit.fold,
-        "source_name": unit.source_name,
-    }
-    return Example(row, pixels_key(pixels), tuple(findings))

@@ -1,13 +1,16 @@
-"""What every example function returns, and the key by which equal pixels are told.
+"""What every kind of config is made of: units of work, examples, and the family that plans and makes them.
 
-The units of work: each is one example to be, small, picklable, and complete. Workers need a unit and the archives, no plan.
+A :class:`Family` holds the two steps of one kind: ``plan`` turns a config and its archives into units, reading directories and tables
+only; ``make`` turns one unit into examples. A unit is small, picklable and complete: a worker process needs a unit, its family and the
+archives, but not the plan. The same unit always gives the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -16,57 +19,25 @@ from lung_nodule_ct.system import inflate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.declaration.findings import Finding
+    from lung_nodule_ct.sources.source import ArchivePool, Source
     from lung_nodule_ct.sources.zip_directory import Member
+    from lung_nodule_ct.system.memory import BufferPool
 
-
-_SAMPLED = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One example.
-
-    Attributes:
-        row: Its values by column name, ``source_name`` included. Voxels are arrays (z, y, x), pictures their bytes.
-        pixels_key: Equal for equal pixels or voxels, however they were encoded.
-        findings: What was wrong with what was read.
-    """
-
-    row: dict[str, Any]
-    pixels_key: str
-    findings: tuple[Finding, ...] = ()
-
-
-def pixels_key(pixels: NDArray[Any], crc: int | None = None) -> str:
-    """Equal for arrays of equal shape and values.
-
-    A checksum of everything and a SHA-256 of a sample of it: a SHA-256 of a whole volume would cost more than to inflate
-    it, and nobody forges these.
-
-    Args:
-        pixels: The array.
-        crc: The CRC-32 of its bytes in their order, where that is known.
-    """
-    flat = np.ascontiguousarray(pixels).reshape(-1)
-    sample = flat[:: max(1, flat.size // _SAMPLED)].tobytes()
-    crc = inflate.crc32(flat.view(np.uint8)) if crc is None else crc
-    return f"{pixels.shape}-{crc:08x}-{hashlib.sha256(sample).hexdigest()[:32]}"
-
-
-Box2D = tuple[float, float, float, float]
+_SAMPLE_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """What every unit says.
+    """One unit of work. Most kinds make one example from it; ``num_examples`` is ``None`` if only reading it shows how many.
 
     Attributes:
-        split: The split of the example.
-        source_name: Its name in the archives; two scans of one day, thin and thick, share it.
-        patient_id: The patient, ``None`` where the name tells none.
-        scan_id: The scan's key, ``None`` without a patient.
-        fold: The patient's fold, ``None`` without a patient.
+        split: The split of its examples.
+        source_name: Its name in the archives. A thin and a thick scan of one day share it.
+        patient_id: The patient, ``None`` if the name contains none.
+        scan_id: The key of the scan, ``None`` without a patient.
+        fold: The fold of the patient, ``None`` without a patient.
     """
 
     split: str
@@ -77,126 +48,78 @@ class Unit:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The members that it is sure to read; their sizes are what it costs."""
+        """The members that are certainly read; their sizes are the cost of the unit."""
         raise NotImplementedError
 
     @property
+    def num_examples(self) -> int | None:
+        """Number of examples that it makes."""
+        return 1
+
+    @property
     def packed_bytes(self) -> int:
-        """Size of what it reads, as packed in the archives: close to what it takes in Parquet."""
+        """Size of the members as compressed in the archives, which is close to their size in Parquet."""
         return sum(member.packed for member in self.members)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CropUnit(Unit):
-    """A crop with its class (``cls_1.25mm``)."""
-
-    image: Member
-    label: int
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """The image."""
-        return (self.image,)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SliceUnit(Unit):
-    """A slice with its annotation (``det2d_1.25mm``).
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example.
 
     Attributes:
-        image: The encoded image.
-        annotation: Its XML, ``None`` where it has none.
-        cross_checks: The same boxes as other tables tell them: (table, where in it, boxes).
+        row: Its values by column name, ``source_name`` included. Voxels are arrays (z, y, x), pictures their encoded bytes.
+        pixels_key: Equal for equal pixels or voxels, however they were encoded.
+        findings: What was wrong with the data that were read for it.
     """
 
-    image: Member
-    annotation: Member | None
-    cross_checks: tuple[tuple[str, str, tuple[Box2D, ...]], ...] = ()
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """The image and its XML."""
-        return (self.image, self.annotation) if self.annotation else (self.image,)
+    row: Mapping[str, object]
+    pixels_key: str
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Nodule:
-    """One annotated nodule of a scan.
+class Reading:
+    """What a family needs to read a unit.
 
     Attributes:
-        center_world: x, y, z in LPS mm.
-        diameter_mm: As published.
-        table: Archive and member of the row.
-        row: The row, for findings.
+        archives: The open archives.
+        buffers: Memory for voxels. With a plain ``BufferPool`` they are valid until the next unit is made.
+        keep_metadata: Keep the metadata of pictures although they contain a calendar date.
     """
 
-    center_world: tuple[float, float, float]
-    diameter_mm: float
-    table: tuple[str, str]
-    row: str
+    archives: ArchivePool
+    buffers: BufferPool
+    keep_metadata: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanUnit(Unit):
-    """A CT volume (``det3d_*``, ``longitudinal``).
-
-    Attributes:
-        header: Its ``.mhd`` or ``.mha``.
-        data: Members that are likely to hold its elements.
-        mask: The header of its lung mask, ``None`` where there is none.
-        mask_data: Members that are likely to hold the mask's elements.
-        slice_thickness_mm: The set it belongs to.
-        timepoint: Rank of its date, ``None`` where that cannot be known.
-        num_timepoints: Distinct dates of its patient.
-        days_since_first: ``None`` without a date.
-        nodules: In the order of their table.
-        pathology: Class index, where the archives leave no doubt.
-    """
-
-    header: Member
-    data: tuple[Member, ...]
-    mask: Member | None
-    mask_data: tuple[Member, ...]
-    slice_thickness_mm: float
-    timepoint: int | None
-    num_timepoints: int | None
-    days_since_first: int | None
-    nodules: tuple[Nodule, ...]
-    pathology: int | None
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """Header and data of volume and mask."""
-        heads = (self.header, self.mask) if self.mask else (self.header,)
-        return (*heads, *self.data, *self.mask_data)
+UnitT = TypeVar("UnitT", bound=Unit)
 
 
 @dataclass(frozen=True, slots=True)
-class StackBox:
-    """One annotated box of a slice stack: inclusive ends as published, x, y, z; z is a slice number."""
-
-    low: tuple[int, int, int]
-    high: tuple[int, int, int]
-    diameter: float | None
-    table: tuple[str, str]
-    row: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StackUnit(Unit):
-    """A stack of slices (``det3d_bmp_1.25mm``).
+class Family(Generic[UnitT]):
+    """How the examples of one kind of config are planned and made. Both functions must be importable by worker processes.
 
     Attributes:
-        slices: Number and member of each, in numeric order, which is z order.
-        boxes: In the order of their table.
-        augmented: Whether the archive says that it is a flipped or rotated copy; ``None`` where it says nothing.
+        plan: ``plan(config, source)`` returns the units in the order in which they are written, and what was wrong with the archives.
+            It raises ``ArchiveNotFoundError`` if an archive that the config reads is missing, and ``MemberError`` for a damaged table.
+        make: ``make(unit, reading)`` returns the examples of a unit. It raises ``MemberError`` for a damaged member.
     """
 
-    slices: tuple[tuple[int, Member], ...]
-    boxes: tuple[StackBox, ...]
-    augmented: bool | None
+    plan: Callable[[Config, Source], tuple[Sequence[UnitT], Sequence[Finding]]]
+    make: Callable[[UnitT, Reading], Sequence[Example]]
 
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """The slices."""
-        return tuple(member for _, member in self.slices)
+
+def pixels_key(pixels: NDArray[Any], crc: int | None = None) -> str:
+    """Return a key that is equal for arrays of equal shape and values.
+
+    It joins a CRC-32 of all values and a SHA-256 of a sample of them. A SHA-256 of a complete volume would take longer than
+    inflating it, and nobody has a reason to forge these keys.
+
+    Args:
+        pixels: The array.
+        crc: The CRC-32 of its bytes in C order, if that is known.
+    """
+    flat = np.ascontiguousarray(pixels).reshape(-1)
+    sample = flat[:: max(1, flat.size // _SAMPLE_SIZE)].tobytes()
+    crc = inflate.crc32(flat.view(np.uint8)) if crc is None else crc
+    return f"{pixels.shape}-{crc:08x}-{hashlib.sha256(sample).hexdigest()[:32]}"

@@ -1,16 +1,16 @@
-"""What is in a source, without reading a voxel: archives by role, examples, patients, timepoints, findings, figures."""
+"""What a source contains, without reading voxels: archives by role, examples, patients, timepoints, findings, published counts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.declaration.archives import ARCHIVES
+from lung_nodule_ct.declaration.archives import ARCHIVES, ArchiveSpec
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.examples.family import ScanUnit
 from lung_nodule_ct.examples.plan import Plan, make_plan
-from lung_nodule_ct.examples.report import compare_figures, report_document, shared_patients
+from lung_nodule_ct.examples.report import compare_figures, report_document
+from lung_nodule_ct.examples.scans.plan import ScanUnit
 
 if TYPE_CHECKING:
     from lung_nodule_ct.sources.source import Source
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArchiveState:
-    """One archive as it was found.
+    """The state of one archive in a source.
 
     Attributes:
         name: Its published name.
-        role: What it is for.
+        role: Its role.
         state: ``found``, ``missing`` or ``unreadable``.
         location: Where it is.
         size: Its length in bytes.
-        members: How many files it holds.
+        members: Number of files that it contains.
         problem: Why it cannot be read.
     """
 
@@ -41,12 +41,12 @@ class ArchiveState:
 
 @dataclass(frozen=True)
 class ConfigState:
-    """One config as it could be built.
+    """Whether one config can be built, and what the build would contain.
 
     Attributes:
         name: The config.
-        plan: What a build would do, ``None`` where it cannot.
-        problem: Why it cannot.
+        plan: The plan of a build, ``None`` if it cannot be built.
+        problem: Why it cannot be built.
     """
 
     name: str
@@ -54,26 +54,32 @@ class ConfigState:
     problem: str | None = None
 
     def counts(self) -> dict[str, Any]:
-        """Examples by split, patients, scans and timepoints."""
+        """Number of examples by split, of patients, scans and timepoints; ``None`` for counts that do not apply."""
         if self.plan is None:
             return {"problem": self.problem}
         units = self.plan.units
         scans = [unit for unit in units if isinstance(unit, ScanUnit)]
         dated = {(unit.patient_id, unit.timepoint) for unit in scans if unit.timepoint is not None}
         return {
-            "examples": {split: len(own) for split, own in self.plan.splits.items()},
+            "examples": self.plan.num_examples,
             "patients": len({unit.patient_id for unit in units if unit.patient_id is not None}),
             "scans": len({unit.scan_id for unit in units if unit.scan_id is not None}),
             "timepoints": len(dated) if scans else None,
             "nodules": sum(len(unit.nodules) for unit in scans) if scans else None,
-            "shared_patients": shared_patients(self.plan),
+            "shared_patients": self.plan.shared_patients,
             "findings": sum(finding.count for finding in self.plan.findings),
         }
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a source."""
+    """What a source contains.
+
+    Attributes:
+        source: Its name.
+        archives: The state of every archive.
+        configs: The state of every config.
+    """
 
     source: str
     archives: tuple[ArchiveState, ...]
@@ -85,11 +91,11 @@ class Inspection:
         return {config.name: config.plan for config in self.configs if config.plan is not None}
 
     def figures(self) -> list[dict[str, Any]]:
-        """The source's own figures beside the published ones, and which version of the paper they agree with."""
-        return [comparison.to_dict() for comparison in compare_figures(self.plans)]
+        """The counts of the source next to the published ones, and the version of the paper that they agree with."""
+        return [count.to_dict() for count in compare_figures(self.plans.values())]
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain JSON values. Members and rows stand verbatim."""
+        """Everything as JSON values. Members and rows are verbatim."""
         return {
             "source": self.source,
             "archives": [vars(archive) for archive in self.archives],
@@ -104,7 +110,7 @@ class Inspection:
 
 
 def inspect_source(source: Source) -> Inspection:
-    """Look at all archives and plan all configs, as far as it goes."""
+    """Read the directories of all archives, and plan every config that can be planned."""
     archives = tuple(_archive_state(source, spec) for spec in ARCHIVES)
     configs = []
     for config in CONFIGS.values():
@@ -115,7 +121,7 @@ def inspect_source(source: Source) -> Inspection:
     return Inspection(source.name, archives, tuple(configs))
 
 
-def _archive_state(source: Source, spec: Any) -> ArchiveState:
+def _archive_state(source: Source, spec: ArchiveSpec) -> ArchiveState:
     if not source.has(spec):
         return ArchiveState(spec.name, str(spec.role), "missing")
     try:

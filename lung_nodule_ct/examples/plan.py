@@ -1,52 +1,67 @@
-"""From a declaration and its archives to an ordered list of small units, and the findings made on the way.
+"""The plan of a build: from a config and its archives to an ordered list of small units, with the findings made on the way.
 
-Reads directories and tables, no images and no voxels.
-
-From a unit to one example: a row that fits the schema, and what was found on the way. Pure: same unit, same bytes.
+Only directories and tables are read, no images and no voxels. :data:`FAMILIES` maps each kind of config to the family that plans and
+makes its examples; a new kind is added with :func:`add_family`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.declaration.configs import (
-    CLS_1_25MM,
-    DET2D_1_25MM,
-    DET3D_1_25MM,
-    DET3D_5MM,
-    DET3D_BMP_1_25MM,
-    LONGITUDINAL,
-    Config,
-)
+from lung_nodule_ct.declaration.configs import Config, Kind
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
-from lung_nodule_ct.examples.crops import build_crop, plan_crops
-from lung_nodule_ct.examples.family import CropUnit, ScanUnit, SliceUnit, StackUnit
-from lung_nodule_ct.examples.scans_example import build_scan
-from lung_nodule_ct.examples.scans_plan import plan_scans
-from lung_nodule_ct.examples.slices_example import build_slice
-from lung_nodule_ct.examples.slices_plan import plan_slices
-from lung_nodule_ct.examples.stacks import build_stack, plan_stacks
+from lung_nodule_ct.errors import Place, UnknownConfigError
+from lung_nodule_ct.examples.crops import CROPS
+from lung_nodule_ct.examples.scans import SCANS
+from lung_nodule_ct.examples.slices import SLICES
+from lung_nodule_ct.examples.stacks import STACKS
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.examples.family import Example, Unit
-    from lung_nodule_ct.sources.source import ArchivePool, Source
-    from lung_nodule_ct.system.memory import BufferPool
+    from collections.abc import Iterable, Sequence
 
+    from lung_nodule_ct.examples.family import Family, Unit
+    from lung_nodule_ct.sources.source import Source
 
-Planner = Callable[["Source"], tuple[Sequence["Unit"], list[Finding]]]
-
-_PLANNERS: dict[str, Planner] = {
-    CLS_1_25MM.name: plan_crops,
-    DET2D_1_25MM.name: plan_slices,
-    DET3D_1_25MM.name: partial(plan_scans, DET3D_1_25MM),
-    DET3D_5MM.name: partial(plan_scans, DET3D_5MM),
-    LONGITUDINAL.name: partial(plan_scans, LONGITUDINAL),
-    DET3D_BMP_1_25MM.name: plan_stacks,
+FAMILIES: dict[str, Family[Any]] = {
+    Kind.CROP: CROPS,
+    Kind.SLICE: SLICES,
+    Kind.SCAN: SCANS,
+    Kind.STACK: STACKS,
 }
+"""The family of each kind of config. There is no other list of kinds."""
+
+
+def add_family(kind: str, family: Family[Any]) -> None:
+    """Add the family of a new kind of config, so that configs of this kind can be built.
+
+    Args:
+        kind: The kind, as :attr:`Config.kind` names it.
+        family: Plans and makes the examples. Its functions must be importable by worker processes.
+
+    Raises:
+        ValueError: The kind has another family.
+    """
+    if FAMILIES.setdefault(kind, family) is not family:
+        raise ValueError(f"kind: {kind!r} has a family already")
+
+
+def family_of(config: Config) -> Family[Any]:
+    """Return the family of a config.
+
+    Raises:
+        UnknownConfigError: No family was added for the kind of the config.
+    """
+    try:
+        return FAMILIES[config.kind]
+    except KeyError:
+        raise UnknownConfigError(
+            f"{config.name} is of the kind {config.kind!r}, which has no family",
+            expected=f"one of {', '.join(FAMILIES)}",
+            remedy="add its family with `lung_nodule_ct.examples.plan.add_family`",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -55,8 +70,8 @@ class Plan:
 
     Attributes:
         config: The declaration.
-        units: The examples to be, in the order in which they are written; no identity stands twice.
-        findings: What was wrong with the archives as far as directories and tables tell.
+        units: The units of work in the order in which they are written; each identity occurs once.
+        findings: What was wrong with the archives, as far as directories and tables show it.
     """
 
     config: Config
@@ -73,52 +88,55 @@ class Plan:
             if split in present
         }
 
+    @property
+    def num_examples(self) -> dict[str, int | None]:
+        """Number of examples by split; ``None`` if only a build shows it."""
+        return {split: _sum(unit.num_examples for unit in units) for split, units in self.splits.items()}
+
+    @property
+    def shared_patients(self) -> dict[str, int]:
+        """How many patients each pair of splits shares: ``{"train & validation": 3}``."""
+        patients = {
+            split: {unit.patient_id for unit in units if unit.patient_id is not None}
+            for split, units in self.splits.items()
+        }
+        return {f"{one} & {other}": len(patients[one] & patients[other]) for one, other in combinations(patients, 2)}
+
 
 def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.PUBLISHED) -> Plan:
     """Plan the build of one config.
 
+    Args:
+        config: The declaration.
+        source: The archives.
+        split_by: Use the published splits, or split by patient.
+
     Raises:
+        UnknownConfigError: The kind of the config has no family.
         ArchiveNotFoundError: An archive that the config reads is missing.
-        ArchiveError: An archive is no zip archive, or breaks a limit.
+        ArchiveError: A file is not a zip archive, or exceeds a limit.
         MemberError: A table is damaged or missing, or a member must not be read.
     """
-    units, findings = _PLANNERS[config.name](source)
+    units, findings = family_of(config).plan(config, source)
     if SplitBy(split_by) is SplitBy.PATIENT:
         units, findings = _split_by_patient(units, findings)
-    odd = [finding for role in config.reads for archive in source.archives(role) for finding in archive.findings]
-    return Plan(config, tuple(units), (*odd, *findings))
+    in_archives = [
+        finding for role in config.reads for archive in source.archives(role) for finding in archive.findings
+    ]
+    return Plan(config, tuple(units), (*in_archives, *findings))
 
 
-def _split_by_patient(units: Sequence[Unit], findings: list[Finding]) -> tuple[list[Unit], list[Finding]]:
+def _split_by_patient(units: Sequence[Unit], findings: Sequence[Finding]) -> tuple[Sequence[Unit], Sequence[Finding]]:
     placed = [replace(unit, split=SPLIT_OF_FOLD[unit.fold]) for unit in units if unit.fold is not None]
-    left = [unit for unit in units if unit.fold is None]
-    if not left:
+    left_out = [unit for unit in units if unit.fold is None]
+    if not left_out:
         return placed, findings
-    archive = left[0].members[0].archive
-    return placed, [*findings, Finding(Code.NO_FOLD, "left out", archive, detail="split by patient", count=len(left))]
+    place = Place(left_out[0].members[0].archive)
+    finding = Finding(Code.NO_FOLD, "left out", place, "split by patient", len(left_out))
+    return placed, [*findings, finding]
 
 
-def build_example(unit: Unit, archives: ArchivePool, buffers: BufferPool, *, keep_metadata: bool) -> Example:
-    """Read what a unit names and make its example.
-
-    Args:
-        unit: What to read.
-        archives: The open archives.
-        buffers: Where its voxels go. With a plain :class:`BufferPool` they are only valid until the next example is made.
-        keep_metadata: Whether metadata of pictures stay although they spell a calendar date.
-
-    Raises:
-        MemberError: A member is damaged.
-        ArchiveError: An archive cannot be read any more.
-    """
-    match unit:
-        case CropUnit():
-            return build_crop(unit, archives, keep_metadata=keep_metadata)
-        case SliceUnit():
-            return build_slice(unit, archives, keep_metadata=keep_metadata)
-        case ScanUnit():
-            return build_scan(unit, archives, buffers)
-        case StackUnit():
-            return build_stack(unit, archives, buffers)
-        case _:
-            raise TypeError(f"expected a unit of the plan, got {type(unit).__name__}")
+def _sum(counts: Iterable[int | None]) -> int | None:
+    numbers = list(counts)
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None

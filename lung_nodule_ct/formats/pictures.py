@@ -197,37 +197,35 @@ def _behind(data: bytes, end: int) -> Iterator[_Part]:
 
 
 def read_picture(member: Member, archives: ArchivePool) -> tuple[bytes, NDArray[np.uint8]]:
-    """A picture's bytes, and its pixels, axes (y, x) or (y, x, colour).
+    """Return the bytes of a picture, and its pixels with axes (y, x) or (y, x, colour).
 
     Raises:
-        MemberError: It is damaged.
+        MemberError: The picture is damaged.
     """
     data = read_member(member, archives, limit=MAX_PICTURE_BYTES)
     try:
         return data, decode_picture(data)
     except ValueError as error:
-        remedy = "if it is whole, report this image"
+        remedy = "if the archive is intact, report this image"
         raise member.error("is damaged", expected="a JPEG, BMP or PNG picture", got=error, remedy=remedy) from error
 
 
 def read_published(
     member: Member, archives: ArchivePool, *, keep_metadata: bool
 ) -> tuple[bytes, NDArray[np.uint8], list[Finding]]:
-    """A picture's bytes as they may leave the builder, its pixels, and what had to be left out of the bytes.
+    """Return the bytes of a picture as they may leave the builder, its pixels, and findings about removed metadata.
 
     Args:
         member: The picture.
         archives: The open archives.
-        keep_metadata: Whether metadata stay although they spell a calendar date.
+        keep_metadata: Keep metadata that contain a calendar date.
 
     Raises:
-        MemberError: It is damaged.
+        MemberError: The picture is damaged.
     """
     data, pixels = read_picture(member, archives)
-    if keep_metadata:
-        return data, pixels, []
-    clean, removed = without_dated_metadata(data)
+    clean, removed = (data, ()) if keep_metadata else without_dated_metadata(data)
     if not removed:
         return data, pixels, []
-    detail, action = ", ".join(removed), "left out; the pixels and all other bytes are as published"
-    return clean, pixels, [Finding(Code.PICTURE_METADATA_REMOVED, action, member.archive, member.name, detail=detail)]
+    resolution = "removed; the pixels and all other bytes are as published"
+    return clean, pixels, [Finding(Code.PICTURE_METADATA_REMOVED, resolution, member.place, ", ".join(removed))]

@@ -34,8 +34,8 @@ class Row:
     cells: Mapping[str, str]
 
     @property
-    def place(self) -> str:
-        """For a finding: ``line 7: 80_20190314,1,2``."""
+    def reference(self) -> str:
+        """Line number and text, for findings: ``line 7: 80_20190314,1,2``."""
         return f"line {self.line}: {self.text[:200]}"
 
 
@@ -61,7 +61,7 @@ class NoduleRow:
     """A nodule as LUNA16 gives it: scan, centre in world millimetres, diameter."""
 
     row: Row
-    name: str
+    series_uid: str
     center: tuple[float, float, float]
     diameter: float
 
@@ -285,8 +285,8 @@ class Listed:
     boxes: tuple[tuple[float, float, float, float], ...]
 
     @property
-    def place(self) -> str:
-        """For a finding: ``line 7: 80_20190314_003``."""
+    def reference(self) -> str:
+        """Line number and text, for findings: ``line 7: 80_20190314_003``."""
         return f"line {self.line}: {self.text[:200]}"
 
 

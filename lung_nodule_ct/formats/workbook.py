@@ -33,8 +33,8 @@ class WorkbookRow:
     box: tuple[float, float, float, float] | None
 
     @property
-    def place(self) -> str:
-        """For a finding: ``line 7: 80_20190314_003.jpg 1 2 3 4``."""
+    def reference(self) -> str:
+        """Line number and text, for findings: ``line 7: 80_20190314_003.jpg 1 2 3 4``."""
         return f"line {self.line}: {self.name} {' '.join(f'{end:g}' for end in self.box or ())}".rstrip()
 
 

@@ -1,7 +1,7 @@
-"""Where voxels are in the patient: world (LPS millimetres) ↔ voxel (continuous index x, y, z at the voxel's centre).
+"""The frame of a volume: from voxel coordinates (continuous index x, y, z at the centre of a voxel) to world (LPS mm) and back.
 
-The conventions are ITK's: ``world = origin + direction @ diag(spacing) @ voxel`` (ITK Software Guide, "Image
-Information"). The full direction matrix counts, always; a scan that is stored mirrored or rotated is no special case.
+The conventions are those of ITK: ``world = origin + direction @ diag(spacing) @ voxel`` (ITK Software Guide, "Image Information"). The
+full direction matrix is always used, so a scan that is stored mirrored or rotated needs no special treatment.
 """
 
 from __future__ import annotations
@@ -9,30 +9,40 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike, NDArray
 
     from lung_nodule_ct.geometry.types import VoxelPoints, WorldPoints
 
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+FRAME_COLUMNS: Final = ("origin", "spacing", "direction")
+IDENTITY: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The frame of one volume.
+    """The frame of one volume: origin, spacing and direction.
 
     Attributes:
         origin: World position of the centre of voxel (0, 0, 0): x, y, z in LPS millimetres.
         spacing: Distance between voxel centres along the axes x, y, z in millimetres.
-        direction: The 3 x 3 direction matrix, row by row. Its columns are the directions of the axes x, y, z (as
-            SimpleITK's ``GetDirection``).
+        direction: The 3 x 3 direction matrix, row by row. Its columns are the directions of the axes x, y, z, as in
+            SimpleITK's ``GetDirection``.
 
     Raises:
         ValueError: A number is not finite, a spacing is not positive, or the matrix is singular.
+
+    Example:
+        >>> frame = Frame(origin=(-10.0, 0.0, 5.0), spacing=(0.5, 0.5, 1.25))
+        >>> frame.to_world([2, 0, 4]).tolist()
+        [-9.0, 0.0, 10.0]
+        >>> frame.to_voxel([-9.0, 0.0, 10.0]).tolist()
+        [2.0, 0.0, 4.0]
     """
 
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -71,18 +81,29 @@ class Frame:
     @property
     def is_orthonormal(self) -> bool:
         """Whether the direction matrix is a rotation or a mirrored rotation, within 1e-4."""
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers that overflow are far from a rotation, too
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that overflow are not a rotation either
             return bool(np.allclose(self.matrix @ self.matrix.T, np.eye(3), atol=1e-4))
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Frame | None:
+        """Return the frame of a row with the columns ``origin``, ``spacing`` and ``direction``, ``None`` if it lacks them.
+
+        Raises:
+            ValueError: Their values are not a frame.
+        """
+        if not set(FRAME_COLUMNS) <= set(row):
+            return None
+        return cls(*(tuple(row[name]) for name in FRAME_COLUMNS))
+
     def to_world(self, voxel: ArrayLike) -> WorldPoints:
-        """World coordinates of voxel coordinates, shape (3,) or (n, 3), both x, y, z."""
+        """Return the world coordinates of voxel coordinates, shape (3,) or (n, 3), both x, y, z."""
         world: WorldPoints = np.asarray(voxel, dtype=np.float64) @ self._to_world.T + np.array(self.origin)
         return world
 
     def to_voxel(self, world: ArrayLike) -> VoxelPoints:
-        """Voxel coordinates of world coordinates, shape (3,) or (n, 3), both x, y, z.
+        """Return the voxel coordinates of world coordinates, shape (3,) or (n, 3), both x, y, z.
 
-        The same as SimpleITK's ``TransformPhysicalPointToContinuousIndex``.
+        Equal to SimpleITK's ``TransformPhysicalPointToContinuousIndex``.
         """
         voxel: VoxelPoints = (np.asarray(world, dtype=np.float64) - np.array(self.origin)) @ self._to_voxel.T
         return voxel

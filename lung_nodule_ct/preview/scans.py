@@ -43,7 +43,7 @@ def describe_scan(
         The scan, ready for JSON, and the pictures of its slices; ``None`` where they do not fit the budget.
     """
     light, stored = example.light, row["volume"]
-    frame = _frame(light)
+    frame = Frame.from_row(light)
     orientation = Orientation() if frame is None else Orientation.of(frame)
     volume = orientation.volume(stored)
     mask = row.get("lung_mask")
@@ -84,12 +84,6 @@ def describe_scan(
 def as_text(data: bytes) -> str:
     """Bytes as base64."""
     return b64encode(data).decode("ascii")
-
-
-def _frame(light: Mapping[str, Any]) -> Frame | None:
-    if "direction" not in light:
-        return None
-    return Frame(tuple(light["origin"]), tuple(light["spacing"]), tuple(light["direction"]))
 
 
 def _nodule(nodule: Mapping[str, Any], orientation: Orientation, shape: Sequence[int]) -> dict[str, Any]:

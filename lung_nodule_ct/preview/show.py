@@ -15,7 +15,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.read.voxel_columns import decode_cell, is_b2nd
+from lung_nodule_ct.read.voxel_columns import decode_cell
 from lung_nodule_ct.system.imports import needing
 
 if TYPE_CHECKING:
@@ -128,12 +128,10 @@ def _draw_picture(figure: Figure, example: Mapping[str, Any], nodule: int | None
 
 
 def _draw_volume(figure: Figure, example: Mapping[str, Any], window: Window, nodule: int | None) -> None:
-    in_hounsfield = "direction" in example
-    stored = _voxels(example["volume"], "<i2" if in_hounsfield else "u1")
-    mask = _voxels(example["lung_mask"], "u1") if _is_there(example.get("lung_mask")) else None
-    frame = None
-    if in_hounsfield:
-        frame = Frame(tuple(example["origin"]), tuple(example["spacing"]), tuple(example["direction"]))
+    stored = _voxels(example["volume"])
+    mask = _voxels(example["lung_mask"]) if _is_there(example.get("lung_mask")) else None
+    frame = Frame.from_row(example)
+    in_hounsfield = stored.dtype.itemsize == 2
     orientation = Orientation() if frame is None else Orientation.of(frame)
     volume = orientation.volume(stored)
     steps = (1.0, 1.0, 1.0) if frame is None else orientation.extent(frame.spacing)
@@ -190,19 +188,18 @@ def _is_there(cell: Any) -> bool:
     return cell is not None and cell["bytes"] is not None
 
 
-def _voxels(cell: Any, dtype: str) -> NDArray[Any]:
+def _voxels(cell: Any) -> NDArray[Any]:
     """The array of a cell {bytes, shape}, axes (z, y, x)."""
     try:
         data, shape = memoryview(bytes(cell["bytes"])), tuple(int(count) for count in cell["shape"])
     except (TypeError, KeyError) as error:
         raise ExampleError("the volume cannot be read", expected="{bytes, shape}", got=type(cell).__name__) from error
-    if len(shape) != 3 or not (len(data) == math.prod(shape) * np.dtype(dtype).itemsize or is_b2nd(data)):
-        raise ExampleError(
-            "the volume's bytes and shape do not fit",
-            expected=f"three counts, z, y, x, of {np.dtype(dtype).name}",
-            got=f"{len(data):,} bytes for shape {shape}",
-        )
-    voxels: NDArray[Any] = decode_cell(data, dtype, shape)[...]
+    try:
+        voxels: NDArray[Any] = decode_cell(data, shape)[...]
+    except ValueError as error:
+        raise ExampleError("the bytes of the volume do not fit its shape", got=error) from error
+    if voxels.ndim != 3:
+        raise ExampleError("the volume is not three-dimensional", expected="a shape z, y, x", got=shape)
     return voxels
 
 

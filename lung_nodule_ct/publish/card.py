@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from lung_nodule_ct.declaration.archives import RELEASES
-from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG
+from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG
 from lung_nodule_ct.declaration.labels import PATHOLOGY, SplitBy
 from lung_nodule_ct.declaration.published import CITATION, DOI
 from lung_nodule_ct.declaration.schema import Records
@@ -187,7 +187,7 @@ def _metadata(build: BuildFolder, preview: PreviewShard | None) -> dict[str, Any
         **_licence_metadata(build),
         "annotations_creators": ["expert-generated"],
         "source_datasets": ["original"],
-        "task_categories": list(dict.fromkeys(CONFIGS[name].task for name in build.configs)),
+        "task_categories": list(dict.fromkeys(build.config(name).task for name in build.configs)),
         "size_categories": [next((name for limit, name in _SIZES if total < limit), "1M<n<10M")],
         "tags": list(TAGS),
         "configs": configs,
@@ -236,7 +236,7 @@ def _config_rows(build: BuildFolder, preview: PreviewShard | None) -> Iterator[t
     for name, splits in build.configs.items():
         rows = ", ".join(f"{escape(split)} {count:,}" for split, count in splits.items())
         size = sum(file["bytes"] for file in build.manifest["configs"][name]["files"])
-        yield f"`{name}`", f"{CONFIGS[name].example}. {CONFIGS[name].summary}", rows, _size(size)
+        yield f"`{name}`", f"{build.config(name).example}. {build.config(name).summary}", rows, _size(size)
 
 
 def _size(count: float) -> str:

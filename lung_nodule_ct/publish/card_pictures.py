@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lung_nodule_ct.declaration.configs import LONGITUDINAL
 from lung_nodule_ct.declaration.labels import PATHOLOGY
+from lung_nodule_ct.declaration.manifest import Format
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.preview.samples import grey, largest, pick, samples, spread
@@ -113,7 +114,8 @@ def _planes(build: BuildFolder, config: str) -> list[Image.Image]:
     (sample,) = samples(build, config, spread(build, config, 1))
     volume, row = sample.volume, sample.row
     assert volume is not None  # noqa: S101 -- a config with a spacing has volumes
-    frame = Frame(tuple(row["origin"]), tuple(row["spacing"]), tuple(row["direction"]))
+    frame = Frame.from_row(row)
+    assert frame is not None  # noqa: S101 -- a config with a frame
     x_step, y_step, z_step = frame.spacing
     nodule = largest(row)
     box = nodule["box_voxel"] if nodule else [0, 0, 0, *volume.shape[::-1]]
@@ -231,9 +233,9 @@ def add_card(
         OutputError: A file that is not ours stands where one shall be written.
     """
     options = options or CardOptions()
-    if build.form != "parquet":
+    if build.format is not Format.PARQUET:
         raise BuildFolderError(
-            f"{build.folder} is a build of {build.form}",
+            f"{build.folder} is a build of {build.format}",
             expected="one of Parquet, which the Hub shows",
             remedy="build with --format parquet",
         )

@@ -14,8 +14,8 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from lung_nodule_ct.declaration.findings import without_dates
-from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST
+from lung_nodule_ct.declaration.dates import mask_dates
+from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST, Format
 from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.formats.pictures import without_dated_metadata
@@ -96,8 +96,8 @@ def plan_publication(build: BuildFolder) -> Publication:
     Raises:
         BuildFolderError: It is no build of Parquet, has no card, or ``audit.json`` is damaged.
     """
-    if build.form != "parquet":
-        raise BuildFolderError(f"{build.folder} is a build of {build.form}", expected="one of Parquet")
+    if build.format is not Format.PARQUET:
+        raise BuildFolderError(f"{build.folder} is a build of {build.format}", expected="one of Parquet")
     if not (build.folder / CARD).is_file():
         raise BuildFolderError(f"{build.folder} has no {CARD}", remedy=f"write it: lung-nodule-ct card {build.folder}")
     files = _files(build)
@@ -214,7 +214,7 @@ def _dates_problem(build: BuildFolder, files: dict[str, int]) -> str | None:  # 
             return f"the audit says {check.verdict}: {check.measured}"
     if verdicts:
         return None
-    places = sorted({place for place, text in _texts(build) if without_dates(text) != text})
+    places = sorted({place for place, text in _texts(build) if mask_dates(text) != text})
     if places:
         return f"what could be a date stands in {', '.join(places)}: see what with lung-nodule-ct audit"
     try:

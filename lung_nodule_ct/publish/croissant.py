@@ -12,7 +12,6 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.declaration.manifest import GENERATOR
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
@@ -84,7 +83,7 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
         for name, entry in build.manifest["configs"].items()
     }
     declared = {
-        name: (CONFIGS[name].summary, build.columns(name), tuple(build.configs[name])) for name in build.configs
+        name: (build.config(name).summary, build.columns(name), tuple(build.configs[name])) for name in build.configs
     }
     if preview is not None:
         shards[PREVIEW] = [(preview.path, preview.file_bytes, preview.sha256)]

@@ -1,7 +1,7 @@
-"""A finished build, opened to be read: what previews, audits, cards, exports and training have in common.
+"""A finished build, opened for reading: the common base of previews, audits, cards, exports and training.
 
-It needs no loading step and no cache: rows come straight from the Parquet or Arrow shards, with voxels as arrays that view
-the decoded buffers.
+No loading step and no cache are needed. Rows come straight from the Parquet or Arrow shards, with voxels as arrays that view the decoded
+buffers. What readers need of a config (kind, columns, texts) is stored in the build.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lung_nodule_ct.declaration.configs import CONFIGS, SOURCE_NAME
-from lung_nodule_ct.declaration.manifest import FINDINGS, FORMAT_VERSION, MANIFEST
+from lung_nodule_ct.declaration.configs import CONFIGS, Config
+from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST, READABLE_VERSIONS, Format, config_from_json
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.read.voxel_columns import table_rows
@@ -27,15 +28,16 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.schema import Column
 
 _REBUILD = "build it again: lung-nodule-ct build CONFIG... --out {folder}"
+_READABLE_FORMATS = (Format.PARQUET, Format.ARROW)
 
 
 @dataclass(frozen=True)
 class BuildFolder:
-    """A folder that ``lung-nodule-ct build`` wrote as Parquet or Arrow. Made by :func:`open_build`.
+    """A folder that ``lung-nodule-ct build`` wrote as Parquet or Arrow. Returned by :func:`open_build`.
 
     Attributes:
-        folder: Where it is.
-        manifest: Its ``build.json``.
+        folder: Its path.
+        manifest: The content of ``build.json``.
     """
 
     folder: Path
@@ -43,56 +45,74 @@ class BuildFolder:
 
     @property
     def configs(self) -> dict[str, dict[str, int]]:
-        """The number of rows by config and split, in the order of the build."""
+        """Number of rows by config and split, in the order of the build."""
         return {name: dict(entry["rows"]) for name, entry in self.manifest["configs"].items()}
 
     @property
-    def form(self) -> str:
-        """``parquet`` or ``arrow``."""
-        return str(self.manifest["format"])
+    def format(self) -> Format:
+        """The file format: Parquet or Arrow."""
+        return Format(self.manifest["format"])
 
     @property
     def report(self) -> dict[str, Any]:
-        """Its ``findings.json``.
+        """The content of ``findings.json``.
 
         Raises:
-            BuildFolderError: It is missing or no JSON.
+            BuildFolderError: The file is missing or is not JSON.
         """
         return _read_json(self.folder / FINDINGS)
 
-    def splits(self, config: str) -> tuple[str, ...]:
-        """The splits of a config.
+    @cached_property
+    def _declared(self) -> dict[str, Config]:
+        if self.manifest["format_version"] == 2:  # which does not store the declaration
+            return {name: CONFIGS[name] for name in self.manifest["configs"]}
+        return {name: config_from_json(name, entry) for name, entry in self.manifest["configs"].items()}
+
+    def config(self, name: str) -> Config:
+        """Return the declaration of a config as it was when it was built.
 
         Raises:
-            BuildFolderError: The build does not hold that config.
+            BuildFolderError: The build does not contain the config.
         """
-        if config not in self.configs:
+        if name not in self._declared:
             raise BuildFolderError(
-                f"{self.folder} has no {config}",
-                expected=f"one of {', '.join(self.configs) or 'no config at all'}",
-                remedy=_REBUILD.format(folder=self.folder).replace("CONFIG...", config),
+                f"{self.folder} has no {name}",
+                expected=f"one of {', '.join(self._declared) or 'no config at all'}",
+                remedy=_REBUILD.format(folder=self.folder).replace("CONFIG...", name),
             )
+        return self._declared[name]
+
+    def splits(self, config: str) -> tuple[str, ...]:
+        """Return the splits of a config.
+
+        Raises:
+            BuildFolderError: The build does not contain the config.
+        """
+        self.config(config)
         return tuple(self.configs[config])
 
     def count(self, config: str, split: str) -> int:
-        """The number of rows of a split.
+        """Return the number of rows of a split.
 
         Raises:
-            BuildFolderError: The build does not hold that config or split.
+            BuildFolderError: The build does not contain the config or the split.
         """
         if split not in self.splits(config):
             raise BuildFolderError(f"{config} has no split {split!r}", expected=", ".join(self.splits(config)))
         return self.configs[config][split]
 
+    def files(self, config: str, split: str | None = None) -> list[Mapping[str, Any]]:
+        """Return the manifest's entries of the shards of a config, or of one of its splits, in order."""
+        entries = self.manifest["configs"][config]["files"]
+        return [entry for entry in entries if split is None or entry["split"] == split]
+
     def columns(self, config: str) -> tuple[Column, ...]:
-        """The columns of a config as they were declared."""
-        self.splits(config)
-        own = CONFIGS[config].schema.columns
-        return (*own, SOURCE_NAME) if self.manifest["keep_source_names"] else own
+        """Return the columns of a config, ``source_name`` included if it was kept."""
+        return self.config(config).built_schema(keep_source_names=self.manifest["keep_source_names"]).columns
 
     def metadata_columns(self, config: str) -> tuple[str, ...]:
-        """The names of the columns that hold neither voxels nor pictures."""
-        return tuple(column.name for column in self.columns(config) if not isinstance(column.type, (Picture, Voxels)))
+        """Return the names of the columns that hold neither voxels nor pictures."""
+        return tuple(column.name for column in self.columns(config) if not isinstance(column.type, Picture | Voxels))
 
     def rows(
         self,
@@ -101,17 +121,17 @@ class BuildFolder:
         columns: Sequence[str] | None = None,
         indices: Sequence[int] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Rows, one at a time; at most a row group is in memory.
+        """Iterate over rows; at most one row group is in memory.
 
         Args:
             config: The config.
             split: One of its splits.
-            columns: What to read, all columns by default. Only these are read from the disk.
-            indices: Which rows, ascending; all by default. Row groups without any are skipped.
+            columns: The columns to read, by default all. Only these are read from the disk.
+            indices: The rows to read, ascending, by default all. Row groups without any of them are skipped.
 
         Yields:
-            Values as declared: voxels as a read-only array (z, y, x) that keeps its row group in memory, pictures as their
-            encoded ``bytes``, categories as their index, null as ``None``.
+            Values by column name: voxels as a read-only array (z, y, x) that keeps its row group in memory, pictures as their encoded
+            ``bytes``, categories as their index, null as ``None``.
 
         Raises:
             BuildFolderError: There is no such config, split, column or row, or a shard is missing or damaged.
@@ -124,34 +144,32 @@ class BuildFolder:
         if indices is not None and (
             list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < total)
         ):
-            raise BuildFolderError(f"{config}, {split}: rows must be ascending and among {total}", got=list(indices))
-        for start, table in self._tables(config, split, names, indices):
+            raise BuildFolderError(f"{config}, {split}: expected ascending rows below {total}", got=list(indices))
+        for start, table in self._row_groups(config, split, names, indices):
             end = start + table.num_rows
-            places = None if indices is None else [row - start for row in indices if start <= row < end]
-            yield from table_rows(table, [known[name] for name in names], places)
+            wanted = None if indices is None else [row - start for row in indices if start <= row < end]
+            yield from table_rows(table, [known[name] for name in names], wanted)
             del table  # before the next one is read
 
-    def _tables(
+    def _row_groups(
         self, config: str, split: str, names: list[str], indices: Sequence[int] | None
     ) -> Iterator[tuple[int, pa.Table]]:
-        """The row groups of a split of which something is wanted, each with the number of its first row."""
+        """The row groups of a split that contain requested rows, each with the number of its first row."""
         start = 0
-        for entry in self.manifest["configs"][config]["files"]:
-            if entry["split"] != split:
-                continue
+        for entry in self.files(config, split):
             path = self.folder / entry["path"]
             try:
-                if self.form == "arrow":
+                if self.format is Format.ARROW:
                     with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as stream:
                         for batch in stream:
-                            if _wants(indices, start, batch.num_rows):
+                            if _overlaps(indices, start, batch.num_rows):
                                 yield start, pa.Table.from_batches([batch]).select(names)
                             start += batch.num_rows
                     continue
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     for group in range(file.num_row_groups):
                         count = file.metadata.row_group(group).num_rows
-                        if _wants(indices, start, count):
+                        if _overlaps(indices, start, count):
                             yield start, file.read_row_group(group, columns=names).select(names)
                         start += count
             except (OSError, pa.ArrowException) as error:
@@ -160,7 +178,7 @@ class BuildFolder:
                 ) from error
 
 
-def _wants(indices: Sequence[int] | None, start: int, count: int) -> bool:
+def _overlaps(indices: Sequence[int] | None, start: int, count: int) -> bool:
     return indices is None or any(start <= row < start + count for row in indices)
 
 
@@ -168,14 +186,14 @@ def open_build(folder: str | os.PathLike[str]) -> BuildFolder:
     """Open a folder that ``lung-nodule-ct build`` wrote as Parquet or Arrow.
 
     Args:
-        folder: The ``--out`` of the build.
+        folder: The folder, the ``--out`` of the build.
 
     Raises:
-        BuildFolderError: It is missing, empty, of another format or version, or not whole.
+        BuildFolderError: The folder is missing, empty, incomplete, or has another format or version.
     """
     build = read_build(folder)
-    for entry in build.manifest["configs"].values():
-        for file in entry["files"]:
+    for config in build.configs:
+        for file in build.files(config):
             shard = build.folder / file["path"]
             size = shard.stat().st_size if shard.is_file() else None
             if size != file["bytes"]:
@@ -189,31 +207,34 @@ def open_build(folder: str | os.PathLike[str]) -> BuildFolder:
 
 
 def read_build(folder: str | os.PathLike[str]) -> BuildFolder:
-    """What :func:`open_build` gives, from the manifest alone: the shards need not be there yet.
+    """Open a build by its manifest alone; the shards need not exist yet.
 
     Raises:
-        BuildFolderError: As :func:`open_build`, but for shards.
+        BuildFolderError: The folder is missing or empty, or its manifest is missing, damaged, or of another format or version.
     """
     path = Path(folder)
     remedy = _REBUILD.format(folder=path)
     if not path.is_dir():
         raise BuildFolderError(f"there is no folder {path}", remedy=remedy)
     if not (path / MANIFEST).is_file():
-        state = "is empty" if not any(path.iterdir()) else f"has no {MANIFEST}: it is no build, or a half-built one"
+        state = "is empty" if not any(path.iterdir()) else f"has no {MANIFEST}: it is not a build, or an incomplete one"
         raise BuildFolderError(f"{path} {state}", remedy=remedy)
     manifest = _read_json(path / MANIFEST)
     version = manifest.get("format_version")
-    if version != FORMAT_VERSION or manifest.get("format") not in ("parquet", "arrow"):
+    if version not in READABLE_VERSIONS or manifest.get("format") not in _READABLE_FORMATS:
         raise BuildFolderError(
             f"{path} is a build that this version cannot read",
-            expected=f"version {FORMAT_VERSION}, parquet or arrow",
+            expected=f"version {' or '.join(map(str, READABLE_VERSIONS))}, parquet or arrow",
             got=f"version {version}, {manifest.get('format')}",
             remedy=remedy,
         )
-    for name in manifest["configs"]:
-        if name not in CONFIGS:
-            raise BuildFolderError(f"{path}: there is no config {name!r}", remedy=remedy)
-    return BuildFolder(path, manifest)
+    build = BuildFolder(path, manifest)
+    try:
+        for name in build.configs:
+            build.config(name)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise BuildFolderError(f"{path / MANIFEST} does not describe its configs: {error!r}", remedy=remedy) from error
+    return build
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -222,5 +243,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BuildFolderError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise BuildFolderError(f"{path} is not what a build writes", expected="a JSON object")
+        raise BuildFolderError(f"{path} is not a file of a build", expected="a JSON object")
     return document

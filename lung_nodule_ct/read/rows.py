@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SplitBy
+from lung_nodule_ct.declaration.manifest import Format
 from lung_nodule_ct.errors import BuildFolderError, TrainingError
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.voxel_columns import VoxelColumn
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IndexedRow:
-    """A row and where it stands.
+    """A row and its position in a build.
 
     Attributes:
         config: Its config.
         split: Its split.
-        number: Its place in the split, from 0.
-        row: Its values, as :meth:`.BuildFolder.rows` gives them; empty when the next row is taken.
+        number: Its position in the split, from 0.
+        row: Its values as :meth:`.BuildFolder.rows` yields them; emptied when the next row is taken.
     """
 
     config: str
@@ -55,12 +56,15 @@ class IndexedRow:
         """The frame of a scan.
 
         Raises:
-            BuildFolderError: Origin, spacing or direction are none.
+            BuildFolderError: The row has no valid origin, spacing and direction.
         """
         try:
-            return Frame(*(tuple(self.row[name]) for name in ("origin", "spacing", "direction")))
+            frame = Frame.from_row(self.row)
         except ValueError as error:
             raise BuildFolderError(f"{self} has no frame: {error}") from error
+        if frame is None:
+            raise BuildFolderError(f"{self} has no frame", expected="columns origin, spacing and direction")
+        return frame
 
     def __str__(self) -> str:
         return f"{self.config}, {self.split}, row {self.number:,}"
@@ -69,26 +73,25 @@ class IndexedRow:
 def iterate_rows(
     build: BuildFolder, configs: Sequence[str], progress: BuildProgress | None = None
 ) -> Iterator[IndexedRow]:
-    """Every row of some configs, in the order of the build; at most a row group is in memory.
+    """Iterate over every row of some configs, in the order of the build; at most one row group is in memory.
 
     Args:
         build: The build.
-        configs: Names of configs that it holds.
-        progress: Is told how far it is, in bytes of the shards.
+        configs: Names of configs that it contains.
+        progress: Receives the progress, in bytes of the shards.
 
     Raises:
-        BuildFolderError: The build does not hold a config, or a shard is damaged.
+        BuildFolderError: The build does not contain a config, or a shard is damaged.
     """
     progress = progress or BuildProgress()
     for config in configs:
         rows = {split: build.configs[config][split] for split in build.splits(config)}
-        files = build.manifest["configs"][config]["files"]
-        size = {split: sum(file["bytes"] for file in files if file["split"] == split) for split in rows}
+        size = {split: sum(file["bytes"] for file in build.files(config, split)) for split in rows}
         progress.begin(config, sum(size.values()), sum(rows.values()))
         for split, count in rows.items():
             for number, row in enumerate(build.rows(config, split)):
                 yield IndexedRow(config, split, number, row)
-                row.clear()  # whoever still holds it must not hold its volumes while the next are read
+                row.clear()  # so that nothing keeps its volumes in memory while the next ones are read
                 progress.advance(config, size[split] // count)
         progress.end(config)
 
@@ -131,8 +134,7 @@ class Rows:
 
     def voxels(self, row: int, column: str = "volume") -> NDArray[Any] | None:
         """The voxels of a row as a view, axes (z, y, x); ``None`` where the cell is null."""
-        dtype = "<i2" if column == "volume" and "direction" in self._table.column_names else "u1"
-        voxels: NDArray[Any] | None = VoxelColumn(self._table.column(column), dtype).find(self.places[row])
+        voxels: NDArray[Any] | None = VoxelColumn(self._table.column(column)).find(self.places[row])
         return voxels
 
 
@@ -175,7 +177,7 @@ def split_rows(build: BuildFolder, config: str, split: str, split_by: SplitBy) -
 def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
     files = build.manifest["configs"][config]["files"]
     ordered = [file for split in build.splits(config) for file in files if file["split"] == split]
-    if build.form == "arrow":
+    if build.format is Format.ARROW:
         return tuple(build.folder / file["path"] for file in ordered)
     key = hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_folder() / "training" / f"{config}-{key}"

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.errors import ArchiveError, MemberError
+from lung_nodule_ct.errors import ArchiveError, MemberError, Place
 
 if TYPE_CHECKING:
     from lung_nodule_ct.sources.byte_sources import ByteSource
@@ -81,6 +81,11 @@ class Member:
         )
 
     @property
+    def place(self) -> Place:
+        """Archive and member, for findings and errors."""
+        return Place(self.archive, self.name)
+
+    @property
     def folder(self) -> str:
         """The folder it lies in, without a slash at its end; empty at the top."""
         return self.name.rpartition("/")[0]
@@ -119,6 +124,11 @@ class Archive:
     size: int
     members: tuple[Member, ...]
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """The archive as a place, for findings and errors."""
+        return Place(self.name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -314,9 +324,8 @@ def _first_of_each_name(members: list[Member]) -> tuple[tuple[Member, ...], tupl
                 Finding(
                     Code.DUPLICATE_ID,
                     "the first is used",
-                    archive=member.archive,
-                    member=member.name,
-                    detail=f"the archive holds two members of this name, of {same} content",
+                    member.place,
+                    f"the archive holds two members of this name, of {same} content",
                 )
             )
     return tuple(first.values()), tuple(findings)

@@ -1,6 +1,6 @@
-"""Shards made by Apache Beam: each is an element, on whatever runner the options name.
+"""Shards written by Apache Beam, one element per shard, on any runner.
 
-Workers must be able to read the archives and to write the output at the same places as this machine does.
+Workers must be able to read the archives and write the output under the same paths as this machine.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.system.files import write_whole
-from lung_nodule_ct.targets.engine import write_shard
+from lung_nodule_ct.targets.shards import write_shard
 
 if TYPE_CHECKING:
     from lung_nodule_ct.system.progress import BuildProgress
-    from lung_nodule_ct.targets.engine import Shard, ShardLayout, Written
+    from lung_nodule_ct.targets.shards import Shard, ShardLayout, WrittenShard
 
-_NOTES = ".notes"
+_RESULTS = ".results"
 
 
 class BeamEngine:
-    """Writes the shards of a build in one pipeline a config.
+    """Writes the shards of a build in one pipeline per config.
 
     Args:
-        options: As on Beam's command line: ``["--runner=FlinkRunner", …]``, or as Beam reads them.
-        runner: In place of the one that the options name.
+        options: The options of Beam's command line, as ``["--runner=FlinkRunner"]``, or as Beam parses them.
+        runner: Used instead of the runner in the options.
     """
 
     def __init__(self, options: Sequence[str] | PipelineOptions = (), runner: str | None = None) -> None:
@@ -42,44 +42,44 @@ class BeamEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is held between configs."""
+        """Nothing is kept between configs."""
 
     def write(
         self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildProgress
-    ) -> Iterator[Written]:
+    ) -> Iterator[WrittenShard]:
         """Write shards into a stage.
 
         Raises:
-            LungNoduleCTError: As of the shard that failed first in the order of the shards.
+            LungNoduleCTError: A shard failed; the error of the first one in the order of the shards.
         """
-        notes = stage / _NOTES
-        notes.mkdir(exist_ok=True)
+        results = stage / _RESULTS
+        results.mkdir(exist_ok=True)
         with beam.Pipeline(self._runner, options=self._options) as pipeline:
             elements = pipeline | "Shards" >> beam.Create(list(enumerate(shards))) | "Spread" >> beam.Reshuffle()
-            _ = elements | "Write" >> beam.Map(_WriteShard(layout, str(stage)))
+            _ = elements | "Write" >> beam.Map(_ShardWriter(layout, str(stage)))
         for number, shard in enumerate(shards):
-            # ours, written a moment ago by a worker of this build
-            written = pickle.loads((notes / str(number)).read_bytes())  # noqa: S301
+            # written by a worker of this build
+            written = pickle.loads((results / str(number)).read_bytes())  # noqa: S301
             if isinstance(written, LungNoduleCTError):
                 raise written
-            progress.advance(shard.config, sum(unit.packed_bytes for unit in shard.units))
+            progress.advance(shard.config.name, shard.packed_bytes)
             yield written
-        shutil.rmtree(notes)
+        shutil.rmtree(results)
 
 
 @dataclass(frozen=True)
-class _WriteShard:
-    """What a worker does. An error of ours is noted, not raised: Beam would try again, and wrap it."""
+class _ShardWriter:
+    """What a worker does. An error of this package is stored and not raised, since Beam would retry and wrap it."""
 
     layout: ShardLayout
     stage: str
 
     def __call__(self, element: tuple[int, Shard]) -> int:
         number, shard = element
-        result: Written | LungNoduleCTError
+        result: WrittenShard | LungNoduleCTError
         try:
             result = write_shard(self.layout, shard, Path(self.stage), prefetch=0)
         except LungNoduleCTError as error:
             result = error
-        write_whole(Path(self.stage, _NOTES, str(number)), pickle.dumps(result))
+        write_whole(Path(self.stage, _RESULTS, str(number)), pickle.dumps(result))
         return number

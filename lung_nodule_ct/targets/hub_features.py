@@ -11,7 +11,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.declaration.configs import SOURCE_NAME
 from lung_nodule_ct.declaration.schema import (
     Category,
     Flag,
@@ -32,13 +31,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.declaration.schema import Column, ColumnType
-
-
-def built_schema(config: Config, *, keep_source_names: bool) -> Schema:
-    """The columns of a build: those of the config, and the source name where it is asked for."""
-    return config.schema.with_column(SOURCE_NAME) if keep_source_names else config.schema
 
 
 def to_features(schema: Schema) -> datasets.Features:

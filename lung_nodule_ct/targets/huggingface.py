@@ -1,6 +1,6 @@
-"""The ``datasets`` builder: the same plan and examples, straight from the archives, prepared or streamed.
+"""The builder of Hugging Face ``datasets``: the same plan and examples, straight from the archives, prepared or streamed.
 
-``datasets`` patches this module for streaming, so all reading of archives is done elsewhere.
+``datasets`` patches this module for streaming, so archives are read in other modules only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import count
@@ -20,20 +20,20 @@ from typing import TYPE_CHECKING, Any
 import datasets
 
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
-from lung_nodule_ct.declaration.findings import Code, Finding, Grade
+from lung_nodule_ct.declaration.findings import Finding, Grade
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
-from lung_nodule_ct.examples.plan import make_plan
+from lung_nodule_ct.examples.plan import family_of, make_plan
 from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
 from lung_nodule_ct.sources.resolve import RECORDS, open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
 from lung_nodule_ct.system.progress import DownloadProgressBar
-from lung_nodule_ct.targets.batches import batches_of
-from lung_nodule_ct.targets.hub_features import built_schema, to_features
+from lung_nodule_ct.targets.batches import make_batches
+from lung_nodule_ct.targets.hub_features import to_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.declaration.configs import Config
+    from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.examples.family import Unit
     from lung_nodule_ct.sources.source import Source
 
 DATASET_NAME = "lung_nodule_ct"
 _NOT_HASHED = frozenset({"cli", "train", "preview", "publish"})
-"""Rooms that do not decide what is built; a change in any other makes prepared caches stale."""
+"""Rooms that do not affect what is built. A change in any other room makes prepared caches stale."""
+_FINDINGS_PART = "findings-{}.part"
 
 logger = datasets.utils.logging.get_logger(__name__)
 
@@ -57,65 +59,75 @@ class LungNoduleCTConfig(datasets.BuilderConfig):
 
     Attributes:
         split_by: ``published`` or ``patient``.
-        keep_source_names: Add the column ``source_name``, and keep what pictures say beside their pixels; both may spell calendar dates.
+        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may contain calendar dates.
     """
 
     split_by: str = str(SplitBy.PUBLISHED)
     keep_source_names: bool = False
 
 
+class _DeclaredConfigs:
+    """The declared configs, read at each use, so that a config that is added later is known."""
+
+    def __get__(self, _instance: object, _owner: type | None = None) -> tuple[LungNoduleCTConfig, ...]:
+        version = datasets.Version("1.0.0")
+        return tuple(
+            LungNoduleCTConfig(name=config.name, version=version, description=config.summary)
+            for config in CONFIGS.values()
+        )
+
+
 class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
-    """Builds the six configs from the archives.
+    """Builds the configs from the archives.
 
     Args:
-        archives: A folder of them or its URL, where it shall not become a part of the config's id (see :func:`prepare`). Else
-            ``data_dir`` names it, or the environment variable ``LUNG_NODULE_CT_SOURCE``. Where nothing does, what was
-            prepared before by the same code is used, else the archives come from the cache of downloads and from Zenodo.
-        **kwargs: As of ``datasets.DatasetBuilder``.
+        archives: A folder of archives or its URL, if it must not become a part of the config's id (see :func:`.loading.prepare`).
+            Without it ``data_dir`` or the environment variable ``LUNG_NODULE_CT_SOURCE`` names one. Without those, the latest cache
+            that the same code prepared is used; if there is none, the archives come from the cache of downloads and from Zenodo.
+        **kwargs: The arguments of ``datasets.DatasetBuilder``.
+
+    Attributes:
+        findings: Findings about the archives; ``None`` if the cache existed already.
     """
 
     BUILDER_CONFIG_CLASS = LungNoduleCTConfig
-    BUILDER_CONFIGS = tuple(
-        LungNoduleCTConfig(name=config.name, version=datasets.Version("1.0.0"), description=config.summary)
-        for config in CONFIGS.values()
-    )
+    BUILDER_CONFIGS = _DeclaredConfigs()
     DEFAULT_CONFIG_NAME = DEFAULT_CONFIG.name
     _cache_dir: str
-    found: tuple[Finding, ...] | None
-    """What was found in the archives as they are, ``None`` where the cache was there before."""
+    findings: tuple[Finding, ...] | None
 
     def __init__(self, *, archives: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
         self._archives = requested_folder(archives or kwargs.get("data_dir") or None)
         self._source: Source | None = None
-        self.found: tuple[Finding, ...] | None = None
+        self.findings = None
         self._report_folder: str | None = None
-        self._settling: WriteBackThrottle | None = None
+        self._job: _JobShards | None = None
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
         if self._archives is not None:
             self._source = open_source(self._archives, [config])
-        # datasets' own hash says nothing of the source; ours follows the code and what the archives hold
-        kwargs["hash"] = f"{code_hash()}-{_hash_of(self._source, config) if self._source else 'none'}"
+        # the hash of datasets does not depend on the source; this one depends on the code and on the content of the archives
+        kwargs["hash"] = f"{code_hash()}-{_source_hash(self._source, config) if self._source else 'none'}"
         if config.schema.has_voxels:
             kwargs["writer_batch_size"] = 1
         super().__init__(**kwargs)
         if self._archives is None:
-            self._adopt_prepared()
+            self._use_prepared()
 
-    def _adopt_prepared(self) -> None:
-        """Without a source, take the latest cache of the same code."""
+    def _use_prepared(self) -> None:
+        """Without a source, use the latest cache of the same code."""
         prepared = sorted(
             Path(self._cache_dir).parent.glob(f"{code_hash()}-*/dataset_info.json"),
             key=lambda path: path.stat().st_mtime,
         )
         if prepared:
-            self._move_to(prepared[-1].parent.name)
+            self._set_hash(prepared[-1].parent.name)
             self.info = datasets.DatasetInfo.from_directory(self._cache_dir)
             origin = _origin(Path(self._cache_dir))
             if origin is not None and not origin.startswith(RECORDS):
-                logger.warning(f"{self.config.name}: taken from the cache, as it was prepared before from {origin}")
+                logger.warning(f"{self.config.name}: using the cache that was prepared from {origin}")
 
-    def _move_to(self, hash_: str) -> None:
-        """Take the cache of that hash for ours."""
+    def _set_hash(self, hash_: str) -> None:
+        """Use the cache with this hash."""
         self.hash = hash_
         self._cache_dir = self._output_dir = self._build_cache_dir()
 
@@ -123,12 +135,16 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
     def _is_prepared(self) -> bool:
         return Path(self._cache_dir, "dataset_info.json").is_file()
 
+    @property
+    def _schema(self) -> Schema:
+        return get_config(self.config.name).built_schema(keep_source_names=self.config.keep_source_names)
+
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """As of ``datasets``; without a folder and a cache, the archives are downloaded from Zenodo first."""
+        """Prepare like ``datasets`` does. Without a folder and a cache, the archives are downloaded from Zenodo first."""
         if self._source is None and not self._is_prepared:
             config = get_config(self.config.name)
             self._source = self._from_zenodo(remote=False)
-            self._move_to(f"{code_hash()}-{_hash_of(self._source, config)}")
+            self._set_hash(f"{code_hash()}-{_source_hash(self._source, config)}")
         super().download_and_prepare(*args, **kwargs)
 
     def _from_zenodo(self, *, remote: bool) -> Source:
@@ -139,24 +155,27 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             return open_source(None, [config], remote=remote, progress=progress)
 
     def as_streaming_dataset(self, split: str | None = None, base_path: str | None = None) -> Any:
-        """Stream from the archives, on the server where there is no folder; from the cache if one was prepared before."""
+        """Stream from the archives, or from the server if there is no folder; from the cache if one was prepared before."""
         if self._archives is not None or not self._is_prepared:
             return super().as_streaming_dataset(split, base_path)
         self.download_and_prepare()
         prepared = self.as_dataset(split)
         if isinstance(prepared, datasets.DatasetDict):
-            return datasets.IterableDatasetDict({name: own.to_iterable_dataset() for name, own in prepared.items()})
+            return datasets.IterableDatasetDict(
+                {name: dataset.to_iterable_dataset() for name, dataset in prepared.items()}
+            )
         return prepared.to_iterable_dataset()
 
     def _info(self) -> datasets.DatasetInfo:
-        config = get_config(self.config.name)
-        schema = built_schema(config, keep_source_names=self.config.keep_source_names)
         return datasets.DatasetInfo(
-            description=config.summary, features=to_features(schema), homepage=HOMEPAGE, citation=CITATION
+            description=get_config(self.config.name).summary,
+            features=to_features(self._schema),
+            homepage=HOMEPAGE,
+            citation=CITATION,
         )
 
     def _use_legacy_cache_dir_if_possible(self, dataset_module: Any) -> None:
-        """There never was another cache layout; what datasets does here would undo :meth:`_adopt_prepared`."""
+        """There is no legacy cache layout; what datasets does here would undo :meth:`_use_prepared`."""
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         source = self._source or self._from_zenodo(remote=dl_manager.is_streaming)
@@ -165,67 +184,66 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             raise SourceError(
                 f"{self.config.name} has no example in {source.name} with split_by={self.config.split_by!r}"
             )
-        self._report(0, plan.findings, [])
-        numbered, splits = count(1), plan.splits.items()
+        self._report(0, 0, plan.findings, [])
+        numbers = count(1)
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"units": list(zip(numbered, own, strict=False))})
-            for split, own in splits
+            datasets.SplitGenerator(name=split, gen_kwargs={"units": list(zip(numbers, units, strict=False))})
+            for split, units in plan.splits.items()
         ]
 
     def _generate_tables(self, units: Sequence[tuple[int, Unit]]) -> Iterator[tuple[str, pa.Table]]:
-        """One table a volume, or a hundred pictures, of units with their place in the plan."""
-        schema = built_schema(get_config(self.config.name), keep_source_names=self.config.keep_source_names)
-        # what is prepared is written before the next is read; what is streamed belongs to who takes it
-        buffers = BufferPool if self._report_folder is not None else NoReuse
-        places, done = [place for place, _ in units], 0
+        """One table per volume, or per hundred pictures, of units that are numbered by their position in the plan."""
+        # what is prepared is written before the next example is made; what is streamed is kept by its consumer
+        new_buffers = BufferPool if self._report_folder is not None else NoReuse
         with ArchivePool() as archives:
-            for batch in batches_of(
-                [unit for _, unit in units], schema, self.info.features.arrow_schema, archives, buffers=buffers
-            ):
-                self._report(places[done], batch.findings, batch.pixels)
-                yield str(places[done]), batch.table
-                self._settle()
-                done += batch.table.num_rows
+            batches = make_batches(
+                [unit for _, unit in units],
+                family_of(get_config(self.config.name)),
+                self._schema,
+                self.info.features.arrow_schema,
+                archives,
+                new_buffers=new_buffers,
+            )
+            for number, batch in enumerate(batches):
+                position = units[batch.unit][0]
+                self._report(position, number, batch.findings, batch.pixels)
+                yield f"{position}-{number}", batch.table
+                if self._job is not None:
+                    self._job.write_back()
 
-    def _report(self, place: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
-        """Keep what was found: beside the data where they are prepared, in the log where they are streamed.
-
-        Args:
-            place: In the plan, from 1, of the first unit that it is of; 0 for the plan itself.
-            findings: What was found.
-            pixels: Where pixels stand.
-        """
+    def _report(self, position: int, batch: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
+        """Save findings next to the data that are prepared, or log those of a stream; see :func:`save_findings`."""
         if self._report_folder is None:
             _log(findings)
         else:
-            save_findings(Path(self._report_folder), place, findings, pixels)
+            save_findings(Path(self._report_folder), position, batch, findings, pixels)
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_split_kwargs: Any) -> None:
-        here = "://" not in self._output_dir  # not Path.is_dir, which datasets makes look in buckets, too
+        is_local = "://" not in self._output_dir  # not Path.is_dir, which datasets extends to buckets
         with contextlib.ExitStack() as stack:
-            folder = self._output_dir if here else stack.enter_context(tempfile.TemporaryDirectory())
+            folder = self._output_dir if is_local else stack.enter_context(tempfile.TemporaryDirectory())
             self._report_folder = folder
             try:
                 super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
             finally:
                 self._report_folder = None
-            self.found = collect_findings(Path(folder))
-        if here:
-            self._write_report(Path(self._output_dir), self.found)
+            self.findings = collect_findings(Path(folder))
+        if is_local:
+            self._write_report(Path(self._output_dir), self.findings)
         else:
-            _log(self.found)
+            _log(self.findings)
 
     def _prepare_split_single(
         self, gen_kwargs: Any, fpath: str, *args: Any, job_id: int, **kwargs: Any
     ) -> Iterator[Any]:
-        """As of ``datasets``, but what it writes settles, and an error of ours arrives as it is.
+        """Write the shards of one job like ``datasets`` does, written back to the disk in the meantime.
 
-        The latter here, since it would not cross processes as a cause.
+        An error of this package is raised as it is, and here, because it would not cross processes as a cause.
         """
-        self._shards, self._shard = fpath.replace("JJJJJ", f"{job_id:05d}"), 0
         try:
-            with WriteBackThrottle() as settling:
-                self._settling = settling if "://" not in fpath else None
+            with WriteBackThrottle() as throttle:
+                is_local = "://" not in fpath
+                self._job = _JobShards(fpath.replace("JJJJJ", f"{job_id:05d}"), throttle) if is_local else None
                 yield from super()._prepare_split_single(gen_kwargs, fpath, *args, job_id=job_id, **kwargs)
         except datasets.exceptions.DatasetGenerationError as error:
             cause: BaseException | None = error
@@ -235,19 +253,10 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
                 raise
             raise cause from None
         finally:
-            self._settling = None
-
-    def _settle(self) -> None:
-        """Some examples were written, unless they are streamed or go to a bucket."""
-        if self._settling is not None:
-            self._shard += self._path_of(self._shard + 1).exists()
-            self._settling.more(self._path_of(self._shard))
-
-    def _path_of(self, shard: int) -> Path:
-        return Path(self._shards.replace("SSSSS", f"{shard:05d}"))
+            self._job = None
 
     def _write_report(self, output: Path, findings: Sequence[Finding]) -> None:
-        """What was found, as ``findings.json``."""
+        """Write ``findings.json``, and warn about errors and warnings."""
         document = report_document(
             {self.config.name: findings},
             generator=GENERATOR,
@@ -263,29 +272,50 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             )
 
 
-_PART = "findings-{}.part"
-
-
-def save_findings(folder: Path, place: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
-    """Leave what was found.
+class _JobShards:
+    """The shards that one job of ``datasets`` writes, one after the other.
 
     Args:
-        folder: Where.
-        place: In the plan, from 1, of the first unit that it is of; 0 for the plan itself.
-        findings: What was found.
-        pixels: Where pixels stand.
+        pattern: The path of a shard, with ``SSSSS`` for its number.
+        throttle: Writes them back to the disk.
     """
-    part = {"findings": [asdict(finding) for finding in findings], "pixels": list(pixels)}
-    (folder / _PART.format(f"{place:09d}")).write_text(json.dumps(part), encoding="utf-8")
+
+    def __init__(self, pattern: str, throttle: WriteBackThrottle) -> None:
+        self._pattern, self._throttle, self._current = pattern, throttle, 0
+
+    def write_back(self) -> None:
+        """Write back what was added to the current shard."""
+        self._current += self._path(self._current + 1).exists()
+        self._throttle.more(self._path(self._current))
+
+    def _path(self, shard: int) -> Path:
+        return Path(self._pattern.replace("SSSSS", f"{shard:05d}"))
+
+
+def save_findings(
+    folder: Path, position: int, batch: int, findings: Sequence[Finding], pixels: Sequence[Pixels]
+) -> None:
+    """Save the findings of a piece of work as a small file; any process may call it.
+
+    Args:
+        folder: The folder.
+        position: Position in the plan, from 1, of the first unit that they belong to; 0 for the plan itself.
+        batch: Number of the batch in its process, which distinguishes batches of one unit.
+        findings: The findings.
+        pixels: The keys of the pixels of the examples.
+    """
+    part = {"findings": [finding.to_dict() for finding in findings], "pixels": list(pixels)}
+    path = folder / _FINDINGS_PART.format(f"{position:09d}-{batch:09d}")
+    path.write_text(json.dumps(part), encoding="utf-8")
 
 
 def collect_findings(folder: Path) -> tuple[Finding, ...]:
-    """All that was found, in the order of the plan, and which pixels stand more than once; the parts are taken away."""
+    """All saved findings in the order of the plan, with those about equal pixels; the files are removed."""
     findings: list[Finding] = []
     pixels: list[Pixels] = []
-    for path in sorted(folder.glob(_PART.format("*"))):
+    for path in sorted(folder.glob(_FINDINGS_PART.format("*"))):
         part = json.loads(path.read_text(encoding="utf-8"))
-        findings += [Finding(**{**entry, "code": Code(entry["code"])}) for entry in part["findings"]]
+        findings += map(Finding.from_dict, part["findings"])
         pixels += [Pixels(*entry) for entry in part["pixels"]]
         path.unlink()
     return (*findings, *same_pixels(pixels))
@@ -296,17 +326,17 @@ def _log(findings: Sequence[Finding]) -> None:
         logger.log(20 if finding.grade is Grade.NOTE else 30, str(finding))
 
 
-def _origin(cache: Path) -> str | None:
-    """Where the archives of a prepared cache came from, ``None`` where it does not say."""
+def _origin(cache_folder: Path) -> str | None:
+    """The source of a prepared cache, ``None`` if it is not recorded."""
     try:
-        origin: str | None = json.loads((cache / FINDINGS).read_text(encoding="utf-8")).get("source")
+        origin: str | None = json.loads((cache_folder / FINDINGS).read_text(encoding="utf-8")).get("source")
     except (OSError, ValueError):
         return None
     return origin
 
 
-def _hash_of(source: Source, config: Config) -> str:
-    """A hash of what the archives of a config hold, wherever they are."""
+def _source_hash(source: Source, config: Config) -> str:
+    """A hash of the content of the archives of a config, wherever they are stored."""
     prints = source.fingerprints(config.roles)
     return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -318,7 +348,7 @@ def code_hash() -> str:
 
 
 def hash_of_code(package: Path) -> str:
-    """A hash of the names and contents of all Python files of a package, in sub-folders too, but for ``_NOT_HASHED``.
+    """A hash of the names and contents of all Python files of a package, sub-folders included, except for ``_NOT_HASHED``.
 
     Args:
         package: The folder of the package.

@@ -22,29 +22,35 @@ def load(
     num_proc: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Any:
-    """Load a config straight from the archives, through the cache of ``datasets``.
+    """Load a config straight from the archives, through the cache of Hugging Face ``datasets``.
 
     Args:
-        config: One of the six names.
-        source: A folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one; without that, what was prepared
-            before serves; else the archives come from the cache of downloads and from Zenodo.
-        split: One split; without it all of them.
-        streaming: Read while iterating, prepare nothing.
-        split_by: ``published``, or ``patient`` for splits without leaks.
-        keep_source_names: Add the column ``source_name``, and keep what pictures say beside their pixels; both may spell calendar dates.
-        num_proc: Processes that prepare.
-        cache_dir: In place of the cache of ``datasets``.
+        config: Name of the config, for example ``det2d_1.25mm``; see :data:`lung_nodule_ct.CONFIGS`.
+        source: A folder of archives, or its URL. Without it the environment variable ``LUNG_NODULE_CT_SOURCE`` names one; without that,
+            a cache that was prepared before is used. If there is none, the archives come from the cache of downloads and from Zenodo.
+        split: One split; by default all splits.
+        streaming: Read while iterating, and prepare nothing.
+        split_by: ``published``, or ``patient`` for splits without leakage.
+        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may contain calendar dates.
+        num_proc: Number of processes that prepare.
+        cache_dir: A folder to use instead of the cache of ``datasets``.
 
     Returns:
-        A ``Dataset`` or, without ``split``, a ``DatasetDict``; their iterable kin where it is streamed.
+        A ``Dataset``, or a ``DatasetDict`` without ``split``; with ``streaming`` their iterable counterparts.
 
     Raises:
         UnknownConfigError: There is no such config.
-        SourceError: The folder does not exist; or offline, and something is not in the cache.
-        DownloadError: Zenodo does not give what the record promises.
+        SourceError: The folder does not exist, or an archive is not in the cache while offline.
+        DownloadError: Zenodo does not deliver what the record promises.
         ArchiveNotFoundError: An archive that the config reads is missing.
-        ArchiveError: An archive is no zip archive, or breaks a limit.
+        ArchiveError: A file is not a zip archive, or exceeds a limit.
         MemberError: A member is damaged.
+
+    Example:
+        >>> import lung_nodule_ct
+        >>> slices = lung_nodule_ct.load("det2d_1.25mm", source="dummy_data", split="train")
+        >>> slices[0]["objects"]
+        [{'bbox': [57.0, 32.0, 61.0, 36.0], 'category': 0, 'area': 16.0}]
     """
     builder = _builder(
         config, data_dir=source, split_by=split_by, keep_source_names=keep_source_names, cache_dir=cache_dir
@@ -62,37 +68,43 @@ def prepare(
     num_proc: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Warm the cache of ``datasets``, so that a plain ``load_dataset("lung_nodule_ct", config)`` works anywhere.
+    """Prepare the cache of ``datasets``, so that ``load_dataset("lung_nodule_ct", config)`` works without an import of this package.
 
     Args:
-        config: One of the six names.
-        source: A folder of archives. Without it ``LUNG_NODULE_CT_SOURCE`` names one; without that, they come from the
-            cache of downloads and from Zenodo.
-        num_proc: Processes that prepare.
-        cache_dir: In place of the cache of ``datasets``.
+        config: Name of the config, for example ``det2d_1.25mm``.
+        source: A folder of archives, or its URL. Without it the environment variable ``LUNG_NODULE_CT_SOURCE`` names one; without that,
+            the archives come from the cache of downloads and from Zenodo.
+        num_proc: Number of processes that prepare.
+        cache_dir: A folder to use instead of the cache of ``datasets``.
 
     Returns:
-        The folder of the prepared data, ``findings.json`` beside them.
+        The folder with the prepared data and ``findings.json``.
 
     Raises:
         UnknownConfigError: There is no such config.
-        SourceError: The folder does not exist; or offline, and something is not in the cache.
-        DownloadError: Zenodo does not give what the record promises.
+        SourceError: The folder does not exist, or an archive is not in the cache while offline.
+        DownloadError: Zenodo does not deliver what the record promises.
         ArchiveNotFoundError: An archive that the config reads is missing.
-        ArchiveError: An archive is no zip archive, or breaks a limit.
+        ArchiveError: A file is not a zip archive, or exceeds a limit.
         MemberError: A member is damaged.
+
+    Example:
+        >>> import lung_nodule_ct
+        >>> folder = lung_nodule_ct.prepare("cls_1.25mm", source="dummy_data")
+        >>> (folder / "findings.json").is_file()
+        True
     """
-    return Path(prepared(config, source=source, num_proc=num_proc, cache_dir=cache_dir).cache_dir)
+    return Path(prepare_builder(config, source=source, num_proc=num_proc, cache_dir=cache_dir).cache_dir)
 
 
-def prepared(
+def prepare_builder(
     config: str,
     *,
     source: str | os.PathLike[str] | None = None,
     num_proc: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> HuggingFaceBuilder:
-    """The builder of a cache that is warm; its ``found`` is what was found in warming it. See :func:`prepare`."""
+    """Prepare the cache like :func:`prepare`, and return its builder, which has the findings."""
     builder = _builder(config, archives=source, cache_dir=cache_dir)
     builder.download_and_prepare(num_proc=num_proc)
     return builder

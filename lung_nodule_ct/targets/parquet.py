@@ -1,14 +1,15 @@
-"""The Hub-ready folder: Parquet shards, and a card with the YAML that the Hub reads."""
+"""Parquet shards for the Hub and for ``load_dataset``."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.read.voxel_columns import VoxelColumn, to_b2nd
 from lung_nodule_ct.system.disk_writes import DirectFile
@@ -16,28 +17,26 @@ from lung_nodule_ct.targets.arrow_columns import to_column
 from lung_nodule_ct.targets.hub_features import to_hub_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from lung_nodule_ct.declaration.schema import Schema
-    from lung_nodule_ct.targets.build import Build
-    from lung_nodule_ct.targets.engine import Shard
+    from lung_nodule_ct.targets.layout import Build
+    from lung_nodule_ct.targets.shards import Shard
 
 _ZSTD_LEVEL = 1
-
-VolumeCodec = Literal["raw", "b2nd"]
 
 
 @dataclass(frozen=True)
 class ParquetLayout:
-    """``data/<config>/<split>-00000-of-0000N.parquet`` and ``README.md``.
+    """Parquet for the Hub: ``data/<config>/<split>-00000-of-0000N.parquet``.
 
     Attributes:
-        volume_codec: How voxels stand in their cells: as they are, or as b2nd.
+        volume_codec: How voxels are stored.
     """
 
-    volume_codec: VolumeCodec = "raw"
-    name: str = "parquet"
+    volume_codec: VolumeCodec = VolumeCodec.RAW
+    format: Format = Format.PARQUET
     shard_bytes: int = 500_000_000
     cpu_bound: bool = True
     hash_shards: bool = True
@@ -45,23 +44,23 @@ class ParquetLayout:
     @property
     def manifest_extra(self) -> dict[str, str]:
         """How to read a volume."""
-        return {"volume_codec": self.volume_codec}
+        return {"volume_codec": str(self.volume_codec)}
 
     def path_of(self, shard: Shard) -> str:
-        """Where a shard stands."""
-        return f"data/{shard.config}/{shard.split}-{shard.place}.parquet"
+        """The path of a shard."""
+        return f"data/{shard.config.name}/{shard.split}-{shard.number}.parquet"
 
     @contextmanager
     def open_writer(
         self, path: Path, schema: Schema, hashed: Callable[[Any], object] | None = None
     ) -> Iterator[Callable[[pa.Table], None]]:
-        """A Parquet file: zstd, a page index, page checksums, and a row group a table."""
+        """Open a Parquet file: zstd, a page index, page checksums, and one row group per table."""
         arrow_schema = to_hub_schema(schema)
-        heavy = {column.name for column in schema.columns if isinstance(column.type, (Picture, Voxels))}
+        large = {column.name for column in schema.columns if isinstance(column.type, (Picture, Voxels))}
         paths = _leaf_paths(arrow_schema)
-        light = [name for name in paths if name.split(".")[0] not in heavy]
-        voxels = {column.name: column.type for column in schema.columns if isinstance(column.type, Voxels)}
-        packed = {f"{name}.bytes" for name in voxels} if self.volume_codec == "b2nd" else set()
+        small = [name for name in paths if name.split(".")[0] not in large]
+        voxels = [column.name for column in schema.columns if isinstance(column.type, Voxels)]
+        packed = {f"{name}.bytes" for name in voxels} if self.volume_codec is VolumeCodec.B2ND else set()
         with (
             DirectFile(path, hashed) as file,
             pq.ParquetWriter(
@@ -69,11 +68,11 @@ class ParquetLayout:
                 arrow_schema,
                 compression={name: "none" if name in packed else "zstd" for name in paths},
                 compression_level={name: _ZSTD_LEVEL for name in paths if name not in packed},
-                use_dictionary=light,
-                write_statistics=light,
+                use_dictionary=small,
+                write_statistics=small,
                 write_page_index=True,
                 write_page_checksum=True,
-                data_page_version="2.0",  # compressed straight from the values: one copy of a volume less in memory
+                data_page_version="2.0",  # compressed directly from the values, which saves one copy of a volume in memory
             ) as writer,
         ):
             yield lambda table: writer.write_table(
@@ -84,11 +83,11 @@ class ParquetLayout:
         """Nothing is needed beside the shards."""
 
 
-def _packed(table: pa.Table, columns: Mapping[str, Voxels]) -> pa.Table:
-    """The same rows with the voxels of some columns as b2nd."""
-    for name, voxels in columns.items():
+def _packed(table: pa.Table, columns: Iterable[str]) -> pa.Table:
+    """The same rows with the voxels of some columns as b2nd frames."""
+    for name in columns:
         field = table.schema.field(name)
-        cells = VoxelColumn(table.column(name), voxels.dtype)
+        cells = VoxelColumn(table.column(name))
         values = []
         for row in range(table.num_rows):
             array = cells.find(row)
@@ -98,7 +97,7 @@ def _packed(table: pa.Table, columns: Mapping[str, Voxels]) -> pa.Table:
 
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:
-    """The dotted names of the Parquet columns that an Arrow schema has."""
+    """The dotted names of the Parquet columns of an Arrow schema."""
 
     def leaves(prefix: str, kind: pa.DataType) -> Iterator[str]:
         if pa.types.is_struct(kind):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.declaration.configs import DET3D_BMP_1_25MM, get_config
 from lung_nodule_ct.declaration.labels import VALIDATION
+from lung_nodule_ct.declaration.manifest import Format
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
-from lung_nodule_ct.targets.arrow import ArrowLayout
 from lung_nodule_ct.targets.build import build_folder
+from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
 from lung_nodule_ct.train.evaluation import evaluate
 from lung_nodule_ct.train.loop import train
@@ -63,5 +64,5 @@ def _made_up(folder: Path, config: str) -> BuildFolder:
         with tempfile.TemporaryDirectory() as buffers:
             stacks = config == DET3D_BMP_1_25MM.name
             source = open_folder(write_synthetic_archives(Path(buffers) / "source", PATIENTS, stacks=stacks))
-            build_folder([get_config(config)], source, folder, ArrowLayout(nested=False))
+            build_folder([get_config(config)], source, folder, BuildOptions(format=Format.ARROW))
     return open_build(folder)

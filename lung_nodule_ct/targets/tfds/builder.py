@@ -1,15 +1,16 @@
 """The TFDS builder: the same plan and examples as shards of TFRecord or ArrayRecord, in this process or on Beam.
 
-Shards and their order follow from the plan alone, so a build on a cluster gives what a build on one machine gives. Without
-TensorFlow, ``file_format="array_record"`` builds and reads.
+Shards and their order follow from the plan alone, so a build on a cluster equals a build on one machine. With
+``file_format="array_record"``, building and reading work without TensorFlow.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,17 +27,29 @@ from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsLayout
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding
-    from lung_nodule_ct.targets.engine import Engine, Written
+    from lung_nodule_ct.targets.engine import Engine
+    from lung_nodule_ct.targets.shards import WrittenShard
 
 _INCOMPLETE = "incomplete.*"
 
 
-class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
-    """Builds the six configs: ``tfds.load("lung_nodule_ct/det2d_1.25mm")``.
+class _DeclaredConfigs:
+    """The declared configs, read at each use, so that a config that is added later is known. TFDS would keep the first answer."""
+
+    def __init__(self, form: Callable[[dict[str, tfds.core.BuilderConfig]], Any]) -> None:
+        self._form = form
+
+    def __get__(self, _instance: object, _owner: type | None = None) -> Any:
+        return self._form({name: _builder_config(name) for name in CONFIGS})
+
+
+class TfdsBuilder(tfds.core.dataset_builder.FileReaderBuilder):
+    """Builds the configs for TFDS: ``tfds.load("lung_nodule_ct/det2d_1.25mm")``.
 
     Args:
-        source: A folder of archives or its URL, or an opened source; else as everywhere: ``LUNG_NODULE_CT_SOURCE``, the cache of downloads, Zenodo.
-        **kwargs: As of ``tfds.core.DatasetBuilder``. ``file_format`` is ``tfrecord`` or ``array_record``.
+        source: A folder of archives or its URL, or an open source. Without it the environment variable ``LUNG_NODULE_CT_SOURCE``
+            names one; without that, the archives come from the cache of downloads and from Zenodo.
+        **kwargs: The arguments of ``tfds.core.DatasetBuilder``. ``file_format`` is ``tfrecord`` or ``array_record``.
 
     Raises:
         OutputError: ``file_format`` is ``parquet``, with which TFDS loses examples.
@@ -45,11 +58,11 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
     name = DATASET
     pkg_dir_path = epath.Path(__file__).parent / "pages"
     VERSION = tfds.core.Version(RELEASE)
-    RELEASE_NOTES: ClassVar[Mapping[str, str]] = {RELEASE: "The first."}
-    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-        tfds.core.BuilderConfig(name=config.name, description=config.summary) for config in CONFIGS.values()
-    ]
+    RELEASE_NOTES: ClassVar[Mapping[str, str]] = {RELEASE: "First release."}
     DEFAULT_BUILDER_CONFIG_NAME = DEFAULT_CONFIG.name
+
+    BUILDER_CONFIGS = _DeclaredConfigs(lambda configs: list(configs.values()))
+    builder_configs = _DeclaredConfigs(lambda configs: configs)
 
     def __init__(
         self,
@@ -65,7 +78,7 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
                 remedy="build Parquet with `lung-nodule-ct build`",
             )
         self._source = source
-        self.found: tuple[Finding, ...] | None = None
+        self.findings: tuple[Finding, ...] | None = None
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -79,13 +92,13 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         )
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """As of TFDS. Of two builds of the same at once the second waits; what a killed one left is taken away."""
-        with self._alone():
+        """Build like TFDS does. A second build of the same config waits for the first; leftovers of a killed build are removed."""
+        with self._lock():
             super().download_and_prepare(**kwargs)
-            if not self.info.splits:  # TFDS reads what another build wrote only when a builder is made
+            if not self.info.splits:  # TFDS reads what another build wrote only when a builder is created
                 self.info.read_from_directory(self.data_path)
 
-    def _alone(self) -> Any:
+    def _lock(self) -> Any:
         folder = Path(os.fspath(self.data_path))
         if "://" in os.fspath(self.data_path) or (folder / "dataset_info.json").is_file():
             return nullcontext()
@@ -93,17 +106,17 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error}") from error
-        return _Alone(folder.parent)
+        return _BuildLock(folder.parent)
 
-    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:  # noqa: ARG002 -- TFDS's own
-        # what builds is imported by those who build, not by everybody who imports TFDS
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:  # noqa: ARG002 -- the signature of TFDS
+        # imported for a build only, and not whenever TFDS is imported
         from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json  # noqa: PLC0415
         from lung_nodule_ct.examples.plan import make_plan  # noqa: PLC0415
         from lung_nodule_ct.examples.report import report_document  # noqa: PLC0415
         from lung_nodule_ct.sources.resolve import open_source  # noqa: PLC0415
         from lung_nodule_ct.system.progress import BuildProgressBar  # noqa: PLC0415
         from lung_nodule_ct.targets.build import build_config  # noqa: PLC0415
-        from lung_nodule_ct.targets.engine import publish_names  # noqa: PLC0415
+        from lung_nodule_ct.targets.shards import publish_names  # noqa: PLC0415
 
         config, folder = get_config(self.builder_config.name), Path(os.fspath(self.data_path))
         source = self._source if isinstance(self._source, Source) else open_source(self._source, [config])
@@ -114,13 +127,13 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         with BuildProgressBar() as progress, _engine(download_config) as engine:
             built = build_config(plan, layout, folder, engine, progress)
         publish_names(folder, built.files)
-        self.found = built.findings
+        self.findings = built.findings
         document = report_document({config.name: built.findings}, generator=GENERATOR, verbatim=False)
         (folder / FINDINGS).write_text(to_json(document), encoding="utf-8")
-        self.note_splits(built.files)
+        self.set_splits(built.files)
 
-    def note_splits(self, files: Sequence[Written]) -> None:
-        """Tell TFDS of the shards that a build of this config wrote, in their order."""
+    def set_splits(self, files: Sequence[WrittenShard]) -> None:
+        """Register the shards that a build of this config wrote with TFDS, in order."""
         splits = []
         for split in dict.fromkeys(written.shard.split for written in files):
             own = [written for written in files if written.shard.split == split]
@@ -141,12 +154,17 @@ class LungNoduleCT(tfds.core.dataset_builder.FileReaderBuilder):
         self.info.set_splits(tfds.core.splits.SplitDict(splits))
 
 
+@cache
+def _builder_config(name: str) -> tfds.core.BuilderConfig:
+    return tfds.core.BuilderConfig(name=name, description=get_config(name).summary)
+
+
 def _engine(download_config: Any) -> Engine:
-    """This machine, or Beam where TFDS was given its options or a runner."""
+    """This machine, or Beam if TFDS was given Beam options or a runner."""
     options = getattr(download_config, "beam_options", None)
     runner = getattr(download_config, "beam_runner", None)
     if options is None and runner is None:
-        from lung_nodule_ct.targets.engine import LocalEngine  # noqa: PLC0415 -- as above
+        from lung_nodule_ct.targets.engine import LocalEngine  # noqa: PLC0415 -- see above
 
         return LocalEngine()
     from lung_nodule_ct.targets.beam import BeamEngine  # noqa: PLC0415 -- an extra
@@ -154,10 +172,10 @@ def _engine(download_config: Any) -> Engine:
     return BeamEngine(options or (), runner)
 
 
-class _Alone:
-    """One build of a config at a time in a folder; when it begins, what a killed one left is taken away.
+class _BuildLock:
+    """Allows one build of a config at a time in a folder, and removes leftovers of a killed build when it starts.
 
-    The lock's file stays: to remove it would let two of three builds run.
+    The lock file stays: removing it would let two of three builds run.
     """
 
     def __init__(self, folder: Path) -> None:

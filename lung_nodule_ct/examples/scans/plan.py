@@ -1,0 +1,265 @@
+"""The plan of scans: which volumes there are, and their timepoints, nodules, lung masks and pathology."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lung_nodule_ct.declaration.archives import ArchiveSpec, Role
+from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.labels import TRAIN
+from lung_nodule_ct.errors import MemberError, Place
+from lung_nodule_ct.examples.crops import list_crops
+from lung_nodule_ct.examples.family import Unit
+from lung_nodule_ct.examples.plan_findings import row_finding, table_findings, unused_members
+from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes, scan_of
+from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
+from lung_nodule_ct.sources.source import ArchivePool
+from lung_nodule_ct.sources.zip_member import read_member
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.declaration.configs import Config
+    from lung_nodule_ct.examples.scans.listing import ArchivedVolume, ScanSet
+    from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.sources.zip_directory import Archive, Member
+
+
+@dataclass(frozen=True, slots=True)
+class Nodule:
+    """One annotated nodule of a scan.
+
+    Attributes:
+        center_world: x, y, z in LPS mm.
+        diameter_mm: As published.
+        place: The row of the annotation table.
+    """
+
+    center_world: tuple[float, float, float]
+    diameter_mm: float
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanUnit(Unit):
+    """One CT volume.
+
+    Attributes:
+        header: Its ``.mhd`` or ``.mha``.
+        data: Members that are likely to hold its elements.
+        mask: The header of its lung mask, ``None`` if there is none.
+        mask_data: Members that are likely to hold the elements of the mask.
+        slice_thickness_mm: The set that it belongs to.
+        timepoint: Rank of its date, ``None`` if that is unknown.
+        num_timepoints: Number of distinct dates of its patient.
+        days_since_first: Days since the patient's first scan, ``None`` without a date.
+        nodules: In the order of the table.
+        pathology: Index of its class, ``None`` unless the archives leave no doubt.
+    """
+
+    header: Member
+    data: tuple[Member, ...]
+    mask: Member | None
+    mask_data: tuple[Member, ...]
+    slice_thickness_mm: float
+    timepoint: int | None
+    num_timepoints: int | None
+    days_since_first: int | None
+    nodules: tuple[Nodule, ...]
+    pathology: int | None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Header and data of volume and mask."""
+        headers = (self.header, self.mask) if self.mask else (self.header,)
+        return (*headers, *self.data, *self.mask_data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What archives other than those of a set contribute; ``None`` where an archive is missing.
+
+    Attributes:
+        timeline: The dates of all patients.
+        classes: The pathology classes of every patient in the classification archive.
+    """
+
+    timeline: Timeline | None
+    classes: Mapping[str, set[int]] | None
+
+
+def plan_scans(config: Config, source: Source) -> tuple[list[ScanUnit], tuple[Finding, ...]]:
+    """Plan one unit per volume of the sets that the config reads."""
+    report = FindingCollector()
+    sets = [scan_set for scan_set in SCAN_SETS if scan_set.volumes in config.reads]
+    listed = {scan_set.volumes: list_volumes(source.archives(scan_set.volumes), report) for scan_set in sets}
+    context = _Context(_timeline(source, listed, report), _classes(source, report))
+    scans = [
+        scan for scan_set in sets for scan in _scans_of_set(scan_set, source, listed[scan_set.volumes], context, report)
+    ]
+    if config.longitudinal and context.timeline is not None:
+        timeline = context.timeline
+        scans = [
+            (unit, findings)
+            for unit, findings in scans
+            if timeline.count(unit.patient_id) >= 2 and unit.days_since_first is not None
+        ]
+        scans.sort(key=lambda scan: (scan[0].patient_id or "", scan[0].timepoint or 0, scan[0].slice_thickness_mm))
+    units = [unit for unit, _ in scans]
+    for _, findings in scans:
+        report.extend(findings)
+    report.extend(_pathology_findings(units))
+    return units, report.findings
+
+
+def _timeline(
+    source: Source, listed: Mapping[Role, Sequence[ArchivedVolume]], report: FindingCollector
+) -> Timeline | None:
+    volumes: list[ArchivedVolume] = []
+    for scan_set in SCAN_SETS:
+        if scan_set.volumes in listed:
+            volumes += listed[scan_set.volumes]
+        elif missing := source.missing(scan_set.volumes):
+            report.extend([_missing_context(missing, "timepoint, num_timepoints and days_since_first are null")])
+            return None
+        else:  # what is odd about these archives is reported by the configs that read them
+            volumes += list_volumes(source.archives(scan_set.volumes), FindingCollector())
+    return Timeline(volumes)
+
+
+def _classes(source: Source, report: FindingCollector) -> Mapping[str, set[int]] | None:
+    """The classes of every patient in the classification archive."""
+    if missing := source.missing(Role.CLASSIFICATION):
+        report.extend([_missing_context(missing, "pathology is null")])
+        return None
+    classes: defaultdict[str, set[int]] = defaultdict(set)
+    for archive in source.archives(Role.CLASSIFICATION):
+        for crop in list_crops(archive)[0]:
+            if crop.patient_id is not None:
+                classes[crop.patient_id].add(crop.label)
+    return dict(classes)
+
+
+def _missing_context(missing: Sequence[ArchiveSpec], resolution: str) -> Finding:
+    names = ", ".join(spec.name for spec in missing)
+    return Finding(Code.CONTEXT_MISSING, resolution, Place(names), count=len(missing))
+
+
+def _scans_of_set(
+    scan_set: ScanSet,
+    source: Source,
+    volumes: Sequence[ArchivedVolume],
+    context: _Context,
+    report: FindingCollector,
+) -> list[tuple[ScanUnit, list[Finding]]]:
+    """The scans of a set, each with its findings."""
+    stems = {volume.stem for volume in volumes}
+    masks = _masks(source, scan_set.masks, stems, report)
+    nodules, unreadable = _nodules(source, scan_set.nodules, stems, report)
+    scans = []
+    for volume in volumes:
+        timepoint = context.timeline.timepoint(volume.name) if context.timeline else Timepoint()
+        mask = masks.get(volume.stem)
+        annotated = nodules.get(volume.stem, ())
+        classes = (context.classes or {}).get(volume.name.patient or "", set())
+        # with one nodule and one class there is no doubt which nodule the class belongs to
+        joins = len(classes) == 1 and len(annotated) == 1 and volume.stem not in unreadable
+        unit = ScanUnit(
+            split=TRAIN,
+            source_name=volume.stem,
+            patient_id=volume.name.patient,
+            scan_id=volume.name.scan_id,
+            fold=volume.name.fold,
+            header=volume.header,
+            data=volume.data,
+            mask=mask.header if mask else None,
+            mask_data=mask.data if mask else (),
+            slice_thickness_mm=scan_set.thickness_mm,
+            timepoint=timepoint.rank,
+            num_timepoints=timepoint.count,
+            days_since_first=timepoint.days,
+            nodules=tuple(annotated),
+            pathology=next(iter(classes)) if joins else None,
+        )
+        undated = context.timeline is not None and timepoint.rank is None
+        scans.append((unit, _scan_findings(unit, volume, expects_mask=scan_set.masks is not None, undated=undated)))
+    return scans
+
+
+def _masks(
+    source: Source, role: Role | None, stems: set[str], report: FindingCollector
+) -> Mapping[str, ArchivedVolume]:
+    if role is None:
+        return {}
+    masks = {volume.stem: volume for volume in list_volumes(source.archives(role), report)}
+    for stem, mask in masks.items():
+        if stem not in stems:
+            report.add(Code.MASK_WITHOUT_SCAN, "left out", mask.header.place)
+    return masks
+
+
+def _nodules(
+    source: Source, role: Role, stems: set[str], report: FindingCollector
+) -> tuple[Mapping[str, list[Nodule]], set[str | None]]:
+    """The nodules of every scan of a set, by the stem of the scan; and the scans with rows that cannot be read."""
+    nodules: defaultdict[str, list[Nodule]] = defaultdict(list)
+    unreadable: set[str | None] = set()
+    for archive in source.archives(role):
+        table = _annotation_table(archive)
+        with ArchivePool() as archives:
+            parsed = parse_nodules(read_member(table, archives, limit=MAX_TABLE_BYTES))
+        report.extend(table_findings(parsed, table, "scan, x, y, z, diameter"))
+        unreadable |= {scan_of(row.cells["seriesuid"], stems) for row in parsed.bad}
+        seen: Counter[tuple[object, ...]] = Counter()
+        for entry in parsed.good:
+            row = entry.row.reference
+            stem = scan_of(entry.series_uid, stems)
+            if stem is None:
+                report.extend([row_finding(Code.ANNOTATION_WITHOUT_IMAGE, "left out", table.place, row)])
+                continue
+            seen[key := (stem, entry.center, entry.diameter)] += 1
+            if seen[key] > 1:
+                report.extend([row_finding(Code.DUPLICATE_ANNOTATION, "kept", table.place, row)])
+            nodules[stem].append(Nodule(entry.center, entry.diameter, Place(archive.name, table.name, row)))
+        report.extend(unused_members(archive, [member.name for member in archive.members if member is not table]))
+    return nodules, unreadable
+
+
+def _annotation_table(archive: Archive) -> Member:
+    tables = [member for member in archive.members if member.suffix == ".csv"]
+    by_name = [member for member in tables if member.stem.lower() == "annotations"] or tables
+    if not by_name:
+        raise MemberError(
+            "contains no annotation table",
+            archive=archive.name,
+            expected="annotations.csv",
+            got=", ".join(member.name for member in archive.members[:5]) or "no members",
+            remedy="download the archive again",
+        )
+    return by_name[0]
+
+
+def _scan_findings(unit: ScanUnit, volume: ArchivedVolume, *, expects_mask: bool, undated: bool) -> list[Finding]:
+    place = volume.header.place
+    findings = []
+    if volume.name.bad_date is not None:
+        findings.append(Finding(Code.INVALID_DATE, "treated as undated", place, f"got {volume.name.bad_date}"))
+    if unit.patient_id is None:
+        findings.append(Finding(Code.NO_PATIENT, "patient_id, scan_id and fold are null", place))
+    elif undated:
+        findings.append(Finding(Code.UNDATED_SCAN, "timepoint and days_since_first are null", place))
+    if not unit.nodules:
+        findings.append(Finding(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", place))
+    if unit.mask is None and expects_mask:
+        findings.append(Finding(Code.MASK_MISSING, "lung_mask is null", place))
+    return findings
+
+
+def _pathology_findings(units: Sequence[ScanUnit]) -> list[Finding]:
+    nodules = sum(len(unit.nodules) for unit in units)
+    joined = sum(unit.pathology is not None for unit in units)
+    if nodules == joined:
+        return []
+    detail = f"{joined:,} of {nodules:,} nodules are the only one of their scan, of a patient with exactly one class"
+    return [Finding(Code.PATHOLOGY_NOT_JOINED, "their pathology is null", detail=detail, count=nodules - joined)]

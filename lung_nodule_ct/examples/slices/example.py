@@ -1,0 +1,130 @@
+"""The example of a slice: the image as published, and the boxes of its XML file that can be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.identity import image_id
+from lung_nodule_ct.declaration.rows import ObjectRecord, SliceRow
+from lung_nodule_ct.errors import Place
+from lung_nodule_ct.examples.family import Example, Reading, pixels_key
+from lung_nodule_ct.formats.pictures import read_published
+from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
+from lung_nodule_ct.sources.zip_member import read_member
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lung_nodule_ct.examples.slices.plan import Box2D, SliceUnit
+    from lung_nodule_ct.sources.source import ArchivePool
+    from lung_nodule_ct.sources.zip_directory import Member
+
+
+def make_slice(unit: SliceUnit, reading: Reading) -> list[Example]:
+    """Make the example of a slice.
+
+    Raises:
+        MemberError: The image or its XML file is damaged.
+    """
+    data, pixels, removed = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
+    height, width = pixels.shape[:2]
+    report = FindingCollector()
+    report.extend(removed)
+    objects: list[ObjectRecord] = []
+    annotation = VocAnnotation("", None, None, ())
+    if unit.annotation is not None:
+        annotation = _read_annotation(unit.annotation, reading.archives)
+        objects = _objects(annotation, unit.annotation, width, height, report)
+        report.extend(_other_faults(annotation, unit.annotation, unit.image, width, height))
+    report.extend(_compare_tables(unit, annotation))
+    row = SliceRow(
+        image=data,
+        image_id=image_id(unit.source_name),
+        width=width,
+        height=height,
+        objects=objects,
+        patient_id=unit.patient_id,
+        scan_id=unit.scan_id,
+        fold=unit.fold,
+        source_name=unit.source_name,
+    )
+    return [Example(row, pixels_key(pixels), report.findings)]
+
+
+def _read_annotation(xml: Member, archives: ArchivePool) -> VocAnnotation:
+    data = read_member(xml, archives, limit=MAX_XML_BYTES)
+    try:
+        return parse_voc(data)
+    except ValueError as error:
+        remedy = "if the archive is intact, report this file"
+        raise xml.error("cannot be used", expected="a Pascal VOC annotation", got=error, remedy=remedy) from error
+
+
+def _objects(
+    annotation: VocAnnotation, xml: Member, width: int, height: int, report: FindingCollector
+) -> list[ObjectRecord]:
+    """The boxes that have an extent and touch the image, as published."""
+    objects = []
+    seen: set[Box2D] = set()
+    for number, entry in enumerate(annotation.objects, 1):
+        place = Place(xml.archive, xml.name, f"object {number}: {entry.name or '-'} {entry.text}")
+        if entry.name.lower() != "nodule":
+            report.add(Code.OBJECT_UNKNOWN, "left out", place, f"expected 'nodule', got {entry.name!r}")
+            continue
+        if entry.box is None:
+            report.add(Code.BAD_ROW, "left out", place, "expected four numbers")
+            continue
+        xmin, ymin, xmax, ymax = entry.box
+        size = f"the image has {width} x {height} pixels"
+        if xmax <= xmin or ymax <= ymin:
+            report.add(Code.BOX_INVERTED, "left out", place, "expected xmin < xmax and ymin < ymax")
+            continue
+        if xmin >= width or ymin >= height or xmax <= 0 or ymax <= 0:
+            report.add(Code.BOX_OUTSIDE, "left out", place, size)
+            continue
+        if xmin < 0 or ymin < 0 or xmax > width or ymax > height:
+            report.add(Code.BOX_PARTLY_OUTSIDE, "kept as published", place, size)
+        if entry.box in seen:
+            report.add(Code.DUPLICATE_ANNOTATION, "kept", place)
+        seen.add(entry.box)
+        box = np.array(entry.box, dtype=np.float32)
+        area = float((box[2] - box[0]) * (box[3] - box[1]))
+        objects.append(ObjectRecord(bbox=box.tolist(), category=0, area=area))
+    return objects
+
+
+def _other_faults(annotation: VocAnnotation, xml: Member, image: Member, width: int, height: int) -> Iterator[Finding]:
+    if (annotation.width or width, annotation.height or height) != (width, height):
+        detail = f"expected {width} x {height}, got {annotation.width} x {annotation.height}"
+        yield Finding(Code.IMAGE_SIZE_MISMATCH, "the size of the image is used", xml.place, detail)
+    file_name = annotation.filename.replace("\\", "/").rpartition("/")[2]
+    if file_name and file_name != image.stem and (file_name.rpartition(".")[0] or file_name) != image.stem:
+        detail = f"it names {file_name!r}"
+        yield Finding(Code.STALE_FILE_NAME, "paired by the name of the XML file", xml.place, detail)
+
+
+def _compare_tables(unit: SliceUnit, annotation: VocAnnotation) -> Iterator[Finding]:
+    """Compare the boxes of the XML file with those of the workbook and the lists."""
+    in_xml = _multiset(entry.box for entry in annotation.objects if entry.box is not None)
+    for check in unit.cross_checks:
+        in_table = _multiset(check.boxes)
+        if in_table != in_xml:
+            detail = (
+                f"for {unit.image.file_name} the XML has {_joined(in_xml - in_table)} more, "
+                f"this table {_joined(in_table - in_xml)} more"
+            )
+            resolution = "the XML is used" if unit.annotation else "without XML there are no boxes"
+            place = Place(unit.image.archive, check.table, check.row or None)
+            yield Finding(Code.TABLES_DISAGREE, resolution, place, detail)
+
+
+def _multiset(boxes: Iterable[Box2D]) -> Counter[Box2D]:
+    return Counter((float(xmin), float(ymin), float(xmax), float(ymax)) for xmin, ymin, xmax, ymax in boxes)
+
+
+def _joined(boxes: Counter[Box2D]) -> str:
+    return ", ".join("(" + ", ".join(f"{end:g}" for end in box) + ")" for box in sorted(boxes.elements())) or "none"

@@ -1,0 +1,114 @@
+"""The options of a build, checked against each other, and the layout and engine that they select."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
+from lung_nodule_ct.errors import OptionError
+from lung_nodule_ct.system.imports import needing
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.targets.engine import Engine
+    from lung_nodule_ct.targets.layout import Layout
+
+
+class EngineName(StrEnum):
+    """What runs a build."""
+
+    LOCAL = "local"
+    BEAM = "beam"
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build.
+
+    Attributes:
+        format: The file format.
+        split_by: Use the published splits, or split by patient, without leakage.
+        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may contain calendar dates.
+        strict: Stop at a finding of error grade; nothing is written.
+        num_proc: Number of workers: processes if there are enough shards, otherwise threads.
+        volume_codec: How voxels are stored in Parquet.
+        engine: This machine, or Apache Beam.
+        beam_options: Options of Apache Beam, as on its command line.
+
+    Raises:
+        OptionError: Options do not go together. ``option`` names the field.
+        ValueError: A value is not one of its choices.
+
+    Example:
+        >>> BuildOptions(format="arrow").split_by
+        <SplitBy.PUBLISHED: 'published'>
+    """
+
+    format: Format = Format.PARQUET
+    split_by: SplitBy = SplitBy.PUBLISHED
+    keep_source_names: bool = False
+    strict: bool = False
+    num_proc: int = 1
+    volume_codec: VolumeCodec = VolumeCodec.RAW
+    engine: EngineName = EngineName.LOCAL
+    beam_options: str = ""
+
+    def __post_init__(self) -> None:
+        choices = {"format": Format, "split_by": SplitBy, "volume_codec": VolumeCodec, "engine": EngineName}
+        for name, choice in choices.items():
+            object.__setattr__(self, name, choice(getattr(self, name)))
+        if self.num_proc < 1:
+            raise OptionError("num_proc", "expected at least 1", got=self.num_proc)
+        if self.num_proc > 1 and self.engine is EngineName.BEAM:
+            raise OptionError("num_proc", "Beam has its own option for workers", remedy="use beam_options")
+        if self.beam_options and self.engine is not EngineName.BEAM:
+            raise OptionError("beam_options", "only with the engine beam", got=f"engine {self.engine}")
+        if self.volume_codec is not VolumeCodec.RAW and self.format is not Format.PARQUET:
+            raise OptionError("volume_codec", "only for Parquet", got=f"format {self.format}")
+        if self.keep_source_names and self.format.is_tfds:
+            raise OptionError(
+                "keep_source_names",
+                "TFDS only reads the columns that its builder declares",
+                expected="format parquet or arrow",
+                got=f"format {self.format}",
+            )
+
+    def layout(self, num_configs: int) -> Layout:
+        """Return the layout of the output folder.
+
+        Args:
+            num_configs: Number of configs in the folder. A folder of one Arrow config is its ``DatasetDict``.
+
+        Raises:
+            MissingExtraError: The format needs the extra ``tfds``.
+        """
+        if self.format is Format.ARROW:
+            from lung_nodule_ct.targets.arrow import ArrowLayout  # noqa: PLC0415 -- one format imports one writer
+
+            return ArrowLayout(nested=num_configs > 1)
+        if self.format is Format.PARQUET:
+            from lung_nodule_ct.targets.parquet import ParquetLayout  # noqa: PLC0415
+
+            return ParquetLayout(self.volume_codec)
+        with needing("tfds", f"--format {self.format}"):
+            from lung_nodule_ct.targets.tfds.folder import TfdsLayout  # noqa: PLC0415
+
+        return TfdsLayout("tfrecord" if self.format is Format.TFRECORD else "array_record")
+
+    def open_engine(self) -> Engine:
+        """Return the engine, as a context manager.
+
+        Raises:
+            MissingExtraError: The engine needs the extra ``beam``.
+        """
+        if self.engine is EngineName.LOCAL:
+            from lung_nodule_ct.targets.engine import LocalEngine  # noqa: PLC0415
+
+            return LocalEngine(self.num_proc)
+        with needing("beam", "--engine beam"):
+            from lung_nodule_ct.targets.beam import BeamEngine  # noqa: PLC0415
+
+        return BeamEngine(shlex.split(self.beam_options))
