@@ -20,7 +20,7 @@ from tiny import CT0, TinySource
 
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.declaration.schema import Flag, Integer, Picture, Real, Records, Text, Vector, Voxels
-from lung_nodule_ct.errors import TfdsBuilderError
+from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.sources.resolve import open_folder
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -240,7 +240,7 @@ def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
                 done.stderr
             )
             assert not list(outputs.iterdir())
-    with pytest.raises(TfdsBuilderError, match=r"9\.raw"):
+    with pytest.raises(LungNoduleCTError, match=r"9\.raw"):
         TfdsBuilder(
             config="det3d_1.25mm", data_dir=tmp_path / "tfds", source=source, file_format="array_record"
         ).download_and_prepare()
@@ -256,7 +256,7 @@ def test_what_tfds_shows_of_it(tmp_path) -> None:
 
 
 def test_parquet_of_tfds_is_refused_and_ours_is_named(tmp_path) -> None:
-    with pytest.raises(TfdsBuilderError, match="lung-nodule-ct build"):
+    with pytest.raises(LungNoduleCTError, match="lung-nodule-ct build"):
         tfds.builder("lung_nodule_ct/det2d_1.25mm", data_dir=tmp_path, file_format="parquet")
 
 

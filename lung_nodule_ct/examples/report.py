@@ -42,7 +42,8 @@ class Pixels(NamedTuple):
     @classmethod
     def of(cls, unit: Unit, example: Example) -> Pixels:
         """The pixels of an example."""
-        return cls(unit.split, unit.members[0].archive, unit.source_name, example.pixels_key)
+        name = str(example.row.get("source_name", unit.source_name))
+        return cls(unit.split, unit.members[0].archive, name, example.pixels_key)
 
 
 def same_pixels(pixels: Iterable[Pixels]) -> list[Finding]:
