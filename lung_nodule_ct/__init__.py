@@ -1,7 +1,8 @@
 """From a DOI to a training step: the cross spatio-temporal pathology-based lung nodule CT dataset as typed data.
 
-Importing this package makes ``datasets.load_dataset("lung_nodule_ct", …)`` build from a folder of archives. What stands
-in ``__all__`` is what we promise; it is imported when it is first used, so that importing the package stays light.
+Importing this package makes ``datasets.load_dataset("lung_nodule_ct", ...)`` and ``tfds.load("lung_nodule_ct/...")`` build from the
+published archives. The names in ``__all__`` are the public API. They are imported at their first use, so that importing the package
+takes little time.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ if TYPE_CHECKING:
     from lung_nodule_ct.read.volumes import volumes
     from lung_nodule_ct.targets.loading import load, prepare
 
-_HOMES = {
-    "CONFIGS": "lung_nodule_ct.declaration.configs",
-    "Frame": "lung_nodule_ct.geometry.frame",
-    "LungNoduleCTError": "lung_nodule_ct.errors",
-    "PatientSequence": "lung_nodule_ct.read.sequences",
-    "convert_boxes": "lung_nodule_ct.geometry.boxes",
-    "load": "lung_nodule_ct.targets.loading",
-    "patient_sequences": "lung_nodule_ct.read.sequences",
-    "prepare": "lung_nodule_ct.targets.loading",
-    "show": "lung_nodule_ct.preview.show",
-    "volumes": "lung_nodule_ct.read.volumes",
+    __version__: str
+
+_MODULES = {
+    "CONFIGS": "declaration.configs",
+    "Frame": "geometry.frame",
+    "LungNoduleCTError": "errors",
+    "PatientSequence": "read.sequences",
+    "convert_boxes": "geometry.boxes",
+    "load": "targets.loading",
+    "patient_sequences": "read.sequences",
+    "prepare": "targets.loading",
+    "show": "preview.show",
+    "volumes": "read.volumes",
 }
 
 __all__ = [
@@ -49,15 +52,20 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 -- reading metadata takes longer than importing the package
+
+        value: Any = version("lung_nodule_ct")
+    elif name in _MODULES:
+        value = getattr(import_module(f"lung_nodule_ct.{_MODULES[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES, "__version__"})
 
 
 register()

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from tiny import CLS, DET2D, TinySource
 
 from lung_nodule_ct.declaration.dates import count_dates
-from lung_nodule_ct.formats.pictures import without_dated_metadata
+from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 
 GREY = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8))
 DAY = b"2019:03:14 10:00:00"

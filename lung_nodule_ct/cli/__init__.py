@@ -1,12 +1,13 @@
-"""``lung-nodule-ct``: see what there is, build it, warm the cache. A module a command.
+"""The command line ``lung-nodule-ct``, one module per command.
 
-Exit codes: 0 done, findings or not; 1 an error stopped it; 2 it was called wrongly; 130 it was interrupted.
+Exit codes: 0 success, with or without findings; 1 an error stopped the command; 2 wrong usage; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import io
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,20 +24,41 @@ from lung_nodule_ct.cli.publish import publish
 from lung_nodule_ct.cli.train import train
 from lung_nodule_ct.errors import LungNoduleCTError
 
+_HELP = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
-    help="The lung nodule CT dataset, from the published archives to typed data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings=_HELP,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from lung_nodule_ct import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The lung nodule CT dataset, from the published archives to typed data."""
+
+
 for command in (
     configs,
     inspect,
-    build,
-    prepare,
     download,
     lock,
+    build,
+    prepare,
     preview,
     audit,
     card,
@@ -47,14 +69,14 @@ for command in (
 ):
     app.command()(command)
 for training in (train, leakage):
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(training)
+    app.command(context_settings={**_HELP, "allow_extra_args": True, "ignore_unknown_options": True})(training)
 
 
 def main() -> None:
-    """Run the command line; errors of ours become one line and exit code 1."""
+    """Run the command line. An error of this package becomes one line and exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names need not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")  # names may not fit the encoding of the terminal
     try:
         app()
     except LungNoduleCTError as error:

@@ -27,11 +27,12 @@ class ReleaseName(StrEnum):
 _Url = Annotated[
     str | None,
     typer.Option(
-        "--zenodo-url", help="Another InvenioRDM or a mirror. Else $LUNG_NODULE_CT_ZENODO_URL, else zenodo.org."
+        "--zenodo-url",
+        help="Another InvenioRDM server or a mirror. Default: $LUNG_NODULE_CT_ZENODO_URL, otherwise zenodo.org.",
     ),
 ]
 _Release = Annotated[
-    ReleaseName, typer.Option("--release", help="The version that the paper was published with, or the preprint's.")
+    ReleaseName, typer.Option("--release", help="The published version, or the version of the preprint.")
 ]
 
 
@@ -42,22 +43,28 @@ def download(
     every: Annotated[bool, typer.Option("--all", help="All archives.")] = False,
     manual_dir: Annotated[
         Path | None,
-        typer.Option("--manual-dir", help="Folder with archives downloaded by hand: checked, and taken instead."),
+        typer.Option("--manual-dir", help="Folder of manually downloaded archives, which are verified and used."),
     ] = None,
     url: _Url = None,
     release: _Release = ReleaseName.PUBLISHED,
     cache_dir: Annotated[
         Path | None,
-        typer.Option("--cache-dir", help="Where to. Else $LUNG_NODULE_CT_CACHE, else the user's cache folder."),
+        typer.Option(
+            "--cache-dir",
+            help="Folder for the downloads. Default: $LUNG_NODULE_CT_CACHE, otherwise the cache folder of the user.",
+        ),
     ] = None,
     lock_file: Annotated[
         Path | None,
-        typer.Option("--lock", help="What the records must hold, as `lock` wrote it. Else the package's own."),
+        typer.Option(
+            "--lock",
+            help="Lock file with the expected content of the records, written by `lock`. Default: the lock of the package.",
+        ),
     ] = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Download the archives that configs read: resumed where it broke off, proven by md5, taken from the cache if there."""
+    """Download the archives that configs read. Downloads are resumed, verified by md5, and kept in a cache."""
     chosen = chosen_configs(names, every)
     from lung_nodule_ct.declaration.archives import archives_of
     from lung_nodule_ct.sources.records import Lock
@@ -85,11 +92,11 @@ def lock(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("archives.lock"),
     url: _Url = None,
     release: Annotated[
-        ReleaseName | None, typer.Option("--release", help="Only one of the versions. Else both.")
+        ReleaseName | None, typer.Option("--release", help="One of the versions. Default: both.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Pin what the records hold (names, sizes, md5, licence, and SHA-256 of what was downloaded), to be committed."""
+    """Write a lock file with the content of the records: names, sizes, md5, licence, and SHA-256 of downloaded files."""
     from lung_nodule_ct.sources.zenodo import pin
 
     pinned = pin([_release(name) for name in ReleaseName if release in (None, name)], url)

@@ -1,7 +1,4 @@
-"""``lung-nodule-ct configs``.
-
-``lung-nodule-ct inspect``.
-"""
+"""``lung-nodule-ct configs`` and ``lung-nodule-ct inspect``."""
 
 from __future__ import annotations
 
@@ -9,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from lung_nodule_ct.cli.options import Json, Offline
+from lung_nodule_ct.cli.options import Json, Offline, SourceOption
 from lung_nodule_ct.cli.terminal import new_table, print_findings, print_json, terminal
 from lung_nodule_ct.declaration.configs import CONFIGS
 
 
 def configs(as_json: Json = False) -> None:
-    """List the configs: what each holds, and which archives it reads."""
+    """List the configs with their columns and the archives that they read."""
     from lung_nodule_ct.declaration.archives import archives_of
 
     listed = [
@@ -46,21 +43,19 @@ def configs(as_json: Json = False) -> None:
 
 
 def inspect(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            help="Folder with the downloaded zip archives, at any depth. Else $LUNG_NODULE_CT_SOURCE; else the cache of "
-            "downloads and, by ranges of the archives' directories, Zenodo."
-        ),
-    ] = None,
+    positional: Annotated[str | None, typer.Argument(hidden=True, metavar="")] = None,
+    source: SourceOption = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a source: archives, patients, scans, timepoints, findings. Reads no voxels."""
+    """Show the content of a source: archives, patients, scans, timepoints, findings. Reads no voxels.
+
+    Without --source, archives that are not in the cache are read from Zenodo by ranges of their directories.
+    """
     from lung_nodule_ct.examples.inspection import inspect_source
     from lung_nodule_ct.sources.resolve import open_source
 
-    inspection = inspect_source(open_source(source, list(CONFIGS.values()), remote=True, offline=offline))
+    inspection = inspect_source(open_source(source or positional, list(CONFIGS.values()), remote=True, offline=offline))
     if as_json:
         print_json(inspection.document())
         return
@@ -80,15 +75,17 @@ def inspect(
         if config.plan is None:
             table.add_row(config.name, "[yellow]cannot be built[/]")
             continue
-        examples = "\n".join(f"{split} {count:,}" for split, count in counts["examples"].items())
+        examples = "\n".join(
+            split if count is None else f"{split} {count:,}" for split, count in counts["examples"].items()
+        )
         table.add_row(config.name, examples, *("" if counts[key] is None else f"{counts[key]:,}" for key in counted))
     console.print(table, "")
     if figures := inspection.figures():
-        beside = new_table("beside the paper", here=True, preprint=True, published=True, agrees=False)
+        comparison = new_table("published counts", here=True, preprint=True, published=True, agrees=False)
         for figure in figures:
             shown = (figure[name] for name in ("figure", "here", "preprint", "published", "agrees_with"))
-            beside.add_row(*("" if value is None else str(value) for value in shown))
-        console.print(beside, "")
+            comparison.add_row(*("" if value is None else str(value) for value in shown))
+        console.print(comparison, "")
     problems = [archive.problem for archive in inspection.archives if archive.problem]
     problems += [config.problem for config in inspection.configs if config.problem]
     for problem in dict.fromkeys(problems):

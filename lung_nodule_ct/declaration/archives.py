@@ -1,7 +1,7 @@
-"""The two releases on Zenodo and their archives: names by pattern, and the role of each.
+"""The two releases on Zenodo and their archives: a name pattern and a role for each.
 
-Names differ between the preprint and the published version (digits with and without an underscore), and a browser may
-add " (1)", so an archive is known by a pattern and not by one literal.
+Names differ between the preprint and the published version (digits with and without an underscore), and a browser may add " (1)".
+Therefore archives are recognised by patterns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 
 class Role(StrEnum):
-    """What an archive is for."""
+    """The purpose of an archive."""
 
     CLASSIFICATION = "classification"
     DETECTION_2D = "detection_2d"
@@ -31,11 +31,11 @@ class ArchiveSpec:
     """One archive of the dataset.
 
     Attributes:
-        name: Its file name in the published release.
-        role: What it is for.
-        part: The record that holds it, ``A`` or ``B``.
-        stem_pattern: A regular expression that its stem matches in every release, whatever the case.
-        holds: What is in it.
+        name: File name in the published release.
+        role: Its purpose.
+        part: The record that contains it, ``A`` or ``B``.
+        stem_pattern: A regular expression for its stem in every release, case-insensitive.
+        holds: Its content.
     """
 
     name: str
@@ -46,12 +46,12 @@ class ArchiveSpec:
 
     def __post_init__(self) -> None:
         if self.part not in ("A", "B"):
-            raise ValueError(f"{self.name}: part must be A or B, got {self.part!r}")
+            raise ValueError(f"part: expected A or B for {self.name}, got {self.part!r}")
         if not self.matches(self.name):
-            raise ValueError(f"{self.name}: its own pattern {self.stem_pattern!r} does not match it")
+            raise ValueError(f"stem_pattern: {self.stem_pattern!r} does not match {self.name}")
 
     def matches(self, file_name: str) -> bool:
-        """Whether a file of that name claims to be this archive."""
+        """Return whether a file name belongs to this archive."""
         return re.fullmatch(rf"{self.stem_pattern}(?:[ _]?\(\d+\))?\.zip", file_name, re.IGNORECASE) is not None
 
 
@@ -61,8 +61,8 @@ class Release:
 
     Attributes:
         name: ``published`` or ``preprint``.
-        part_a: The Zenodo record of classification, 2D and MHD archives.
-        part_b: The Zenodo record of the 3D BMP archives.
+        part_a: Number of the Zenodo record with the classification, 2D and MHD archives.
+        part_b: Number of the Zenodo record with the 3D BMP archives.
     """
 
     name: str
@@ -71,18 +71,20 @@ class Release:
 
     def __post_init__(self) -> None:
         if self.part_a == self.part_b or min(self.part_a, self.part_b) < 1:
-            raise ValueError(f"release {self.name}: expected two records, got {self.part_a} and {self.part_b}")
+            raise ValueError(
+                f"part_a, part_b: release {self.name} needs two records, got {self.part_a} and {self.part_b}"
+            )
 
     def record(self, part: str) -> int:
-        """The record of part ``A`` or ``B``."""
+        """Return the number of the record of part ``A`` or ``B``."""
         return {"A": self.part_a, "B": self.part_b}[part]
 
     def url(self, part: str) -> str:
-        """The page of a part's record."""
+        """Return the page of the record of a part."""
         return f"https://zenodo.org/records/{self.record(part)}"
 
 
-# Of slices and stacks there is one thickness; the preprint prints "5mm" where it means 1.25 mm.
+# slices and stacks exist in one thickness only; the preprint prints "5mm" for 1.25 mm
 _ONE_THICKNESS = r"(?:1\.25|5)mm"
 
 
@@ -114,7 +116,7 @@ ARCHIVES: Final = (
         role=Role.CLASSIFICATION,
         part="A",
         stem_pattern=r"class[ _-]dataset",
-        holds="nodule crops as BMP in one folder a split and class",
+        holds="nodule crops as BMP, one folder per split and class",
     ),
     ArchiveSpec(
         name="1.25mm_2D_detection.zip",
@@ -131,9 +133,9 @@ ARCHIVES: Final = (
     _mhd("5mm", 1, Role.CT_5MM, "5 mm CT volumes, second third"),
     _mhd("5mm", 2, Role.CT_5MM, "5 mm CT volumes, last third"),
     _mhd("5mm", 3, Role.NODULES_5MM, "nodule centres and diameters of the 5 mm volumes"),
-    _bmp("_imgs0", Role.BMP_SLICES, "8-bit slices, one folder a case, first third"),
-    _bmp("_imgs1", Role.BMP_SLICES, "8-bit slices, one folder a case, second third"),
-    _bmp("_imgs2", Role.BMP_SLICES, "8-bit slices, one folder a case, last third"),
+    _bmp("_imgs0", Role.BMP_SLICES, "8-bit slices, one folder per case, first third"),
+    _bmp("_imgs1", Role.BMP_SLICES, "8-bit slices, one folder per case, second third"),
+    _bmp("_imgs2", Role.BMP_SLICES, "8-bit slices, one folder per case, last third"),
     _bmp("3", Role.BMP_TABLES, "nodule boxes and split lists of the 8-bit cases"),
 )
 
@@ -145,5 +147,5 @@ DEFAULT_RELEASE: Final = RELEASES[0]
 
 
 def archives_of(*roles: Role) -> tuple[ArchiveSpec, ...]:
-    """The archives of some roles, in their published order."""
+    """Return the archives of some roles, in published order."""
     return tuple(archive for archive in ARCHIVES if archive.role in roles)

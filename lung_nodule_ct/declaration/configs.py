@@ -2,6 +2,11 @@
 
 Coordinates: world is LPS millimetres (x, y, z); voxel is the continuous index (x, y, z) at the centre of a voxel; 3D boxes are
 half-open, ``volume[z0:z1, y0:y1, x0:x1]``. A further config is added with :func:`add_config`.
+
+Example:
+    >>> from lung_nodule_ct import CONFIGS
+    >>> CONFIGS["cls_1.25mm"].schema.names
+    ('image', 'label', 'malignant', 'image_id', 'patient_id', 'scan_id', 'fold')
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""MetaImage headers (``.mhd`` and the head of ``.mha``), to the geometry that ITK would report.
+"""MetaImage headers (``.mhd``, and the head of ``.mha``): the geometry that ITK reports for them.
 
-Format: https://itk.org/Wiki/ITK/MetaIO/Documentation. Where that page is silent we do what SimpleITK 2.5 does, which the
-tests hold this module against: the header ends at ``ElementDataFile``; ``Origin`` beats ``Offset`` beats ``Position``;
-``TransformMatrix`` beats ``Rotation`` beats ``Orientation``; a negative spacing turns its axis round. The matrix is
-written axis by axis, so ITK's direction matrix is its transpose.
+Format: https://itk.org/Wiki/ITK/MetaIO/Documentation. Where that page gives no rule, this module does what SimpleITK 2.5 does, which the
+tests compare it with: the header ends at ``ElementDataFile``; ``Origin`` takes precedence over ``Offset``, and ``Offset`` over
+``Position``; ``TransformMatrix`` over ``Rotation``, and ``Rotation`` over ``Orientation``; a negative spacing reverses its axis. The
+matrix lists the axes one after the other, so the direction matrix of ITK is its transpose.
 
-Unlike ITK we say so when a number is missing or repaired, and never take fewer or more bytes than the header promises.
+Unlike ITK, this module reports every value that is missing or repaired, and never reads fewer or more bytes than the header states.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES: Final = 1 << 20
 
-#: MetaIO's element types; its MET_LONG has four bytes on every machine (metaTypes.h).
+#: The element types of MetaIO; MET_LONG has four bytes on every machine (metaTypes.h).
 _DTYPES: Final = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -86,7 +86,7 @@ _KNOWN = {
     ]
 }
 _LIST = r"LIST(?:\s+\d+)?D?"
-#: A place of elements that is no file's name, with a comment behind it. In a file's name # may stand.
+#: A location of elements other than a file name, followed by a comment. A file name may contain #.
 _COMMENTED = re.compile(rf"(LOCAL|{_LIST}|[^%#]*%\d*d[^%#]*(?:\s\d+){{2,3}})\s*#.*", re.IGNORECASE)
 _PATTERN = re.compile(
     r"(?P<name>[^%]*%0?\d{0,2}d[^%]*?)(?:\s+(?P<first>\d{1,9})\s+(?P<last>\d{1,9})(?:\s+(?P<step>\d{1,9}))?)?$"
@@ -94,7 +94,7 @@ _PATTERN = re.compile(
 
 
 class HeaderError(ValueError):
-    """A header that cannot be read; ``expected`` and ``got`` say why."""
+    """A header that cannot be read; ``expected`` and ``got`` give the reason."""
 
     def __init__(self, problem: str, expected: str, got: str) -> None:
         super().__init__(problem)
@@ -103,18 +103,18 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a MetaImage header says.
+    """The content of a MetaImage header.
 
     Attributes:
-        shape: Of the volume, (z, y, x).
-        dtype: Of the stored elements, with their byte order.
-        frame: Where the voxels are.
-        data_files: Names of the files that hold the elements, in z order; empty where they follow the header.
-        data_offset: Where they begin in such a file.
-        compressed: Whether the elements are one zlib stream, or one a file.
+        shape: Shape of the volume, (z, y, x).
+        dtype: Type of the stored elements, with their byte order.
+        frame: Origin, spacing and direction.
+        data_files: Names of the files with the elements, in z order; empty if the elements follow the header.
+        data_offset: Offset of the elements in a file that starts with the header.
+        compressed: Whether the elements of each file are a zlib stream.
         text: Whether they are written as text.
-        skip: Bytes to leave out at the beginning of a data file; -1: the elements are its last bytes.
-        issues: What was odd, as (code, what was found, what was done).
+        skip: Bytes to skip at the start of a data file; -1 if the elements are its last bytes.
+        issues: Irregularities, as (code, what the header contains, what was done).
     """
 
     shape: tuple[int, int, int]
@@ -129,20 +129,20 @@ class Header:
 
     @property
     def data_bytes(self) -> int:
-        """Length of the elements in bytes, uncompressed."""
+        """Size of the uncompressed elements in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def parse_header(data: bytes) -> Header:
-    """The header at the beginning of ``data``, which may go on with elements (``.mha``).
+    """Parse the header at the start of ``data``, which may continue with elements (``.mha``).
 
     Raises:
-        HeaderError: A key is missing, contradicts itself or cannot be served.
+        HeaderError: A key is missing, contradictory or not supported.
     """
     fields, rest, data_offset, issues = _split(data)
 
     def get(*names: str) -> str | None:
-        """The first of some synonyms that is there, in the order in which ITK prefers them."""
+        """The first of some synonyms that is present, in the order of preference of ITK."""
         given = [name for name in names if name in fields]
         if len({tuple(fields[name].split()) for name in given}) > 1:
             listed = ", ".join(f"{name} = {fields[name]}" for name in given)
@@ -156,10 +156,10 @@ def parse_header(data: bytes) -> Header:
         return value
 
     if fields.get("ObjectType", "Image") != "Image":
-        raise HeaderError("the header describes no image", "ObjectType = Image", fields["ObjectType"])
+        raise HeaderError("the header does not describe an image", "ObjectType = Image", fields["ObjectType"])
     dimensions = _integers(need("NDims"), "NDims", 1)[0]
     if dimensions != 3:
-        raise HeaderError("the image is no volume", "NDims = 3", str(dimensions))
+        raise HeaderError("the image is not a volume", "NDims = 3", str(dimensions))
     channels = _integers(get("ElementNumberOfChannels") or "1", "ElementNumberOfChannels", 1)[0]
     if channels != 1:
         raise HeaderError("the volume has more than one channel", "ElementNumberOfChannels = 1", str(channels))
@@ -186,7 +186,7 @@ def parse_header(data: bytes) -> Header:
 
 
 def _split(data: bytes) -> tuple[dict[str, str], str | None, int, list[tuple[Code, str, str]]]:
-    """The fields up to ElementDataFile, its value, where the header ends, and what was odd."""
+    """The fields up to ElementDataFile, its value, the end of the header, and irregularities."""
     issues: list[tuple[Code, str, str]] = []
     fields: dict[str, str] = {}
     position = 3 if data.startswith(b"\xef\xbb\xbf") else 0
@@ -213,12 +213,12 @@ def _split(data: bytes) -> tuple[dict[str, str], str | None, int, list[tuple[Cod
         if known != "Comment" and "#" in value:
             issues.append(comment_after(known))
             value = value.partition("#")[0].strip()
-        fields[known] = value  # where a key stands twice the last one counts, as in ITK
+        fields[known] = value  # if a key occurs twice, the last one is used, as in ITK
     return fields, None, position, issues
 
 
 def comment_after(key: str) -> tuple[Code, str, str]:
-    """What is odd about a value that a comment follows."""
+    """The irregularity of a value that is followed by a comment."""
     return Code.HEADER_REPAIRED, f"a comment after {key}", "left out"
 
 
@@ -228,7 +228,7 @@ def _key_and_value(line: str) -> tuple[str, str, str]:
 
 
 def _keys_after(rest: bytes, value: str) -> list[tuple[Code, str, str]]:
-    """Keys after ElementDataFile, which ITK does not read."""
+    """Irregularities for keys after ElementDataFile, which ITK does not read."""
     if value.upper().startswith("LIST"):
         return []
     return _ignored(
@@ -242,11 +242,11 @@ def _ignored(keys: Iterable[str]) -> list[tuple[Code, str, str]]:
 
 
 def _names_and_keys(text: str, slices: int) -> tuple[tuple[str, ...], list[str]]:
-    """The file names of a list, up to the first line that is a key; and the keys from there on."""
+    """The file names of a list, up to the first line that is a key, and the keys from there on."""
     lines = [line for raw in text.splitlines() if (line := raw.strip())]
     keys = [_key_and_value(line)[0] for line in lines]
     end = next(
-        # where every slice has its file, what has a = is no name
+        # if every slice has a file, a line with = is not a file name
         (at for at, key in enumerate(keys) if key.lower() in _KNOWN or (at >= slices and "=" in lines[at])),
         len(lines),
     )
@@ -300,7 +300,7 @@ def _frame(get: Callable[..., str | None], issues: list[tuple[Code, str, str]]) 
         if spacing[axis] < 0:
             spacing[axis], axes[axis] = -spacing[axis], -axes[axis]
             issues.append(
-                (Code.NEGATIVE_SPACING, f"spacing {spacing_text}", "made positive, its axis turned round, as ITK does")
+                (Code.NEGATIVE_SPACING, f"spacing {spacing_text}", "made positive and its axis reversed, as ITK does")
             )
     direction = tuple(float(value) + 0.0 for value in axes.T.ravel())
     try:
@@ -310,7 +310,7 @@ def _frame(get: Callable[..., str | None], issues: list[tuple[Code, str, str]]) 
             "the geometry is impossible", "finite numbers and an invertible matrix", str(error)
         ) from error
     if not frame.is_orthonormal:
-        issues.append((Code.DIRECTION_NOT_ORTHONORMAL, f"TransformMatrix = {matrix_text}", "used as it stands"))
+        issues.append((Code.DIRECTION_NOT_ORTHONORMAL, f"TransformMatrix = {matrix_text}", "used as it is"))
     return frame
 
 
@@ -324,7 +324,7 @@ def _reals(text: str, key: str, count: int) -> tuple[float, ...]:
 def _integers(text: str, key: str, count: int) -> tuple[int, ...]:
     values = _reals(text, key, count)
     if any(value != int(value) for value in values):
-        raise HeaderError(f"{key} cannot be read", f"{count} whole number{'s' * (count > 1)}", repr(text))
+        raise HeaderError(f"{key} cannot be read", f"{count} integer{'s' * (count > 1)}", repr(text))
     return tuple(map(int, values))
 
 

@@ -1,8 +1,8 @@
-"""The voxels behind a MetaImage header, straight from the members of a zip archive into one array.
+"""The voxels of a MetaImage, read from the members of a zip archive into one array.
 
-Nothing is unpacked to disk and no path of an archive reaches the file system: a data file is another member of the same
-archive, or the header is refused. Elements come in slabs, so that a conversion to int16 or labels needs no second array
-of the volume's size.
+Nothing is unpacked to disk, and no path of an archive reaches the file system: a data file is another member of the same archive,
+otherwise the header is refused. Elements are read in slabs, so that a conversion to int16 or to labels needs no second array of the size
+of the volume.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.zip_directory import Member
     from lung_nodule_ct.sources.zip_member import Allocator
 
-_SLAB_BYTES = 1 << 20  # stays in the processor's cache while it is converted
-_REPORT = "if it is whole, report this scan"
+_SLAB_BYTES = 1 << 20  # fits into the cache of the processor while it is converted
+_REPORT = "if the archive is intact, report this scan"
 _DATA_FILE_LINE = re.compile(rb"^[ \t]*ElementDataFile\s*[=:][^\n]*\n", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class MetaImage:
-    """A volume whose header is read and whose data files are found; its elements are still to come.
+    """A volume with its header and the members of its data files; its elements are not read yet.
 
     Attributes:
-        header: What the header says.
-        member: The header's member.
-        data_members: The members that hold the elements, in z order; empty where they follow the header.
-        issues: What was odd, as (code, what was found, what was done).
+        header: The content of the header.
+        member: The member of the header.
+        data_members: The members with the elements, in z order; empty if the elements follow the header.
+        issues: Irregularities, as (code, what the header contains, what was done).
     """
 
     header: Header
@@ -54,13 +54,13 @@ class MetaImage:
     _archives: ArchivePool
     _packed: Allocator
 
-    def slabs(self, room: NDArray[np.uint8] | None = None) -> Iterator[NDArray[Any]]:
-        """The elements in order, as flat arrays of about a megabyte in the header's type. Can be taken once.
+    def slabs(self, buffer: NDArray[np.uint8] | None = None) -> Iterator[NDArray[Any]]:
+        """Iterate over the elements in order, as flat arrays of about a megabyte in the type of the header. Possible once.
 
-        A slab is only valid until the next is taken. The volume is proven whole when the last has been taken.
+        A slab is valid until the next one is taken. The volume is verified when the last one has been taken.
 
         Args:
-            room: Memory that may be written over. Where it holds the whole volume, that is inflated at once, which is faster.
+            buffer: Memory that may be overwritten. If the complete volume fits, it is inflated at once, which is faster.
 
         Raises:
             MemberError: A data file is damaged or of the wrong length.
@@ -68,10 +68,10 @@ class MetaImage:
         if self.header.text:
             yield self._from_text()
             return
-        if room is not None and self._is_one_member and len(room) >= self.header.data_bytes:
-            whole = room[: self.header.data_bytes]
-            read_member_into(self.data_members[0], self._archives, whole, self._packed)
-            elements = whole.view(self.header.dtype)
+        if buffer is not None and self._is_one_member and len(buffer) >= self.header.data_bytes:
+            content = buffer[: self.header.data_bytes]
+            read_member_into(self.data_members[0], self._archives, content, self._packed)
+            elements = content.view(self.header.dtype)
             step = _SLAB_BYTES // self.header.dtype.itemsize
             yield from (elements[start : start + step] for start in range(0, elements.size, step))
             return
@@ -90,7 +90,7 @@ class MetaImage:
             yield np.frombuffer(slab, self.header.dtype, filled // self.header.dtype.itemsize)
 
     def read_into(self, out: NDArray[Any]) -> None:
-        """The elements written over ``out``, which has the header's shape and type and is contiguous.
+        """Read the elements into ``out``, which is contiguous and has the shape and type of the header.
 
         Raises:
             MemberError: A data file is damaged or of the wrong length.
@@ -109,17 +109,17 @@ class MetaImage:
 
     @property
     def crc(self) -> int | None:
-        """The CRC-32 of the elements as they lie in the archive, to which they are held; ``None`` where it is not kept."""
+        """The CRC-32 of the elements as they are stored in the archive; ``None`` if the archive has none for them alone."""
         return self.data_members[0].crc if self._is_one_member else None
 
     @property
     def _is_one_member(self) -> bool:
-        """Whether a member is the elements and nothing else."""
+        """Whether one member consists of the elements and nothing else."""
         plain = not self.header.compressed and not self.header.text
         return plain and [member.size for member in self.data_members] == [self.header.data_bytes]
 
     def _pieces(self) -> Iterator[bytes]:
-        """The uncompressed bytes of the elements: as text all that there are, else just as many as they must be."""
+        """The uncompressed bytes of the elements: all bytes of a text, otherwise exactly the required number."""
         if not self.data_members:
             yield from self._elements(self._rest, self.member, self.header.data_bytes)
         for member in self.data_members:
@@ -127,7 +127,7 @@ class MetaImage:
             yield from self._elements(self._stored(member, each), member, each)
 
     def _elements(self, raw: Iterator[bytes], holder: Member, length: int) -> Iterator[bytes]:
-        """Those in one file; what is behind them is proven, too."""
+        """The elements of one file; the checksum of the bytes after them is verified, too."""
         pieces = self._inflated(raw) if self.header.compressed else raw
         if self.header.text:
             yield from pieces
@@ -143,7 +143,7 @@ class MetaImage:
             raise self._wrong_length(holder, length, f"{length - left:,} bytes")
 
     def _stored(self, member: Member, length: int) -> Iterator[bytes]:
-        """A data file without what stands before its elements."""
+        """A data file without the bytes before its elements."""
         skip = self.header.skip if self.header.skip >= 0 else max(0, member.size - length)
         for piece in iterate_member(member, self._archives):
             if skip < len(piece):
@@ -151,7 +151,7 @@ class MetaImage:
             skip = max(0, skip - len(piece))
 
     def _inflated(self, raw: Iterator[bytes]) -> Iterator[bytes]:
-        inflater = inflate.decompressobj(inflate.ZLIB_OR_GZIP)  # as ITK takes both
+        inflater = inflate.decompressobj(inflate.ZLIB_OR_GZIP)  # as ITK reads both
         for piece in raw:
             data: Any = piece
             while data and not inflater.eof:
@@ -196,9 +196,9 @@ def open_metaimage(
 
     Args:
         member: The header, ``.mhd`` or ``.mha``.
-        siblings: Members that are likely to hold its elements. Where they do not, the archive's directory is read.
+        siblings: Members that are likely to contain its elements. If they do not, the directory of the archive is read.
         archives: The open archives.
-        packed: Gives memory for a data file as it is packed.
+        packed: Allocates memory for a data file as it is compressed.
 
     Raises:
         MemberError: The header cannot be read or points outside its archive, or a data file is missing or has the
@@ -208,7 +208,7 @@ def open_metaimage(
     head = b""
     for piece in stream:
         head += piece
-        # a header on its own is read to its end, which proves it; before elements it ends at their line
+        # a separate header is read to its end, which verifies its checksum; a header before elements ends at their line
         if len(head) >= MAX_HEADER_BYTES or (member.suffix == ".mha" and _DATA_FILE_LINE.search(head)):
             break
     try:
@@ -237,7 +237,7 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 def _length_issues(
     header: Header, member: Member, data: Sequence[Member], archives: ArchivePool
 ) -> list[tuple[Code, str, str]]:
-    """What is odd about the length of the data. Refuses what cannot be used before a byte of it is inflated."""
+    """Irregularities of the length of the data. Data that cannot be used are refused before they are inflated."""
     if header.compressed or header.text:
         return []
     each = header.data_bytes // max(1, len(data))
@@ -247,13 +247,13 @@ def _length_issues(
         exact = max(skip, 0) + each
         if size == exact or (skip < 0 and size > each):
             continue
-        # From twice the volume on it is another volume's, or of other elements: its first bytes would be a guess.
+        # Data of twice the length belong to another volume or have another element type: their first bytes would be a guess.
         if skip == 0 and len(data) <= 1 and exact < size < 2 * exact:
             found = f"{holder.file_name}: expected {_promised(header, exact)}, got {size:,}"
             issues.append((Code.DATA_FILE_TOO_LONG, found, f"its first {exact:,} bytes are used, as ITK does"))
             continue
         if size <= MAX_LFS_POINTER_BYTES:
-            read_member(holder, archives)  # a Git LFS pointer is named as such
+            read_member(holder, archives)  # which names a Git LFS pointer
         raise member.error(
             f"its data file {holder.name} has the wrong length",
             expected=_promised(header, exact),
@@ -264,7 +264,7 @@ def _length_issues(
 
 
 def _promised(header: Header, length: int) -> str:
-    """So many bytes, and what of the header makes them so many."""
+    """A number of bytes, and the header fields that it follows from."""
     shape = " x ".join(map(str, reversed(header.shape)))
     return f"{length:,} bytes (DimSize {shape}, {header.dtype.itemsize} bytes an element)"
 
@@ -272,13 +272,13 @@ def _promised(header: Header, length: int) -> str:
 def _find(
     name: str, header: Member, siblings: Iterable[Member], archives: ArchivePool, issues: list[tuple[Code, str, str]]
 ) -> Member:
-    """The member that a header names as its data file."""
+    """Return the member that a header names as its data file."""
     wanted = name.replace("\\", "/")
     joined = posixpath.normpath(posixpath.join(header.folder, wanted))
     if wanted.startswith("/") or re.match(r"[A-Za-z]:", wanted) or joined.split("/")[0] == "..":
         raise header.error(
             "the header points outside its archive",
-            expected="ElementDataFile = a file beside the header",
+            expected="ElementDataFile = a file in the folder of the header",
             got=repr(name),
             remedy="nothing outside the archive is ever read",
         )
@@ -303,7 +303,7 @@ def _find(
 
 
 def _match(wanted: str, members: Iterable[Member]) -> Member | None:
-    bare = re.sub(r"\s+#.*", "", wanted)  # a comment that other readers take for a part of the name
+    bare = re.sub(r"\s+#.*", "", wanted)  # a comment that other readers treat as part of the name
     by_case: list[Member] = []
     for member in members:
         if member.name in (wanted, bare):

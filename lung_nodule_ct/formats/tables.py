@@ -1,7 +1,4 @@
-"""Annotation tables: CSV by header or by position, ids as strings, UTF-8 or GB18030, with or without a byte order mark.
-
-Split lists as they stand in this dataset: stems, paths, or paths with boxes behind them.
-"""
+"""Annotation tables (CSV, by header or by position, with ids as strings) and split lists."""
 
 from __future__ import annotations
 
@@ -18,89 +15,13 @@ if TYPE_CHECKING:
 
 MAX_TABLE_BYTES: Final = 64 << 20
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a table.
-
-    Attributes:
-        line: Its line in the file, from 1.
-        text: As it stands there.
-        cells: Its cells by column name, stripped; missing ones are empty.
-    """
-
-    line: int
-    text: str
-    cells: Mapping[str, str]
-
-    @property
-    def reference(self) -> str:
-        """Line number and text, for findings: ``line 7: 80_20190314,1,2``."""
-        return f"line {self.line}: {self.text[:200]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table that was read.
-
-    Attributes:
-        rows: Its rows, blank ones left out.
-        columns: The names that were found or assumed.
-        unknown_header: A header with words that are not known where a column is wanted.
-        guessed: The columns that were taken by their position, since no word told them.
-    """
-
-    rows: tuple[Row, ...]
-    columns: tuple[str, ...]
-    unknown_header: Row | None = None
-    guessed: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NoduleRow:
-    """A nodule as LUNA16 gives it: scan, centre in world millimetres, diameter."""
-
-    row: Row
-    series_uid: str
-    center: tuple[float, float, float]
-    diameter: float
-
-
-@dataclass(frozen=True, slots=True)
-class BoxRow:
-    """A nodule box of a slice stack: ends as published (inclusive voxel numbers), and what stands beside them."""
-
-    row: Row
-    pid: str
-    low: tuple[int, int, int]
-    high: tuple[int, int, int]
-    diameter: float | None
-    augmented: bool | None
-
-
 RowT = TypeVar("RowT")
 
-
-@dataclass(frozen=True, slots=True)
-class Parsed(Generic[RowT]):
-    """What a table gave.
-
-    Attributes:
-        good: The rows that can be used.
-        bad: Those that cannot be read.
-        unknown_header: A header with words that are not known where a column is wanted.
-        guessed: The columns that were taken by their position, since no word told them.
-    """
-
-    good: tuple[RowT, ...]
-    bad: tuple[Row, ...]
-    unknown_header: Row | None
-    guessed: tuple[str, ...]
-
-
+_IMAGE_PATH = re.compile(r"^(.*?\.(?:jpe?g|bmp|png|tiff?|xml))(?=$|[\s,;])", re.IGNORECASE)
+_BOX = re.compile(r"(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)(?:,\S*)?(?=\s|$)")
 _DIAMETERS = ("diameter", "d", "diam", "直径")
-_SPHERE_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diameter_mm")
-_SPHERE_SYNONYMS = {
+_NODULE_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diameter_mm")
+_NODULE_SYNONYMS = {
     "seriesuid": (
         "seriesuid",
         "series_uid",
@@ -132,16 +53,92 @@ _BOX_SYNONYMS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        line: Line number in the file, from 1.
+        text: The line.
+        cells: Cells by column name, without surrounding blanks; missing cells are empty.
+    """
+
+    line: int
+    text: str
+    cells: Mapping[str, str]
+
+    @property
+    def reference(self) -> str:
+        """Line number and text, for findings: ``line 7: 80_20190314,1,2``."""
+        return f"line {self.line}: {self.text[:200]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with the names of its columns.
+
+    Attributes:
+        rows: The rows, without blank ones.
+        columns: The names of the columns, from the header or by position.
+        unknown_header: The header, if it has unknown words and lacks a column.
+        guessed: Columns that were assigned by position, because the header does not name them.
+    """
+
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+    unknown_header: Row | None = None
+    guessed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoduleRow:
+    """A nodule in the style of LUNA16: name of the scan, centre x, y, z in LPS mm, diameter in mm."""
+
+    row: Row
+    series_uid: str
+    center: tuple[float, float, float]
+    diameter: float
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRow:
+    """A nodule box of a slice stack: first and last voxel x, y, z as published (inclusive), diameter and flag."""
+
+    row: Row
+    pid: str
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+    diameter: float | None
+    augmented: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Generic[RowT]):
+    """The rows of a table, as records.
+
+    Attributes:
+        good: The rows that can be used.
+        bad: The rows that cannot be read.
+        unknown_header: The header, if it has unknown words and lacks a column.
+        guessed: Columns that were assigned by position, because the header does not name them.
+    """
+
+    good: tuple[RowT, ...]
+    bad: tuple[Row, ...]
+    unknown_header: Row | None
+    guessed: tuple[str, ...]
+
+
 def parse_table(
     data: bytes, columns: Sequence[str], synonyms: Mapping[str, Sequence[str]], optional: Collection[str] = ()
 ) -> Table:
-    """A table with known columns: by its header where it has one that names them, else by position.
+    """Parse a table with known columns, by its header if that names them, otherwise by position.
 
     Args:
         data: The file.
-        columns: The columns in the order that holds where there is no header; the first is the id.
-        synonyms: Spellings of each column, in lower case; columns beside ``columns`` may stand here too.
-        optional: Columns that a table may lack, so that a word which is not known is not taken for one of them.
+        columns: The columns in the order of a table without a header; the first is the id.
+        synonyms: Spellings of each column in lower case; it may contain further columns.
+        optional: Columns that a table may lack, so that an unknown word is not taken for one of them.
     """
     lines = decode_text(data).lstrip("\ufeff").splitlines()
     filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip(" \t,;")]
@@ -168,7 +165,7 @@ def parse_table(
 def _completed(
     names: Sequence[str], cells: Sequence[str], columns: Sequence[str], optional: Collection[str]
 ) -> Sequence[str]:
-    """A header with the columns that its words do not tell: all by position where none contradicts that, or the only one left."""
+    """A header with the columns that it does not name: all of them by position if nothing contradicts that, or the only one left."""
     missing = [name for name in columns if name not in names]
     strange = _strange(cells, names)
     places = [columns.index(name) for name in missing]
@@ -182,7 +179,7 @@ def _completed(
 
 
 def _strange(cells: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Where words stand that are not known. A column of row numbers has none, or pandas' own."""
+    """Positions of unknown words. A column of row numbers has no word, or the one that pandas writes."""
     return [
         place
         for place, (cell, name) in enumerate(zip(cells, names, strict=True))
@@ -191,11 +188,17 @@ def _strange(cells: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def parse_nodules(data: bytes) -> Parsed[NoduleRow]:
-    """The nodules of an ``annotations.csv``."""
-    table = parse_table(data, _SPHERE_COLUMNS, _SPHERE_SYNONYMS)
+    r"""Parse the nodules of an ``annotations.csv``.
+
+    Example:
+        >>> table = parse_nodules(b"seriesuid,coordX,coordY,coordZ,diameter_mm\n80,-10.5,4,30,6.2\n")
+        >>> table.good[0].series_uid, table.good[0].center, table.good[0].diameter
+        ('80', (-10.5, 4.0, 30.0), 6.2)
+    """
+    table = parse_table(data, _NODULE_COLUMNS, _NODULE_SYNONYMS)
     good, bad = [], []
     for row in table.rows:
-        numbers = read_numbers(row.cells[name] for name in _SPHERE_COLUMNS[1:])
+        numbers = read_numbers(row.cells[name] for name in _NODULE_COLUMNS[1:])
         if numbers is None or not row.cells["seriesuid"]:
             bad.append(row)
         else:
@@ -205,7 +208,7 @@ def parse_nodules(data: bytes) -> Parsed[NoduleRow]:
 
 
 def parse_boxes(data: bytes) -> Parsed[BoxRow]:
-    """The nodules of a BMP annotation table, in both spellings of its columns."""
+    """Parse the nodules of an annotation table of slice stacks, in both spellings of its columns."""
     table = parse_table(data, _BOX_COLUMNS, _BOX_SYNONYMS, optional=_BOX_COLUMNS[7:])
     good, bad = [], []
     for row in table.rows:
@@ -231,12 +234,12 @@ def parse_boxes(data: bytes) -> Parsed[BoxRow]:
 def _split(line: str, delimiter: str) -> list[str]:
     try:
         return next(csv.reader([line], delimiter=delimiter))
-    except csv.Error:  # a cell of more than 131,072 characters, say: such a row cannot be read
+    except csv.Error:  # for example a cell of more than 131,072 characters: the row cannot be read
         return []
 
 
 def _header(cells: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> list[str]:
-    """The name of each column, empty where it is not known. Of two for the same the one that is spelled so counts."""
+    """The name of each column, empty if it is unknown. Of two synonyms the exact spelling is used."""
     spelled = [_spelled(cell) for cell in cells]
     known = {spelling: name for name, spellings in synonyms.items() for spelling in spellings}
     names = [known.get(cell, "") for cell in spelled]
@@ -249,7 +252,7 @@ def _named(header: Sequence[str], row: Sequence[str]) -> dict[str, str]:
 
 
 def _spelled(cell: str) -> str:
-    """``"Diameter (mm)"`` as ``diameter_mm``."""
+    """``"Diameter (mm)"`` becomes ``diameter_mm``."""
     return re.sub(r"[\W_]+", "_", cell.lower()).strip("_")
 
 
@@ -264,19 +267,15 @@ def _flag(cell: str) -> bool | None:
     return text not in ("0", "0.0", "false", "no", "n", "none", "original")
 
 
-_IMAGE_PATH = re.compile(r"^(.*?\.(?:jpe?g|bmp|png|tiff?|xml))(?=$|[\s,;])", re.IGNORECASE)
-_BOX = re.compile(r"(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)(?:,\S*)?(?=\s|$)")
-
-
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One line of a split list.
 
     Attributes:
-        line: Its number in the file, from 1.
-        text: As it stands there.
-        stem: The name of the image or case without folder and extension.
-        boxes: The boxes behind it (xmin, ymin, xmax, ymax).
+        line: Line number in the file, from 1.
+        text: The line.
+        stem: Name of the image or case without folder and extension.
+        boxes: The boxes after the name (xmin, ymin, xmax, ymax).
     """
 
     line: int
@@ -291,7 +290,7 @@ class Listed:
 
 
 def parse_split_list(data: bytes) -> tuple[Listed, ...]:
-    """The entries of a split list. A path may have blanks in it, backslashes, or an extension that is not the image's."""
+    """Parse a split list: stems, paths, or paths with boxes. A path may contain blanks, backslashes, or another extension."""
     entries = []
     for number, line in enumerate(lines_of(data), 1):
         text = line.strip().lstrip("\ufeff").strip()
@@ -308,6 +307,6 @@ def parse_split_list(data: bytes) -> tuple[Listed, ...]:
 
 
 def _bare_box(rest: str) -> tuple[tuple[float, float, float, float], ...]:
-    """One box with blanks between its numbers, and perhaps the number of its class behind them."""
+    """One box with blanks between its numbers, optionally followed by the number of its class."""
     numbers = read_numbers(rest.split())
     return ((numbers[0], numbers[1], numbers[2], numbers[3]),) if numbers and len(numbers) in (4, 5) else ()

@@ -1,13 +1,13 @@
-"""Text as it comes in this field: UTF-8 with or without a byte order mark, else GB18030 (which holds GBK and GB2312).
-
-Numbers as tables and annotations write them.
-"""
+"""Text and numbers as this field writes them: UTF-8 with or without a byte order mark, otherwise GB18030 (a superset of GBK, GB2312)."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
 from typing import Final
+
+LARGEST: Final = 1e9
+"""No distance in a chest is larger, in millimetres or in pixels. A larger number is not a measurement, and could overflow."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -17,7 +17,7 @@ _BOMS = (
 
 
 def decode_text(data: bytes) -> str:
-    """The text, with its byte order mark gone. Bytes that are neither UTF-8 nor GB18030 become replacement characters."""
+    """Return a text without its byte order mark. Bytes that are neither UTF-8 nor GB18030 become replacement characters."""
     for bom, encoding in _BOMS:
         if data.startswith(bom):
             return data.decode(encoding, "replace")
@@ -28,18 +28,19 @@ def decode_text(data: bytes) -> str:
 
 
 def lines_of(data: bytes) -> list[str]:
-    """The lines of a text, without their ends and without trailing blanks."""
+    """Return the lines of a text, without line ends and trailing blanks."""
     return [line.rstrip() for line in decode_text(data).splitlines()]
 
 
-#: Nothing in a chest is further away, in millimetres or in pixels; what is larger is no measurement, and could overflow.
-LARGEST: Final = 1e9
-
-
 def read_numbers(texts: Iterable[str]) -> tuple[float, ...] | None:
-    """The numbers; ``None`` where one of them is none, is not finite, or is larger than :data:`LARGEST`."""
+    """Return texts as numbers, or ``None`` if one of them is not a finite number of at most :data:`LARGEST`.
+
+    Example:
+        >>> read_numbers(["1.5", "-2"]), read_numbers(["1.5", "n/a"])
+        ((1.5, -2.0), None)
+    """
     try:
-        # Python's own underscores ("1_000") are no part of a number anywhere else
+        # underscores are valid in numbers of Python only ("1_000")
         values = tuple(float(text.replace("_", "?")) for text in texts)
     except ValueError:
         return None

@@ -1,7 +1,7 @@
-"""Pascal VOC annotations (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html), one XML an image.
+"""Pascal VOC annotations (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html), one XML file per image.
 
-Entities and document types are refused. Encodings that the XML parser does not know (GBK, GB2312) are decoded by us.
-Numbers stay as they are published: floats, padded integers and boxes that make no sense included.
+Entities and document types are refused. Encodings that the XML parser does not support (GBK, GB2312) are decoded here. Numbers are kept
+as published, including floats, padded integers and invalid boxes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class VocObject:
 
     Attributes:
         name: Its class, as published.
-        box: xmin, ymin, xmax, ymax in pixels; ``None`` where a number is missing or cannot be read.
+        box: xmin, ymin, xmax, ymax in pixels; ``None`` if a number is missing or cannot be read.
         text: The four numbers as they are written.
     """
 
@@ -45,10 +45,10 @@ class VocAnnotation:
     """One XML file.
 
     Attributes:
-        filename: The image that it names, empty where it names none.
-        width: Of the image in pixels, ``None`` where it is not given or zero.
-        height: Likewise.
-        objects: In their order.
+        filename: Name of the image, empty if it is missing.
+        width: Width of the image in pixels, ``None`` if it is missing or zero.
+        height: Height of the image in pixels, likewise.
+        objects: The objects, in order.
     """
 
     filename: str
@@ -58,17 +58,17 @@ class VocAnnotation:
 
 
 def parse_voc(data: bytes) -> VocAnnotation:
-    """The annotation in one XML file.
+    """Parse the annotation in one XML file.
 
     Raises:
-        ValueError: It is no well-formed XML, or uses a document type or entities.
+        ValueError: The file is not well-formed XML, or uses a document type or entities.
     """
     try:
         root = fromstring(_decoded(data), forbid_dtd=True, forbid_entities=True, forbid_external=True)
     except DefusedXmlException as error:
         raise ValueError(f"it uses a document type or entities, which are refused ({type(error).__name__})") from error
     except ParseError as error:
-        raise ValueError(f"it is no well-formed XML ({error})") from error
+        raise ValueError(f"it is not well-formed XML ({error})") from error
     return VocAnnotation(
         filename=_text(root, "filename"),
         width=_size(root, "width"),
@@ -82,7 +82,7 @@ def _decoded(data: bytes) -> str:
     text = decode_text(data)
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         name = declared[1].decode().lower()
-        # gb18030 holds both of its elders; whoever wrote "gb2312" most often meant them all
+        # gb18030 includes the older two, and files declared as "gb2312" often use characters of all three
         encoding = "gb18030" if name in ("gbk", "gb2312", "gb18030") else name
         try:
             text = data.decode(encoding)

@@ -1,6 +1,7 @@
-"""``VOC_CT.xlsx``: file name, xmin, ymin, xmax, ymax. A second telling of the XML boxes, read to check them.
+"""``VOC_CT.xlsx``: file name, xmin, ymin, xmax, ymax. It repeats the boxes of the XML files and is read as a cross-check.
 
-An .xlsx is a zip archive: it passes the same checks as any other before openpyxl sees it, and rows and columns are capped.
+An .xlsx file is a zip archive. It passes the same checks as any other archive before openpyxl reads it, and the number of rows and columns
+is limited.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MAX_COLUMNS = 16
 
 @dataclass(frozen=True, slots=True)
 class WorkbookRow:
-    """One box: the image's file name, and xmin, ymin, xmax, ymax (``None`` where a cell is no number)."""
+    """One box: the file name of the image, and xmin, ymin, xmax, ymax; ``None`` if a cell is not a number."""
 
     line: int
     name: str
@@ -39,17 +40,17 @@ class WorkbookRow:
 
 
 def parse_workbook(data: bytes, name: str) -> tuple[WorkbookRow, ...]:
-    """The rows of the first sheet, without its header.
+    """Parse the rows of the first sheet, without its header.
 
     Raises:
-        ValueError: It is no workbook, or breaks a limit.
+        ValueError: The file is not a workbook, or exceeds a limit.
     """
     _refuse_bombs(data, name)
-    from openpyxl import load_workbook  # noqa: PLC0415 -- a third of the start, for one config alone
+    from openpyxl import load_workbook  # noqa: PLC0415 -- a third of the start-up time, for one config
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # openpyxl's notes on styles and extensions
+            warnings.simplefilter("ignore")  # of openpyxl about styles and extensions
             book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
             sheet = book.worksheets[0]
             rows = [
@@ -60,8 +61,8 @@ def parse_workbook(data: bytes, name: str) -> tuple[WorkbookRow, ...]:
                 if (parsed := _row(line, cells)) is not None
             ]
             book.close()
-    except Exception as error:  # openpyxl raises what it comes across: KeyError, TypeError, BadZipFile, ParseError, ...
-        raise ValueError(f"{name} is no workbook ({type(error).__name__}: {error})") from error
+    except Exception as error:  # openpyxl raises many types: KeyError, TypeError, BadZipFile, ParseError, ...
+        raise ValueError(f"{name} is not a workbook ({type(error).__name__}: {error})") from error
     return tuple(rows)
 
 
@@ -100,11 +101,11 @@ class _Memory:
         yield self.read_at(offset, length)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """There is nothing to close."""
 
 
 def _refuse_bombs(data: bytes, name: str) -> None:
-    """Inflate each part of the workbook once under our own limits, before openpyxl does without any."""
+    """Inflate each part of the workbook within limits, before openpyxl does so without any."""
     with ArchivePool({name: _Memory(data)}) as archives:
         for member in read_directory(archives[name], name, name).members:
             read_member(member, archives, limit=_MAX_PART_BYTES)

@@ -1,17 +1,14 @@
-"""3D boxes in the forms that people train with, converted without loss.
+"""3D boxes in voxels: conversion between the forms that detectors use, the box of a sphere, and clipping.
 
-Two things are said apart and never mixed up. The *form* is the order of the six numbers:
+A box is described by two properties. The *form* is the order of the six numbers:
 
-- ``xyzxyz``: low corner, high corner (``x0 y0 z0 x1 y1 z1``; ours, and MONAI's ``StandardMode``),
+- ``xyzxyz``: low corner, high corner (``x0 y0 z0 x1 y1 z1``; used in this dataset, and MONAI's ``StandardMode``),
 - ``zyxzyx``: the same in array order (``z0 y0 x0 z1 y1 x1``),
 - ``cccwhd``: centre and size (``cx cy cz w h d``; MONAI's ``CenterSizeMode``).
 
-The *bounds* say what the high corner is: ``half-open`` (the first voxel outside, as in a slice ``a[x0:x1]``) or
-``inclusive`` (the last voxel inside). ``cccwhd`` has a size in voxels, so it needs no bounds: its centre is
-``(x0 + x1) / 2`` of the half-open box, on the voxel *edges'* scale, where voxel ``i`` spans ``i`` to ``i + 1``; the
-continuous index of that centre (``center_voxel``) is half a voxel less.
-
-Voxel boxes of spheres.
+The *bounds* define the high corner: ``half-open`` (the first voxel outside, as in a slice ``a[x0:x1]``) or ``inclusive`` (the last voxel
+inside). ``cccwhd`` has a size in voxels and needs no bounds. Its centre is ``(x0 + x1) / 2`` of the half-open box, on the scale of voxel
+edges, where voxel ``i`` extends from ``i`` to ``i + 1``. The continuous index of this centre (``center_voxel``) is half a voxel less.
 """
 
 from __future__ import annotations
@@ -30,6 +27,9 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.geometry.types import Boxes
 
+_SURFACE = 1e-6
+"""Coordinates are published to about 1e-6 mm. A voxel whose centre lies on the surface of a sphere belongs to the sphere."""
+
 
 class BoxForm(StrEnum):
     """The order of the six numbers of a 3D box."""
@@ -40,7 +40,7 @@ class BoxForm(StrEnum):
 
 
 class BoxBounds(StrEnum):
-    """What the high corner of a box is."""
+    """The definition of the high corner of a box."""
 
     HALF_OPEN = "half-open"
     INCLUSIVE = "inclusive"
@@ -54,20 +54,26 @@ def convert_boxes(
     source_bounds: BoxBounds | str = BoxBounds.HALF_OPEN,
     target_bounds: BoxBounds | str = BoxBounds.HALF_OPEN,
 ) -> Boxes:
-    """Boxes in another form, exactly.
+    """Convert boxes to another form, without loss.
 
     Args:
         boxes: Shape (n, 6) or (6,), in voxels.
-        source: The form that ``boxes`` are in.
+        source: The form of ``boxes``.
         target: The form to return.
-        source_bounds: What the high corner of ``boxes`` is; without meaning for ``cccwhd``.
-        target_bounds: What the high corner of the result shall be; without meaning for ``cccwhd``.
+        source_bounds: The high corner of ``boxes``; ignored for ``cccwhd``.
+        target_bounds: The high corner of the result; ignored for ``cccwhd``.
 
     Returns:
         The same number of boxes; integers stay integers, except that ``cccwhd`` is float64.
 
     Raises:
-        ValueError: Not six numbers a box, an unknown form or bounds, or a box without a voxel.
+        ValueError: A box does not have six numbers or contains no voxel, or the form or bounds are unknown.
+
+    Example:
+        >>> convert_boxes([10, 20, 30, 14, 24, 32], "xyzxyz", "zyxzyx").tolist()
+        [30, 20, 10, 32, 24, 14]
+        >>> convert_boxes([10, 20, 30, 14, 24, 32], "xyzxyz", "cccwhd").tolist()
+        [12.0, 22.0, 31.0, 4.0, 4.0, 2.0]
     """
     source, target = BoxForm(source), BoxForm(target)
     source_bounds, target_bounds = BoxBounds(source_bounds), BoxBounds(target_bounds)
@@ -100,50 +106,46 @@ def _from_low_and_size(low: Boxes, size: Boxes, form: BoxForm, bounds: BoxBounds
     return np.concatenate([low, high], axis=-1)
 
 
-# Coordinates are published to about 1e-6 mm: a voxel whose centre lies on a sphere's surface belongs to the sphere.
-_SURFACE = 1e-6
-
-
 @dataclass(frozen=True)
 class SphereBox:
     """The voxels of a sphere as a half-open box, before and after it is clipped to a volume.
 
     Attributes:
-        whole: ``(x0, y0, z0, x1, y1, z1)``, half-open, as if the volume had no end.
-        clipped: The same, clipped to the volume; ``None`` where no voxel is left.
+        unclipped: ``(x0, y0, z0, x1, y1, z1)``, half-open, as in an infinite volume.
+        clipped: The same box clipped to the volume; ``None`` if it contains no voxel.
     """
 
-    whole: tuple[int, int, int, int, int, int]
+    unclipped: tuple[int, int, int, int, int, int]
     clipped: tuple[int, int, int, int, int, int] | None
 
     @property
     def between_voxels(self) -> bool:
-        """Whether the sphere is too small to hold any voxel's centre, wherever the volume ends."""
-        return _is_empty(self.whole)
+        """Whether the sphere is too small to contain the centre of a voxel, in any volume."""
+        return _is_empty(self.unclipped)
 
 
 def sphere_box(
     center_voxel: Sequence[float], diameter_mm: float, spacing: Sequence[float], shape_zyx: Sequence[int]
 ) -> SphereBox:
-    """The voxel box of a sphere: on each axis ``ceil(c - r / spacing)`` to ``floor(c + r / spacing) + 1``, half-open.
+    """Return the voxel box of a sphere: on each axis ``ceil(c - r / spacing)`` to ``floor(c + r / spacing) + 1``, half-open.
 
     Args:
-        center_voxel: Continuous index x, y, z.
+        center_voxel: Centre as continuous index x, y, z.
         diameter_mm: Diameter in millimetres.
-        spacing: x, y, z in millimetres.
+        spacing: Distance between voxel centres, x, y, z, in millimetres.
         shape_zyx: Shape of the volume (z, y, x).
     """
     radii = [diameter_mm / 2 / step for step in spacing]
     low = [math.ceil(c - r - _SURFACE) for c, r in zip(center_voxel, radii, strict=True)]
     high = [math.floor(c + r + _SURFACE) + 1 for c, r in zip(center_voxel, radii, strict=True)]
-    whole = (low[0], low[1], low[2], high[0], high[1], high[2])
-    return SphereBox(whole, clip_box(whole, shape_zyx))
+    unclipped = (low[0], low[1], low[2], high[0], high[1], high[2])
+    return SphereBox(unclipped, clip_box(unclipped, shape_zyx))
 
 
 def clip_box(
     box: tuple[int, int, int, int, int, int], shape_zyx: Sequence[int]
 ) -> tuple[int, int, int, int, int, int] | None:
-    """A half-open box clipped to a volume of shape (z, y, x); ``None`` where nothing is left of it."""
+    """Return a half-open box clipped to a volume of shape (z, y, x), or ``None`` if it contains no voxel of it."""
     size = tuple(reversed(shape_zyx))
     low = [max(0, value) for value in box[:3]]
     high = [min(limit, value) for value, limit in zip(box[3:], size, strict=True)]

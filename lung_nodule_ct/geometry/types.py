@@ -1,4 +1,4 @@
-"""Array types by name: the dtype for the type checker, the axes and units for the reader."""
+"""Names of array types: the dtype for the type checker, axes and units for the reader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MaskVolume = Annotated[NDArray[np.uint8], "z y x", "label"]
 GreyVolume = Annotated[NDArray[np.uint8], "z y x", "grey value"]
 #: Points in world space, LPS millimetres, axes (point, xyz).
 WorldPoints = Annotated[NDArray[np.float64], "n 3", "mm LPS"]
-#: Points in voxel space, continuous index at the voxel's centre, axes (point, xyz).
+#: Points in voxel space, continuous index at the centre of a voxel, axes (point, xyz).
 VoxelPoints = Annotated[NDArray[np.float64], "n 3", "voxel index xyz"]
 #: Boxes in one of the forms of :class:`lung_nodule_ct.geometry.boxes.BoxForm`.
 Boxes = Annotated[NDArray[np.float64] | NDArray[np.int64], "n 6"]

@@ -18,7 +18,7 @@ from lung_nodule_ct.declaration.dates import mask_dates
 from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST, Format
 from lung_nodule_ct.declaration.schema import Picture
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.formats.pictures import without_dated_metadata
+from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 from lung_nodule_ct.publish.card import CARD, PLACEHOLDER, licences
 from lung_nodule_ct.publish.preview_config import PREVIEW
 from lung_nodule_ct.read.audit_report import AUDIT, read_audit

@@ -1,9 +1,7 @@
-"""The neutral schema as Arrow types: those that ``datasets`` gives the same features, without importing it.
+"""The schema as Arrow types, and Python values as Arrow arrays built from buffers.
 
-Python values as Arrow arrays, from buffers.
-
-``pyarrow.array`` imports pandas, where that is installed, only to ask whether a value is one of its own. That takes as long as
-to inflate two scans, in every process of a build.
+The types are those that ``datasets`` gives the same features, without importing it. ``pyarrow.array`` imports pandas, if it is installed,
+only to check whether a value is one of its types. That takes as long as inflating two scans, in every process of a build.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def to_arrow_schema(schema: Schema) -> pa.Schema:
-    """The schema in its order, without metadata."""
+    """Return the schema as Arrow types, in order, without metadata."""
     return pa.schema([pa.field(column.name, _type(column.type, column.nullable)) for column in schema.columns])
 
 
@@ -65,16 +63,16 @@ _CODES = {pa.int32(): "i", pa.int64(): "q", pa.float32(): "f", pa.float64(): "d"
 
 
 def to_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """The values as ``pyarrow.array(values, kind)`` has them, for the types that our schemas have.
+    """Return values as ``pyarrow.array(values, kind)`` does, for the types that schemas contain.
 
     Args:
-        values: Of each row a number, a flag, text, a flat object of bytes, a sequence, or a mapping by field; or None.
-        kind: The Arrow type. The only bytes of a column are not copied.
+        values: A number, a flag, text, a flat bytes-like object, a sequence, a mapping by field, or None for each row.
+        kind: The Arrow type. The bytes of a column with one row are not copied.
 
     Raises:
-        TypeError: A value is not of that type, or no schema of ours has the type.
+        TypeError: A value is not of this type, or no schema contains the type.
         ValueError: A vector has another length.
-        OverflowError: A number does not fit.
+        OverflowError: A number does not fit the type.
     """
     known = [value is not None for value in values]
     valid = None if all(known) else _bits(known)
@@ -85,7 +83,7 @@ def to_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
         rows = [(None,) * kind.list_size if value is None else value for value in values]
         if wrong := [len(row) for row in rows if len(row) != kind.list_size]:
-            raise ValueError(f"expected {kind.list_size} numbers a vector, got {wrong[0]}")
+            raise ValueError(f"expected vectors of {kind.list_size} numbers, got {wrong[0]}")
         children = [to_column(list(chain.from_iterable(rows)), kind.value_type)]
         return pa.Array.from_buffers(kind, len(values), [valid], children=children)
     if pa.types.is_list(kind):
@@ -99,7 +97,7 @@ def to_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_boolean(kind):
         return pa.Array.from_buffers(kind, len(values), [valid, _bits(values)])
     if kind not in _CODES:
-        raise TypeError(f"no schema of ours has {kind}")
+        raise TypeError(f"no schema contains the type {kind}")
     numbers = array(_CODES[kind], [0 if value is None else value for value in values])
     return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(numbers)])
 
@@ -115,5 +113,5 @@ def _offsets(code: str, rows: Sequence[Any]) -> pa.Buffer:
 
 
 def _bits(flags: Sequence[Any]) -> pa.Buffer:
-    """A bit a value, the lowest first, as Arrow has flags and validity."""
+    """One bit per value, the lowest first, as Arrow stores flags and validity."""
     return pa.py_buffer(np.packbits(np.array(flags, np.bool_), bitorder="little"))

@@ -1,8 +1,6 @@
-"""The neutral schema as Hugging Face features, in the forms that ``datasets`` reads: JSON, YAML, and the metadata of Arrow.
+"""The schema as Hugging Face features in the forms that ``datasets`` reads: JSON, YAML, and the metadata of Arrow.
 
-They are made without ``datasets``, whose import would be half of what a small build costs.
-
-What ``datasets`` wants to know of a config: its features and the size of its splits.
+They are created without ``datasets``, whose import takes as long as a small build.
 """
 
 from __future__ import annotations
@@ -35,25 +33,25 @@ if TYPE_CHECKING:
 
 
 def to_features(schema: Schema) -> datasets.Features:
-    """The schema as features, in its order."""
-    import datasets  # noqa: PLC0415 -- only who hands it to datasets needs it
+    """Return the schema as features, in order."""
+    import datasets  # noqa: PLC0415 -- only needed by users of datasets
 
     return datasets.Features.from_dict(features_json(schema.columns))
 
 
 def to_hub_schema(schema: Schema) -> pa.Schema:
-    """The schema as Arrow types, with the metadata by which ``datasets`` knows its features."""
+    """Return the schema as Arrow types, with the metadata from which ``datasets`` reads the features."""
     metadata = {"huggingface": json.dumps({"info": {"features": features_json(schema.columns)}})}
     return to_arrow_schema(schema).with_metadata(metadata)
 
 
 def features_json(columns: Iterable[Column]) -> dict[str, Any]:
-    """What ``datasets.Features.to_dict`` gives."""
+    """Return the result of ``datasets.Features.to_dict``."""
     return {column.name: _json(column.type, column.nullable) for column in columns}
 
 
 def features_yaml(columns: Iterable[Column]) -> list[dict[str, Any]]:
-    """Features as the YAML of a card has them, as ``push_to_hub`` writes it."""
+    """Return features as in the YAML of a card, as ``push_to_hub`` writes it."""
     return _fields(features_json(columns))
 
 
@@ -74,7 +72,7 @@ def _json(kind: ColumnType, nullable: bool = False) -> dict[str, Any]:
         case Picture():
             return {"_type": "Image"}
         case Voxels():
-            # A struct, because a top-level binary column loses trailing NULs under the numpy and jax formats.
+            # a struct, because a top-level binary column loses trailing NUL bytes under the numpy and jax formats
             return {"bytes": _value("large_binary"), "shape": _vector(_value("int32"), 3, nullable)}
         case Records(fields):
             return {"feature": features_json(fields), "_type": "List"}
@@ -86,7 +84,7 @@ def _value(dtype: str) -> dict[str, Any]:
 
 def _vector(item: dict[str, Any], length: int, nullable: bool) -> dict[str, Any]:
     # Parquet files with a null in a list of fixed length cannot be read by pyarrow before 26 ("Expected all lists to be
-    # of size=3 but index 1 had size=0"), so what may be null has lists without a stated length.
+    # of size=3 but index 1 had size=0"), so nullable columns have lists without a stated length.
     return {"feature": item, **({} if nullable else {"length": length}), "_type": "List"}
 
 
@@ -112,12 +110,12 @@ def _fields(fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class InfoOfConfig:
-    """What ``datasets.DatasetInfo`` holds of a config, in the forms in which it stands in files.
+    """The content of ``datasets.DatasetInfo`` for a config, in the forms in which it is stored in files.
 
     Attributes:
-        columns: Its columns.
-        rows: Examples by split.
-        files: Of each shard its split, its bytes in Arrow and its bytes on disk.
+        columns: The columns.
+        rows: Number of examples by split.
+        files: Split, bytes in Arrow and bytes on disk of each shard.
     """
 
     columns: Sequence[Column]
@@ -131,7 +129,7 @@ class InfoOfConfig:
         return {**words, "features": features_json(self.columns), "splits": splits, **self._sizes()}
 
     def to_yaml(self) -> dict[str, Any]:
-        """An entry of ``dataset_info`` in a card, but for the config's name."""
+        """An entry of ``dataset_info`` in a card, without the name of the config."""
         return {"features": features_yaml(self.columns), "splits": self._splits(), **self._sizes()}
 
     def _splits(self) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ class ParquetLayout:
             )
 
     def finish(self, folder: Path, build: Build) -> None:
-        """Nothing is needed beside the shards."""
+        """Parquet needs no further files."""
 
 
 def _packed(table: pa.Table, columns: Iterable[str]) -> pa.Table:

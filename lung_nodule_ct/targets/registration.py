@@ -1,8 +1,9 @@
-"""``import lung_nodule_ct`` is enough for ``load_dataset("lung_nodule_ct", …)``, in either order of imports.
+"""Registration of the builders: ``import lung_nodule_ct`` is sufficient for ``load_dataset("lung_nodule_ct", …)`` and ``tfds.load``.
 
-``datasets`` has no entry point for builders, and a packaged module's name alone makes it search the working directory. So
-``dataset_module_factory`` is wrapped where ``datasets`` looks it up, by a hook that waits until ``datasets`` is imported.
-A local folder with a card, ``data_files`` or a ``revision`` go to the original, as does every other name.
+``datasets`` has no entry point for builders, and registering a packaged module makes it search the working directory. Therefore
+``dataset_module_factory`` is wrapped in the modules of ``datasets`` that use it, by an import hook that waits until ``datasets`` is
+imported, so the order of imports does not matter. A local folder with a card, ``data_files``, a ``revision`` and every other name are
+passed to the original function.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ _MARK = "_lung_nodule_ct"
 
 
 def register() -> None:
-    """Wrap the factory in each module of ``datasets`` that holds it, now or as soon as it is imported."""
+    """Wrap the factory in each module of ``datasets`` that uses it, now or as soon as it is imported."""
     for module in ("datasets.load", "datasets.inspect"):
         run_after_import(module, _wrap_factory)
     run_after_import("tensorflow_datasets", _import_tfds_builder)
 
 
 def _import_tfds_builder(_module: ModuleType) -> None:
-    """A TFDS builder is registered where its class is made."""
+    """Import the TFDS builder; creating its class registers it."""
     import_module(_TFDS_MODULE)
 
 
@@ -42,12 +43,12 @@ def _wrap_factory(module: ModuleType) -> None:
 
     @functools.wraps(original)
     def factory(path: str, *args: Any, **kwargs: Any) -> Any:
-        asks_for_another = kwargs.get("data_files") is not None or kwargs.get("revision") is not None or args
-        if path != _NAME or asks_for_another or Path(path, "README.md").is_file():
+        is_other = kwargs.get("data_files") is not None or kwargs.get("revision") is not None or args
+        if path != _NAME or is_other or Path(path, "README.md").is_file():
             return original(path, *args, **kwargs)
-        from datasets.load import DatasetModule  # noqa: PLC0415 -- datasets is only imported by those who use it
+        from datasets.load import DatasetModule  # noqa: PLC0415 -- imported already when the factory is called
 
         return DatasetModule(_BUILDER_MODULE, "", {"dataset_name": _NAME})
 
     setattr(factory, _MARK, True)
-    module.dataset_module_factory = factory  # type: ignore[attr-defined]  # that is what this module is for
+    module.dataset_module_factory = factory  # type: ignore[attr-defined]  # the purpose of this module

@@ -1,13 +1,12 @@
-"""The neutral schema as a TFDS ``FeaturesDict``, of built-in features only, and rows as the examples that it encodes.
+"""The schema as a TFDS ``FeaturesDict`` of built-in features, and rows as serialised ``tf.train.Example``.
 
-TFDS has no null that reads alike with and without TensorFlow, so what is not known is a sentinel: an empty string, -1 (for
-integers, categories and flags, which are then int8), NaN, an array of shape (1, 1, 3).
+TFDS has no null that reads alike with and without TensorFlow, so unknown values are sentinels: an empty string; -1 for integers,
+categories and flags, which are then int8; NaN; and an array of shape (1, 1, 3).
 
-Rows as serialised ``tf.train.Example``, in pieces: what is small by TFDS's own serializer, voxels where they lie.
-
-TFDS's serializer copies a volume four times on its way into a record. Here the bytes that stand before it are worked out,
-and the array itself is the next piece. Format: Protocol Buffers encoding (protobuf.dev/programming-guides/encoding) of
-``tensorflow/core/example/{example,feature}.proto``; keys and types are those of ``Tensor(encoding="bytes")`` of TFDS.
+The serialiser of TFDS copies a volume four times. :class:`ExamplePieces` serialises everything except voxels with it, computes the bytes
+before the voxels, and passes the array itself on as the next piece. Format: Protocol Buffers encoding
+(protobuf.dev/programming-guides/encoding) of ``tensorflow/core/example/{example,feature}.proto``; keys and types are those of
+``Tensor(encoding="bytes")`` of TFDS.
 """
 
 from __future__ import annotations
@@ -40,18 +39,18 @@ if TYPE_CHECKING:
 
 
 ABSENT_SHAPE = (1, 1, 3)
-"""Of a volume that is not there: the path without TensorFlow cannot read arrays of fewer than three bytes."""
+"""Shape of a volume that is missing: without TensorFlow, TFDS cannot read arrays of fewer than three bytes."""
 NORMALIZED_BOX = "bbox_normalized"
-"""A field beside ``bbox``: ymin, xmin, ymax, xmax in parts of the image, clipped to it, as TFDS draws boxes."""
+"""A field next to ``bbox``: ymin, xmin, ymax, xmax as fractions of the image, clipped to it, as TFDS draws boxes."""
 
 
 def to_features_dict(schema: Schema) -> tfds.features.FeaturesDict:
-    """The schema as features, in its order."""
+    """Return the schema as features, in order."""
     return tfds.features.FeaturesDict({column.name: _feature(column) for column in schema.columns})
 
 
 def to_tfds_example(schema: Schema, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as an example. Voxels are handed on as they are, not copied."""
+    """Return a row as an example. Voxels are not copied."""
     example = {column.name: _value(column.type, row[column.name]) for column in schema.columns}
     for column in schema.columns:
         if _has_boxes(column):
@@ -78,7 +77,7 @@ def _feature(column: Column) -> Any:
         case Picture():
             return features.Image(shape=(None, None, 3), doc=column.doc)
         case Voxels(dtype):
-            # the only encoding that is neither slow (zlib) nor turns every voxel into a number of its own (none)
+            # the only encoding that is neither slow (zlib) nor stores every voxel as a separate number (none)
             voxel = np.dtype(dtype).type
             return features.Tensor(shape=(None, None, None), dtype=voxel, encoding="bytes", doc=column.doc)
         case Records(fields):
@@ -89,14 +88,14 @@ def _feature(column: Column) -> Any:
 
 
 def _numbers(shape: tuple[int, ...], item: Integer | Real, doc: str) -> Any:
-    """Numbers, exactly: as its own list of floats TFDS would keep a float64 in 32 bits."""
+    """A feature that keeps numbers exactly: TFDS would store a list of float64 in 32 bits."""
     dtype = np.dtype(f"{'int' if isinstance(item, Integer) else 'float'}{item.bits}").type
     encoding = "bytes" if dtype is np.float64 else "none"
     return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=encoding, doc=doc)
 
 
 def _has_boxes(column: Column) -> bool:
-    """Whether these are boxes in an image."""
+    """Whether a column holds boxes in an image."""
     return isinstance(column.type, Records) and any(field.name == "bbox" for field in column.type.fields)
 
 
@@ -121,7 +120,7 @@ def _value(kind: ColumnType, value: Any) -> Any:
 
 
 def _readable(encoded: bytes) -> bytes:
-    """The image as it is if TFDS can read it as RGB by both its paths (it cannot read grey BMP), else as PNG, without loss."""
+    """The image itself if TFDS can read it as RGB with and without TensorFlow, otherwise a lossless PNG. TFDS cannot read grey BMP."""
     with Image.open(io.BytesIO(encoded), formats=("BMP", "JPEG", "PNG")) as image:
         if image.format in ("JPEG", "PNG") and image.mode == "RGB":
             return encoded
@@ -142,44 +141,44 @@ def _part(end: float, size: int) -> float:
 
 
 Piece = Any
-"""``bytes``, or a flat array of uint8 (which NumPy's types for Python 3.11 do not call a buffer)."""
+"""``bytes``, or a flat array of uint8, which is not a buffer in the types of NumPy for Python 3.11."""
 
 _FIRST, _SECOND = b"\x0a", b"\x12"
-"""Tags of fields 1 and 2 where they hold a message, text or bytes."""
+"""Tags of fields 1 and 2 with a message, a string or bytes."""
 
 
 class ExamplePieces:
-    """Makes the pieces of a config's examples.
+    """Serialises the examples of a config as pieces.
 
     Args:
         schema: The columns.
     """
 
     def __init__(self, schema: Schema) -> None:
-        self._light = Schema(tuple(column for column in schema.columns if not isinstance(column.type, Voxels)))
-        self._heavy = {column.name: column.type for column in schema.columns if isinstance(column.type, Voxels)}
-        self._features = to_features_dict(self._light)
+        self._small = Schema(tuple(column for column in schema.columns if not isinstance(column.type, Voxels)))
+        self._voxels = {column.name: column.type for column in schema.columns if isinstance(column.type, Voxels)}
+        self._features = to_features_dict(self._small)
         self._serializer = ExampleSerializer(self._features.get_serialized_info())
 
     def of(self, row: Mapping[str, Any]) -> list[Piece]:
-        """The pieces that, one after the other, are the example of a row.
+        """Return the pieces that together are the serialised example of a row.
 
         Args:
             row: As :func:`lung_nodule_ct.read.voxel_columns.rows_of` gives it: voxels as arrays (z, y, x), ``None`` where there are none.
         """
-        example = self._serializer.get_tf_example(self._features.encode_example(to_tfds_example(self._light, row)))
+        example = self._serializer.get_tf_example(self._features.encode_example(to_tfds_example(self._small, row)))
         pieces: list[Piece] = []
-        for name, voxels in self._heavy.items():
+        for name, voxels in self._voxels.items():
             array = np.zeros(ABSENT_SHAPE, voxels.dtype) if row[name] is None else row[name]
             example.features.feature[f"{name}/shape"].int64_list.value.extend(array.shape)
-            pieces += [_before(f"{name}/value".encode(), array.nbytes), array.reshape(-1).view(np.uint8)]
-        light = example.features.SerializeToString(deterministic=True)
-        size = len(light) + sum(len(piece) for piece in pieces)
-        return [_FIRST + _varint(size) + light, *pieces]
+            pieces += [_prefix(f"{name}/value".encode(), array.nbytes), array.reshape(-1).view(np.uint8)]
+        head = example.features.SerializeToString(deterministic=True)
+        size = len(head) + sum(len(piece) for piece in pieces)
+        return [_FIRST + _varint(size) + head, *pieces]
 
 
-def _before(key: bytes, size: int) -> bytes:
-    """What stands before ``size`` bytes that are the one value of a feature: an entry of the map ``Features.feature``."""
+def _prefix(key: bytes, size: int) -> bytes:
+    """The bytes before the ``size`` bytes of the only value of a feature: an entry of the map ``Features.feature``."""
     value = _FIRST + _varint(size)  # BytesList.value
     feature = _FIRST + _varint(len(value) + size) + value  # Feature.bytes_list
     entry = _FIRST + _varint(len(key)) + key + _SECOND + _varint(len(feature) + size) + feature
@@ -187,7 +186,7 @@ def _before(key: bytes, size: int) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the highest bit says that more follow."""
+    """A number as protobuf varint: seven bits per byte, the lowest first; the highest bit marks that more bytes follow."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

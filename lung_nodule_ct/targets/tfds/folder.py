@@ -144,12 +144,12 @@ def _array_record(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
     with needing("tfds", "writing ArrayRecord"):
         from array_record.python.array_record_module import ArrayRecordWriter  # noqa: PLC0415
 
-    with WriteBackThrottle() as settling:
+    with WriteBackThrottle() as throttle:
         writer = ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
 
         def write(pieces: Sequence[Piece]) -> None:
             writer.write(b"".join(pieces))
-            settling.more(path)
+            throttle.more(path)
 
         try:
             yield write
