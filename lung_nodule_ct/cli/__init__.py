@@ -52,24 +52,26 @@ def _main(
     """The lung nodule CT dataset, from the published archives to typed data."""
 
 
-for command in (
-    configs,
-    inspect,
-    download,
-    lock,
-    build,
-    prepare,
-    preview,
-    audit,
-    card,
-    export,
-    publish,
-    evaluate,
-    compare,
+_EXTRA = {**_HELP, "allow_extra_args": True}
+_RECIPE = {**_EXTRA, "ignore_unknown_options": True}
+for command, settings in (
+    (configs, _HELP),
+    (inspect, _EXTRA),
+    (download, _HELP),
+    (lock, _HELP),
+    (build, _HELP),
+    (prepare, _HELP),
+    (preview, _HELP),
+    (audit, _HELP),
+    (card, _HELP),
+    (export, _HELP),
+    (publish, _HELP),
+    (train, _RECIPE),
+    (evaluate, _HELP),
+    (compare, _HELP),
+    (leakage, _RECIPE),
 ):
-    app.command()(command)
-for training in (train, leakage):
-    app.command(context_settings={**_HELP, "allow_extra_args": True, "ignore_unknown_options": True})(training)
+    app.command(context_settings=settings)(command)
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from lung_nodule_ct.cli.options import Json, Offline, SourceOption
@@ -43,7 +41,7 @@ def configs(as_json: Json = False) -> None:
 
 
 def inspect(
-    positional: Annotated[str | None, typer.Argument(hidden=True, metavar="")] = None,
+    context: typer.Context,
     source: SourceOption = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -52,10 +50,13 @@ def inspect(
 
     Without --source, archives that are not in the cache are read from Zenodo by ranges of their directories.
     """
+    if len(context.args) > 1 or (context.args and (source or context.args[0].startswith("-"))):
+        raise typer.BadParameter(f"unexpected arguments: {' '.join(context.args)}")
+    source = source or next(iter(context.args), None)  # the folder used to be an argument
     from lung_nodule_ct.examples.inspection import inspect_source
     from lung_nodule_ct.sources.resolve import open_source
 
-    inspection = inspect_source(open_source(source or positional, list(CONFIGS.values()), remote=True, offline=offline))
+    inspection = inspect_source(open_source(source, list(CONFIGS.values()), remote=True, offline=offline))
     if as_json:
         print_json(inspection.document())
         return
