@@ -1,0 +1,83 @@
+"""One session for each thing that CI runs: ``nox --list``.
+
+``.ci/run`` runs these sessions. Each one creates its own environment. CI builds the wheel once and passes it in ``WHEEL``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "tests"]
+
+LOWEST = ("datasets==4.8.0", "pyarrow==21.0.0", "pillow==11.1.0")
+"""The lowest versions that a build promises to load with."""
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    """Install the package with extras, from the wheel that CI built or from this folder."""
+    session.install(f"{os.environ.get('WHEEL', '.')}[{','.join(extras)}]")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, types, and plain English."""
+    install(session, "test")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test command of the README, word by word."""
+    readme = Path("README.md").read_text(encoding="utf-8")
+    command = re.search(r"^ +(python -m pip install .*pytest.*)$", readme, re.MULTILINE)
+    if command is None:
+        session.error("README.md has no test command")
+    session.run("bash", "-c", " ".join([command[1], *session.posargs]), external=True)
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """The tests that take less than a minute."""
+    install(session, "test")
+    session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def commands(session: nox.Session) -> None:
+    """The commands of the README on the embedded archives. Their result is then loaded with the lowest supported versions."""
+    install(session, "test")
+    out = str(Path(session.create_tmp()).resolve() / "build" / "lung_nodule_ct")
+    session.run("lung-nodule-ct", "build", "--all", "--source", "dummy_data", "--out", out)
+    for command in ("audit", "card", "preview"):
+        session.run("lung-nodule-ct", command, out)
+    session.notify("lowest", posargs=[out])
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Load a build with the lowest supported versions, without this package: ``nox -s lowest -- BUILD``."""
+    session.install(*LOWEST)
+    session.run("python", "tests/support/load_built.py", *session.posargs)
+
+
+@nox.session
+def tfds(session: nox.Session) -> None:
+    """TFDS and Beam, first without TensorFlow, then with it."""
+    install(session, "test", "tfds", "beam")
+    session.run("pytest", "-m", "tfds", *session.posargs)
+    session.install("tensorflow-cpu>=2.21", "mlcroissant")
+    session.run("pytest", "-m", "tfds", *session.posargs)
+
+
+@nox.session
+def train(session: nox.Session) -> None:
+    """Training."""
+    install(session, "test", "train")
+    session.run("pytest", "-m", "train", *session.posargs)
