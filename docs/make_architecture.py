@@ -76,7 +76,10 @@ def reduced(graph: Graph) -> dict[str, set[str]]:
     def reachable(room: str) -> set[str]:
         return graph[room] | {far for near in graph[room] for far in reachable(near)}
 
-    return {room: {other for other in near if other not in set().union(*map(reachable, near))} for room, near in graph.items()}
+    return {
+        room: {other for other in near if other not in set().union(*map(reachable, near))}
+        for room, near in graph.items()
+    }
 
 
 def diagram(graph: Graph) -> str:

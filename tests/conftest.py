@@ -1,19 +1,42 @@
-"""What all tests share: where the data are, and how a build is made and looked at."""
+"""What all tests share: caches of their own, the data, the command line, and builds of the embedded archives.
+
+The caches are redirected here, before any test module is imported, because ``datasets`` fixes its cache folders when it is imported.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import shutil
+import tempfile
 
-import pytest
-from built import Built
-from hypothesis import settings
+_CACHES = tempfile.mkdtemp(prefix="lung-nodule-ct-tests-")
+atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
+for _variable in [name for name in os.environ if name.startswith(("HF_", "LUNG_NODULE_CT_")) and "MIRROR" not in name]:
+    del os.environ[_variable]
+os.environ |= {
+    "HF_HOME": f"{_CACHES}/hf",
+    "HF_HUB_OFFLINE": "1",
+    "TFDS_DATA_DIR": f"{_CACHES}/tfds",
+    "XDG_CACHE_HOME": f"{_CACHES}/cache",
+    "MPLCONFIGDIR": f"{_CACHES}/matplotlib",
+    "LUNG_NODULE_CT_CACHE": f"{_CACHES}/downloads",
+    "LUNG_NODULE_CT_ZENODO_URL": "http://127.0.0.1:9",  # nothing listens there; tests with a server name theirs
+}
 
-# The same examples every time, however slow the machine; `--hypothesis-profile=explore` draws new ones.
+import contextlib  # noqa: E402
+import io  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import pytest  # noqa: E402
+from built import Built  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# The same examples every time, on machines of any speed; `--hypothesis-profile=explore` draws new ones.
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -22,15 +45,7 @@ ROOT = Path(__file__).parents[1]
 DUMMY = ROOT / "dummy_data"
 MIRROR = Path(os.environ.get("LUNG_NODULE_CT_MIRROR", ROOT.parent / "shared" / "mirror"))
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_hub_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep datasets off the network and out of the user's cache, here and in every process that a test starts."""
-    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.pop("LUNG_NODULE_CT_SOURCE", None)
-    os.environ["LUNG_NODULE_CT_CACHE"] = str(tmp_path_factory.mktemp("downloads"))
-    os.environ["LUNG_NODULE_CT_ZENODO_URL"] = "http://127.0.0.1:9"  # nobody answers there; servers of tests are named
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -41,24 +56,27 @@ def dummy() -> Path:
 
 @pytest.fixture(scope="session")
 def mirror() -> Path:
-    """Real chest CT in the published layout, where it is at hand."""
+    """Real chest CT in the published layout, if it is available."""
     if not (MIRROR / "expected.json").is_file():
         pytest.skip("the mirror of real CT is not on this machine")
     return MIRROR
 
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+@pytest.fixture(scope="session")
+def cli() -> Run:
+    """Run the command line in this process: ``cli("build", ..., cwd=..., NAME="value")``.
+
+    For exit codes of signals, encodings of the terminal, and variables that are read at import, use ``cli_process``.
+    """
+    return run_in_process
 
 
 @pytest.fixture(scope="session")
-def cli() -> Run:
-    """Run the command line as a user does."""
+def cli_process() -> Run:
+    """Run the command line as a user does, in a process of its own."""
 
     def run(*arguments: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("lung-nodule-ct")), *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=cwd or ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False
-        )
+        return _run_process([sys.executable, "-m", "lung_nodule_ct", *map(str, arguments)], cwd or ROOT, env)
 
     return run
 
@@ -68,21 +86,56 @@ def python() -> Run:
     """Run a piece of Python in a process of its own."""
 
     def run(code: str, *, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=cwd,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return _run_process([sys.executable, "-c", code], cwd, env)
 
     return run
 
 
+def run_in_process(*arguments: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, and return what a process would."""
+    from lung_nodule_ct.cli import main
+
+    command = ["lung-nodule-ct", *map(str, arguments)]
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n", write_through=True) for _ in range(2))
+    code: Any = 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd or ROOT):
+        for name, value in env.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", command)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as stop:
+                code = stop.code
+    texts = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(command, 0 if code is None else code, *texts)
+
+
+def _run_process(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=900
+    )
+
+
+@pytest.fixture(scope="session")
+def dummy_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """All configs of the embedded archives in a format, built once per session. Copy the folder to change it."""
+    folders: dict[str, Path] = {}
+
+    def folder(format_: str = "parquet") -> Path:
+        if format_ not in folders:
+            out = tmp_path_factory.mktemp(format_) / "lung_nodule_ct"
+            done = run_in_process("build", "--all", "--source", DUMMY, "--format", format_, "--out", out)
+            assert done.returncode == 0, done.stderr
+            folders[format_] = out
+        return folders[format_]
+
+    return folder
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Built]:
-    """Build configs in this process: ``build(source, "det2d_1.25mm")`` with source names kept."""
+    """Build configs in this process: ``build(source, "det2d_1.25mm")``, with source names kept."""
 
     def run(source: Path, *configs: str, **options: Any) -> Built:
         from lung_nodule_ct.declaration.configs import get_config

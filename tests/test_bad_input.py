@@ -144,7 +144,7 @@ def test_a_git_lfs_pointer_in_a_members_place(tmp_path, refused, archive, member
     [
         (b"\xff\xd8\xff cut", "is damaged; expected a JPEG, BMP or PNG picture"),
         (b"no picture", "is damaged; expected a JPEG, BMP or PNG picture"),
-        (colourful(), "is no slice; expected 8-bit grey values, got a colour picture"),
+        (colourful(), "is not a slice; expected 8-bit grey values, got a colour picture"),
     ],
 )
 def test_a_slice_that_is_none_is_told_once(tmp_path, refused, slice_, says) -> None:

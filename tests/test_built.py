@@ -18,7 +18,7 @@ def test_rows_are_what_the_dataset_holds(cli, tmp_path, dummy, form):
     out = tmp_path / "out"
     assert cli("build", "--all", "--source", dummy, "--format", form, "--out", out).returncode == 0
     build = open_build(out)
-    assert build.form == form
+    assert build.format == form
     for config, splits in build.configs.items():
         for split, count in splits.items():
             if form == "arrow":
@@ -69,7 +69,7 @@ def _break(folder: Path, how: str) -> Path:
     [
         ("nowhere", "there is no folder"),
         ("empty", "is empty"),
-        ("no manifest", "half-built"),
+        ("no manifest", "an incomplete one"),
         ("another version", "got version 99"),
         ("no json", "cannot be read"),
         ("shard missing", "is missing"),

@@ -65,7 +65,7 @@ def test_build_prints_what_was_done_and_found(cli, dummy, tmp_path) -> None:
     assert document["findings"]["box-inverted"]["count"] == 1
 
 
-def test_a_terminal_of_any_encoding_will_do(cli, tmp_path) -> None:
+def test_a_terminal_of_any_encoding_will_do(cli_process, tmp_path) -> None:
     tiny = TinySource()
     tiny[DET2D]["肺/notes.bin"] = b"1"
     source = tiny.write(tmp_path / "in")
@@ -74,10 +74,10 @@ def test_a_terminal_of_any_encoding_will_do(cli, tmp_path) -> None:
         ["inspect", source, "--json"],
         ["build", "--all", "--source", source, "--out", tmp_path / "hub"],
     ):
-        done = cli(*arguments, PYTHONIOENCODING="ascii")
+        done = cli_process(*arguments, PYTHONIOENCODING="ascii")
         assert done.returncode == 0, done.stderr
         assert "\\u80ba" in done.stdout
-    assert json.loads(cli("inspect", source, "--json", PYTHONIOENCODING="ascii").stdout)
+    assert json.loads(cli_process("inspect", source, "--json", PYTHONIOENCODING="ascii").stdout)
 
 
 def test_a_build_without_examples_is_refused(cli, dummy, tmp_path) -> None:

@@ -278,7 +278,7 @@ def test_shards_are_dealt_by_size_and_keep_their_order(tmp_path, monkeypatch) ->
     from lung_nodule_ct.declaration.configs import DET3D_1_25MM
     from lung_nodule_ct.examples.plan import make_plan
     from lung_nodule_ct.sources.resolve import open_folder
-    from lung_nodule_ct.targets.engine import plan_shards
+    from lung_nodule_ct.targets.shards import plan_shards
 
     tiny = TinySource()
     for number in range(300, 340):

@@ -58,7 +58,7 @@ print("handed on")
     assert done.stdout.splitlines()[-1:] == ["handed on"], done.stderr
 
 
-def test_a_prepared_cache_needs_no_import_and_no_source(cli, python, dummy, tmp_path) -> None:
+def test_a_prepared_cache_needs_no_import_and_no_source(cli_process, python, dummy, tmp_path) -> None:
     cache = str(tmp_path / "cache")
     shadow = python(
         "import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')",
@@ -67,13 +67,13 @@ def test_a_prepared_cache_needs_no_import_and_no_source(cli, python, dummy, tmp_
         LUNG_NODULE_CT_OFFLINE="1",
     )
     assert "lung-nodule-ct download" in shadow.stderr
-    told = cli("prepare", "cls_1.25mm", "--source", dummy, HF_DATASETS_CACHE=cache)
+    told = cli_process("prepare", "cls_1.25mm", "--source", dummy, HF_DATASETS_CACHE=cache)
     assert "count-mismatch" in told.stdout
-    done = cli("prepare", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--json", HF_DATASETS_CACHE=cache)
+    done = cli_process("prepare", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--json", HF_DATASETS_CACHE=cache)
     assert done.returncode == 0, done.stderr
     folders = json.loads(done.stdout)
     shadow = python("import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')", cwd=tmp_path, HF_DATASETS_CACHE=cache)
-    assert f"prepared before from {dummy}" in shadow.stderr
+    assert f"the cache that was prepared from {dummy}" in shadow.stderr
     assert (
         json.loads(Path(folders["cls_1.25mm"], "findings.json").read_text())["summary"]["same-pixels-in-two-splits"][
             "count"
@@ -225,7 +225,7 @@ def test_sequences_are_lazy_and_in_order(dummy, tmp_path) -> None:
 
 def test_errors_and_missing_sources_are_clear(tmp_path, dummy, monkeypatch) -> None:
     monkeypatch.setenv("LUNG_NODULE_CT_OFFLINE", "1")
-    with pytest.raises(lung_nodule_ct.LungNoduleCTError, match="no config is named"):
+    with pytest.raises(lung_nodule_ct.LungNoduleCTError, match="there is no config"):
         lung_nodule_ct.load("nonsense", source=dummy)
     with pytest.raises(FileNotFoundError, match="lung-nodule-ct download"):
         lung_nodule_ct.load("cls_1.25mm", cache_dir=tmp_path)

@@ -172,7 +172,7 @@ def test_dates_in_pictures_stay_in_the_archives(tmp_path, build) -> None:
     assert (one["grade"], one["archive"], one["detail"]) == ("warning", DET2D, "APP1 (EXIF)")
     assert (one["member"], one["action"]) == (
         "JPEGImages/9_004.jpg",
-        "left out; the pixels and all other bytes are as published",
+        "removed; the pixels and all other bytes are as published",
     )
     assert (other["archive"], other["detail"]) == (CLS, "data behind the picture")
     assert "2019" not in str((one, other))

@@ -18,7 +18,7 @@ LUNA = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 def spheres(text: str | bytes) -> list[tuple[str, tuple[float, float, float], float]]:
     table = parse_nodules(text if isinstance(text, bytes) else text.encode())
     assert not table.bad
-    return [(row.name, row.center, row.diameter) for row in table.good]
+    return [(row.series_uid, row.center, row.diameter) for row in table.good]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_rows_that_cannot_be_read_are_told_apart() -> None:
     table = parse_nodules(
         f"{LUNA}\na,1,2,3,4\nb,1,2,x,4\nc,1,2\n,1,2,3,4\nd,nan,2,3,4\ne,1_0,2,3,4\nf,1e308,2,3,4\n".encode()
     )
-    assert [row.name for row in table.good] == ["a"]
+    assert [row.series_uid for row in table.good] == ["a"]
     assert [row.reference for row in table.bad] == [
         "line 3: b,1,2,x,4",
         "line 4: c,1,2",
@@ -89,7 +89,7 @@ def test_boxes_may_lack_a_diameter_and_say_that_they_are_copies() -> None:
 
 def test_a_header_is_known_by_its_exact_words_or_reported() -> None:
     both = parse_nodules(b"patient_id,seriesuid,coordX,coordY,coordZ,diameter_mm\n9,9_20190314,1,2,3,4\n")
-    assert [(row.name, row.center, row.diameter) for row in both.good] == [("9_20190314", (1, 2, 3), 4)]
+    assert [(row.series_uid, row.center, row.diameter) for row in both.good] == [("9_20190314", (1, 2, 3), 4)]
     assert both.unknown_header is None
     other = parse_nodules(b"scan no,where x,where y,where z,how large\n9,1,2,3,4\n")
     assert other.good[0].center == (1, 2, 3)
@@ -112,7 +112,7 @@ def test_a_header_is_known_by_its_exact_words_or_reported() -> None:
 def test_one_unknown_word_costs_no_nodule(header, guessed) -> None:
     index = "0," * header.startswith(",")
     table = parse_nodules(f"{header}\n{index}9,1,2,3,4\n".encode())
-    assert [(row.name, row.center, row.diameter) for row in table.good] == [("9", (1, 2, 3), 4)]
+    assert [(row.series_uid, row.center, row.diameter) for row in table.good] == [("9", (1, 2, 3), 4)]
     assert table.guessed == guessed
     assert (table.unknown_header is not None) == bool(guessed)
 
@@ -143,7 +143,7 @@ def test_one_unknown_word_costs_no_box_and_makes_no_diameter(header, diameter, g
 
 def test_a_cell_without_end_is_a_row_that_cannot_be_read() -> None:
     table = parse_nodules(f"{LUNA}\na,1,2,3,4\nb,{'9' * 200_000},2,3,4\n".encode())
-    assert [row.name for row in table.good] == ["a"]
+    assert [row.series_uid for row in table.good] == ["a"]
     assert len(table.bad) == 1
 
 

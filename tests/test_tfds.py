@@ -25,6 +25,7 @@ from lung_nodule_ct.sources.resolve import open_folder
 
 tfds = pytest.importorskip("tensorflow_datasets")
 import lung_nodule_ct  # noqa: E402, F401 -- registers
+from lung_nodule_ct.publish.card import write_first_card  # noqa: E402
 from lung_nodule_ct.targets.build import build_folder  # noqa: E402
 from lung_nodule_ct.targets.options import BuildOptions  # noqa: E402
 from lung_nodule_ct.targets.tfds.builder import TfdsBuilder  # noqa: E402
@@ -37,7 +38,7 @@ RAW = {"image": tfds.decode.SkipDecoding()}
 @pytest.fixture(scope="module")
 def hub(dummy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "hub"
-    build_folder(list(CONFIGS.values()), open_folder(dummy), folder)
+    build_folder(list(CONFIGS.values()), open_folder(dummy), folder, add_files=write_first_card)
     return folder
 
 
@@ -62,7 +63,7 @@ def canonical(kind, value):
                 return [1, 1, 3], bytes(3 * np.dtype(dtype).itemsize)
             return value["shape"], value["bytes"]
         case Records(fields):
-            return {f.name: [canonical(f.kind, entry[f.name]) for entry in value] for f in fields}
+            return {f.name: [canonical(f.type, entry[f.name]) for entry in value] for f in fields}
         case Picture():
             return value["bytes"]
         case _:
@@ -77,7 +78,7 @@ def came(kind, value):
         case Voxels():
             return list(value.shape), value.tobytes()
         case Records(fields):
-            return {f.name: [came(f.kind, entry) for entry in value[f.name]] for f in fields}
+            return {f.name: [came(f.type, entry) for entry in value[f.name]] for f in fields}
         case Vector():
             return np.asarray(value).tolist()
         case Picture():
@@ -141,7 +142,6 @@ def test_tfrecords_built_at_need_are_the_hub_folder(hub, dummy, tmp_path, monkey
 @with_beam
 @pytest.mark.parametrize("config", ["det2d_1.25mm", "det3d_1.25mm", "det3d_bmp_1.25mm"])
 def test_beam_gives_the_same_shards(hub, records, dummy, tmp_path, config) -> None:
-
     options = BuildOptions(format="array_record", engine="beam")
     build_folder([get_config(config)], open_folder(dummy), tmp_path / "ar", options)
     for path in sorted((records / "lung_nodule_ct" / config).rglob("*.array_record*")):
@@ -319,7 +319,7 @@ def test_splits_by_patient_and_two_processes(hub, dummy, cli, tmp_path) -> None:
 
 def test_shards_are_small_to_send(dummy) -> None:
     from lung_nodule_ct.examples.plan import make_plan
-    from lung_nodule_ct.targets.engine import plan_shards
+    from lung_nodule_ct.targets.shards import plan_shards
 
     plan = make_plan(get_config("det3d_1.25mm"), open_folder(dummy))
     shards = plan_shards(plan, keep_source_names=False, shard_bytes=10**9)

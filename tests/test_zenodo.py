@@ -95,8 +95,8 @@ def test_offline_a_config_without_its_context_has_nulls(zenodo, cli, tmp_path) -
     assert DET2D in refused.stderr
 
 
-def test_from_a_full_cache_all_works_without_a_network(zenodo, cli, tmp_path, no_network) -> None:
-    assert cli("download", "--all").returncode == 0
+def test_from_a_full_cache_all_works_without_a_network(zenodo, cli_process, tmp_path, no_network) -> None:
+    assert cli_process("download", "--all").returncode == 0
     for config in CONFIGS:
         plain = lung_nodule_ct.load(config, cache_dir=tmp_path / "hf")
         stream = datasets.load_dataset("lung_nodule_ct", config, streaming=True, cache_dir=str(tmp_path / "hf2"))
