@@ -54,7 +54,7 @@ def test_any_lengths_through_any_number_of_pieces(tmp_path_factory, lengths, pie
     parts = _parts(lengths)
     path = tmp_path_factory.mktemp("direct") / "file"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk_writes, "_PIECE", piece)
+        patch.setattr(disk_writes, "_PIECE_BYTES", piece)
         _write(path, parts, ahead=3 * piece)
     assert path.read_bytes() == b"".join(parts)
 
@@ -62,7 +62,7 @@ def test_any_lengths_through_any_number_of_pieces(tmp_path_factory, lengths, pie
 @pytest.mark.parametrize("block", [1, 512, 1 << 16])
 def test_a_disk_of_other_blocks_gets_the_same(tmp_path, monkeypatch, block) -> None:
     """Blocks that the disk does not take come in the usual way, from wherever it stopped taking them."""
-    monkeypatch.setattr(disk_writes, "_BLOCK", block)
+    monkeypatch.setattr(disk_writes, "_BLOCK_BYTES", block)
     parts = _parts(LENGTHS)
     _write(tmp_path / "file", parts)
     assert (tmp_path / "file").read_bytes() == b"".join(parts)

@@ -21,8 +21,9 @@ from tiny import DET2D
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.sources.http import TOKEN_VARIABLE, USER_AGENT, Timeouts
+from lung_nodule_ct.sources.http import TOKEN_VARIABLE, USER_AGENT
 from lung_nodule_ct.sources.records import Lock
+from lung_nodule_ct.sources.retry import Timeouts
 from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.system.progress import DownloadProgress
 
@@ -32,13 +33,13 @@ RECORD = DEFAULT_RELEASE.part_a
 BODY = np.random.default_rng(0).bytes(3_000_001)
 HASTE = Timeouts(
     connect_s=2,
-    silence_s=0.4,
+    read_s=0.4,
     window_s=0.6,
-    least_rate=2000,
-    tries=4,
+    min_rate=2000,
+    attempts=4,
     first_wait_s=0.01,
-    longest_wait_s=0.05,
-    longest_asked_s=3,
+    max_wait_s=0.05,
+    max_requested_wait_s=3,
 )
 
 
@@ -49,7 +50,7 @@ def server():
 
 
 def client(server: ArchiveServer, cache: Path, **options) -> Zenodo:
-    return Zenodo(server.url, cache=cache, patience=options.pop("patience", HASTE), **options)
+    return Zenodo(server.url, cache=cache, timeouts=options.pop("timeouts", HASTE), **options)
 
 
 def fetch(server: ArchiveServer, cache: Path, **options) -> bytes:
@@ -158,7 +159,7 @@ REFUSED = {
         4,
     ),
     "right size, wrong bytes": ([at.of_other_content(BODY[::-1])] * 9, hashlib.md5(BODY).hexdigest(), 2),
-    "nobody there": ([at.refused] * 9, "does not answer", 4),
+    "nobody there": ([at.refused] * 9, "does not respond", 4),
     "only ever the beginning": ([at.beginning(1_500_000)] * 40, "broke off", None),
     "a circle of redirects": ([at.redirect("?again")] * 9, "redirects in a circle", None),
     "to http elsewhere": ([at.redirect("http://example.org/a.zip")], "not safe", 1),
@@ -388,7 +389,7 @@ def test_a_netrc_neither_replaces_the_token_nor_follows_a_redirect(server, tmp_p
 def test_an_unsafe_address_is_refused(tmp_path) -> None:
     for url in ("http://example.org", "ftp://127.0.0.1", "file:///tmp", "http://[bad"):
         with pytest.raises(DownloadError, match=r"not safe|cannot be read"):
-            Zenodo(url, cache=tmp_path, patience=HASTE).record("A")
+            Zenodo(url, cache=tmp_path, timeouts=HASTE).record("A")
 
 
 def test_offline_nothing_is_tried(server, tmp_path, monkeypatch) -> None:
@@ -430,7 +431,7 @@ def test_a_lock_notices_a_record_that_changed(server, tmp_path) -> None:
         fetch(server, tmp_path / "two", lock=Lock.read(path))
     assert not names_in(tmp_path / "two")
     server.files[RECORD][NAME] = BODY[::-1]
-    with pytest.raises(DownloadError, match="when it was pinned"):
+    with pytest.raises(DownloadError, match="since it was pinned"):
         fetch(server, tmp_path / "three", lock=lock)
     server.files[RECORD][NAME] = BODY
     server.changes = {"metadata": {"license": {"id": "cc-by-nc-4.0"}}}
@@ -446,7 +447,7 @@ def test_no_room_for_all_is_said_before_the_first_begins(server, tmp_path) -> No
     (file,) = server.record(RECORD)["files"]
     server.changes = {"files": [file, {"key": DET2D, "size": 10**15, "checksum": "md5:" + "0" * 32}]}
     specs = [spec for spec in ARCHIVES if spec.name in (NAME, DET2D)]
-    with pytest.raises(OutputError, match=rf"no room for .*{DET2D}.*1,000,000,0"):
+    with pytest.raises(OutputError, match=rf"not enough free space for .*{DET2D}.*1,000,000,0"):
         client(server, tmp_path).download(specs)
     assert not server.content_requests
 

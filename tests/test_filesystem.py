@@ -8,8 +8,8 @@ from built import Built
 
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import ArchiveError, SourceError
-from lung_nodule_ct.sources.byte_sources import FilesystemFile
-from lung_nodule_ct.sources.resolve import open_folder, open_source, open_url_folder
+from lung_nodule_ct.sources.byte_sources import FsspecFile
+from lung_nodule_ct.sources.resolve import open_folder, open_source
 from lung_nodule_ct.targets.build import build_folder
 
 
@@ -52,13 +52,13 @@ def test_load_dataset_takes_a_url(bucket, dummy):
 )
 def test_what_cannot_be_opened_is_said(url, says):
     with pytest.raises(SourceError, match=says):
-        open_url_folder(url)
+        open_folder(url)
 
 
 def test_an_object_that_is_gone_or_was_cut(bucket):
     files = fsspec.filesystem("memory")
     place = files.find("/bucket")[0]
-    opened = FilesystemFile(f"memory:/{place}")
+    opened = FsspecFile(f"memory:/{place}")
     assert opened.read_at(0, 4) == b"PK\x03\x04"
     assert opened.read_at(opened.size - 2, 100) == files.cat_file(place)[-2:]
     files.pipe_file(place, b"PK")
@@ -68,4 +68,4 @@ def test_an_object_that_is_gone_or_was_cut(bucket):
     with pytest.raises(ArchiveError, match="could not be read"):
         opened.read_at(0, 10)
     with pytest.raises(ArchiveError, match="could not be opened"):
-        FilesystemFile(f"memory:/{place}")
+        FsspecFile(f"memory:/{place}")

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from lung_nodule_ct.system.memory import read_ahead
+from lung_nodule_ct.system.memory import prefetch_pages
 
 SHAPE = (40, 256, 256)
 
@@ -43,7 +43,7 @@ def resident(volume: np.ndarray) -> np.ndarray:
 @pytest.mark.skipif(sys.platform != "linux", reason="how pages are dropped and told differs")
 def test_only_what_lies_under_a_patch_is_read(cold) -> None:
     patch = cold[10:20, 64:128, 32:200]
-    read_ahead(patch)
+    prefetch_pages(patch)
     wanted = np.zeros(cold.shape, bool)
     wanted[10:20, 64:128] = True
     under = wanted.reshape(-1, mmap.PAGESIZE // 2).any(axis=1)
@@ -57,4 +57,4 @@ def test_only_what_lies_under_a_patch_is_read(cold) -> None:
 
 @pytest.mark.parametrize("part", [np.s_[:0], np.s_[:, :0], np.s_[::-1], np.s_[3], np.s_[5:6, 2:3, 1:2], np.s_[:]])
 def test_any_part_may_be_asked_for(part) -> None:
-    read_ahead(np.zeros((7, 8, 9), np.int16)[part])
+    prefetch_pages(np.zeros((7, 8, 9), np.int16)[part])

@@ -11,7 +11,7 @@ from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 
 @pytest.mark.parametrize("enough", [1, 100_000, 1 << 30])
 def test_what_is_written_stays(tmp_path, monkeypatch, enough) -> None:
-    monkeypatch.setattr(disk_writes, "_ENOUGH", enough)
+    monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", enough)
     parts = [
         np.random.default_rng(number).bytes(size) for number, size in enumerate((0, 3_000_001, 5, 70_000, 1 << 20))
     ]

@@ -17,12 +17,14 @@ import lung_nodule_ct
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.errors import ArchiveError, DownloadError, SourceError
-from lung_nodule_ct.sources.http import HttpClient, Timeouts
-from lung_nodule_ct.sources.remote_archive import RemoteFile, RemoteLocation
+from lung_nodule_ct.sources.byte_sources import RemoteLocation
+from lung_nodule_ct.sources.http import HttpClient
+from lung_nodule_ct.sources.remote_archive import RemoteFile
 from lung_nodule_ct.sources.resolve import open_zenodo
+from lung_nodule_ct.sources.retry import Timeouts
 from lung_nodule_ct.sources.zenodo import Zenodo
 
-HASTE = Timeouts(connect_s=2, silence_s=0.5, window_s=0.6, tries=4, first_wait_s=0.01, longest_wait_s=0.05)
+HASTE = Timeouts(connect_s=2, read_s=0.5, window_s=0.6, attempts=4, first_wait_s=0.01, max_wait_s=0.05)
 
 
 def named(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +122,7 @@ def test_download_and_lock_print_what_there_is(zenodo, cli, tmp_path) -> None:
     refused = cli("download", "cls_1.25mm", "--lock", tmp_path / "archives.lock")
     assert refused.returncode == 1
     assert CLS in refused.stderr
-    assert "when it was pinned" in refused.stderr
+    assert "since it was pinned" in refused.stderr
 
 
 def test_inspect_reads_directories_only(zenodo, cli) -> None:
