@@ -41,7 +41,7 @@ def download(
 
     Args:
         file: What to download.
-        folder: Where to store it, under its own name. The folder is created if needed.
+        folder: Where to store it, under the name that it has in the record. The folder is created if needed.
         http: Sends the requests.
         progress: Is called while the download makes progress.
         sha256: A SHA-256 that the file must have in addition to the MD5 of the record.

@@ -6,7 +6,7 @@ error that may not occur again is a :class:`.TransientError`, and :class:`.Retry
 
 Every wait for a server is limited: a connection by the connect timeout (for each address of the host), the head of a response
 and each read of its body by twice the read timeout, and a body by its rate. The name of the host is resolved by the system,
-with the system's own time limit.
+which has its own time limit.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class HttpClient:
             raise DownloadError(
                 f"the certificate of {urlsplit(url).netloc} cannot be verified ({_reason(error)})",
                 archive=name,
-                remedy="behind a proxy that has its own certificate, set REQUESTS_CA_BUNDLE to that certificate",
+                remedy="behind a proxy that has another certificate, set REQUESTS_CA_BUNDLE to that certificate",
             ) from error
         except ValueError as error:  # the URL, or one that the server redirects to, is not an address
             raise DownloadError(

@@ -24,7 +24,7 @@ SOURCE_VARIABLE: Final = "LUNG_NODULE_CT_SOURCE"
 
 
 def requested_folder(source: str | os.PathLike[str] | None) -> str | None:
-    """Return the folder of archives that the argument or else the environment names, ``None`` if neither does."""
+    """Return the folder of archives that the argument names, or the environment if there is no argument; else ``None``."""
     chosen = source if source is not None else os.environ.get(SOURCE_VARIABLE)
     return os.fspath(chosen) if chosen else None
 
@@ -101,37 +101,37 @@ class _ArchiveFolder:
     """
 
     def __init__(self, name: str) -> None:
-        self._walk, self._location_of = _open_url(name) if "://" in name else _open_path(name)
+        self._listing, self._location_of = _open_url(name) if "://" in name else _open_path(name)
 
     def files(self) -> Iterator[str]:
         """Yield the location of each file, sorted by folder and name.
 
         Hidden folders and ``__MACOSX`` are skipped. On this machine, links to folders are not followed.
         """
-        for parent, folders, names in self._walk:
+        for parent, folders, names in self._listing:
             folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder != "__MACOSX")
             for name in sorted(names):
                 yield self._location_of(f"{parent}/{name}")
 
 
-_Walk = Iterator[tuple[str, list[str], list[str]]]
+_Listing = Iterator[tuple[str, list[str], list[str]]]
 
 
-def _open_path(name: str) -> tuple[_Walk, Callable[[str], str]]:
-    """Return the walk of :func:`os.walk`, and what makes locations of its paths."""
+def _open_path(name: str) -> tuple[_Listing, Callable[[str], str]]:
+    """Return a listing as :func:`os.walk` gives it, and a function that turns its paths into locations."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise _not_a_folder(name, exists=folder.exists())
     return os.walk(folder), lambda path: str(Path(path).absolute())
 
 
-def _open_url(url: str) -> tuple[_Walk, Callable[[str], str]]:
-    """Return a walk of the same form, and what makes locations of its paths."""
+def _open_url(url: str) -> tuple[_Listing, Callable[[str], str]]:
+    """Return a listing of the same form, and a function that turns its paths into locations."""
     import fsspec  # noqa: PLC0415 -- takes a tenth of a second, which only URLs need
 
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
-        entries = filesystem.ls(root, detail=False)  # unlike the walk, this raises errors
+        entries = filesystem.ls(root, detail=False)  # raises errors, which walk() ignores
     except ImportError as error:
         raise SourceError(f"{url} cannot be opened: {error}", remedy="install that package") from error
     except FileNotFoundError as error:

@@ -62,7 +62,7 @@ def read_member(member: Member, archives: ArchivePool, *, limit: int = MAX_MEMBE
 
 
 def allocate(size: int) -> NDArray[np.uint8]:
-    """Allocate ``size`` bytes. Unlike the memory of ``bytes`` they are not touched, and come in huge pages if they are many."""
+    """Allocate ``size`` bytes, in huge pages if they are many. Unlike ``bytes``, they are not initialized."""
     return np.empty(size, np.uint8)
 
 

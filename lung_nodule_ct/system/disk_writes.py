@@ -1,4 +1,4 @@
-"""Files that are written to the disk in the background, while the next part of their content is produced.
+"""Files that go to the disk in the background, while the next part of their content is produced.
 
 Three classes, one for each kind of file:
 
@@ -15,6 +15,7 @@ import os
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -83,28 +84,29 @@ class BackgroundQueue:
 
 
 class HashingWriter:
-    """Appends to a file and hashes its content, in the background.
+    """Appends to a file, and hashes it and writes it back to the disk in the background. Used as a context manager.
 
-    Used as a context manager. What was passed to :meth:`write` is written even if the block ends with an error.
+    The write itself only copies to the page cache. It is not done in the background, so that hashing, which takes longest,
+    has a separate thread, and so that a process that is killed leaves everything that it received.
 
     Args:
         file: Opened without a buffer, for reading and appending.
         algorithms: The hashes to compute, by the names that :mod:`hashlib` knows.
 
     Raises:
-        OSError: The file cannot be written. An error of one write is raised by a later call.
+        OSError: The file cannot be written.
     """
 
     def __init__(self, file: IO[bytes], algorithms: Iterable[str]) -> None:
         self._file, self._algorithms = file, tuple(algorithms)
         self._queue = BackgroundQueue(32)
-        self._start_digests()
+        self._reset()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._queue.close()
+        self._queue.close(cancel=True)
 
     def hash_existing(self) -> int:
         """Hash what the file contains already, and return its length in bytes."""
@@ -118,11 +120,18 @@ class HashingWriter:
         """Remove everything from the file."""
         self._queue.wait()
         self._file.truncate(0)
-        self._start_digests()
+        self._reset()
 
     def write(self, piece: bytes) -> None:
         """Append some bytes."""
-        self._queue.submit(self._append, piece)
+        left = memoryview(piece)
+        while left:  # an unbuffered write may stop halfway where the disk is full; the next one then fails
+            left = left[self._file.write(left) :]
+        self._queue.submit(self._hash, piece)
+        end = self._file.tell()
+        if end - self._written_back >= _WRITE_BACK_BYTES:
+            self._queue.submit(_start_write_back, self._file.fileno(), self._written_back, end)
+            self._written_back = end
 
     def finish(self) -> dict[str, str]:
         """Wait until the disk has everything, and return the hashes in hexadecimal by algorithm."""
@@ -130,23 +139,13 @@ class HashingWriter:
         os.fsync(self._file.fileno())
         return {name: digest.hexdigest() for name, digest in zip(self._algorithms, self._digests, strict=True)}
 
-    def _start_digests(self) -> None:
+    def _reset(self) -> None:
         self._digests = [hashlib.new(name, usedforsecurity=False) for name in self._algorithms]
         self._written_back = 0
 
     def _hash(self, piece: bytes) -> None:
         for digest in self._digests:
             digest.update(piece)
-
-    def _append(self, piece: bytes) -> None:
-        self._hash(piece)
-        left = memoryview(piece)
-        while left:  # an unbuffered write may stop halfway where the disk is full; the next one then fails
-            left = left[self._file.write(left) :]
-        end = self._file.tell()
-        if end - self._written_back >= _WRITE_BACK_BYTES:
-            _start_write_back(self._file.fileno(), self._written_back, end)
-            self._written_back = end
 
 
 class DirectFile:
@@ -316,7 +315,8 @@ def _start_write_back(descriptor: int, start: int, end: int) -> None:
     """Start to write a range to the disk, without waiting, so that the fsync at the end has little left to do."""
     if hasattr(os, "posix_fadvise"):
         # Linux starts to write the pages that are still to be written, and removes only the others from its cache
-        os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def _write_back(path: Path, size: int) -> None:

@@ -2,10 +2,10 @@
 
 Reuse: touching new pages costs more time than filling them.
 
-Prefetch: a page of a memory-mapped file that is not in memory is read when it is touched, one page after the other, and
-each time the system reads ahead, often by megabytes. A patch of a volume consists of many short runs of pages that are far
-apart, so a patch of a file that is not in the page cache reads most of the volume. If the pages are requested before they
-are touched, only they are read, and in parallel.
+Prefetch: a page of a memory-mapped file that is not in memory is read when it is touched, and the system then also reads
+what follows, often megabytes. A patch of a volume consists of many short runs of pages that are far apart. If the file is
+not in the page cache, reading a patch therefore reads most of the volume, one page after the other. If the pages are
+requested before they are touched, the disk reads only these pages, and several at a time.
 """
 
 from __future__ import annotations

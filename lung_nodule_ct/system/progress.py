@@ -45,7 +45,7 @@ class DownloadProgress:
         """The first ``done`` bytes of the file have been downloaded. May decrease, if a download has to start again."""
 
     def wait(self, name: str, reason: str, seconds: float) -> None:
-        """The download waits for some seconds; for an unknown time if they are 0."""
+        """The download waits for ``seconds`` before it continues, or for an unknown time if ``seconds`` is 0."""
 
     def end(self, name: str) -> None:
         """The file is complete and verified."""
