@@ -196,8 +196,8 @@ class _SeekableFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
+    def seek(self, offset: int, relative_to: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[relative_to]
         if base + offset < 0:
             raise OSError("negative seek position")  # which zipfile expects for a short file
         self._position = base + offset
