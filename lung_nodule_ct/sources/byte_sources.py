@@ -184,19 +184,6 @@ class FsspecFile(ByteSource):
         return bytes(content)
 
 
-def open_location(location: str) -> ByteSource:
-    """Open the archive at a location.
-
-    Raises:
-        ArchiveError: The archive cannot be opened.
-    """
-    if remote := RemoteLocation.parse(location):
-        from lung_nodule_ct.sources.remote_archive import RemoteFile  # noqa: PLC0415 -- requests is only needed here
-
-        return RemoteFile(remote)
-    return FsspecFile(location) if "://" in location else LocalFile(Path(location))
-
-
 def file_name_of(location: str) -> str:
     """Return the file name of the archive at a location."""
     if remote := RemoteLocation.parse(location):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, ArchiveSpec, Role, archives_of
 from lung_nodule_ct.errors import ArchiveNotFoundError, LungNoduleCTError
-from lung_nodule_ct.sources.byte_sources import ByteSource, file_name_of, open_location
+from lung_nodule_ct.sources.byte_sources import ByteSource, FsspecFile, LocalFile, RemoteLocation, file_name_of
 from lung_nodule_ct.sources.zip_directory import Archive, read_directory
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class ArchivePool:
         """
         with self._lock:
             if location not in self._sources:
-                self._sources[location] = open_location(location)
+                self._sources[location] = _open_location(location)
             return self._sources[location]
 
     def directory(self, location: str) -> Archive:
@@ -174,3 +175,11 @@ class ArchivePool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _open_location(location: str) -> ByteSource:
+    if remote := RemoteLocation.parse(location):
+        from lung_nodule_ct.sources.remote_archive import RemoteFile  # noqa: PLC0415 -- requests is only needed here
+
+        return RemoteFile(remote)
+    return FsspecFile(location) if "://" in location else LocalFile(Path(location))
