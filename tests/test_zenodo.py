@@ -85,6 +85,17 @@ def test_a_build_downloads_only_what_its_config_reads(zenodo, cli, dummy, tmp_pa
     assert not [path for path, _ in zenodo.requests if any(name in path for name in (CT0, CT1, MASKS, NODULES))]
 
 
+def test_a_prepared_cache_states_its_records_or_its_folder(zenodo, dummy, tmp_path) -> None:
+    from lung_nodule_ct.targets.huggingface import _source_folder
+
+    for source, records, folder in ((None, [DEFAULT_RELEASE.part_a], None), (dummy, [], str(dummy))):
+        cache = tmp_path / ("folder" if source else "records")
+        lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache)
+        (report,) = cache.rglob("findings.json")
+        assert json.loads(report.read_text())["records"] == records
+        assert _source_folder(report.parent) == folder
+
+
 def test_offline_a_config_without_its_context_has_nulls(zenodo, cli, tmp_path) -> None:
     assert cli("download", "det3d_1.25mm").returncode == 0
     zenodo.requests.clear()
