@@ -1,4 +1,4 @@
-"""Zip archives as they come: mended where nothing is lost, refused by name where something is wrong."""
+"""Zip archives: names are repaired where that loses nothing, and every other defect is an error that names the member."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
 
 
-def opened_zip(folder: Path, data: bytes, name: str = "some.zip") -> tuple[ArchivePool, Archive]:
+def open_zip(folder: Path, data: bytes, name: str = "some.zip") -> tuple[ArchivePool, Archive]:
     path = folder / name
     path.write_bytes(data)
-    opened = ArchivePool()
-    return opened, opened.directory(str(path))
+    archives = ArchivePool()
+    return archives, archives.directory(str(path))
 
 
 def contents(folder: Path, data: bytes) -> dict[str, bytes]:
-    opened, archive = opened_zip(folder, data)
-    with opened:
-        return {member.name: read_member(member, opened) for member in archive.members}
+    archives, archive = open_zip(folder, data)
+    with archives:
+        return {member.name: read_member(member, archives) for member in archive.members}
 
 
 def rewritten(data: bytes, old: bytes, new: bytes) -> bytes:
-    """Replace bytes in local headers and directory alike."""
+    """Replace bytes in the local headers and in the directory."""
     assert old in data
     assert len(old) == len(new)
     return data.replace(old, new)
@@ -63,7 +63,7 @@ def test_fast_and_standard_inflate_are_equal(tmp_path, monkeypatch) -> None:
 
 
 def deflate64(members: dict[str, bytes]) -> bytes:
-    """A zip as Windows writes large files: method 9."""
+    """A zip archive as Windows writes it for large files: method 9."""
     stored = packed(members, zipfile.ZIP_STORED)
     buffer, directory = io.BytesIO(), b""
     for info in zipfile.ZipFile(io.BytesIO(stored)).infolist():
@@ -91,7 +91,7 @@ def test_zip64_is_read(tmp_path) -> None:
     assert contents(tmp_path, buffer.getvalue()) == {"a.raw": b"abc" * 1000}
 
 
-def test_names_are_mended(tmp_path) -> None:
+def test_names_are_repaired(tmp_path) -> None:
     chinese = "肺结节/扫描.mhd"
     gbk = rewritten(
         packed({"X" * len(chinese.encode("gbk")): b"1"}), b"X" * len(chinese.encode("gbk")), chinese.encode("gbk")
@@ -101,59 +101,59 @@ def test_names_are_mended(tmp_path) -> None:
     assert contents(tmp_path, rewritten(packed({"train/1/a": b"1"}), b"train/1/a", b"train\\1\\a")) == {
         "train/1/a": b"1"
     }
-    litter = {"__MACOSX/._a": b"", "x/.DS_Store": b"", "x/._b": b"", "x/Thumbs.db": b"", "x/": b"", "x/a": b"1"}
-    assert contents(tmp_path, packed(litter)) == {"x/a": b"1"}
+    system_files = {"__MACOSX/._a": b"", "x/.DS_Store": b"", "x/._b": b"", "x/Thumbs.db": b"", "x/": b"", "x/a": b"1"}
+    assert contents(tmp_path, packed(system_files)) == {"x/a": b"1"}
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x.raw", "a/../../x", "C:/x.raw", "c:x.raw"])
-def test_names_that_leave_the_archive_are_refused(tmp_path, name) -> None:
+def test_names_that_lead_out_of_the_archive_are_errors(tmp_path, name) -> None:
     placeholder = "_" * len(name)
     data = rewritten(packed({placeholder: b"1"}), placeholder.encode(), name.encode())
-    with pytest.raises(MemberError, match=r"some\.zip > .*leaves the archive") as caught:
-        opened_zip(tmp_path, data)
+    with pytest.raises(MemberError, match=r"some\.zip > .*leads out of the archive") as caught:
+        open_zip(tmp_path, data)
     assert caught.value.member == name
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda data: flagged(data, 6, 8, b"\1\0"), "encrypted"),
         (lambda data: flagged(data, 8, 10, b"\14\0"), "method 12"),
         (lambda data: flagged(data, 22, 24, b"\xff\xff\xff\x7f"), "cut short"),
-        (lambda data: flagged(data, 22, 24, b"\1\0\0\0"), "more than the directory says"),
+        (lambda data: flagged(data, 22, 24, b"\1\0\0\0"), "longer than the directory states"),
         (lambda data: flagged(data, 14, 16, b"\0\0\0\0"), "checksum"),
         (lambda data: flagged(data, 18, 20, b"\xff\xff\0\0"), "overlaps"),
         (lambda data: data.replace(b"PK\3\4", b"XX\3\4", 1), "does not begin"),
         (lambda data: data[:40] + b"\xff" * 9 + data[49:], "damaged"),
     ],
 )
-def test_damage_names_archive_and_member(tmp_path, change, says) -> None:
+def test_errors_name_archive_and_member(tmp_path, change, message) -> None:
     data = packed({"a.raw": np.random.default_rng(0).bytes(3000), "b.raw": b"22"})
-    with pytest.raises(MemberError, match=says) as caught:
+    with pytest.raises(MemberError, match=message) as caught:
         contents(tmp_path, change(data))
     assert (caught.value.archive, caught.value.member) == ("some.zip", "a.raw")
 
 
-def test_a_lying_member_is_never_inflated_past_what_it_says(tmp_path) -> None:
+def test_a_member_is_never_inflated_beyond_its_stated_size(tmp_path) -> None:
     bomb = flagged(packed({"a.raw": bytes(50_000_000)}), 22, 24, struct.pack("<I", 1000))
-    opened, archive = opened_zip(tmp_path, bomb)
+    archives, archive = open_zip(tmp_path, bomb)
     taken = 0
-    with opened, pytest.raises(MemberError, match="more than"):
+    with archives, pytest.raises(MemberError, match="longer than"):
         from lung_nodule_ct.sources.zip_member import iterate_member
 
-        for piece in iterate_member(archive.members[0], opened):
+        for piece in iterate_member(archive.members[0], archives):
             taken += len(piece)
     assert taken <= 1000
 
 
-def test_a_member_larger_than_its_kind_may_be_is_refused(tmp_path) -> None:
-    opened, archive = opened_zip(tmp_path, packed({"a.csv": bytes(100)}))
-    with opened, pytest.raises(MemberError, match="at most 99"):
-        read_member(archive.members[0], opened, limit=99)
+def test_a_member_above_the_limit_is_an_error(tmp_path) -> None:
+    archives, archive = open_zip(tmp_path, packed({"a.csv": bytes(100)}))
+    with archives, pytest.raises(MemberError, match="at most 99"):
+        read_member(archive.members[0], archives, limit=99)
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "an empty file"),
         (
@@ -167,25 +167,25 @@ def test_a_member_larger_than_its_kind_may_be_is_refused(tmp_path) -> None:
         (b"not a zip at all", "broke off"),
     ],
 )
-def test_what_is_no_archive_is_named(tmp_path, data, says) -> None:
-    with pytest.raises(ArchiveError, match=says) as caught:
-        opened_zip(tmp_path, data)
+def test_other_files_are_named(tmp_path, data, message) -> None:
+    with pytest.raises(ArchiveError, match=message) as caught:
+        open_zip(tmp_path, data)
     assert caught.value.archive == "some.zip"
     assert caught.value.remedy
 
 
-def test_a_name_that_stands_twice_is_a_finding_and_the_first_counts(tmp_path) -> None:
+def test_a_duplicate_name_is_a_finding_and_the_first_is_used(tmp_path) -> None:
     data = rewritten(packed({"a.raw": b"first", "b.raw": b"second"}), b"b.raw", b"a.raw")
-    opened, archive = opened_zip(tmp_path, data)
-    with opened:
-        assert [read_member(member, opened) for member in archive.members] == [b"first"]
+    archives, archive = open_zip(tmp_path, data)
+    with archives:
+        assert [read_member(member, archives) for member in archive.members] == [b"first"]
     assert [str(finding.code) for finding in archive.findings] == ["duplicate-id"]
 
 
 @pytest.mark.parametrize(
     "style", ["published", "preprint", "flat underscores", "browser copy", "upper case", "preprint 5mm"]
 )
-def test_archives_are_known_by_pattern_at_any_depth(tmp_path, style) -> None:
+def test_archives_match_by_pattern_at_any_depth(tmp_path, style) -> None:
     renamed = {
         "published": lambda name: name,
         "preprint": lambda name: name.replace("mhd_", "mhd"),
@@ -200,8 +200,8 @@ def test_archives_are_known_by_pattern_at_any_depth(tmp_path, style) -> None:
         (folder / renamed(spec.name)).write_bytes(packed({"x": spec.name.encode()}))
     source = open_folder(tmp_path)
     for spec in ARCHIVES:
-        with ArchivePool() as opened:
-            assert read_member(source.archive(spec).members[0], opened) == spec.name.encode()
+        with ArchivePool() as archives:
+            assert read_member(source.archive(spec).members[0], archives) == spec.name.encode()
 
 
 def test_missing_and_ambiguous_archives_are_named(tmp_path) -> None:
@@ -214,13 +214,13 @@ def test_missing_and_ambiguous_archives_are_named(tmp_path) -> None:
         source.archives(Role.CT_1_25MM)
 
 
-def test_a_folder_that_is_not_there(tmp_path) -> None:
+def test_a_folder_that_does_not_exist(tmp_path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         open_folder(tmp_path / "nowhere")
     assert open_folder(tmp_path).missing(*Role) == ARCHIVES
 
 
-def test_errors_cross_processes_whole() -> None:
+def test_errors_can_be_pickled() -> None:
     import pickle
 
     error = MemberError("is damaged", archive="a.zip", member="b.raw", expected="1", got="2", remedy="try again")

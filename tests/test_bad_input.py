@@ -214,7 +214,7 @@ def test_an_output_that_is_not_ours_is_left_alone(tmp_path, cli) -> None:
     (out / "thesis.tex").write_text("mine")
     done = cli("build", "det2d_1.25mm", "--source", source, "--out", out)
     assert done.returncode == 1
-    assert "no build of ours" in done.stderr
+    assert "not the result of a previous build" in done.stderr
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 

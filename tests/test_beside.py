@@ -38,7 +38,7 @@ def test_a_strangers_file_protects_the_folder(folder, build, dummy, stranger) ->
     add(folder, "preview", page="<p>")
     (folder / stranger).parent.mkdir(exist_ok=True)
     (folder / stranger).write_text("years of work")
-    with pytest.raises(OutputError, match="no build of ours"):
+    with pytest.raises(OutputError, match="not the result of a previous build"):
         build(dummy, "cls_1.25mm")
     assert (folder / stranger).read_text() == "years of work"
 

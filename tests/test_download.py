@@ -1,4 +1,4 @@
-"""Downloads from a real HTTP server on loopback that misbehaves: all is recovered or refused, and never accepted wrong."""
+"""Downloads from a faulty HTTP server: every fault is recovered from or is an error, and no wrong file is accepted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from tiny import DET2D
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.sources.http import TOKEN_VARIABLE, USER_AGENT, Timeouts
+from lung_nodule_ct.sources.http import TOKEN_VARIABLE, USER_AGENT
 from lung_nodule_ct.sources.records import Lock
+from lung_nodule_ct.sources.retry import Retry, Timeouts, TransientError
 from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.system.progress import DownloadProgress
 
@@ -32,13 +33,13 @@ RECORD = DEFAULT_RELEASE.part_a
 BODY = np.random.default_rng(0).bytes(3_000_001)
 HASTE = Timeouts(
     connect_s=2,
-    silence_s=0.4,
+    read_s=0.4,
     window_s=0.6,
-    least_rate=2000,
-    tries=4,
+    min_rate=2000,
+    attempts=4,
     first_wait_s=0.01,
-    longest_wait_s=0.05,
-    longest_asked_s=3,
+    max_wait_s=0.05,
+    max_requested_wait_s=3,
 )
 
 
@@ -49,7 +50,7 @@ def server():
 
 
 def client(server: ArchiveServer, cache: Path, **options) -> Zenodo:
-    return Zenodo(server.url, cache=cache, patience=options.pop("patience", HASTE), **options)
+    return Zenodo(server.url, cache=cache, timeouts=options.pop("timeouts", HASTE), **options)
 
 
 def fetch(server: ArchiveServer, cache: Path, **options) -> bytes:
@@ -57,16 +58,16 @@ def fetch(server: ArchiveServer, cache: Path, **options) -> bytes:
 
 
 def names_in(cache: Path) -> set[str]:
-    """The files that somebody could take for the real ones."""
+    """Return the names of the files that look like archives."""
     return {path.name for path in cache.rglob("*") if path.is_file() and path.suffix == ".zip"}
 
 
 RECOVERED = {
-    "dropped before an answer": [at.refused],
-    "dropped at the start": [at.dropped(0)],
-    "dropped mid-body": [at.dropped(1_234_567)],
-    "dropped at the last byte": [at.dropped(len(BODY) - 1)],
-    "dropped again and again": [
+    "closed before a response": [at.refused],
+    "closed at the start": [at.dropped(0)],
+    "closed in the body": [at.dropped(1_234_567)],
+    "closed at the last byte": [at.dropped(len(BODY) - 1)],
+    "closed again and again": [
         at.dropped(1_200_000),
         at.dropped(0),
         at.refused,
@@ -76,27 +77,29 @@ RECOVERED = {
     ],
     "stalled": [at.stalled(1_500_000)],
     "stalled at the start": [at.stalled(0)],
-    "trickling": [at.trickling],
-    "a head that trickles": [at.trickling_head],
-    "chunks whose length trickles": [at.trickling_chunks],
+    "a body byte by byte": [at.trickling],
+    "a head byte by byte": [at.trickling_head],
+    "a head without end": [at.endless_head],
+    "a chunk length byte by byte": [at.trickling_chunks],
+    "trailers without end": [at.endless_trailer],
     "chunks": [at.chunked],
-    "chunks that break off": [at.dropped(1_500_000), at.broken_chunks],
-    "range ignored": [at.dropped(1_500_000), at.whole],
-    "range ignored twice": [at.dropped(1_500_000), at.dropped(2_000_000), at.whole],
-    "206 from another place": [at.dropped(1_500_000), at.shifted(-100)],
-    "206 from further on": [at.dropped(1_500_000), at.shifted(100)],
-    "206 that does not say from where": [at.dropped(1_500_000), at.answering(Content_Range=None)],
-    "206 that lies about the size": [
+    "chunks that are invalid": [at.dropped(1_500_000), at.broken_chunks],
+    "range ignored": [at.dropped(1_500_000), at.ignoring_range],
+    "range ignored twice": [at.dropped(1_500_000), at.dropped(2_000_000), at.ignoring_range],
+    "206 from an earlier byte": [at.dropped(1_500_000), at.shifted(-100)],
+    "206 from a later byte": [at.dropped(1_500_000), at.shifted(100)],
+    "206 without a range": [at.dropped(1_500_000), at.with_headers(Content_Range=None)],
+    "206 with a wrong size": [
         at.dropped(1_500_000),
-        at.answering(Content_Range=f"bytes 1500000-{len(BODY) - 1}/99"),
+        at.with_headers(Content_Range=f"bytes 1500000-{len(BODY) - 1}/99"),
     ],
-    "206 that was not asked for": [at.shifted(0)],
-    "no length": [at.answering(Content_Length=None)],
-    "a length that is too short": [at.answering(Content_Length="1000")],
-    "a length that is too long": [at.answering(Content_Length=str(len(BODY) + 10))],
-    "a length that lies about a part": [at.dropped(1_500_000), at.answering(Content_Length="7")],
-    "no length, and broken off": [at.dropped(999_999), at.answering(Content_Length=None)],
-    "encoded once": [at.answering(Content_Encoding="gzip")],
+    "206 that was not requested": [at.shifted(0)],
+    "no length": [at.with_headers(Content_Length=None)],
+    "a length that is too short": [at.with_headers(Content_Length="1000")],
+    "a length that is too long": [at.with_headers(Content_Length=str(len(BODY) + 10))],
+    "a wrong length of a part": [at.dropped(1_500_000), at.with_headers(Content_Length="7")],
+    "no length, and closed": [at.dropped(999_999), at.with_headers(Content_Length=None)],
+    "encoded once": [at.with_headers(Content_Encoding="gzip")],
     "another version between parts": [at.dropped(1_500_000), at.of_other_content(BODY[::-1])],
     "another version under the same ETag": [
         at.dropped(1_500_000),
@@ -105,7 +108,7 @@ RECOVERED = {
     "a page once": [at.status(200, b"<html>maintenance</html>", Content_Type="text/html")],
     "a page without a type once": [at.status(200, b"<html>maintenance</html>")],
     "408": [at.status(408)],
-    "429 without a word": [at.status(429)],
+    "429 without a wait": [at.status(429)],
     "429 with seconds": [at.status(429, Retry_After="1")],
     "500": [at.status(500), at.status(500)],
     "503": [at.status(503)],
@@ -114,9 +117,11 @@ RECOVERED = {
 
 
 @pytest.mark.parametrize("faults", RECOVERED.values(), ids=RECOVERED)
-def test_what_can_be_recovered_is(server, tmp_path, faults) -> None:
+def test_a_download_recovers_from(server, tmp_path, faults) -> None:
     server.faults += faults
+    began = time.monotonic()
     assert fetch(server, tmp_path) == BODY
+    assert time.monotonic() - began < 4  # the slow faults last at least 5 seconds
     assert names_in(tmp_path) == {NAME}
     assert not list(tmp_path.rglob("*.part"))
 
@@ -127,39 +132,39 @@ def test_any_mixture_of_faults_gives_the_file_or_an_error(server, tmp_path, seed
     quick = [
         faults
         for name, faults in RECOVERED.items()
-        if "stalled" not in name and "trickl" not in name and "429" not in name
+        if not any(slow in name for slow in ("stalled", "byte by byte", "without end", "429"))
     ]
     server.faults += [fault for _ in range(4) for fault in dice.choice(quick)]
     for _ in range(6):
         try:
-            came = fetch(server, tmp_path)
+            content = fetch(server, tmp_path)
         except DownloadError:
             assert not names_in(tmp_path)
         else:
-            assert came == BODY
+            assert content == BODY
             return
-    pytest.fail("it never came")
+    pytest.fail("the file was never downloaded")
 
 
 REFUSED = {
     "403": ([at.status(403)], "403", 1),
     "404": ([at.status(404)], "404", 1),
-    "503 for ever": ([at.status(503)] * 9, "503", 4),
-    "encoded": ([at.answering(Content_Encoding="gzip")] * 9, "Content-Encoding: gzip", 4),
+    "503 again and again": ([at.status(503)] * 9, "503", 4),
+    "encoded": ([at.with_headers(Content_Encoding="gzip")] * 9, "Content-Encoding: gzip", 4),
     "a page": (
         [at.status(200, b"<html>log in</html>", Content_Type="text/html; charset=utf-8")] * 9,
         "an HTML page",
         4,
     ),
-    "a length that is too short": ([at.answering(Content_Length="1000")] * 9, "1000", 4),
+    "a length that is too short": ([at.with_headers(Content_Length="1000")] * 9, "1000", 4),
     "cut short under the right name": (
         [at.of_other_content(BODY[:-1])] * 9,
         f"{len(BODY):,} bytes, got {len(BODY) - 1}",
         4,
     ),
     "right size, wrong bytes": ([at.of_other_content(BODY[::-1])] * 9, hashlib.md5(BODY).hexdigest(), 2),
-    "nobody there": ([at.refused] * 9, "does not answer", 4),
-    "only ever the beginning": ([at.beginning(1_500_000)] * 40, "broke off", None),
+    "no server": ([at.refused] * 9, "does not respond", 4),
+    "only the beginning": ([at.beginning(1_500_000)] * 40, "broke off", None),
     "a circle of redirects": ([at.redirect("?again")] * 9, "redirects in a circle", None),
     "to http elsewhere": ([at.redirect("http://example.org/a.zip")], "not safe", 1),
     "to a file": ([at.redirect("file:///etc/passwd")], "not safe", 1),
@@ -167,18 +172,18 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("faults", "says", "asked"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_recovered_is_refused_by_name(server, tmp_path, faults, says, asked) -> None:
+@pytest.mark.parametrize(("faults", "message", "requests"), REFUSED.values(), ids=REFUSED)
+def test_a_download_that_fails_names_the_file(server, tmp_path, faults, message, requests) -> None:
     server.faults += faults
     with pytest.raises(DownloadError, match=NAME) as caught:
         fetch(server, tmp_path)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert not names_in(tmp_path)
-    if asked is not None:
-        assert len(server.content_requests) == asked
+    if requests is not None:
+        assert len(server.content_requests) == requests
 
 
-def test_a_download_resumes_and_says_whose_part_it_has(server, tmp_path) -> None:
+def test_a_download_resumes_with_a_range_and_the_etag(server, tmp_path) -> None:
     server.faults += [at.dropped(2_000_000), *[at.refused] * 3]
     with pytest.raises(DownloadError):
         fetch(server, tmp_path)
@@ -190,7 +195,7 @@ def test_a_download_resumes_and_says_whose_part_it_has(server, tmp_path) -> None
     assert all(headers["User-Agent"] == USER_AGENT and "http" in USER_AGENT for _, headers in server.requests)
 
 
-def test_without_etags_a_changed_file_is_found_by_its_md5(server, tmp_path) -> None:
+def test_without_etags_a_changed_file_is_detected_by_its_md5(server, tmp_path) -> None:
     server.tags = False
     server.faults += [at.dropped(1_500_000), *[at.refused] * 3]
     with pytest.raises(DownloadError):
@@ -201,7 +206,7 @@ def test_without_etags_a_changed_file_is_found_by_its_md5(server, tmp_path) -> N
     assert "If-Range" not in server.content_requests[-1]
 
 
-def test_what_is_there_is_not_asked_for_again(server, tmp_path) -> None:
+def test_a_file_in_the_cache_is_not_requested_again(server, tmp_path) -> None:
     fetch(server, tmp_path)
     server.requests.clear()
     assert fetch(server, tmp_path) == BODY
@@ -209,7 +214,7 @@ def test_what_is_there_is_not_asked_for_again(server, tmp_path) -> None:
     assert not server.requests
 
 
-def test_a_file_that_was_cut_in_the_cache_is_had_again(server, tmp_path) -> None:
+def test_a_truncated_file_in_the_cache_is_downloaded_again(server, tmp_path) -> None:
     path = client(server, tmp_path).download([SPEC])[SPEC]
     path.write_bytes(BODY[:-1])
     with pytest.raises(SourceError, match=NAME):
@@ -217,7 +222,7 @@ def test_a_file_that_was_cut_in_the_cache_is_had_again(server, tmp_path) -> None
     assert fetch(server, tmp_path) == BODY
 
 
-def test_a_cache_that_cannot_be_written_serves(server, tmp_path) -> None:
+def test_a_cache_that_cannot_be_written_can_be_read(server, tmp_path) -> None:
     path = client(server, tmp_path).download([SPEC])[SPEC]
     files = {entry: (entry.stat().st_mtime_ns, entry.stat().st_size) for entry in tmp_path.rglob("*")}
     for folder in {path.parent, path.parent.parent, tmp_path}:
@@ -243,18 +248,43 @@ def test_a_wait_is_measured_by_the_servers_clock(server, tmp_path, skew, how) ->
     server.faults.append(lambda handler, _body: handler.send(429, b"", headers))
     waits: list[float] = []
 
-    class Ear(DownloadProgress):
+    class Recorder(DownloadProgress):
         def wait(self, name: str, reason: str, seconds: float) -> None:
             waits.append(seconds)
             assert "429" in reason
 
     began = time.monotonic()
-    assert fetch(server, tmp_path, progress=Ear()) == BODY
+    assert fetch(server, tmp_path, progress=Recorder()) == BODY
     assert 0.5 <= waits[0] <= 3
     assert time.monotonic() - began >= waits[0]
 
 
-def test_a_token_goes_to_its_own_host_only(server, tmp_path, monkeypatch) -> None:
+def test_waits_grow_up_to_a_limit_and_progress_resets_them(monkeypatch) -> None:
+    slept: list[float] = []
+    reported: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    retry = Retry(Timeouts(attempts=8), lambda _reason, seconds: reported.append(seconds))
+    failure = TransientError(DownloadError("failed"))
+    for _ in range(7):
+        retry.wait(failure)
+    for seconds, shortest in zip(slept, (1, 2, 4, 8, 16, 32, 60), strict=True):
+        assert shortest <= seconds <= min(60, shortest + 1)
+    assert reported == slept
+    retry.progressed()
+    retry.wait(failure)
+    assert slept[-1] == 1
+    for _ in range(6):
+        retry.wait(failure)
+    with pytest.raises(DownloadError, match="failed"):
+        retry.wait(failure)
+
+
+def test_a_timeout_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"read_s: expected a number above 0, got 0"):
+        Timeouts(read_s=0)
+
+
+def test_a_token_is_only_sent_to_its_host(server, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "secret")
     with ArchiveServer({RECORD: {NAME: BODY}}) as other:
         server.faults.append(at.redirect(f"{other.url}/api/records/{RECORD}/files/{NAME}/content"))
@@ -264,7 +294,7 @@ def test_a_token_goes_to_its_own_host_only(server, tmp_path, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"files": []}, "none"),
         (
@@ -277,11 +307,11 @@ def test_a_token_goes_to_its_own_host_only(server, tmp_path, monkeypatch) -> Non
         ),
     ],
 )
-def test_archives_that_a_record_has_not_or_twice_are_listed(server, tmp_path, change, says) -> None:
+def test_missing_and_ambiguous_archives_of_a_record_are_listed(server, tmp_path, change, message) -> None:
     server.changes = change
     with pytest.raises(ArchiveNotFoundError, match=NAME) as caught:
         fetch(server, tmp_path)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -303,14 +333,14 @@ def test_archives_that_a_record_has_not_or_twice_are_listed(server, tmp_path, ch
         at.status(403),
     ],
 )
-def test_what_is_no_record_is_refused(server, tmp_path, fault) -> None:
+def test_a_response_that_is_not_the_record_is_an_error(server, tmp_path, fault) -> None:
     server.record_faults.append(fault)
     with pytest.raises(DownloadError, match=f"record {RECORD}"):
         fetch(server, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_another_file_of_the_same_size_is_not_taken_for_the_records(server, tmp_path) -> None:
+def test_another_file_of_the_same_size_is_not_accepted(server, tmp_path) -> None:
     path = client(server, tmp_path).download([SPEC])[SPEC]
     server.files[RECORD][NAME] = BODY[::-1]
     assert client(server, tmp_path).record("A")  # the record in the cache is now the new one
@@ -325,7 +355,7 @@ def test_another_file_of_the_same_size_is_not_taken_for_the_records(server, tmp_
     assert not server.requests
 
 
-def test_what_was_there_stays_until_the_new_is_whole(server, tmp_path) -> None:
+def test_the_old_file_is_kept_until_the_new_one_is_complete(server, tmp_path) -> None:
     path = client(server, tmp_path).download([SPEC])[SPEC]
     server.files[RECORD][NAME] = BODY[::-1]
     client(server, tmp_path).record("A")
@@ -337,7 +367,7 @@ def test_what_was_there_stays_until_the_new_is_whole(server, tmp_path) -> None:
         fetch(server, tmp_path, offline=True)
 
 
-def test_a_cache_may_be_shared(server, tmp_path) -> None:
+def test_files_in_the_cache_can_be_read_by_others(server, tmp_path) -> None:
     umask = os.umask(0o022)
     try:
         fetch(server, tmp_path)
@@ -349,14 +379,14 @@ def test_a_cache_may_be_shared(server, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("token", ["two\nlines", "pässword"])
-def test_a_token_that_is_none_is_not_shown(server, tmp_path, monkeypatch, token) -> None:
+def test_an_invalid_token_is_not_shown(server, tmp_path, monkeypatch, token) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, token)
     with pytest.raises(DownloadError, match=TOKEN_VARIABLE) as caught:
         fetch(server, tmp_path)
     assert token[:3] not in str(caught.value)
 
 
-def test_records_of_other_invenios_are_read(server, tmp_path) -> None:
+def test_records_of_other_invenio_servers_are_read(server, tmp_path) -> None:
     (file,) = server.record(RECORD)["files"]
     server.changes = {
         "files": {"entries": {NAME: {**file, "checksum": file["checksum"]}}},
@@ -369,7 +399,7 @@ def test_records_of_other_invenios_are_read(server, tmp_path) -> None:
     assert (zenodo.record("A").doi, zenodo.record("A").licence) == ("10.1234/abc", "cc-by-nc-4.0")
 
 
-def test_a_proxy_is_not_asked_for_this_machine(server, tmp_path, monkeypatch) -> None:
+def test_a_proxy_is_not_used_for_this_machine(server, tmp_path, monkeypatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
@@ -388,17 +418,17 @@ def test_a_netrc_neither_replaces_the_token_nor_follows_a_redirect(server, tmp_p
 def test_an_unsafe_address_is_refused(tmp_path) -> None:
     for url in ("http://example.org", "ftp://127.0.0.1", "file:///tmp", "http://[bad"):
         with pytest.raises(DownloadError, match=r"not safe|cannot be read"):
-            Zenodo(url, cache=tmp_path, patience=HASTE).record("A")
+            Zenodo(url, cache=tmp_path, timeouts=HASTE).record("A")
 
 
-def test_offline_nothing_is_tried(server, tmp_path, monkeypatch) -> None:
+def test_offline_no_request_is_sent(server, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LUNG_NODULE_CT_OFFLINE", "1")
     with pytest.raises(SourceError, match=NAME):
         fetch(server, tmp_path)
     assert not server.requests
 
 
-def test_files_downloaded_by_hand_are_proven_and_taken(server, tmp_path) -> None:
+def test_files_downloaded_by_hand_are_verified_and_copied(server, tmp_path) -> None:
     manual = tmp_path / "by hand"
     (manual / "deep").mkdir(parents=True)
     (manual / "deep" / "class_dataset (1).zip").write_bytes(BODY)
@@ -408,7 +438,7 @@ def test_files_downloaded_by_hand_are_proven_and_taken(server, tmp_path) -> None
     assert not server.content_requests
     original = manual / "deep" / "class_dataset (1).zip"
     original.write_bytes(bytes(9))
-    assert fetch(server, tmp_path / "cache", offline=True) == BODY  # it is no link to the user's own file
+    assert fetch(server, tmp_path / "cache", offline=True) == BODY  # it is not a link to the user's file
     with pytest.raises(SourceError, match="does not exist"):
         client(server, tmp_path / "third").download([SPEC], tmp_path / "nowhere")
     (manual / "deep" / "class_dataset (1).zip").write_bytes(BODY[::-1])
@@ -417,7 +447,7 @@ def test_files_downloaded_by_hand_are_proven_and_taken(server, tmp_path) -> None
     assert not names_in(tmp_path / "other")
 
 
-def test_a_lock_notices_a_record_that_changed(server, tmp_path) -> None:
+def test_a_lock_detects_a_changed_record(server, tmp_path) -> None:
     zenodo = client(server, tmp_path)
     lock = Lock.of([zenodo.record("A")], {f"{RECORD}/{NAME}": hashlib.sha256(BODY).hexdigest()})
     path = tmp_path / "archives.lock"
@@ -430,7 +460,7 @@ def test_a_lock_notices_a_record_that_changed(server, tmp_path) -> None:
         fetch(server, tmp_path / "two", lock=Lock.read(path))
     assert not names_in(tmp_path / "two")
     server.files[RECORD][NAME] = BODY[::-1]
-    with pytest.raises(DownloadError, match="when it was pinned"):
+    with pytest.raises(DownloadError, match="since it was pinned"):
         fetch(server, tmp_path / "three", lock=lock)
     server.files[RECORD][NAME] = BODY
     server.changes = {"metadata": {"license": {"id": "cc-by-nc-4.0"}}}
@@ -442,11 +472,11 @@ def test_a_lock_notices_a_record_that_changed(server, tmp_path) -> None:
             Lock.read(path)
 
 
-def test_no_room_for_all_is_said_before_the_first_begins(server, tmp_path) -> None:
+def test_too_little_free_space_is_an_error_before_the_first_download(server, tmp_path) -> None:
     (file,) = server.record(RECORD)["files"]
     server.changes = {"files": [file, {"key": DET2D, "size": 10**15, "checksum": "md5:" + "0" * 32}]}
     specs = [spec for spec in ARCHIVES if spec.name in (NAME, DET2D)]
-    with pytest.raises(OutputError, match=rf"no room for .*{DET2D}.*1,000,000,0"):
+    with pytest.raises(OutputError, match=rf"not enough free space for .*{DET2D}.*1,000,000,0"):
         client(server, tmp_path).download(specs)
     assert not server.content_requests
 
@@ -481,13 +511,13 @@ def test_a_full_disk_leaves_a_part_that_is_resumed(server, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_killed_anywhere_it_resumes_where_it_was(tmp_path, sign) -> None:
+def test_a_killed_download_resumes_where_it_was(tmp_path, sign) -> None:
     body = np.random.default_rng(1).bytes(24 << 20)
     with ArchiveServer({RECORD: {NAME: body}}, rate=24 << 20) as server:
         for delay in (0.1, 0.35, 0.25):
-            already = server.sent
+            before = server.sent
             running = process(server, tmp_path)
-            while server.sent == already and running.poll() is None:
+            while server.sent == before and running.poll() is None:
                 time.sleep(0.005)
             time.sleep(delay)
             running.send_signal(sign)
@@ -499,15 +529,15 @@ def test_killed_anywhere_it_resumes_where_it_was(tmp_path, sign) -> None:
         assert [body.startswith(part.read_bytes()) for part in parts] == [True]
         server.rate = None
         assert fetch(server, tmp_path) == body
-        # what was on its way when it was killed: socket buffers of both sides, and a block
+        # what had been sent and not received when it was killed: the socket buffers of both sides
         assert server.sent - len(body) <= 3 * (8 << 20)
-        asked = [int(headers["Range"][6:-1]) for headers in server.content_requests if "Range" in headers]
-        assert asked == sorted(asked)
+        starts = [int(headers["Range"][6:-1]) for headers in server.content_requests if "Range" in headers]
+        assert starts == sorted(starts)
     assert names_in(tmp_path) == {NAME}
 
 
 @pytest.mark.parametrize("many", [2, 3])
-def test_processes_that_want_the_same_at_once_share_one_download(tmp_path, many) -> None:
+def test_processes_that_need_the_same_file_share_one_download(tmp_path, many) -> None:
     body = np.random.default_rng(1).bytes(8 << 20)
     with ArchiveServer({RECORD: {NAME: body}}, rate=16 << 20) as server:
         running = [process(server, tmp_path) for _ in range(many)]
@@ -519,17 +549,17 @@ def test_processes_that_want_the_same_at_once_share_one_download(tmp_path, many)
     assert path.read_bytes() == body
 
 
-def test_progress_is_told(server, tmp_path) -> None:
-    told: list[tuple[str, int]] = []
+def test_progress_is_reported(server, tmp_path) -> None:
+    reported: list[tuple[str, int]] = []
 
-    class Ear(DownloadProgress):
+    class Recorder(DownloadProgress):
         def begin(self, name: str, size: int) -> None:
-            told.append((name, -size))
+            reported.append((name, -size))
 
         def reach(self, name: str, done: int) -> None:
-            told.append((name, done))
+            reported.append((name, done))
 
-    fetch(server, tmp_path, progress=Ear())
-    assert told[0] == (NAME, -len(BODY))
-    assert told[-1] == (NAME, len(BODY))
-    assert len(told) > 10
+    fetch(server, tmp_path, progress=Recorder())
+    assert reported[0] == (NAME, -len(BODY))
+    assert reported[-1] == (NAME, len(BODY))
+    assert len(reported) > 10

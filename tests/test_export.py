@@ -456,7 +456,7 @@ def test_a_folder_of_somebody_else_is_left_alone(build, dummy, tmp_path) -> None
     opened = open_build(build(dummy, SLICES).folder)
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").write_text("")
-    with pytest.raises(OutputError, match=r"no export of ours.*thesis\.tex"):
+    with pytest.raises(OutputError, match=r"not the result of a previous export.*thesis\.tex"):
         export_config(opened, SLICES, "coco", tmp_path / "theirs")
 
 

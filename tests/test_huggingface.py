@@ -144,7 +144,7 @@ def test_many_processes_give_the_same_and_one_report(tmp_path) -> None:
 
 def test_shards_that_settle_while_they_are_written_are_the_same(tmp_path, dummy, monkeypatch) -> None:
     plain = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", cache_dir=tmp_path / "plain")
-    monkeypatch.setattr(disk_writes, "_ENOUGH", 1)
+    monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", 1)
     for processes in (None, 2):
         cache = str(tmp_path / f"{processes}")
         builder = datasets.load_dataset_builder("lung_nodule_ct", "det3d_1.25mm", data_dir=str(dummy), cache_dir=cache)

@@ -464,7 +464,7 @@ def test_no_room_for_the_arrow_copy_is_said_before_it_is_made(built, inside, tmp
     monkeypatch.setenv("LUNG_NODULE_CT_CACHE", "/proc/cache")
     done = inside("train", *CROPS, "--data", built, "--out", tmp_path / "run")
     assert done.returncode == 1
-    assert "there is no room for the Arrow copy of cls_1.25mm in /proc/cache/training" in done.stderr
+    assert "there is not enough free space for the Arrow copy of cls_1.25mm in /proc/cache/training" in done.stderr
 
 
 def test_a_loss_that_is_none_stops_with_step_and_examples(built, inside, tmp_path) -> None:

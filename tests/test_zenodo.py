@@ -1,4 +1,4 @@
-"""The whole line from a server: downloaded or streamed by ranges, it is what a folder of the same archives gives."""
+"""Archives from a server, downloaded or streamed by ranges, give the same as a folder of the same archives."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ import lung_nodule_ct
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.errors import ArchiveError, DownloadError, SourceError
-from lung_nodule_ct.sources.http import HttpClient, Timeouts
-from lung_nodule_ct.sources.remote_archive import RemoteFile, RemoteLocation
+from lung_nodule_ct.sources.byte_sources import RemoteLocation
+from lung_nodule_ct.sources.http import HttpClient
+from lung_nodule_ct.sources.remote_archive import RemoteFile
 from lung_nodule_ct.sources.resolve import open_zenodo
+from lung_nodule_ct.sources.retry import Timeouts
 from lung_nodule_ct.sources.zenodo import Zenodo
 
-HASTE = Timeouts(connect_s=2, silence_s=0.5, window_s=0.6, tries=4, first_wait_s=0.01, longest_wait_s=0.05)
+HASTE = Timeouts(connect_s=2, read_s=0.5, window_s=0.6, attempts=4, first_wait_s=0.01, max_wait_s=0.05)
 
 
-def named(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the environment name a server and a cache."""
+def use_server(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables that name the server and the cache."""
     monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
     monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(cache))
 
@@ -35,13 +37,13 @@ def named(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -
 def zenodo(dummy, tmp_path, monkeypatch):
     """A server of the embedded data, named by the environment, and an empty cache."""
     with serve(dummy) as server:
-        named(server, tmp_path / "cache", monkeypatch)
+        use_server(server, tmp_path / "cache", monkeypatch)
         yield server
 
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Any attempt to connect is an error that nothing catches."""
+    """Make every attempt to connect an error that nothing catches."""
 
     def refuse(*_args: object, **_more: object) -> None:
         pytest.fail("something tried to connect")
@@ -66,7 +68,7 @@ def test_every_config_is_the_same_from_a_server(zenodo, dummy, tmp_path, config,
         assert raw(there[split]) == raw(here[split])
 
 
-def test_a_build_takes_what_its_config_reads_and_only_looks_at_the_rest(zenodo, cli, dummy, tmp_path) -> None:
+def test_a_build_downloads_only_what_its_config_reads(zenodo, cli, dummy, tmp_path) -> None:
     done = cli("build", "det3d_1.25mm", "--out", tmp_path / "hub")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "cache").rglob("*.zip")} == {CT0, CT1, MASKS, NODULES}
@@ -83,6 +85,17 @@ def test_a_build_takes_what_its_config_reads_and_only_looks_at_the_rest(zenodo, 
     assert not [path for path, _ in zenodo.requests if any(name in path for name in (CT0, CT1, MASKS, NODULES))]
 
 
+def test_a_prepared_cache_states_its_records_or_its_folder(zenodo, dummy, tmp_path) -> None:
+    from lung_nodule_ct.targets.huggingface import _source_folder
+
+    for source, records, folder in ((None, [DEFAULT_RELEASE.part_a], None), (dummy, [], str(dummy))):
+        cache = tmp_path / ("folder" if source else "records")
+        lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache)
+        (report,) = cache.rglob("findings.json")
+        assert json.loads(report.read_text())["records"] == records
+        assert _source_folder(report.parent) == folder
+
+
 def test_offline_a_config_without_its_context_has_nulls(zenodo, cli, tmp_path) -> None:
     assert cli("download", "det3d_1.25mm").returncode == 0
     zenodo.requests.clear()
@@ -95,7 +108,7 @@ def test_offline_a_config_without_its_context_has_nulls(zenodo, cli, tmp_path) -
     assert DET2D in refused.stderr
 
 
-def test_from_a_full_cache_all_works_without_a_network(zenodo, cli_process, tmp_path, no_network) -> None:
+def test_with_a_full_cache_no_network_is_needed(zenodo, cli_process, tmp_path, no_network) -> None:
     assert cli_process("download", "--all").returncode == 0
     for config in CONFIGS:
         plain = lung_nodule_ct.load(config, cache_dir=tmp_path / "hf")
@@ -103,7 +116,7 @@ def test_from_a_full_cache_all_works_without_a_network(zenodo, cli_process, tmp_
         assert {split: len(rows) for split, rows in plain.items()} == {s: len(list(rows)) for s, rows in stream.items()}
 
 
-def test_download_and_lock_print_what_there_is(zenodo, cli, tmp_path) -> None:
+def test_download_and_lock_print_what_they_did(zenodo, cli, tmp_path) -> None:
     done = cli("download", "det2d_1.25mm", "--json")
     paths = json.loads(done.stdout)
     assert list(paths) == [DET2D]
@@ -120,7 +133,7 @@ def test_download_and_lock_print_what_there_is(zenodo, cli, tmp_path) -> None:
     refused = cli("download", "cls_1.25mm", "--lock", tmp_path / "archives.lock")
     assert refused.returncode == 1
     assert CLS in refused.stderr
-    assert "when it was pinned" in refused.stderr
+    assert "since it was pinned" in refused.stderr
 
 
 def test_inspect_reads_directories_only(zenodo, cli) -> None:
@@ -129,12 +142,10 @@ def test_inspect_reads_directories_only(zenodo, cli) -> None:
     document = json.loads(done.stdout)
     assert {archive["state"] for archive in document["archives"]} == {"found"}
     assert document["configs"]["det3d_1.25mm"]["scans"] == 7
-    assert zenodo.sent < 0.7 * sum(len(data) for own in zenodo.files.values() for data in own.values())
+    assert zenodo.sent < 0.7 * sum(len(data) for files in zenodo.files.values() for data in files.values())
 
 
-def test_an_archive_that_the_record_lacks_is_missing_and_one_that_is_there_twice_is_named(
-    zenodo, cli, tmp_path
-) -> None:
+def test_missing_and_ambiguous_archives_of_a_record_are_named(zenodo, cli, tmp_path) -> None:
     del zenodo.files[DEFAULT_RELEASE.part_a][CLS]
     document = json.loads(cli("inspect", "--json").stdout)
     assert {archive["name"] for archive in document["archives"] if archive["state"] == "missing"} == {CLS}
@@ -148,7 +159,7 @@ def test_an_archive_that_the_record_lacks_is_missing_and_one_that_is_there_twice
 
 
 def large_source(folder: Path) -> TinySource:
-    """Archives of some size: forty volumes of noise, which does not compress."""
+    """Archives of some size: forty volumes of noise, which cannot be compressed."""
     tiny = TinySource()
     for number in range(300, 320):
         tiny[CT0] |= mhd(str(number), ct(number, (10, 256, 256)))
@@ -162,7 +173,7 @@ def large_zenodo(tmp_path, monkeypatch):
     """A server of large archives, named by the environment, and an empty cache."""
     large_source(tmp_path / "in")
     with serve(tmp_path / "in") as server:
-        named(server, tmp_path / "cache", monkeypatch)
+        use_server(server, tmp_path / "cache", monkeypatch)
         yield server
 
 
@@ -181,7 +192,7 @@ def test_the_first_example_of_a_stream_fetches_little_more_than_its_members(larg
     list(stream)
     sent = server.sent
     assert requests < 60
-    assert sent < 3 * archives  # begun, and then read to its end: twice, but for what is small
+    assert sent < 3 * archives  # it was read in part and then completely, so nearly everything was sent twice
 
 
 def test_a_stream_reads_no_member_twice(large_zenodo) -> None:
@@ -193,13 +204,13 @@ def test_a_stream_reads_no_member_twice(large_zenodo) -> None:
     }.items():
         server.sent = 0
         rows = datasets.load_dataset("lung_nodule_ct", config, streaming=True)
-        assert sum(len(list(own)) for own in rows.values()) > 0
-        total = sum(len(own[name]) for own in server.files.values() for name in names if name in own)
+        assert sum(len(list(split)) for split in rows.values()) > 0
+        total = sum(len(files[name]) for files in server.files.values() for name in names if name in files)
         assert server.sent < 1.01 * total + 200_000
 
 
-def test_a_server_without_ranges_is_told_from_one_with(zenodo) -> None:
-    zenodo.faults += [at.whole] * 99
+def test_a_server_without_ranges_is_an_error(zenodo) -> None:
+    zenodo.faults += [at.ignoring_range] * 99
     with pytest.raises(ArchiveError, match="lung-nodule-ct download"):
         next(iter(lung_nodule_ct.load("cls_1.25mm", split="train", streaming=True)))
 
@@ -214,14 +225,14 @@ def remote():
         yield server, RemoteFile(RemoteLocation.parse(str(location)), HttpClient(HASTE))
 
 
-def test_ranges_are_those_of_the_file(remote) -> None:
+def test_ranges_have_the_content_of_the_file(remote) -> None:
     server, file = remote
     dice = np.random.default_rng(3)
     for _ in range(300):
         offset = int(dice.integers(0, len(REMOTE)))
         length = int(dice.choice([1, 30, 5_000, 70_000, 400_000]))
         assert file.read_at(offset, length) == REMOTE[offset : offset + length]
-    assert server.sent <= len(REMOTE)  # nothing twice
+    assert server.sent <= len(REMOTE)  # no byte twice
     assert b"".join(file.stream(10, 1_400_000)) == REMOTE[10:1_400_010]
 
 
@@ -230,12 +241,12 @@ def test_ranges_are_those_of_the_file(remote) -> None:
     [
         [at.dropped(300_000), at.dropped(100_000), at.refused],
         [at.shifted(5)],
-        [at.answering(Content_Range=None)],
+        [at.with_headers(Content_Range=None)],
         [at.status(503), at.status(429, Retry_After="0")],
         [at.dropped(0)],
     ],
 )
-def test_ranges_recover(remote, faults) -> None:
+def test_reading_ranges_recovers_from_faults(remote, faults) -> None:
     server, file = remote
     server.faults += faults
     assert b"".join(file.stream(100, 1_000_000)) == REMOTE[100:1_000_100]
@@ -246,12 +257,12 @@ def test_ranges_recover(remote, faults) -> None:
     [
         (at.of_other_content(REMOTE[::-1]), ArchiveError),
         (at.of_other_content(REMOTE[:-1]), ArchiveError),
-        (at.whole, ArchiveError),
-        (at.answering(Content_Encoding="gzip"), ArchiveError),
+        (at.ignoring_range, ArchiveError),
+        (at.with_headers(Content_Encoding="gzip"), ArchiveError),
         (at.status(404), DownloadError),
     ],
 )
-def test_a_file_that_changes_under_the_reader_is_refused(remote, fault, error) -> None:
+def test_a_file_that_changes_while_it_is_read_is_an_error(remote, fault, error) -> None:
     server, file = remote
     file.read_at(0, 10)
     server.faults += [fault] * 9
@@ -259,7 +270,7 @@ def test_a_file_that_changes_under_the_reader_is_refused(remote, fault, error) -
         list(file.stream(500_000, 900_000))
 
 
-def test_the_argument_comes_before_the_environment_and_both_before_zenodo(zenodo, cli, dummy, tmp_path) -> None:
+def test_the_argument_has_priority_over_the_environment_and_both_over_zenodo(zenodo, cli, dummy, tmp_path) -> None:
     tiny = TinySource().write(tmp_path / "tiny")
     out = tmp_path / "hub"
 
@@ -274,7 +285,7 @@ def test_the_argument_comes_before_the_environment_and_both_before_zenodo(zenodo
     assert zenodo.requests
 
 
-def test_workers_stream_too(zenodo, tmp_path) -> None:
+def test_worker_processes_can_stream(zenodo, tmp_path) -> None:
     source = open_zenodo(Zenodo(), [get_config("det3d_1.25mm")], remote=True)
     from lung_nodule_ct.targets.build import build_folder
     from lung_nodule_ct.targets.options import BuildOptions
@@ -284,7 +295,7 @@ def test_workers_stream_too(zenodo, tmp_path) -> None:
     assert not list((tmp_path / "cache").rglob("*.zip"))
 
 
-def test_without_source_and_network_the_remedy_is_named(tmp_path, monkeypatch) -> None:
+def test_without_source_and_network_the_error_names_the_remedy(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LUNG_NODULE_CT_OFFLINE", "1")
     monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
     with pytest.raises(SourceError, match="lung-nodule-ct download"):

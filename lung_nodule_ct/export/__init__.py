@@ -92,7 +92,7 @@ def export_config(
             expected=f"one of {', '.join(form.configs)}",
             remedy=f"export it to {' or '.join(others)}" if others else "it has neither boxes nor volumes",
         )
-    with staged_folder(out, foreign_to=_foreign_file, kind="export") as stage:
+    with staged_folder(out, find_foreign=_foreign_file, kind="export") as stage:
         try:
             counted = form.write(iterate_rows(build, [config], progress), stage)
             files = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())

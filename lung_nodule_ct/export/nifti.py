@@ -15,7 +15,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.export.written import Counted, case_of
-from lung_nodule_ct.system.imports import needing
+from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +58,7 @@ def write_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
     Raises:
         MissingExtraError: nibabel is not installed.
     """
-    with needing("export", "writing NIfTI"):
+    with optional_imports("export", "writing NIfTI"):
         import nibabel  # noqa: PLC0415
     affine = ras_affine(frame)
     image = nibabel.Nifti1Image(voxels.T, affine)

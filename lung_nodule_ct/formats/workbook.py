@@ -12,12 +12,13 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from lung_nodule_ct.sources.byte_sources import MemoryFile
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_directory import read_directory
 from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
 MAX_WORKBOOK_BYTES: Final = 64 << 20
 _MAX_PART_BYTES = 256 << 20
@@ -88,24 +89,8 @@ def _number(cell: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class _Memory:
-    """Bytes in memory as a byte source."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self.size = data, len(data)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
-
-    def stream(self, offset: int, length: int) -> Generator[bytes, None, None]:
-        yield self.read_at(offset, length)
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
 def _refuse_bombs(data: bytes, name: str) -> None:
     """Inflate each part of the workbook within limits, before openpyxl does so without any."""
-    with ArchivePool({name: _Memory(data)}) as archives:
+    with ArchivePool({name: MemoryFile(data)}) as archives:
         for member in read_directory(archives[name], name, name).members:
             read_member(member, archives, limit=_MAX_PART_BYTES)

@@ -12,7 +12,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.system.files import write_whole
+from lung_nodule_ct.system.files import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def write_page(page: str, out: Path) -> None:
         OutputError: It cannot be written.
     """
     try:
-        write_whole(out, page)
+        write_atomically(out, page)
     except OSError as error:
         raise OutputError(f"the output {out} cannot be written: {error}") from error
 

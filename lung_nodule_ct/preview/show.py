@@ -16,7 +16,7 @@ from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.voxel_columns import decode_cell
-from lung_nodule_ct.system.imports import needing
+from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def show(example: Any, *, window: str | Window = "lung", nodule: int | None = No
             "there is nothing to show", expected="a row with a volume or an image", got=got or "no columns"
         )
     chosen = _window(window)
-    with needing("show", "show"):
+    with optional_imports("show", "show"):
         from matplotlib import pyplot as plt  # noqa: PLC0415 -- an extra
     figure: Figure = plt.figure(layout="constrained")
     try:

@@ -23,7 +23,7 @@ from lung_nodule_ct.publish.card import CARD, PLACEHOLDER, licences
 from lung_nodule_ct.publish.preview_config import PREVIEW
 from lung_nodule_ct.read.audit_report import AUDIT, read_audit
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
-from lung_nodule_ct.system.files import hash_of
+from lung_nodule_ct.system.files import file_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,7 +168,7 @@ def _configs(build: BuildFolder) -> list[dict[str, Any]]:
 def _shards_problem(build: BuildFolder, files: dict[str, int]) -> str | None:  # noqa: ARG001
     for entry in build.manifest["configs"].values():
         for file in entry["files"]:
-            if hash_of(build.folder / file["path"], "sha256") != file["sha256"]:
+            if file_hash(build.folder / file["path"], "sha256") != file["sha256"]:
                 return f"{file['path']} is not as it was built: build again"
     return None
 

@@ -30,7 +30,7 @@ from lung_nodule_ct.declaration.schema import (
 )
 from lung_nodule_ct.publish.card import TAGS, TITLE, licences, prose_of
 from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
-from lung_nodule_ct.system.imports import require
+from lung_nodule_ct.system.imports import require_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -71,7 +71,7 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
         MissingExtraError: mlcroissant is not installed.
         BuildFolderError: ``findings.json`` is missing or damaged.
     """
-    require("croissant", "croissant.json", "mlcroissant")
+    require_modules("croissant", "croissant.json", "mlcroissant")
     import mlcroissant as mlc  # noqa: PLC0415 -- an extra, and slow to import
 
     writer = _Writer(mlc)

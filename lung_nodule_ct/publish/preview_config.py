@@ -14,7 +14,7 @@ from PIL import Image
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.declaration.schema import Category, Column, Integer, Picture, Real, Records, Schema, Text, Vector
-from lung_nodule_ct.system.files import hash_of
+from lung_nodule_ct.system.files import file_hash
 from lung_nodule_ct.targets.hub_features import to_hub_schema
 from lung_nodule_ct.targets.parquet import ParquetLayout
 
@@ -105,7 +105,7 @@ def write_preview(folder: Path, samples: Iterable[Sample]) -> PreviewShard:
             write(part)
             rows += part.num_rows
             arrow_bytes += part.nbytes
-    return PreviewShard(_NAME, rows, arrow_bytes, path.stat().st_size, hash_of(path, "sha256"))
+    return PreviewShard(_NAME, rows, arrow_bytes, path.stat().st_size, file_hash(path, "sha256"))
 
 
 def as_png(pixels: Any) -> bytes:

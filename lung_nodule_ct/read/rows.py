@@ -187,7 +187,7 @@ def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
         notice(
             f"{config}: decoding Parquet once, {size / 1e6:,.0f} MB into {folder}; a build of --format arrow needs no such copy"
         )
-        with staged_folder(folder, foreign_to=lambda _: None) as stage:
+        with staged_folder(folder, find_foreign=lambda _: None) as stage:
             for number, file in enumerate(ordered):
                 _decode(build.folder / file["path"], stage / f"{number:05}.arrow")
     return tuple(folder / f"{number:05}.arrow" for number in range(len(ordered)))

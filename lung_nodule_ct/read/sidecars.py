@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.manifest import GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.system.files import hash_of, write_whole
+from lung_nodule_ct.system.files import file_hash, write_atomically
 from lung_nodule_ct.system.staging import locked, temporary_folder
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def add_sidecars(folder: str | Path, *, by: str) -> Iterator[Path]:
 
 def record_sidecar(folder: Path, name: str, *, by: str) -> None:
     """Take a file that stands in a build, and that nobody else can have written, for one of ``by``."""
-    _write(folder, {**_recorded(folder), name: {"by": by, "sha256": hash_of(folder / name, "sha256")}})
+    _write(folder, {**_recorded(folder), name: {"by": by, "sha256": file_hash(folder / name, "sha256")}})
 
 
 def own_sidecars(folder: Path) -> dict[str, str]:
@@ -87,7 +87,7 @@ def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
             )
     dropped = [name for name, owner in ours.items() if owner == by and name not in names]
     kept = {name: entry for name, entry in recorded.items() if name in ours and name not in dropped}
-    added = {name: {"by": by, "sha256": hash_of(stage / name, "sha256")} for name in names}
+    added = {name: {"by": by, "sha256": file_hash(stage / name, "sha256")} for name in names}
     _write(target, {**kept, **added})
     for name in dropped:
         (target / name).unlink()
@@ -120,14 +120,14 @@ def _stays_inside(name: str) -> bool:
 
 def _unchanged(folder: Path, name: str, entry: dict[str, Any]) -> bool:
     path = folder / name
-    return path.is_file() and not path.is_symlink() and hash_of(path, "sha256") == entry["sha256"]
+    return path.is_file() and not path.is_symlink() and file_hash(path, "sha256") == entry["sha256"]
 
 
 def _write(folder: Path, files: dict[str, dict[str, Any]]) -> None:
     document = {"format_version": _FORMAT_VERSION, "generator": GENERATOR, "files": dict(sorted(files.items()))}
-    write_whole(folder / SIDECARS, to_json(document))
+    write_atomically(folder / SIDECARS, to_json(document))
 
 
 def _build_of(folder: Path) -> str | None:
     manifest = folder / MANIFEST
-    return hash_of(manifest, "sha256") if manifest.is_file() else None
+    return file_hash(manifest, "sha256") if manifest.is_file() else None

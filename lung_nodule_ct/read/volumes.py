@@ -18,7 +18,7 @@ import numpy as np
 from lung_nodule_ct.geometry.frame import FRAME_COLUMNS, Frame
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.voxel_columns import VoxelColumn, decode_cell
-from lung_nodule_ct.system.memory import read_ahead
+from lung_nodule_ct.system.memory import prefetch_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ class Volume:
     def slice(self, index: int) -> NDArray[Any]:
         """Return the axial slice ``index`` as a view, axes (y, x)."""
         view: NDArray[Any] = self.array[index]
-        read_ahead(view[None])
+        prefetch_pages(view[None])
         return view
 
     def patch(
@@ -101,7 +101,7 @@ class Volume:
             for start, count, limit in zip(starts, extent, self.array.shape, strict=True)
         )
         voxels = self.array[inside]
-        read_ahead(voxels)
+        prefetch_pages(voxels)
         if voxels.shape == tuple(extent):
             copy: NDArray[Any] = voxels.copy()
             return copy

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lung_nodule_ct.declaration.schema import Picture, Voxels
-from lung_nodule_ct.system.imports import needing
+from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -145,7 +145,7 @@ def _has_voxels(column: Column) -> bool:
 
 
 def _blosc2() -> Any:
-    with needing("b2nd", "a volume stored as b2nd"):
+    with optional_imports("b2nd", "a volume stored as b2nd"):
         import blosc2  # noqa: PLC0415 -- an extra
 
     return blosc2

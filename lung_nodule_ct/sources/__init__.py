@@ -1,1 +1,1 @@
-"""Where the archives are, and how one of them is opened. Knows nothing of CT."""
+"""Sources of archives: where the archives are, and how they and their members are read. Nothing here depends on CT."""

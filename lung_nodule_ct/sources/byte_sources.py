@@ -1,66 +1,129 @@
-"""Random access to the bytes of one archive, wherever it is: here a local file, in :mod:`.remote` one on a server.
+"""Random access to the bytes of an archive on this machine, on a filesystem of fsspec, or on an HTTP server.
 
-An archive on a filesystem that fsspec opens by URL (``s3://``, ``gs://``, ``hdfs://`` …).
+An archive is identified by its location, a string that can be passed to other processes: a path, a URL as fsspec takes it
+(``s3://bucket/a.zip``), or the string form of a :class:`RemoteLocation`.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
-
-import fsspec
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urldefrag, urlencode
 
 from lung_nodule_ct.errors import ArchiveError
 
-_BLOCK_BYTES: Final = 1 << 20
+
+@dataclass(frozen=True, slots=True)
+class RemoteLocation:
+    """The location of an archive on an HTTP server. Its string form holds all of it.
+
+    Attributes:
+        url: The address of its content.
+        name: Its file name.
+        size: Its length in bytes, from the record.
+    """
+
+    url: str
+    name: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.url}#{urlencode({'name': self.name, 'size': self.size})}"
+
+    @classmethod
+    def parse(cls, location: str) -> RemoteLocation | None:
+        """Parse the string form; return ``None`` if ``location`` is another kind of location."""
+        url, fragment = urldefrag(location)
+        fields = parse_qs(fragment)
+        if not url.startswith(("https://", "http://")) or fields.keys() != {"name", "size"}:
+            return None
+        return cls(url, fields["name"][0], int(fields["size"][0]))
 
 
-class ByteSource(Protocol):
-    """Something that can be read at any offset, from several threads."""
+class ByteSource(ABC):
+    """The bytes of one archive, for reading by several threads at the same time.
 
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
+    Attributes:
+        size: The length of the archive in bytes.
+    """
 
+    size: int
+    _block_bytes: ClassVar[int] = 1 << 20
+
+    @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``, fewer only where the source ends."""
+        """Return exactly ``length`` bytes from ``offset`` on, or fewer if the archive ends before.
+
+        Raises:
+            ArchiveError: The archive cannot be read, or changed while it was read.
+            DownloadError: A server does not send the bytes.
+        """
 
     def stream(self, offset: int, length: int) -> Generator[bytes, None, None]:
-        """The same bytes in blocks of a fit size, to be read once and in their order."""
+        """Yield the same bytes as :meth:`read_at` in blocks of a suitable size, in their order.
 
-    def close(self) -> None:
-        """Give back what is held open."""
+        Raises:
+            ArchiveError: The archive cannot be read, or changed while it was read.
+            DownloadError: A server does not send the bytes.
+        """
+        while length > 0 and (block := self.read_at(offset, min(length, self._block_bytes))):
+            yield block
+            offset, length = offset + len(block), length - len(block)
+
+    def close(self) -> None:  # noqa: B027 -- most sources have nothing to close
+        """Close the file or the connections."""
 
 
-class LocalFile:
-    """A file on this machine."""
+class MemoryFile(ByteSource):
+    """An archive in memory.
+
+    Args:
+        content: The bytes of the archive.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content, self.size = content, len(content)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self._content[offset : offset + length]
+
+
+class LocalFile(ByteSource):
+    """An archive on this machine.
+
+    Args:
+        path: The path of the archive.
+
+    Raises:
+        ArchiveError: The file cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
         self._lock = threading.Lock()
-        self._file = path.open("rb", buffering=0)
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise ArchiveError(f"could not be opened: {error}", archive=self._name) from error
         self.size = os.fstat(self._file.fileno()).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``, fewer only where the file ends.
-
-        Raises:
-            ArchiveError: The operating system could not read them.
-        """
         block = bytearray(max(0, min(length, self.size - offset)))
         return bytes(block[: self.read_into(offset, memoryview(block))])
 
     def read_into(self, offset: int, out: memoryview) -> int:
-        """The bytes from ``offset``, written over ``out``.
+        """Read the bytes from ``offset`` on into ``out``.
 
         Returns:
-            How many: fewer than ``out`` has only where the file ends.
+            How many bytes were read: fewer than the length of ``out`` only if the file ends before.
 
         Raises:
-            ArchiveError: The operating system could not read them.
+            ArchiveError: The file cannot be read.
         """
         done = 0
         try:
@@ -70,60 +133,45 @@ class LocalFile:
             raise ArchiveError(f"could not be read: {error}", archive=self._name) from error
         return done
 
+    def close(self) -> None:
+        self._file.close()
+
     def _read(self, offset: int, out: memoryview) -> int:
         if hasattr(os, "preadv"):
             return os.preadv(self._file.fileno(), [out], offset)
-        with self._lock:  # Windows: one file position for all threads
+        with self._lock:  # on Windows all threads share the position in the file
             self._file.seek(offset)
             return self._file.readinto(out)
 
-    def stream(self, offset: int, length: int) -> Generator[bytes, None, None]:
-        """The same bytes, in blocks of a mebibyte.
 
-        Raises:
-            ArchiveError: The operating system could not read them.
-        """
-        while length > 0 and (block := self.read_at(offset, min(length, _BLOCK_BYTES))):
-            yield block
-            offset, length = offset + len(block), length - len(block)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-_FSSPEC_BLOCK_BYTES: Final = 4 << 20
-
-
-class FilesystemFile:
-    """The bytes of an archive there. A :class:`~lung_nodule_ct.sources.byte_sources.ByteSource`.
+class FsspecFile(ByteSource):
+    """An archive on a filesystem that fsspec opens by URL.
 
     Args:
-        url: Where it is.
+        url: The URL of the archive. Credentials are found as the filesystem finds them.
 
     Raises:
-        ArchiveError: It cannot be opened.
+        ArchiveError: The archive cannot be opened.
     """
 
+    _block_bytes = 4 << 20  # every block is a request
+
     def __init__(self, url: str) -> None:
+        import fsspec  # noqa: PLC0415 -- takes a tenth of a second, which only URLs need
+
         self._name = url.rpartition("/")[2]
         try:
-            self._files, self._path = fsspec.core.url_to_fs(url)
-            self.size: int = self._files.size(self._path)
+            self._filesystem, self._path = fsspec.core.url_to_fs(url)
+            self.size = self._filesystem.size(self._path)
         except (OSError, ValueError, ImportError) as error:
             raise ArchiveError(f"could not be opened: {error}", archive=self._name) from error
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``, fewer only where the file ends.
-
-        Raises:
-            ArchiveError: They could not be read.
-        """
         end = min(offset + length, self.size)
         if end <= offset:
             return b""
         try:
-            content: Any = self._files.cat_file(self._path, start=offset, end=end)
+            content: Any = self._filesystem.cat_file(self._path, start=offset, end=end)
         except (OSError, ValueError) as error:
             raise ArchiveError(f"could not be read: {error}", archive=self._name) from error
         if len(content) != end - offset:
@@ -135,15 +183,9 @@ class FilesystemFile:
             )
         return bytes(content)
 
-    def stream(self, offset: int, length: int) -> Generator[bytes, None, None]:
-        """The same bytes, in blocks of four mebibytes.
 
-        Raises:
-            ArchiveError: They could not be read.
-        """
-        while length > 0 and (block := self.read_at(offset, min(length, _FSSPEC_BLOCK_BYTES))):
-            yield block
-            offset, length = offset + len(block), length - len(block)
-
-    def close(self) -> None:
-        """Nothing is held open: fsspec keeps its own connections."""
+def file_name_of(location: str) -> str:
+    """Return the file name of the archive at a location."""
+    if remote := RemoteLocation.parse(location):
+        return remote.name
+    return location.rpartition("/")[2] if "://" in location else Path(location).name

@@ -1,410 +1,281 @@
-"""One file, downloaded whole and proven, or resumable: the downloader that pooch is given.
+"""The download of one file of a record, which can be resumed and is verified.
 
-What came stands in ``<md5>.part`` until its md5 is that of the record; only then is the file given its name. A part
-that a killed process left is taken up where it ends, and nothing of an answer is kept that does not say clearly that it
-is the range that was asked for, of the same file.
-
-That a file in the cache is the record's: what it was when its hashes were taken stands beside it, ``<name>.proof``.
-
-A file of another size or time than its proof, or without one, is hashed again; so is one whose pinned SHA-256 was never taken.
+The file grows as ``<md5>.part`` until its hashes are those of the record; only then it gets its name. The part that a killed
+process left is continued where it ends. A response is only used if its head says that it is the requested range of the same
+file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final
 
-import pooch
 from filelock import FileLock, Timeout
 
 from lung_nodule_ct.errors import DownloadError, LungNoduleCTError, OutputError
-from lung_nodule_ct.sources.http import HttpClient, Response, Retry, TransientError
-from lung_nodule_ct.system.files import hash_of, require_free_space, write_whole
+from lung_nodule_ct.sources.http import HttpClient, Response
+from lung_nodule_ct.sources.retry import Retry, TransientError
+from lung_nodule_ct.system.background import HashingWriter
+from lung_nodule_ct.system.files import cache_hashes, cached_hashes, require_free_space
 from lung_nodule_ct.system.progress import DownloadProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from lung_nodule_ct.sources.records import RecordFile
 
-
 _PROGRESS_BYTES: Final = 1 << 20
-_HASHES_AHEAD = 32
-_FLUSH_BYTES: Final = 64 << 20
+"""How many new bytes count as progress, so that earlier failures are forgotten."""
 
 
 def download(
     file: RecordFile, folder: Path, http: HttpClient, progress: DownloadProgress, sha256: str | None = None
 ) -> Path:
-    """A file of a record in ``folder``, under its own name, once its md5 is proven.
+    """Download a file of a record, unless it is in the folder already.
 
-    Processes that want the same file at once wait for the first; a file of that name that is not the record's is replaced.
+    Processes that need the same file at the same time wait for the first one. A file of the same name that is not the
+    record's is replaced.
 
     Args:
         file: What to download.
-        folder: Where to.
-        http: Asks for it.
-        progress: Is told how far it is.
-        sha256: What it must have beside the md5.
+        folder: Where to store it, under the name that it has in the record. The folder is created if needed.
+        http: Sends the requests.
+        progress: Is called while the download makes progress.
+        sha256: A SHA-256 that the file must have in addition to the MD5 of the record.
+
+    Returns:
+        The path of the verified file.
 
     Raises:
-        DownloadError: It cannot be had, or is not what the record promises.
-        OutputError: There is no room for it, or it cannot be written.
+        DownloadError: The server does not send the file, or not the file of the record.
+        OutputError: There is not enough free space, or the file cannot be written.
     """
-    final = folder / file.key
-    part = _part_of(file, folder)
+    final, part = folder / file.key, _part_of(file, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / f"{file.md5}.lock", file.key, progress):
             if is_verified(final, file, sha256):
                 return final
-            fetched = _Fetch(file, part, http, progress, sha256)
-            whole = folder / f"{file.md5}.whole"
-            whole.unlink(missing_ok=True)  # of a process that was killed before it gave the last name
-            with _quiet_pooch():
-                registry = pooch.create(
-                    path=folder, base_url="", registry={whole.name: None}, urls={whole.name: file.url}
-                )
-                registry.fetch(whole.name, downloader=fetched)
-            whole.replace(final)  # what stood there and is not the record's goes only now
-            write_checksums(final, expected_hashes(file, sha256))
+            transfer = _Transfer(file, part, http, progress, sha256)
+            transfer.run()
+            part.replace(final)
+            cache_hashes(final, expected_hashes(file, sha256))
             _sync_folder(folder)
-            part.unlink(missing_ok=True)
-            fetched.tag.unlink(missing_ok=True)
+            transfer.etag_file.unlink(missing_ok=True)
     except LungNoduleCTError:
         raise
     except OSError as error:
         raise OutputError(
             f"{file.key} cannot be written to {folder}: {error}",
-            remedy="what came so far is kept; make room, or name another folder with LUNG_NODULE_CT_CACHE, and try again",
+            remedy="what was downloaded is kept; free some space, or name another folder with LUNG_NODULE_CT_CACHE, and try "
+            "again",
         ) from error
     progress.end(file.key)
     return final
 
 
-def require_space_for(wanted: Mapping[RecordFile, Path]) -> None:
-    """See that there is room for all files that are wanted, beside what of them is there, before the first is begun.
+def expected_hashes(file: RecordFile, sha256: str | None) -> dict[str, str]:
+    """Return the hashes that a file must have: the MD5 of the record, and the SHA-256 if one is pinned."""
+    return {"md5": file.md5, **({"sha256": sha256} if sha256 else {})}
+
+
+def is_verified(path: Path, file: RecordFile, sha256: str | None) -> bool:
+    """Whether a path holds a file of a record: whether its size and hashes are those of the record.
 
     Args:
-        wanted: The folder of each.
+        path: Where the file may be. It is not hashed again while its checksum cache is valid.
+        file: The file of the record.
+        sha256: A SHA-256 that the file must have in addition to the MD5 of the record.
+    """
+    expected = expected_hashes(file, sha256)
+    try:
+        if path.stat().st_size != file.size:
+            return False
+        hashes = cached_hashes(path, expected)
+    except OSError:
+        return False
+    return all(hashes[algorithm] == value for algorithm, value in expected.items())
+
+
+def require_space_for(folders: Mapping[RecordFile, Path]) -> None:
+    """Check that there is enough free space for some downloads, less what they have downloaded already.
+
+    Args:
+        folders: The folder of each file.
 
     Raises:
         OutputError: There is not.
     """
     needs: Counter[Path] = Counter()
-    for file, folder in wanted.items():
+    for file, folder in folders.items():
         part = _part_of(file, folder)
         needs[folder] += file.size - min(file.size, part.stat().st_size if part.exists() else 0)
-    require_free_space(", ".join(file.key for file in wanted), sum(needs.values()), needs)
+    require_free_space(", ".join(file.key for file in folders), sum(needs.values()), needs)
+
+
+class _Transfer:
+    """Fills the part of a file until it is complete and verified."""
+
+    def __init__(
+        self, file: RecordFile, part: Path, http: HttpClient, progress: DownloadProgress, sha256: str | None
+    ) -> None:
+        self._file, self._part, self._http, self._progress = file, part, http, progress
+        self._expected = expected_hashes(file, sha256)
+        self.etag_file = part.with_suffix(".etag")
+        self._ranges_work = True  # until the server sends a wrong range
+        self._restart = False  # whether the next request is for the complete file
+
+    def run(self) -> None:
+        """Download the file.
+
+        Raises:
+            DownloadError: The server does not send it, or sends other content.
+            OutputError: There is not enough free space.
+            OSError: The part cannot be written.
+        """
+        self._progress.begin(self._file.key, self._file.size)
+        for last in (False, True):
+            hashes = self._fill()
+            wrong = [name for name, value in self._expected.items() if hashes[name] != value]
+            if not wrong:
+                return
+            self._part.unlink()
+            self.etag_file.unlink(missing_ok=True)
+            if last:  # the first time it could have been a mixture of two versions, or damaged in transit
+                raise DownloadError(
+                    f"is complete, but its {wrong[0]} is wrong",
+                    archive=self._file.key,
+                    expected=self._expected[wrong[0]],
+                    got=hashes[wrong[0]],
+                    remedy="it was deleted; try again. If the error remains, the server's copy is damaged or was changed",
+                )
+
+    def _fill(self) -> dict[str, str]:
+        """Bring the part to its full size, and return its hashes."""
+        with self._part.open("a+b", buffering=0) as part, HashingWriter(part, self._expected) as writer:
+            if part.tell() > self._file.size:
+                part.truncate(0)
+            require_space_for({self._file: self._part.parent})
+            self._receive(writer)
+            return writer.finish()
+
+    def _receive(self, writer: HashingWriter) -> None:
+        """Request the bytes that are missing, again and again while that makes progress."""
+        name, size = self._file.key, self._file.size
+        retry = Retry(self._http.timeouts, lambda reason, seconds: self._progress.wait(name, reason, seconds))
+        done = farthest = writer.hash_existing()
+        self._progress.reach(name, done)
+        while done < size:
+            try:
+                with self._http.get(self._file.url, name, self._range_from(done), accept=(200, 206, 416)) as response:
+                    if self._start_of(response, done) != done:
+                        writer.restart()
+                        done = 0
+                    for piece in response.pieces():
+                        if done + len(piece) > size:
+                            raise TransientError(self._wrong_length(f"more than {size:,}"))
+                        writer.write(piece)
+                        done += len(piece)
+                        self._progress.reach(name, done)
+                        # from the farthest byte, so that a server that repeats the beginning makes no progress
+                        if done - farthest >= _PROGRESS_BYTES:
+                            retry.progressed()
+                            farthest = done
+                if done < size:
+                    raise TransientError(self._wrong_length(f"{done:,}"))
+            except TransientError as failure:
+                retry.wait(failure)
+
+    def _range_from(self, done: int) -> dict[str, str]:
+        """Return the headers that request the file from the byte ``done`` on."""
+        if not done or self._restart or not self._ranges_work:
+            return {}
+        etag = self._known_etag()
+        # If-Range takes no weak ETag (RFC 9110, 13.1.5)
+        return {"Range": f"bytes={done}-", **({"If-Range": etag} if etag.startswith('"') else {})}
+
+    def _start_of(self, response: Response, done: int) -> int:
+        """Return the position in the file at which the body of a response starts: ``done`` or 0.
+
+        Raises:
+            TransientError: The head of the response does not fit the file or the request.
+        """
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding != "identity":
+            raise TransientError(
+                self._wrong("was encoded by the server", "the unencoded file", f"Content-Encoding: {encoding}")
+            )
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise TransientError(self._wrong("was replaced by the server", "a zip archive", "an HTML page"))
+        if response.status == 416:
+            self._restart = True
+            failure = self._wrong("cannot be resumed", f"bytes from {done:,}", "416 Range Not Satisfiable")
+            raise TransientError(failure, 0)
+        length, etag = response.headers.get("Content-Length"), response.headers.get("ETag", "")
+        if response.status == 200:
+            if length is not None and length != str(self._file.size):
+                raise TransientError(self._wrong_length(length))
+            self.etag_file.write_text(etag, encoding="utf-8")
+            self._restart = False
+            return 0
+        self._check_range(response.headers.get("Content-Range", "none").strip(), done)
+        if length is not None and length != str(self._file.size - done):
+            raise TransientError(self._wrong_length(length))
+        if (known := self._known_etag()) and etag and etag != known:
+            self._restart = True
+            raise TransientError(self._wrong("changed during the download", f"ETag {known}", etag), 0)
+        return done
+
+    def _check_range(self, content_range: str, done: int) -> None:
+        requested = f"bytes {done}-{self._file.size - 1}"
+        expected = f"{requested}/{self._file.size}"
+        if not done or content_range not in (expected, f"{requested}/*"):
+            self._ranges_work = False
+            failure = self._wrong(
+                "was sent from a wrong position or length", f"Content-Range: {expected}", content_range
+            )
+            raise TransientError(failure, 0)
+
+    def _known_etag(self) -> str:
+        with suppress(OSError, UnicodeDecodeError):
+            return self.etag_file.read_text(encoding="utf-8").strip()
+        return ""
+
+    def _wrong_length(self, got: str) -> DownloadError:
+        return self._wrong("does not have the length of the record's file", f"{self._file.size:,} bytes", got)
+
+    def _wrong(self, problem: str, expected: str, got: str) -> DownloadError:
+        remedy = "try later; or download it with a browser and name its folder with --manual-dir. What was downloaded is kept"
+        return DownloadError(problem, archive=self._file.key, expected=expected, got=got, remedy=remedy)
 
 
 def _part_of(file: RecordFile, folder: Path) -> Path:
     return folder / f"{file.md5}.part"
 
 
-class _Fetch:
-    """Fills a part, proves it, and hands it to pooch: ``downloader(url, output_file, pooch)``."""
-
-    def __init__(
-        self, file: RecordFile, part: Path, http: HttpClient, progress: DownloadProgress, sha256: str | None
-    ) -> None:
-        self._file, self._part, self._http, self._listener = file, part, http, progress
-        self._pinned = expected_hashes(file, sha256)
-        self.tag = part.with_suffix(".etag")
-        self._ranges = True  # whether the server's word on ranges can be trusted
-        self._afresh = False  # whether the next request is for the whole file
-
-    def __call__(self, _url: str, output_file: str, _pooch: Any) -> None:
-        self._listener.begin(self._file.key, self._file.size)
-        for last in (False, True):
-            wrong = self._fill()
-            if wrong is None:
-                break
-            self._part.unlink()
-            self.tag.unlink(missing_ok=True)
-            if not last:  # parts of two versions, or damage on the way: once more, from its first byte
-                continue
-            kind, got = wrong
-            raise DownloadError(
-                f"came whole, but its {kind} is wrong",
-                archive=self._file.key,
-                expected=self._pinned[kind],
-                got=got,
-                remedy="it was thrown away; try again, and if it stays so the server's copy is damaged or was changed",
-            )
-        _hand_over(self._part, Path(output_file))
-
-    def _fill(self) -> tuple[str, str] | None:
-        """Bring the part to its full size. What is wrong with its hashes then, if anything is."""
-        with self._part.open("a+b", buffering=0) as part, _Digests(self._pinned) as digests, _Flusher(part) as flusher:
-            if part.tell() > self._file.size:
-                part.truncate(0)
-            require_space_for({self._file: self._part.parent})
-            part.seek(0)
-            while piece := part.read(_PROGRESS_BYTES):
-                digests.update(piece)
-            self._bring(part, digests, flusher)
-            flusher.finish()
-            os.fsync(part.fileno())
-            got = digests.results()
-        return next(((kind, got[kind]) for kind, pinned in self._pinned.items() if got[kind] != pinned), None)
-
-    def _bring(self, part: IO[bytes], digests: _Digests, flusher: _Flusher) -> None:
-        patience = self._http.patience
-        tries = Retry(patience, lambda reason, seconds: self._listener.wait(self._file.key, reason, seconds))
-        done = farthest = part.tell()
-        self._listener.reach(self._file.key, done)
-        while done < self._file.size:
-            try:
-                with self._http.get(
-                    self._file.url, self._file.key, self._range_from(done), accept=(200, 206, 416)
-                ) as answer:
-                    if self._begins_at(answer, done) != done:
-                        part.truncate(0)
-                        digests.restart()
-                        done = 0
-                    for piece in answer.pieces():
-                        if done + len(piece) > self._file.size:
-                            raise TransientError(self._wrong_length(f"more than {self._file.size:,}"))
-                        _write_whole(part, piece)
-                        flusher.wrote(len(piece))
-                        digests.update(piece)
-                        done += len(piece)
-                        self._listener.reach(self._file.key, done)
-                        # measured from the farthest: a server that only ever sends the beginning is given up
-                        if done - farthest >= _PROGRESS_BYTES:
-                            tries.progressed()
-                            farthest = done
-                if done < self._file.size:
-                    raise TransientError(self._wrong_length(f"{done:,}"))
-            except TransientError as fault:
-                tries.after(fault)
-
-    def _range_from(self, done: int) -> dict[str, str]:
-        if not done or self._afresh or not self._ranges:
-            return {}
-        tag = self._known_tag()
-        # a weak tag must not stand there (RFC 9110, 13.1.5)
-        return {"Range": f"bytes={done}-", **({"If-Range": tag} if tag.startswith('"') else {})}
-
-    def _begins_at(self, answer: Response, done: int) -> int:
-        """Where the body of an answer begins in the file, once all that its head says is true of the file.
-
-        Raises:
-            TransientError: It is not.
-        """
-        encoding = answer.headers.get("Content-Encoding", "identity").lower()
-        if encoding != "identity":
-            raise TransientError(self._wrong("is sent encoded", "the file as it is", f"Content-Encoding: {encoding}"))
-        if answer.headers.get("Content-Type", "").lower().startswith("text/html"):
-            raise TransientError(self._wrong("is not what the server gives", "a zip archive", "an HTML page"))
-        tag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length")
-        if answer.status == 416:
-            self._afresh = True
-            raise TransientError(
-                self._wrong("cannot be resumed", f"bytes from {done:,}", "416 Range Not Satisfiable"), 0
-            )
-        if answer.status == 200:
-            if length is not None and length != str(self._file.size):
-                raise TransientError(self._wrong_length(length))
-            self.tag.write_text(tag, encoding="utf-8")
-            self._afresh = False
-            return 0
-        said, asked = answer.headers.get("Content-Range", "none").strip(), f"bytes {done}-{self._file.size - 1}"
-        expected = f"{asked}/{self._file.size}"
-        if not done or said not in (expected, f"{asked}/*"):
-            self._ranges = False  # this server is not asked for a range again
-            raise TransientError(self._wrong("is sent from another place", f"Content-Range: {expected}", said), 0)
-        if length is not None and length != str(self._file.size - done):
-            raise TransientError(self._wrong_length(length))
-        if (known := self._known_tag()) and tag and tag != known:
-            self._afresh = True
-            raise TransientError(self._wrong("was changed while it came", f"ETag {known}", tag), 0)
-        return done
-
-    def _known_tag(self) -> str:
-        with suppress(OSError, UnicodeDecodeError):
-            return self.tag.read_text(encoding="utf-8").strip()
-        return ""
-
-    def _wrong(self, problem: str, expected: str, got: str) -> DownloadError:
-        remedy = (
-            "try later; or download it with a browser and name its folder with --manual-dir. What came so far is kept"
-        )
-        return DownloadError(problem, archive=self._file.key, expected=expected, got=got, remedy=remedy)
-
-    def _wrong_length(self, got: str) -> DownloadError:
-        return self._wrong("has not the length of the record's file", f"{self._file.size:,} bytes", got)
-
-
-def _write_whole(file: IO[bytes], piece: bytes) -> None:
-    """An unbuffered write may stop halfway where the disk is full; the next one then says so."""
-    left = memoryview(piece)
-    while left:
-        left = left[file.write(left) :]
-
-
-class _Flusher:
-    """Has a file flushed to the disk now and then while more of it comes, so that little is left to flush at its end."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._waiting = file, 0
-        self._pool = ThreadPoolExecutor(1)
-        self._flush: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def wrote(self, length: int) -> None:
-        self._waiting += length
-        if self._waiting >= _FLUSH_BYTES and (self._flush is None or self._flush.done()):
-            self.finish()
-            self._flush, self._waiting = self._pool.submit(os.fsync, self._file.fileno()), 0
-
-    def finish(self) -> None:
-        """Wait for the last flush, and raise what went wrong in it: the system tells of that only once."""
-        if self._flush is not None:
-            self._flush.result()
-
-
-class _Digests:
-    """Hashes of what comes, made beside it by a thread; what waits for it is bounded."""
-
-    def __init__(self, kinds: Iterable[str]) -> None:
-        self._kinds = tuple(kinds)
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: deque[Future[None]] = deque()
-        self.restart()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def restart(self) -> None:
-        self._settle(0)
-        self._digests = [hashlib.new(kind, usedforsecurity=False) for kind in self._kinds]
-
-    def update(self, piece: bytes) -> None:
-        self._settle(_HASHES_AHEAD)
-        self._pending.append(self._pool.submit(self._feed, piece))
-
-    def results(self) -> dict[str, str]:
-        self._settle(0)
-        return {kind: digest.hexdigest() for kind, digest in zip(self._kinds, self._digests, strict=True)}
-
-    def _feed(self, piece: bytes) -> None:
-        for digest in self._digests:
-            digest.update(piece)
-
-    def _settle(self, most: int) -> None:
-        while len(self._pending) > most:
-            self._pending.popleft().result()
-
-
-class _locked:  # noqa: N801 -- read as a verb
-    """Only one process downloads a file; the others say that they wait."""
-
-    def __init__(self, path: Path, name: str, progress: DownloadProgress) -> None:
-        self._lock, self._name, self._listener = FileLock(path), name, progress
-
-    def __enter__(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            self._listener.wait(self._name, "another process downloads it", 0)
-            self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
 @contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    """The listener tells of the download; pooch need not, too."""
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")
+def _locked(path: Path, name: str, progress: DownloadProgress) -> Iterator[None]:
+    """Run the block in one process at a time. A process that has to wait reports so."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.wait(name, "another process downloads it", 0)
+        lock.acquire()
     try:
         yield
     finally:
-        logger.setLevel(level)
-
-
-def _hand_over(part: Path, output: Path) -> None:
-    """Put the part under another name too, so that it is still there if pooch is killed before it gives the last one."""
-    output.unlink(missing_ok=True)
-    try:
-        os.link(part, output)
-    except OSError:  # a file system without hard links
-        part.replace(output)
+        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every system can
+    """Have the disk store the names of the files in a folder, where the system can do that."""
+    with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def expected_hashes(file: RecordFile, sha256: str | None) -> dict[str, str]:
-    """What a file must have: the md5 of its record, and the SHA-256 where one is pinned."""
-    return {"md5": file.md5, **({"sha256": sha256} if sha256 else {})}
-
-
-def is_verified(path: Path, file: RecordFile, sha256: str | None) -> bool:
-    """Whether what stands at ``path`` is the record's file.
-
-    Args:
-        path: Where it is.
-        file: What it should be.
-        sha256: What it must have beside the md5.
-    """
-    try:
-        if path.stat().st_size != file.size:
-            return False
-        wanted = expected_hashes(file, sha256)
-        known = _read(path)
-        missing = [kind for kind in wanted if kind not in known]
-        taken = {**known, **{kind: hash_of(path, kind) for kind in missing}}
-    except OSError:
-        return False
-    if missing:
-        write_checksums(path, taken)
-    return all(taken[kind] == value for kind, value in wanted.items())
-
-
-def write_checksums(path: Path, hashes: dict[str, str]) -> None:
-    """Note the hashes of a file as it is; a cache that cannot be written goes without."""
-    with suppress(OSError):
-        write_whole(_beside(path), json.dumps({**_state(path), "hashes": hashes}))
-
-
-def _read(path: Path) -> dict[str, str]:
-    """The hashes that were taken of a file, as far as it is still what it was."""
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        proof = json.loads(_beside(path).read_text(encoding="utf-8"))
-        if {key: proof.get(key) for key in ("size", "mtime_ns")} == _state(path):
-            return dict(proof["hashes"])
-    return {}
-
-
-def _state(path: Path) -> dict[str, Any]:
-    stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.proof")

@@ -1,21 +1,24 @@
-"""HTTP as public archives need it: who asks is named, limits are kept, and a silent server is not waited for.
+"""HTTP requests to public archives: secure, limited in time, and retried where that can help.
 
-Only https is spoken, and http to this machine itself (a mirror, a test). Redirects are followed one by one, at most five,
-never from https to http; a token goes to the host it was meant for and to no other. One request is one attempt here: what
-may be better next time is a :class:`TransientError`, and :class:`Tries` says how often and when to ask again.
+Only https is used, and http to the loopback interface (a mirror, a test). Redirects are followed one by one, at most five,
+never from https to http, and a token is only sent to the host that it belongs to. :class:`HttpClient` makes one attempt. An
+error that may not occur again is a :class:`.TransientError`, and :class:`.Retry` decides whether and when to try again.
+
+Every wait for a server is limited: a connection by the connect timeout (for each address of the host), the head of a response
+and each read of its body by twice the read timeout, and a body by its rate. The name of the host is resolved by the system,
+which has its own time limit.
 """
 
 from __future__ import annotations
 
+import functools
+import http.client
+import io
 import ipaddress
 import os
-import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -25,8 +28,9 @@ import urllib3
 
 from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.errors import DownloadError
+from lung_nodule_ct.sources.retry import Timeouts, TransientError, requested_wait
 
-TOKEN_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_TOKEN"  # noqa: S105 -- a variable's name
+TOKEN_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_TOKEN"  # noqa: S105 -- the name of a variable
 USER_AGENT: Final = f"lung_nodule_ct/{version('lung_nodule_ct')} (+{HOMEPAGE})"
 BLOCK_BYTES: Final = 1 << 18
 
@@ -34,173 +38,93 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _ADVICE = {
-    401: "if the record is restricted, give a token of yours in " + TOKEN_VARIABLE,
-    403: "the server may refuse your address or network for a while; try later, or download the file with a browser and "
+    401: "if the record is restricted, set the variable " + TOKEN_VARIABLE + " to an access token of yours",
+    403: "the server may block your address or network for a while; try later, or download the file with a browser and "
     "name its folder with --manual-dir",
-    404: "see whether the record still stands, or is named by another number",
-    410: "the record was taken down; see its page for a newer version",
+    404: "check whether the record still exists under this number",
+    410: "the record was removed; see its page for a newer version",
 }
 
 
-@dataclass(frozen=True)
-class Timeouts:
-    """How long a server is waited for.
-
-    Attributes:
-        connect_s: For a connection.
-        silence_s: For the head of an answer, and between two pieces of its body.
-        window_s: Over which the rate is watched.
-        least_rate: Bytes a second over a window, below which a connection is given up.
-        tries: How many attempts in a row may bring nothing.
-        first_wait_s: Before the second attempt; doubled before each further one.
-        longest_wait_s: What the doubling ends at.
-        longest_asked_s: The longest wait that a server may ask for.
-    """
-
-    connect_s: float = 20.0
-    silence_s: float = 30.0
-    window_s: float = 30.0
-    least_rate: float = 1024.0
-    tries: int = 6
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 60.0
-    longest_asked_s: float = 900.0
-
-
-class TransientError(Exception):
-    """An attempt failed in a way that another may not.
-
-    Args:
-        error: What to raise when it was the last.
-        wait_s: How long the server asks to wait, ``None`` where it does not say.
-    """
-
-    def __init__(self, error: DownloadError, wait_s: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error, self.wait_s = error, wait_s
-
-
-class Retry:
-    """Attempts in a row. ``told`` hears of every wait.
-
-    Args:
-        patience: How many, and how far apart.
-        told: Called with the reason and the seconds before each wait.
-    """
-
-    def __init__(self, patience: Timeouts, told: Callable[[str, float], None] = lambda _reason, _seconds: None) -> None:
-        self._patience, self._told, self._failed = patience, told, 0
-
-    def progressed(self) -> None:
-        """Something came: begin to count anew."""
-        self._failed = 0
-
-    def after(self, fault: TransientError) -> None:
-        """Wait for the next attempt.
-
-        Raises:
-            DownloadError: There were too many, or the server asks for too long a wait.
-        """
-        self._failed += 1
-        patience = self._patience
-        if self._failed >= patience.tries:
-            raise fault.error
-        wait = fault.wait_s
-        if wait is None:
-            longest = min(patience.longest_wait_s, patience.first_wait_s * 2 ** (self._failed - 1))
-            wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 -- so that many clients do not come back together
-        elif wait > patience.longest_asked_s:
-            raise DownloadError(
-                f"{fault.error}. It asks to wait {wait:,.0f} seconds",
-                expected=f"at most {patience.longest_asked_s:,.0f}",
-                remedy="come back then: what was downloaded stays",
-            )
-        if wait > 0:
-            self._told(str(fault), wait)
-            time.sleep(wait)
-
-
 class Response:
-    """The head of an answer, and its body in pieces.
+    """The head of a response, and its body in pieces.
 
     Attributes:
         status: The HTTP status.
-        headers: Names in any case.
+        headers: Values by name, whatever the case of the name.
     """
 
-    def __init__(self, response: requests.Response, name: str, patience: Timeouts) -> None:
+    def __init__(self, response: requests.Response, name: str, timeouts: Timeouts) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
-        self._raw, self._name, self._patience = response.raw, name, patience
-        self._since, self._came = time.monotonic(), 0
-        self._chunked = "Transfer-Encoding" in response.headers
-
-    def read(self, most: int = BLOCK_BYTES) -> bytes:
-        """Some bytes as they come, at most ``most``; none at the end.
-
-        Raises:
-            TransientError: The connection broke, went silent, or is too slow.
-        """
-        try:
-            # of a chunked body lines are read, too, which may come byte by byte and never run into the socket's timeout
-            with _cut_after(self._patience.silence_s, self._raw) if self._chunked else nullcontext():
-                piece: bytes = self._raw.read1(most, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise TransientError(
-                DownloadError(f"the connection broke off ({_said(error)})", archive=self._name)
-            ) from error
-        self._watch(len(piece))
-        return piece
+        self._raw, self._name, self._timeouts = response.raw, name, timeouts
+        self._window_start, self._received = time.monotonic(), 0
 
     def pieces(self) -> Iterator[bytes]:
-        """The whole body."""
-        while piece := self.read():
-            yield piece
-
-    def whole(self, limit: int) -> bytes:
-        """The body in one, of at most ``limit`` bytes.
+        """Yield the body as it arrives, in pieces of at most 256 KiB.
 
         Raises:
-            TransientError: As of :meth:`read`.
-            DownloadError: It is longer.
+            TransientError: The connection broke, timed out, or is too slow.
+        """
+        while piece := self._read():
+            yield piece
+
+    def read(self, limit: int) -> bytes:
+        """Return the complete body, of at most ``limit`` bytes.
+
+        Raises:
+            TransientError: The connection broke, timed out, or is too slow.
+            DownloadError: The body is longer.
         """
         body = bytearray()
         for piece in self.pieces():
             body += piece
             if len(body) > limit:
-                raise DownloadError("the answer is too long", archive=self._name, expected=f"at most {limit:,} bytes")
+                raise DownloadError("the response is too long", archive=self._name, expected=f"at most {limit:,} bytes")
         return bytes(body)
 
-    def _watch(self, came: int) -> None:
-        self._came += came
-        passed = time.monotonic() - self._since
-        if passed < self._patience.window_s:
+    def _read(self) -> bytes:
+        try:
+            piece: bytes = self._raw.read1(BLOCK_BYTES, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise TransientError(
+                DownloadError(f"the connection broke off ({_reason(error)})", archive=self._name)
+            ) from error
+        self._check_rate(len(piece))
+        return piece
+
+    def _check_rate(self, received: int) -> None:
+        self._received += received
+        seconds = time.monotonic() - self._window_start
+        if seconds < self._timeouts.window_s:
             return
-        if came and self._came < passed * self._patience.least_rate:
+        if received and self._received < seconds * self._timeouts.min_rate:
             raise TransientError(
                 DownloadError(
                     "the server is too slow",
                     archive=self._name,
-                    expected=f"at least {self._patience.least_rate:,.0f} bytes a second",
-                    got=f"{self._came / passed:,.0f} over {passed:,.0f} seconds",
+                    expected=f"at least {self._timeouts.min_rate:,.0f} bytes per second",
+                    got=f"{self._received / seconds:,.0f} over {seconds:,.0f} seconds",
                 )
             )
-        self._since, self._came = time.monotonic(), 0
+        self._window_start, self._received = time.monotonic(), 0
 
 
 class HttpClient:
-    """Asks servers, one attempt at a time.
+    """Sends requests, one attempt at a time.
 
     Args:
-        patience: How long to wait for them.
-        token_host: The host that the token of the environment (``LUNG_NODULE_CT_ZENODO_TOKEN``) is for.
+        timeouts: How long to wait for servers.
+        token_host: The host that the token in ``LUNG_NODULE_CT_ZENODO_TOKEN`` is for.
     """
 
-    def __init__(self, patience: Timeouts | None = None, token_host: str | None = None) -> None:
-        self.patience = patience or Timeouts()
+    def __init__(self, timeouts: Timeouts | None = None, token_host: str | None = None) -> None:
+        self.timeouts = timeouts or Timeouts()
         self._token_host = token_host
         self._session = requests.Session()
         self._session.headers.clear()
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, _Adapter(self.timeouts.read_s))
 
     @contextmanager
     def get(
@@ -210,25 +134,25 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (200,),
     ) -> Iterator[Response]:
-        """One attempt to get something; its connection is given back at the end of the block.
+        """Make one attempt to get a resource. The connection is released at the end of the block.
 
         Args:
-            url: Of what.
+            url: The address of the resource.
             name: What it is, for messages.
-            headers: Beside our own.
-            accept: The statuses that the caller can deal with.
+            headers: Headers in addition to those that every request has.
+            accept: The statuses that the caller can handle.
 
         Raises:
-            TransientError: It failed, and may not the next time.
-            DownloadError: It failed for good.
+            TransientError: The attempt failed, and the next one may succeed.
+            DownloadError: The attempt failed, and so would the next one.
         """
         response = self._follow(url, name, headers or {})
         try:
             if response.status_code not in accept:
                 raise _refusal(response, name)
-            yield Response(response, name, self.patience)
+            yield Response(response, name, self.timeouts)
         except BaseException:
-            response.raw.close()  # a body that was not read to its end must not be waited for
+            response.raw.close()  # so that nobody waits for the rest of the body
             raise
         finally:
             response.close()
@@ -238,126 +162,122 @@ class HttpClient:
         self._session.close()
 
     def _follow(self, url: str, name: str, headers: Mapping[str, str]) -> requests.Response:
-        asked = url
+        first = url
         for _ in range(_MAX_REDIRECTS + 1):
-            _refuse_unsafe(url, asked, name)
+            _refuse_unsafe(url, first, name)
             response = self._send(url, name, headers)
             if response.status_code not in _REDIRECTS or "Location" not in response.headers:
                 return response
             response.close()
             try:
                 url = urljoin(url, response.headers["Location"])
-            except ValueError:  # what is no address is not safe
+            except ValueError:  # not an address, which is refused as unsafe
                 url = response.headers["Location"]
         raise DownloadError(
             "the server redirects in a circle", archive=name, expected=f"at most {_MAX_REDIRECTS} redirects", got=url
         )
 
     def _send(self, url: str, name: str, headers: Mapping[str, str]) -> requests.Response:
-        own = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
+        all_headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         if not (token.isascii() and token.isprintable()):
-            raise DownloadError(f"the token in {TOKEN_VARIABLE} is none", expected="printable ASCII characters")
+            raise DownloadError(f"the token in {TOKEN_VARIABLE} is not valid", expected="printable ASCII characters")
         if token and self._token_host and urlsplit(url).netloc.lower() == self._token_host.lower():
-            own["Authorization"] = f"Bearer {token}"
-        timeouts = (self.patience.connect_s, self.patience.silence_s)
-        # a proxy of the environment leads to the world, not back to this machine
-        proxies = {"http": "", "https": ""} if _is_loopback(urlsplit(url).hostname) else {}
+            all_headers["Authorization"] = f"Bearer {token}"
         try:
-            # a head that comes byte by byte would never run into the socket's own timeout
-            return _within(
-                self.patience.connect_s + self.patience.silence_s,
-                lambda: self._session.get(
-                    url,
-                    headers=own,
-                    auth=_no_other_auth,
-                    stream=True,
-                    timeout=timeouts,
-                    allow_redirects=False,
-                    proxies=proxies,
-                ),
+            return self._session.get(
+                url,
+                headers=all_headers,
+                auth=_keep_authorization,
+                stream=True,
+                timeout=(self.timeouts.connect_s, self.timeouts.read_s),
+                allow_redirects=False,
+                # a proxy that the environment names does not lead back to this machine
+                proxies={"http": "", "https": ""} if _is_loopback(urlsplit(url).hostname) else {},
             )
         except requests.exceptions.SSLError as error:
-            if "CERTIFICATE_VERIFY_FAILED" not in str(error):  # the connection broke in the handshake
-                raise TransientError(self._silent(url, name, error)) from error
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error):  # the connection broke during the handshake
+                raise TransientError(_no_response(url, name, error)) from error
             raise DownloadError(
-                f"the certificate of {urlsplit(url).netloc} cannot be trusted ({_said(error)})",
+                f"the certificate of {urlsplit(url).netloc} cannot be verified ({_reason(error)})",
                 archive=name,
-                remedy="behind a proxy with a certificate of its own, name that with REQUESTS_CA_BUNDLE",
+                remedy="behind a proxy that has another certificate, set REQUESTS_CA_BUNDLE to that certificate",
             ) from error
-        except ValueError as error:  # an address that is none, here or in a Location
+        except ValueError as error:  # the URL, or one that the server redirects to, is not an address
             raise DownloadError(
-                "an address is not safe", archive=name, expected="https://", got=_said(error)
+                "an address is not safe", archive=name, expected="https://", got=_reason(error)
             ) from error
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise TransientError(self._silent(url, name, error)) from error
-
-    @staticmethod
-    def _silent(url: str, name: str, error: Exception) -> DownloadError:
-        return DownloadError(
-            f"{urlsplit(url).netloc} does not answer ({_said(error)})",
-            archive=name,
-            remedy="see whether this machine is online; what was downloaded stays. Without a network, name a folder of "
-            "archives (--source), or go on with what is in the cache (--offline)",
-        )
+            raise TransientError(_no_response(url, name, error)) from error
 
 
-@contextmanager
-def _cut_after(seconds: float, raw: Any) -> Iterator[None]:
-    """Shut the socket of an answer if the block takes longer."""
-    timer = threading.Timer(seconds, raw.shutdown)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+class _Adapter(requests.adapters.HTTPAdapter):
+    """An adapter whose connections read every response with a deadline (see :class:`_DeadlineResponse`)."""
+
+    def __init__(self, read_s: float) -> None:
+        super().__init__()
+        response_class = functools.partial(_DeadlineResponse, read_s=read_s)
+        self._members = {"response_class": staticmethod(response_class)}
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        if "ConnectionCls" not in vars(pool):  # a new pool, which has no connection yet
+            pool.ConnectionCls = type("DeadlineConnection", (pool.ConnectionCls,), self._members)
+        return pool
 
 
-def _within(seconds: float, ask: Callable[[], requests.Response]) -> requests.Response:
-    """What ``ask`` gives, or a timeout. An answer that comes later is closed unread."""
-    answers: list[requests.Response] = []
-    errors: list[BaseException] = []
-    given_up = threading.Event()
+class _DeadlineResponse(http.client.HTTPResponse):
+    """A response that has a deadline for its head and for each read of its body.
 
-    def work() -> None:
-        try:
-            answers.append(ask())
-            if given_up.is_set():
-                answers[0].close()
-        except BaseException as error:
-            errors.append(error)
+    The timeout of a socket starts again with each byte. A server that sends a head or the length of a chunk byte by byte, or
+    headers without end, would never exceed it.
+    """
 
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    try:
-        worker.join(seconds)
-    finally:
-        given_up.set()
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise TimeoutError(f"no answer within {seconds:g} seconds")
-    return answers[0]
+    def __init__(self, *args: Any, read_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_s = read_s
+        self._reader = _DeadlineReader(self.fp.detach(), time.monotonic() + read_s)
+        self.fp = io.BufferedReader(self._reader)
+
+    def read1(self, n: int = -1) -> bytes:
+        self._reader.deadline = time.monotonic() + self._read_s
+        return super().read1(n)
 
 
-def _no_other_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Our token or nothing: a .netrc must neither replace it nor follow a redirect."""
+class _DeadlineReader(io.RawIOBase):
+    def __init__(self, raw: io.RawIOBase, deadline: float) -> None:
+        self._raw, self.deadline = raw, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > self.deadline:
+            raise TimeoutError("timed out")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _keep_authorization(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leave the request as it is: credentials of a .netrc file would replace the token and follow redirects."""
     return request
 
 
-def _refuse_unsafe(url: str, asked: str, name: str) -> None:
-    """Only https; http to this machine itself, and only where that was asked for."""
+def _refuse_unsafe(url: str, first: str, name: str) -> None:
+    """Allow https; and http to the loopback interface, if the first address was such an address, too."""
     try:
         target = urlsplit(url)
     except ValueError:
         target = urlsplit("")
     if target.scheme == "https" and target.hostname:
         return
-    if target.scheme == "http" and _is_loopback(target.hostname) and urlsplit(asked).scheme == "http":
+    if target.scheme == "http" and _is_loopback(target.hostname) and urlsplit(first).scheme == "http":
         return
     raise DownloadError(
-        "an address is not safe" if url == asked else "the server redirects to an address that is not safe",
+        "an address is not safe" if url == first else "the server redirects to an address that is not safe",
         archive=name,
         expected="https://",
         got=url,
@@ -373,45 +293,33 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
+def _no_response(url: str, name: str, error: Exception) -> DownloadError:
+    return DownloadError(
+        f"{urlsplit(url).netloc} does not respond ({_reason(error)})",
+        archive=name,
+        remedy="check whether this machine is online; what was downloaded is kept. Without a network, name a folder of "
+        "archives (--source), or use only what is in the cache (--offline)",
+    )
+
+
 def _refusal(response: requests.Response, name: str) -> Exception:
+    """Return the error for a status that the caller cannot handle."""
     status = response.status_code
     error = DownloadError(
-        f"{urlsplit(response.url).netloc} answers {status} {response.reason or ''}".rstrip(),
+        f"{urlsplit(response.url).netloc} responds with {status} {response.reason or ''}".rstrip(),
         archive=name,
         expected="the file",
         got=response.url,
-        remedy=_ADVICE.get(status, "try later; what was downloaded stays"),
+        remedy=_ADVICE.get(status, "try later; what was downloaded is kept"),
     )
     if status in _TRANSIENT:
-        return TransientError(error, _asked_wait(response.headers) if status in (429, 503) else None)
+        return TransientError(error, requested_wait(response.headers) if status in (429, 503) else None)
     return error
 
 
-def _asked_wait(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a server asks to wait, by its own clock: ours may be wrong (RFC 9110, 10.2.3)."""
-    now = _seconds_of(headers.get("Date")) or time.time()
-    after = headers.get("Retry-After", "").strip()
-    if after.isdecimal():
-        return float(after[:9])
-    if (moment := _seconds_of(after)) is not None:
-        return max(0.0, moment - now)
-    reset = headers.get("X-RateLimit-Reset", "").strip()
-    if not reset.isdecimal():
-        return None
-    number = float(reset[:12])
-    return max(0.0, number - now) if number > 1e8 else number  # a moment, or a number of seconds
-
-
-def _seconds_of(date: str | None) -> float | None:
-    try:
-        return parsedate_to_datetime(date or "").timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _said(error: Any) -> str:
-    """The innermost reason of an error of a library, in one line."""
+def _reason(error: Any) -> str:
+    """Return the innermost reason of an error of a library, in one line."""
     reason = getattr(error, "reason", None) or (error.args[-1] if getattr(error, "args", ()) else None)
     if isinstance(reason, BaseException) and reason is not error:
-        return _said(reason)
+        return _reason(reason)
     return " ".join(str(reason or error).split())[:200] or type(error).__name__

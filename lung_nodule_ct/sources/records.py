@@ -1,10 +1,10 @@
-"""A record of Zenodo, or of another InvenioRDM: its files with size and md5, its licence and DOI.
+"""Records of Zenodo or another InvenioRDM server: their files, licence and DOI; and the lock file that pins them.
 
-Format: https://developers.zenodo.org/#records, and https://inveniordm.docs.cern.ch/reference/rest_api_drafts_records/.
+The response of the server has the format of https://developers.zenodo.org/#records or that of
+https://inveniordm.docs.cern.ch/reference/rest_api_drafts_records/.
 
-``archives.lock``: what the records held when a maintainer looked, so that a record that changes is noticed.
-
-JSON: for each record its licence, DOI and files with size, md5 and, where the file was downloaded, our own SHA-256.
+The lock file ``archives.lock`` holds what the records contained when a maintainer looked, so that a changed record is
+noticed. It is JSON: for each record its licence, DOI and files with size, MD5 and, for files that were downloaded, SHA-256.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 from lung_nodule_ct.errors import DownloadError, SourceError
 
+LOCK_NAME: Final = "archives.lock"
+
+_LOCK_FORMAT = 1
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -29,9 +32,9 @@ class RecordFile:
 
     Attributes:
         key: Its name.
-        size: In bytes.
-        md5: In lower-case hex.
-        url: Where its content is.
+        size: Its size in bytes.
+        md5: Its MD5 in lower-case hexadecimal.
+        url: The address of its content.
     """
 
     key: str
@@ -41,11 +44,11 @@ class RecordFile:
 
     def __post_init__(self) -> None:
         if not self.key or "/" in self.key or "\\" in self.key or self.key.startswith("."):
-            raise ValueError(f"a file's name: expected a plain name, got {self.key!r}")
+            raise ValueError(f"the name of a file: expected a plain name, got {self.key!r}")
         if self.size < 0:
-            raise ValueError(f"the size of {self.key}: expected bytes, got {self.size}")
+            raise ValueError(f"the size of {self.key}: expected a number of bytes, got {self.size}")
         if not _MD5.fullmatch(self.md5):
-            raise ValueError(f"the checksum of {self.key}: expected an md5, got {self.md5!r}")
+            raise ValueError(f"the checksum of {self.key}: expected an MD5, got {self.md5!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,10 @@ class Record:
     """One record.
 
     Attributes:
-        number: Its number.
-        doi: Its DOI, ``None`` where it names none.
-        licence: The identifier of its licence, as it names it (``cc-by-4.0``), ``None`` where it names none.
-        title: As published.
+        number: Its number on the server.
+        doi: Its DOI, ``None`` if it has none.
+        licence: The identifier of its licence as published (``cc-by-4.0``), ``None`` if it has none.
+        title: Its title as published.
         files: Its files.
     """
 
@@ -66,63 +69,68 @@ class Record:
     title: str
     files: tuple[RecordFile, ...]
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` returned.
+
+        Raises:
+            ValueError: The text is something else.
+        """
+        try:
+            document = json.loads(text)
+            record_files = tuple(RecordFile(**entry) for entry in document.pop("files"))
+            return cls(**document, files=record_files)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a stored record: {error}") from error
+
     def to_json(self) -> str:
-        """As :func:`stored_record` reads it."""
+        """Return the record as JSON."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
 
-def stored_record(text: str) -> Record:
-    """What :meth:`Record.to_json` wrote.
-
-    Raises:
-        ValueError: It did not.
-    """
-    try:
-        fields = json.loads(text)
-        files = tuple(RecordFile(**entry) for entry in fields.pop("files"))
-        return Record(**fields, files=files)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"no stored record: {error}") from error
-
-
 def parse_record(body: bytes, base_url: str, number: int) -> Record:
-    """The record in an answer of ``GET /api/records/<number>``.
+    """Parse the response to ``GET /api/records/<number>``.
 
-    The addresses of the files are made from ``base_url``, and not taken from the answer: a mirror's answer may still
-    name the server that it mirrors.
+    The addresses of the files are built from ``base_url``, not taken from the response: the response of a mirror may still
+    name the original server.
+
+    Args:
+        body: The body of the response.
+        base_url: The address of the server.
+        number: The number of the record.
 
     Raises:
-        DownloadError: It is no record, or one of its files has no name, size or md5.
+        DownloadError: The response is not that record, or one of its files lacks a name, size or MD5.
     """
-    name = f"record {number}"
     try:
         document = json.loads(body)
         metadata: Mapping[str, Any] = document.get("metadata") or {}
-        files = tuple(_file(entry, base_url, number) for entry in _entries(document.get("files")))
+        record_files = tuple(_parse_file(entry, base_url, number) for entry in _file_entries(document.get("files")))
         if str(document.get("id", number)) != str(number):
             raise ValueError(f"it is record {document['id']}")
-        return Record(number, _doi(document, metadata), _licence(metadata), str(metadata.get("title") or ""), files)
+        title = str(metadata.get("title") or "")
+        return Record(number, _doi(document, metadata), _licence(metadata), title, record_files)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DownloadError(
-            "is no record that can be read",
-            archive=name,
+            "cannot be read",
+            archive=f"record {number}",
             expected="JSON with files, each with key, size and checksum",
             got=repr(body[:80]) if not body.lstrip().startswith(b"{") else error,
-            remedy=f"see whether {base_url} is a Zenodo or another InvenioRDM",
+            remedy=f"check whether {base_url} is a Zenodo or another InvenioRDM server",
         ) from error
 
 
-def _entries(files: Any) -> Iterable[Mapping[str, Any]]:
-    """Zenodo lists its files; InvenioRDM has them under ``entries``, by name."""
-    if isinstance(files, dict):
-        files = files.get("entries")
-    return files.values() if isinstance(files, dict) else list(files)
+def _file_entries(entries: Any) -> Iterable[Mapping[str, Any]]:
+    """Return the files of a record: Zenodo has a list, InvenioRDM an object by name under ``entries``."""
+    if isinstance(entries, dict):
+        entries = entries.get("entries")
+    return entries.values() if isinstance(entries, dict) else list(entries)
 
 
-def _file(entry: Mapping[str, Any], base_url: str, number: int) -> RecordFile:
-    kind, _, digest = str(entry["checksum"]).rpartition(":")
-    if kind not in ("", "md5"):
-        raise ValueError(f"the checksum of {entry['key']}: expected an md5, got {kind}")
+def _parse_file(entry: Mapping[str, Any], base_url: str, number: int) -> RecordFile:
+    algorithm, _, digest = str(entry["checksum"]).rpartition(":")
+    if algorithm not in ("", "md5"):
+        raise ValueError(f"the checksum of {entry['key']}: expected an MD5, got {algorithm}")
     key = str(entry["key"])
     url = f"{base_url}/api/records/{number}/files/{quote(key)}/content"
     return RecordFile(key, int(entry["size"]), digest.lower(), url)
@@ -141,27 +149,23 @@ def _licence(metadata: Mapping[str, Any]) -> str | None:
     return licence if isinstance(licence, str) and licence else " AND ".join(rights) or None
 
 
-NAME = "archives.lock"
-_FORMAT = 1
-
-
 @dataclass(frozen=True)
 class Lock:
-    """What is pinned, by the number of the record; a record that is not there is not checked.
+    """What the records are expected to contain. A record that the lock does not list is not checked.
 
     Attributes:
-        records: ``{number: {"doi", "licence", "files": {name: {"size", "md5", "sha256"}}}}``.
+        records: By the number of the record: ``{"doi", "licence", "files": {name: {"size", "md5", "sha256"}}}``.
     """
 
     records: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, records: Iterable[Record], sha256: Mapping[str, str]) -> Lock:
+    def of(cls, records: Iterable[Record], sha256: Mapping[str, str]) -> Self:
         """Pin some records as they are.
 
         Args:
-            records: What to pin.
-            sha256: Of those files that are here, by ``<record>/<name>``.
+            records: The records.
+            sha256: The SHA-256 of those files that were downloaded, by ``<record>/<name>``.
         """
         return cls(
             {
@@ -182,15 +186,15 @@ class Lock:
         )
 
     @classmethod
-    def read(cls, path: Path) -> Lock:
-        """A lock from a file.
+    def read(cls, path: Path) -> Self:
+        """Read a lock file.
 
         Raises:
-            SourceError: It is not there, or no lock.
+            SourceError: The file does not exist, or is not a lock file.
         """
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            if document["format_version"] != _FORMAT:
+            if document["format_version"] != _LOCK_FORMAT:
                 raise ValueError(f"format_version {document['format_version']}")
             records = {int(number): entry for number, entry in document["records"].items()}
             for entry in records.values():
@@ -198,50 +202,50 @@ class Lock:
                     int(file["size"]), str(file["md5"])
             return cls(records)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SourceError(f"the lock {path} cannot be read: {error}") from error
+            raise SourceError(f"the lock file {path} cannot be read: {error}") from error
 
     @classmethod
-    def packaged(cls) -> Lock:
-        """The lock that is part of this package; one that pins nothing where it has none."""
-        path = files("lung_nodule_ct") / "declaration" / NAME
+    def packaged(cls) -> Self:
+        """Read the lock file of this package; return a lock that pins nothing if the package has none."""
+        path = files("lung_nodule_ct") / "declaration" / LOCK_NAME
         return cls.read(Path(str(path))) if path.is_file() else cls()
 
     def to_json(self) -> str:
-        """As :meth:`read` reads it."""
+        """Return the content of a lock file."""
         records = {str(number): dict(entry) for number, entry in sorted(self.records.items())}
-        return json.dumps({"format_version": _FORMAT, "records": records}, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps({"format_version": _LOCK_FORMAT, "records": records}, indent=2, ensure_ascii=False) + "\n"
 
     def check(self, record: Record) -> None:
-        """Hold a record against what is pinned of it.
+        """Compare a record with what is pinned.
 
         Raises:
-            DownloadError: A file was changed or is gone, or the licence or DOI is another.
+            DownloadError: A file changed or is gone, or the licence or the DOI changed.
         """
         pinned = self.records.get(record.number)
         if pinned is None:
             return
-        for kind, known in (("licence", record.licence), ("doi", record.doi)):
-            if pinned.get(kind) != known:
-                raise self._changed(record, None, f"the {kind} {pinned.get(kind)}", str(known))
-        here = {file.key: (file.size, file.md5) for file in record.files}
+        for attribute, value in (("licence", record.licence), ("doi", record.doi)):
+            if pinned.get(attribute) != value:
+                raise _changed(record, None, f"the {attribute} {pinned.get(attribute)}", str(value))
+        actual = {file.key: (file.size, file.md5) for file in record.files}
         for name, entry in pinned["files"].items():
-            expected, got = (entry["size"], entry["md5"]), here.get(name)
+            expected, got = (entry["size"], entry["md5"]), actual.get(name)
             if got != expected:
-                found = f"{got[0]:,} bytes, md5 {got[1]}" if got else "no such file"
-                raise self._changed(record, name, f"{expected[0]:,} bytes, md5 {expected[1]}", found)
-
-    @staticmethod
-    def _changed(record: Record, file: str | None, expected: str, got: str) -> DownloadError:
-        return DownloadError(
-            f"record {record.number} is not what it was when it was pinned",
-            archive=file,
-            expected=expected,
-            got=got,
-            remedy=f"if the authors published a correction, a maintainer makes a new {NAME} with `lung-nodule-ct lock`",
-        )
+                shown = f"{got[0]:,} bytes, md5 {got[1]}" if got else "no such file"
+                raise _changed(record, name, f"{expected[0]:,} bytes, md5 {expected[1]}", shown)
 
     def sha256_of(self, number: int, name: str) -> str | None:
-        """The pinned SHA-256 of a file, ``None`` where none is."""
+        """Return the pinned SHA-256 of a file of a record, ``None`` if none is pinned."""
         entry = self.records.get(number, {}).get("files", {}).get(name, {})
         value: str | None = entry.get("sha256")
         return value
+
+
+def _changed(record: Record, file: str | None, expected: str, got: str) -> DownloadError:
+    return DownloadError(
+        f"record {record.number} has changed since it was pinned",
+        archive=file,
+        expected=expected,
+        got=got,
+        remedy=f"if the authors published a correction, a maintainer creates a new {LOCK_NAME} with `lung-nodule-ct lock`",
+    )

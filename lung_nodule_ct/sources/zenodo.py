@@ -1,8 +1,10 @@
-"""The two records on Zenodo as a source: which file is which archive, what of it is in the cache, what must be had.
+"""The two records on Zenodo as a source: which file is which archive, what is in the cache, and what has to be downloaded.
 
-The cache is a folder a record, ``<cache>/<host>/<record>/``, with the archives under their own names and ``record.json``. A
-file only has its name there once its md5 was that of the record, and a note beside it says so (see :mod:`.proof`); a cache
-that cannot be written serves as well. Which server: ``LUNG_NODULE_CT_ZENODO_URL``. Where the cache is: ``LUNG_NODULE_CT_CACHE``.
+The cache has one folder per record, ``<cache>/<host>/<record>/``, with the archives under their names and ``record.json``. An
+archive only gets its name after its MD5 was that of the record, and its checksum cache confirms that later (see
+:func:`.cached_hashes`). A cache that cannot be written can still be read.
+
+The variable ``LUNG_NODULE_CT_ZENODO_URL`` names another server, ``LUNG_NODULE_CT_CACHE`` another cache.
 """
 
 from __future__ import annotations
@@ -11,42 +13,43 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE, ArchiveSpec, Release
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.sources.download import download, expected_hashes, is_verified, require_space_for, write_checksums
-from lung_nodule_ct.sources.http import HttpClient, Retry, Timeouts, TransientError
-from lung_nodule_ct.sources.records import Lock, Record, RecordFile, parse_record, stored_record
-from lung_nodule_ct.sources.remote_archive import RemoteLocation
-from lung_nodule_ct.system.files import cache_folder, hash_of, write_whole
+from lung_nodule_ct.sources.byte_sources import RemoteLocation
+from lung_nodule_ct.sources.download import download, expected_hashes, is_verified, require_space_for
+from lung_nodule_ct.sources.http import HttpClient
+from lung_nodule_ct.sources.records import Lock, Record, RecordFile, parse_record
+from lung_nodule_ct.sources.retry import Retry, Timeouts, TransientError
+from lung_nodule_ct.sources.source import Locations
+from lung_nodule_ct.system.files import cache_folder, cache_hashes, file_hash, hash_cache_of, write_atomically
 from lung_nodule_ct.system.progress import DownloadProgress
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
 OFFLINE_VARIABLE: Final = "LUNG_NODULE_CT_OFFLINE"
 
 _ZENODO = "https://zenodo.org"
-_RECORD = "record.json"
+_RECORD_NAME = "record.json"
 _MAX_RECORD_BYTES = 8 << 20
 
 
 class Zenodo:
-    """A release of the dataset on a server, and the cache of it on this machine.
+    """A release of the dataset on a server, and its cache on this machine.
 
     Args:
-        url: The server; else the variable ``LUNG_NODULE_CT_ZENODO_URL``, else zenodo.org.
-        cache: The cache; else the variable ``LUNG_NODULE_CT_CACHE``, else the user's cache folder.
-        release: Which two records.
-        offline: Never ask the server; also where the variable ``LUNG_NODULE_CT_OFFLINE`` is set.
-        patience: How long the server is waited for.
-        progress: Is told how far downloads are.
-        lock: What the records must hold; else the lock that is part of this package, if it has one.
+        url: The address of the server. The default is the variable ``LUNG_NODULE_CT_ZENODO_URL``, then zenodo.org.
+        cache: The cache folder. The default is the variable ``LUNG_NODULE_CT_CACHE``, then the user's cache folder.
+        release: Which release, that is, which two records.
+        offline: Send no requests. Also set by the variable ``LUNG_NODULE_CT_OFFLINE``.
+        timeouts: How long to wait for the server.
+        progress: Is called while downloads make progress.
+        lock: What the records must contain. The default is the lock file of this package, if it has one.
 
     Raises:
-        DownloadError: The address of the server is not safe.
+        DownloadError: The address of the server cannot be parsed.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Zenodo:
         cache: str | os.PathLike[str] | None = None,
         release: Release = DEFAULT_RELEASE,
         offline: bool = False,
-        patience: Timeouts | None = None,
+        timeouts: Timeouts | None = None,
         progress: DownloadProgress | None = None,
         lock: Lock | None = None,
     ) -> None:
@@ -68,8 +71,8 @@ class Zenodo:
         except ValueError as error:
             raise DownloadError(f"the address of the server cannot be read: {error}", got=self.url) from error
         self._folder = cache_folder(cache) / (host.replace(":", "_") or "unknown")
-        self._http = HttpClient(patience, token_host=host)
-        self._listener = progress or DownloadProgress()
+        self._http = HttpClient(timeouts, token_host=host)
+        self._progress = progress or DownloadProgress()
         self._lock = lock if lock is not None else Lock.packaged()
         self._records: dict[str, Record] = {}
 
@@ -78,189 +81,206 @@ class Zenodo:
         return f"records {numbers} of {urlsplit(self.url).netloc}" + (" (offline)" if self.offline else "")
 
     def folder(self, part: str) -> Path:
-        """Where the archives of a part are kept."""
+        """Return the folder of the cache for the archives of a part."""
         return self._folder / str(self.release.record(part))
 
     def record(self, part: str) -> Record:
-        """The record of part ``A`` or ``B``, asked for once; offline as it was when it was last asked for.
+        """Return the record of part ``A`` or ``B``, which is requested once; offline, the one in the cache.
 
         Raises:
-            SourceError: Offline, and it was never asked for.
-            DownloadError: The server does not give it, or it differs from the lock.
+            SourceError: The record is not in the cache in offline mode.
+            DownloadError: The server does not send the record, or the record differs from the lock.
         """
         if part not in self._records:
-            record = self._stored(part) if self.offline else self._asked(part)
+            record = self._cached_record(part) if self.offline else self._request_record(part)
             self._lock.check(record)
             self._records[part] = record
         return self._records[part]
 
-    def claims(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, tuple[RecordFile, ...]]:
-        """The files that claim to be each archive.
+    def known_records(self, specs: Iterable[ArchiveSpec]) -> tuple[Record, ...]:
+        """Return those records of some archives that are in memory or in the cache."""
+        return tuple(self._known_records(specs).values())
+
+    def candidates(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, tuple[RecordFile, ...]]:
+        """Return the files of the records that match each archive by name.
 
         Raises:
-            SourceError: As of :meth:`record`.
-            DownloadError: Likewise.
+            SourceError: A record is not in the cache in offline mode.
+            DownloadError: The server does not send a record, or a record differs from the lock.
         """
         return {spec: tuple(file for file in self.record(spec.part).files if spec.matches(file.key)) for spec in specs}
 
     def files(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, RecordFile]:
-        """The file of each archive.
+        """Return the file of each archive.
 
         Raises:
-            ArchiveNotFoundError: A record has none for an archive, or more than one; all such are named.
-            SourceError: As of :meth:`record`.
-            DownloadError: Likewise.
+            ArchiveNotFoundError: A record has no file for an archive, or more than one. The message names all of these.
+            SourceError: A record is not in the cache in offline mode.
+            DownloadError: The server does not send a record, or a record differs from the lock.
         """
-        found: dict[ArchiveSpec, RecordFile] = {}
+        single: dict[ArchiveSpec, RecordFile] = {}
         wrong: list[str] = []
-        for spec, claims in self.claims(specs).items():
-            if len(claims) == 1:
-                found[spec] = claims[0]
+        for spec, files in self.candidates(specs).items():
+            if len(files) == 1:
+                single[spec] = files[0]
             else:
-                several = ", ".join(file.key for file in claims)
+                names = ", ".join(file.key for file in files)
                 number = self.release.record(spec.part)
-                wrong.append(f"{spec.name} in record {number}: " + (f"{several} all match" if several else "none"))
+                wrong.append(f"{spec.name} in record {number}: " + (f"{names} all match" if names else "none"))
         if wrong:
             numbers = [self.release.record(part) for part in "AB"]
             raise ArchiveNotFoundError(
-                f"{self} have not exactly one file for each archive",
+                f"{self} do not have exactly one file for each archive",
                 expected="one file each",
                 got="; ".join(wrong),
                 remedy=f"look at {' and '.join(f'{self.url}/records/{number}' for number in numbers)}",
             )
-        return found
+        return single
 
     def cached(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, Path]:
-        """Those archives that are in the cache whole, without asking the server."""
-        there: dict[ArchiveSpec, Path] = {}
+        """Return those archives that are complete in the cache, without a request to the server."""
+        paths: dict[ArchiveSpec, Path] = {}
         specs = tuple(specs)
-        for part, record in self._known(specs).items():
+        for part, record in self._known_records(specs).items():
             with suppress(DownloadError):
                 self._lock.check(record)
                 for spec in (spec for spec in specs if spec.part == part):
                     for file in record.files:
                         path = self.folder(part) / file.key
-                        if spec.matches(file.key) and is_verified(path, file, self._pinned(spec, file)):
-                            there[spec] = path
-        return there
+                        if spec.matches(file.key) and is_verified(path, file, self._pinned_sha256(spec, file)):
+                            paths[spec] = path
+        return paths
 
-    def download(self, specs: Iterable[ArchiveSpec], manual: Path | None = None) -> dict[ArchiveSpec, Path]:
-        """All these archives on this machine, each proven by its md5; what is in the cache is not asked for again.
-
-        Args:
-            specs: Which.
-            manual: A folder with archives that were downloaded by hand: those that are the record's are taken from there.
+    def locate(self, specs: Iterable[ArchiveSpec]) -> Locations:
+        """Return where some archives are: in the cache; if not, and not offline, on the server.
 
         Raises:
-            SourceError: Offline, and one of them is not in the cache.
-            ArchiveNotFoundError: A record has none for one of them, or more than one.
-            DownloadError: One cannot be had, or is not what the record promises.
-            OutputError: There is no room for it.
+            DownloadError: The server does not send a record, or a record differs from the lock.
+        """
+        specs = tuple(specs)
+        single = {spec: str(path) for spec, path in self.cached(specs).items()}
+        several = {}
+        missing = () if self.offline else [spec for spec in specs if spec not in single]
+        for spec, files in self.candidates(missing).items():
+            if len(files) == 1:
+                single[spec] = str(RemoteLocation(files[0].url, files[0].key, files[0].size))
+            elif files:
+                several[spec] = tuple(file.key for file in files)
+        return Locations(single, several)
+
+    def download(self, specs: Iterable[ArchiveSpec], manual: Path | None = None) -> dict[ArchiveSpec, Path]:
+        """Download some archives into the cache, unless they are there already. Each is verified by its MD5.
+
+        Args:
+            specs: Which archives.
+            manual: A folder with archives that were downloaded by hand. If they are those of the records, they are copied
+                into the cache instead.
+
+        Returns:
+            The path of each archive.
+
+        Raises:
+            SourceError: An archive is not in the cache in offline mode, or the folder ``manual`` does not exist.
+            ArchiveNotFoundError: A record has no file for an archive, or more than one.
+            DownloadError: The server does not send a file, or a file is not that of the record.
+            OutputError: There is not enough free space, or the cache cannot be written.
         """
         specs = tuple(specs)
         paths = self.cached(specs)
-        absent = [spec for spec in specs if spec not in paths]
-        if not absent:
-            return {spec: paths[spec] for spec in specs}
-        if self.offline and manual is None:
+        missing = [spec for spec in specs if spec not in paths]
+        if missing and self.offline and manual is None:
             raise SourceError(
-                f"archives are not in the cache {self._folder}: {', '.join(spec.name for spec in absent)}",
+                f"archives are not in the cache {self._folder}: {', '.join(spec.name for spec in missing)}",
                 remedy="download them while online, with `lung-nodule-ct download`, or name a folder that has them",
             )
-        wanted = {}
-        for spec, file in self.files(absent).items():
-            taken = self._by_hand(spec, file, manual)
-            if taken is not None:
-                paths[spec] = taken
+        needed: dict[ArchiveSpec, RecordFile] = {}
+        for spec, file in (self.files(missing) if missing else {}).items():
+            copied = self._copy_manual(spec, file, manual)
+            if copied is not None:
+                paths[spec] = copied
             else:
-                wanted[spec] = file
-        if wanted and not self.offline:
-            require_space_for({file: self.folder(spec.part) for spec, file in wanted.items()})
-        for spec, file in wanted.items():
-            paths[spec] = self._have(spec, file)
+                needed[spec] = file
+        if needed and self.offline:
+            names = ", ".join(file.key for file in needed.values())
+            raise SourceError(
+                f"{names}: neither in the cache nor in the folder {manual}, and downloads are off (offline)"
+            )
+        if needed:
+            require_space_for({file: self.folder(spec.part) for spec, file in needed.items()})
+        for spec, file in needed.items():
+            sha256 = self._pinned_sha256(spec, file)
+            paths[spec] = download(file, self.folder(spec.part), self._http, self._progress, sha256)
         return {spec: paths[spec] for spec in specs}
 
-    def known_records(self, specs: Iterable[ArchiveSpec]) -> tuple[Record, ...]:
-        """The records of some archives, as far as they are known without asking the server."""
-        return tuple(self._known(specs).values())
-
-    def _known(self, specs: Iterable[ArchiveSpec]) -> dict[str, Record]:
-        """The same, by part."""
-        records = {}
-        for part in sorted({spec.part for spec in specs}):
-            with suppress(SourceError):
-                records[part] = self._records.get(part) or self._stored(part)
-        return records
-
-    def _have(self, spec: ArchiveSpec, file: RecordFile) -> Path:
-        if self.offline:
-            raise SourceError(f"{file.key} is in neither the cache nor the folder that was named, and this is offline")
-        return download(file, self.folder(spec.part), self._http, self._listener, self._pinned(spec, file))
-
-    def _pinned(self, spec: ArchiveSpec, file: RecordFile) -> str | None:
-        return self._lock.sha256_of(self.release.record(spec.part), file.key)
-
-    def _by_hand(self, spec: ArchiveSpec, file: RecordFile, manual: Path | None) -> Path | None:
-        """A file that was downloaded by hand, taken into the cache once it is proven."""
+    def _copy_manual(self, spec: ArchiveSpec, file: RecordFile, manual: Path | None) -> Path | None:
+        """Copy a file that was downloaded by hand into the cache, if there is one for this archive."""
         if manual is None:
             return None
         if not manual.is_dir():
             raise SourceError(f"the folder {manual} does not exist", expected="a folder with downloaded archives")
-        claims = sorted(path for path in manual.rglob("*") if path.is_file() and spec.matches(path.name))
-        if not claims:
+        candidates = sorted(path for path in manual.rglob("*") if path.is_file() and spec.matches(path.name))
+        if not candidates:
             return None
-        for path in claims:
+        for path in candidates:
             got = f"{path.stat().st_size:,} bytes"
-            if path.stat().st_size == file.size and (got := hash_of(path, "md5")) == file.md5:
-                return _taken(path, self.folder(spec.part) / file.key, file, self._pinned(spec, file))
+            if path.stat().st_size == file.size and (got := file_hash(path, "md5")) == file.md5:
+                return _copy_verified(path, self.folder(spec.part) / file.key, file, self._pinned_sha256(spec, file))
         raise DownloadError(
-            f"{claims[-1]} is not the record's file",
+            f"{candidates[-1]} is not the file of the record",
             archive=file.key,
             expected=f"{file.size:,} bytes, md5 {file.md5}",
             got=got,
             remedy="download it again, or remove it from that folder",
         )
 
-    def _stored(self, part: str) -> Record:
-        path = self.folder(part) / _RECORD
+    def _pinned_sha256(self, spec: ArchiveSpec, file: RecordFile) -> str | None:
+        return self._lock.sha256_of(self.release.record(spec.part), file.key)
+
+    def _known_records(self, specs: Iterable[ArchiveSpec]) -> dict[str, Record]:
+        records = {}
+        for part in sorted({spec.part for spec in specs}):
+            with suppress(SourceError):
+                records[part] = self._records.get(part) or self._cached_record(part)
+        return records
+
+    def _cached_record(self, part: str) -> Record:
+        path = self.folder(part) / _RECORD_NAME
         try:
-            return stored_record(path.read_text(encoding="utf-8"))
+            return Record.from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SourceError(
                 f"record {self.release.record(part)} is not in the cache {self._folder}",
                 remedy="go online once, with `lung-nodule-ct download`; or name a folder of archives",
             ) from error
 
-    def _asked(self, part: str) -> Record:
+    def _request_record(self, part: str) -> Record:
         number = self.release.record(part)
-        name, tries = f"record {number}", self._tries(f"record {number}")
+        name = f"record {number}"
+        retry = Retry(self._http.timeouts, lambda reason, seconds: self._progress.wait(name, reason, seconds))
         while True:
             try:
                 headers = {"Accept": "application/json"}
-                with self._http.get(f"{self.url}/api/records/{number}", name, headers) as answer:
-                    body = answer.whole(_MAX_RECORD_BYTES)
-                record = parse_record(body, self.url, number)
+                with self._http.get(f"{self.url}/api/records/{number}", name, headers) as response:
+                    body = response.read(_MAX_RECORD_BYTES)
                 break
-            except TransientError as fault:
-                tries.after(fault)
-        with suppress(OSError):  # a cache that cannot be written is a cache all the same
-            write_whole(self.folder(part) / _RECORD, record.to_json())
+            except TransientError as failure:
+                retry.wait(failure)
+        record = parse_record(body, self.url, number)
+        with suppress(OSError):  # a cache that cannot be written can still be read
+            write_atomically(self.folder(part) / _RECORD_NAME, record.to_json())
         return record
 
-    def _tries(self, name: str) -> Retry:
-        return Retry(self._http.patience, lambda reason, seconds: self._listener.wait(name, reason, seconds))
 
-
-def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Path:
-    """A copy in the cache of a file that was downloaded by hand: a link would change with the user's own file."""
-    partial = final.with_name(f".{final.name}.{os.getpid()}.taken")
+def _copy_verified(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Path:
+    """Copy a file into the cache and verify the copy. A link would change together with the user's file."""
+    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(path, partial)
             if not is_verified(partial, file, sha256):
                 raise DownloadError(
-                    f"{path} is not the record's file",
+                    f"{path} is not the file of the record",
                     archive=file.key,
                     expected=f"{file.size:,} bytes, md5 {file.md5}" + (f", sha256 {sha256}" if sha256 else ""),
                     got="other hashes",
@@ -269,26 +289,31 @@ def _taken(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Pat
             partial.replace(final)
         finally:
             partial.unlink(missing_ok=True)
-            partial.with_name(f"{partial.name}.proof").unlink(missing_ok=True)
+            hash_cache_of(partial).unlink(missing_ok=True)
     except DownloadError:
         raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be taken into the cache {final.parent}: {error}") from error
-    write_checksums(final, expected_hashes(file, sha256))
+        raise OutputError(f"{path} cannot be copied into the cache {final.parent}: {error}") from error
+    cache_hashes(final, expected_hashes(file, sha256))
     return final
 
 
 def pin(releases: Iterable[Release], url: str | None = None, *, cache: str | os.PathLike[str] | None = None) -> Lock:
-    """What the records of some releases hold now, with the SHA-256 of those files that are in the cache.
+    """Pin what the records of some releases contain now, with the SHA-256 of those files that are in the cache.
+
+    Args:
+        releases: Which releases.
+        url: The address of the server. The default is that of :class:`Zenodo`.
+        cache: The cache folder. The default is that of :class:`Zenodo`.
 
     Raises:
-        SourceError: Offline: what is pinned must be asked for.
-        DownloadError: The server does not give a record.
+        SourceError: Offline mode is on.
+        DownloadError: The server does not send a record.
     """
     records: list[Record] = []
     sha256: dict[str, str] = {}
     for release in releases:
-        zenodo = Zenodo(url, cache=cache, release=release, lock=Lock())  # what is pinned now must not hinder
+        zenodo = Zenodo(url, cache=cache, release=release, lock=Lock())  # an older lock must not refuse a new record
         if zenodo.offline:
             raise SourceError("records cannot be pinned offline", remedy=f"go online, without {OFFLINE_VARIABLE}")
         for part in "AB":
@@ -296,37 +321,7 @@ def pin(releases: Iterable[Release], url: str | None = None, *, cache: str | os.
             records.append(record)
             for file in record.files:
                 path = zenodo.folder(part) / file.key
-                # hashed anew, not by its proof: what is pinned here is what others will trust
-                if path.is_file() and hash_of(path, "md5") == file.md5:
-                    sha256[f"{record.number}/{file.key}"] = hash_of(path, "sha256")
+                # hashed again, whatever the checksum cache states: other people will rely on what is pinned here
+                if path.is_file() and file_hash(path, "md5") == file.md5:
+                    sha256[f"{record.number}/{file.key}"] = file_hash(path, "sha256")
     return Lock.of(records, sha256)
-
-
-@dataclass(frozen=True)
-class Locations:
-    """Where archives are.
-
-    Attributes:
-        single: The place of each; one that is nowhere is left out.
-        several: The names of the files that claim to be an archive, where they are more than one.
-    """
-
-    single: dict[ArchiveSpec, str]
-    several: dict[ArchiveSpec, tuple[str, ...]]
-
-
-def locate(zenodo: Zenodo, specs: Iterable[ArchiveSpec]) -> Locations:
-    """Where archives are: in the cache, else on the server, if that is not offline.
-
-    Raises:
-        DownloadError: The server does not give a record.
-    """
-    specs = tuple(specs)
-    single = {spec: str(path) for spec, path in zenodo.cached(specs).items()}
-    several = {}
-    for spec, claims in zenodo.claims(() if zenodo.offline else [spec for spec in specs if spec not in single]).items():
-        if len(claims) == 1:
-            single[spec] = str(RemoteLocation(claims[0].url, claims[0].key, claims[0].size))
-        elif claims:
-            several[spec] = tuple(file.key for file in claims)
-    return Locations(single, several)

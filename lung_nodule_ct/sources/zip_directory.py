@@ -1,8 +1,8 @@
-"""The directory of one zip archive, read once and checked: who is in it, where, how large, under which name.
+"""The directory of one zip archive, read once and checked: the name, position and size of each member.
 
-The standard library parses the directory; what it does not check is checked here, before a byte is inflated: names that
-leave the archive, entries that overlap, encryption, unknown compression, sizes past the limits. Names are mended: GBK
-without the UTF-8 flag, backslashes, and the litter that macOS and Windows leave.
+The standard library parses the directory. What it does not check is checked here, before anything is inflated: names that
+lead out of the archive, members that overlap, encryption, unknown compression methods, sizes beyond the limits. Names are
+repaired: GBK without the UTF-8 flag, and backslashes. Files that macOS and Windows add are left out.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ STORED: Final = 0
 DEFLATED: Final = 8
 DEFLATE64: Final = 9
 
+LOCAL_HEADER_BYTES: Final = 30
+MAX_LFS_POINTER_BYTES: Final = 1024
+"""The maximum length of a Git LFS pointer (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
+MAX_MEMBER_BYTES: Final = (2 << 30) - 1
+"""The maximum size of a member that is read, which is also the limit of a Parquet page and of a protobuf message."""
+
 _MAX_MEMBERS = 2_000_000
 _MAX_DIRECTORY_BYTES = 512 << 20
-MAX_LFS_POINTER_BYTES: Final = 1024
-"""No Git LFS pointer is longer (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
-MAX_MEMBER_BYTES: Final = (2 << 30) - 1
-"""The largest member that is read. A Parquet page and a protobuf message end there too."""
-
 _UTF8_FLAG = 0x800
 _ENCRYPTED_FLAGS = 0x1 | 0x40
-LOCAL_HEADER_BYTES: Final = 30
-_LITTER = re.compile(r"(?:^|/)(?:__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
+_SYSTEM_FILES = re.compile(r"(?:^|/)(?:__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 _OTHER_FORMATS = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7-Zip archive", b"\x1f\x8b": "a gzip file"}
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file inside an archive: small, picklable, and enough to read it without the directory.
+    """One file in an archive. It is small, can be pickled, and is read without the directory.
 
     Attributes:
-        location: Where the archive is.
-        archive: The archive's file name, for messages.
-        name: The member's mended name, with forward slashes.
-        offset: Where its local header begins.
-        span: Bytes from there to what follows it in the archive: the most that need be read of it.
-        packed: Its size in the archive.
-        size: Its size in full.
-        crc: CRC-32 of its content.
-        method: The zip compression method.
+        location: The location of the archive.
+        archive: The file name of the archive, for messages.
+        name: The repaired name of the member, with forward slashes.
+        offset: The position of its local header in the archive.
+        span: The number of bytes from there to what follows it in the archive, an upper limit for what has to be read.
+        packed: Its compressed size in bytes.
+        size: Its uncompressed size in bytes.
+        crc: The CRC-32 of its content.
+        method: The compression method of the zip format.
     """
 
     location: str
@@ -69,7 +69,7 @@ class Member:
     def error(
         self, problem: str, *, expected: object = None, got: object = None, remedy: str | None = None
     ) -> MemberError:
-        """An error that names this member; ``remedy`` stands behind the advice to download the archive again."""
+        """Return an error that names this member. Its advice is to download the archive again, and then ``remedy``."""
         again = "download the archive again and compare its md5 with the record"
         return MemberError(
             problem,
@@ -87,7 +87,7 @@ class Member:
 
     @property
     def folder(self) -> str:
-        """The folder it lies in, without a slash at its end; empty at the top."""
+        """The name of the folder that contains it, without a slash at the end; empty at the top level."""
         return self.name.rpartition("/")[0]
 
     @property
@@ -97,12 +97,12 @@ class Member:
 
     @property
     def stem(self) -> str:
-        """The file's name without folder and extension."""
+        """The name without folder and extension."""
         return self.file_name.rpartition(".")[0] or self.file_name
 
     @property
     def suffix(self) -> str:
-        """The extension in lower case, with its dot; empty where there is none."""
+        """The extension in lower case with its dot; empty if there is none."""
         bare, dot, extension = self.file_name.rpartition(".")
         return f".{extension.lower()}" if bare and dot else ""
 
@@ -112,11 +112,11 @@ class Archive:
     """The checked directory of one archive.
 
     Attributes:
-        location: Where it is.
+        location: The location of the archive.
         name: Its file name.
         size: Its length in bytes.
-        members: Its files, in the order in which they lie in it; folders and litter are left out.
-        findings: What was odd about the directory.
+        members: Its files in the order of their positions, without folders and files that an operating system added.
+        findings: Irregularities of the directory.
     """
 
     location: str
@@ -132,7 +132,7 @@ class Archive:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all names, sizes and checksums: the same content gives the same, however it is packed."""
+        """A hash of all names, sizes and checksums. It does not depend on the compression."""
         digest = hashlib.sha256()
         for member in sorted(self.members, key=lambda member: member.name):
             digest.update(f"{member.name}\0{member.size}\0{member.crc}\0".encode("utf-8", "surrogateescape"))
@@ -140,56 +140,52 @@ class Archive:
 
 
 def read_directory(source: ByteSource, location: str, name: str) -> Archive:
-    """The directory of the archive ``name``.
+    """Read and check the directory of an archive.
+
+    Args:
+        source: The bytes of the archive.
+        location: The location of the archive, which its members refer to.
+        name: The file name of the archive.
 
     Raises:
-        ArchiveError: It is no zip archive, is cut short, or breaks a limit.
-        MemberError: A member's name leaves the archive, or it is encrypted, overlaps another or cannot be inflated.
+        ArchiveError: The file is not a zip archive, is incomplete, or exceeds a limit.
+        MemberError: The name of a member leads out of the archive, or a member is encrypted, overlaps another one or has an
+            unknown compression method.
     """
-    _refuse_impostors(source, name)
+    _refuse_other_formats(source, name)
     try:
-        with zipfile.ZipFile(io.BufferedReader(_AsFile(source), 1 << 16)) as parsed:
+        with zipfile.ZipFile(io.BufferedReader(_SeekableFile(source), 1 << 16)) as parsed:
             infos, end_of_data = parsed.infolist(), parsed.start_dir
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error, EOFError) as error:
         raise ArchiveError(
             f"cannot be read as a zip archive ({error})",
             archive=name,
-            expected="a whole zip archive",
-            got=f"{source.size:,} bytes that have no valid directory, as after a download that broke off",
+            expected="a complete zip archive",
+            got=f"{source.size:,} bytes without a valid directory, as after a download that broke off",
             remedy="download it again and compare its size and md5 with the record",
         ) from error
     if len(infos) > _MAX_MEMBERS or source.size - end_of_data > _MAX_DIRECTORY_BYTES:
         raise ArchiveError(
-            "has a directory that is too large to be this dataset's",
+            "has a directory that is too large for an archive of this dataset",
             archive=name,
             expected=f"at most {_MAX_MEMBERS:,} members",
             got=f"{len(infos):,}",
         )
-    members = sorted(
-        (
-            Member(
-                location,
-                name,
-                mended,
-                info.header_offset,
-                0,
-                info.compress_size,
-                info.file_size,
-                info.CRC,
-                info.compress_type,
-            )
-            for info in infos
-            if not (mended := _checked_name(info, name)).endswith("/") and not _LITTER.search(mended)
-            if _is_readable(info, name, mended)
-        ),
-        key=lambda member: member.offset,
-    )
+    members = [member for info in infos if (member := _to_member(info, location, name)) is not None]
     unique, findings = _first_of_each_name(_with_spans(members, end_of_data))
     return Archive(location, name, source.size, unique, findings)
 
 
-class _AsFile(io.RawIOBase):
-    """A byte source as the seekable file that :mod:`zipfile` wants."""
+def lfs_pointer(head: bytes) -> str | None:
+    """Return a description of a Git LFS pointer if a file begins as one, ``None`` otherwise."""
+    if not head.startswith(b"version https://git-lfs"):
+        return None
+    size = re.search(rb"^size (\d{1,19})", head, re.MULTILINE)
+    return "a Git LFS pointer" + (f" to a file of {int(size[1]):,} bytes" if size else "")
+
+
+class _SeekableFile(io.RawIOBase):
+    """A byte source with the interface of a file that :mod:`zipfile` needs."""
 
     def __init__(self, source: ByteSource) -> None:
         self._source, self._position = source, 0
@@ -200,10 +196,10 @@ class _AsFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
+    def seek(self, offset: int, relative_to: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[relative_to]
         if base + offset < 0:
-            raise OSError("negative seek position")  # what zipfile expects of a short file
+            raise OSError("negative seek position")  # which zipfile expects for a short file
         self._position = base + offset
         return self._position
 
@@ -214,53 +210,64 @@ class _AsFile(io.RawIOBase):
         return len(data)
 
 
-def lfs_pointer(head: bytes) -> str | None:
-    """What stands in a file's place if it begins as a Git LFS pointer does; ``None`` where it does not."""
-    if not head.startswith(b"version https://git-lfs"):
-        return None
-    size = re.search(rb"^size (\d{1,19})", head, re.MULTILINE)
-    return "a Git LFS pointer" + (f" to a file of {int(size[1]):,} bytes" if size else "")
-
-
-def _refuse_impostors(source: ByteSource, name: str) -> None:
-    """Name what stands in the archive's place, where it can be told by its first bytes."""
+def _refuse_other_formats(source: ByteSource, name: str) -> None:
+    """Raise an error that says what the file is, if its first bytes show that it is not a zip archive."""
     head = source.read_at(0, 1024)
     remedy = "download it again"
     if not head:
-        found = "an empty file"
+        got = "an empty file"
     elif pointer := lfs_pointer(head):
-        found = pointer
+        got = pointer
         remedy = "fetch the file itself, with `git lfs pull` or from the record"
     elif re.match(rb"\s*(?:<!doctype\s+html|<html|<\?xml)", head, re.IGNORECASE):
-        found = "an HTML or XML page, as a server sends in place of a file it will not give"
+        got = "an HTML or XML page, which a server sends instead of a file that it refuses"
     else:
         other = [format_ for magic, format_ in _OTHER_FORMATS.items() if head.startswith(magic)]
         if not other:
             return
-        found = other[0]
+        got = other[0]
         remedy = "pack its content as a zip archive, or download the published one"
-    raise ArchiveError("is no zip archive", archive=name, expected="a zip archive", got=found, remedy=remedy)
+    raise ArchiveError("is not a zip archive", archive=name, expected="a zip archive", got=got, remedy=remedy)
+
+
+def _to_member(info: zipfile.ZipInfo, location: str, archive: str) -> Member | None:
+    """Return a member without its span; ``None`` for a folder or a file that an operating system added."""
+    name = _checked_name(info, archive)
+    if name.endswith("/") or _SYSTEM_FILES.search(name):
+        return None
+    _refuse_unreadable(info, archive, name)
+    return Member(
+        location,
+        archive,
+        name,
+        offset=info.header_offset,
+        span=0,
+        packed=info.compress_size,
+        size=info.file_size,
+        crc=info.CRC,
+        method=info.compress_type,
+    )
 
 
 def _checked_name(info: zipfile.ZipInfo, archive: str) -> str:
     raw = info.orig_filename
     if not info.flag_bits & _UTF8_FLAG and not raw.isascii():
-        raw = _decoded(raw.encode("cp437"))
-    mended = raw.replace("\\", "/")
-    if mended.startswith("/") or re.match(r"[A-Za-z]:", mended) or ".." in mended.split("/") or "\0" in mended:
+        raw = _decode(raw.encode("cp437"))
+    name = raw.replace("\\", "/")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/") or "\0" in name:
         raise MemberError(
-            "a member's name leaves the archive",
+            "the name of a member leads out of the archive",
             archive=archive,
-            member=mended.replace("\0", "\\0"),
+            member=name.replace("\0", "\\0"),
             expected="a relative path without '..'",
             got=repr(raw),
-            remedy="this archive was tampered with or badly packed: download it again, or pack its content anew",
+            remedy="this archive was manipulated or badly packed: download it again, or pack its content again",
         )
-    return re.sub(r"(?:^|(?<=/))(?:\./)+|/(?=/)", "", mended)
+    return re.sub(r"(?:^|(?<=/))(?:\./)+|/(?=/)", "", name)
 
 
-def _decoded(raw: bytes) -> str:
-    """A name without the UTF-8 flag: UTF-8 after all, or GBK, or what the zip standard says it is."""
+def _decode(raw: bytes) -> str:
+    """Decode a name without the UTF-8 flag: as UTF-8 or GBK if that is possible, else as the zip format demands."""
     for encoding in ("utf-8", "gb18030"):
         try:
             return raw.decode(encoding)
@@ -269,63 +276,64 @@ def _decoded(raw: bytes) -> str:
     return raw.decode("cp437")
 
 
-def _is_readable(info: zipfile.ZipInfo, archive: str, member: str) -> bool:
-    """Refuse what cannot be inflated, or must not be."""
+def _refuse_unreadable(info: zipfile.ZipInfo, archive: str, name: str) -> None:
+    """Raise an error for a member that cannot be inflated, or is too large."""
     if info.flag_bits & _ENCRYPTED_FLAGS:
         raise MemberError(
             "is encrypted",
             archive=archive,
-            member=member,
-            remedy="unpack it with its password and pack it anew without",
+            member=name,
+            remedy="unpack it with its password and pack it again without one",
         )
     if info.compress_type not in (STORED, DEFLATED, DEFLATE64):
         raise MemberError(
             "is compressed by a method that is not supported",
             archive=archive,
-            member=member,
+            member=name,
             expected="stored (0), deflate (8) or deflate64 (9)",
             got=f"method {info.compress_type}",
-            remedy="unpack the archive and pack it anew with deflate",
+            remedy="unpack the archive and pack it again with deflate",
         )
     if info.file_size > MAX_MEMBER_BYTES:
         raise MemberError(
             "is too large",
             archive=archive,
-            member=member,
+            member=name,
             expected=f"at most {MAX_MEMBER_BYTES:,} bytes",
             got=f"{info.file_size:,}",
         )
-    return True
 
 
 def _with_spans(members: list[Member], end_of_data: int) -> list[Member]:
-    """The members, each with its span; one that overlaps what follows it is refused."""
+    """Sort members by position and set their spans. A member that overlaps what follows it is an error."""
+    members = sorted(members, key=lambda member: member.offset)
     ends = [member.offset for member in members[1:]] + [end_of_data]
     spanned = []
-    for member, end in zip(members, ends, strict=False):  # an archive without members has an end all the same
+    for member, end in zip(members, ends, strict=False):  # without members there is still one end
         if member.offset + LOCAL_HEADER_BYTES + member.packed > end:
             raise member.error(
-                "overlaps what follows it in the archive, as only a damaged archive or a zip bomb does",
+                "overlaps what follows it in the archive, as in a damaged archive or a zip bomb",
                 expected=f"an end before byte {end:,}",
                 got=f"byte {member.offset + LOCAL_HEADER_BYTES + member.packed:,}",
             )
-        longest = LOCAL_HEADER_BYTES + 2 * 0xFFFF + member.packed  # with the longest name and extra field there can be
+        longest = LOCAL_HEADER_BYTES + 2 * 0xFFFF + member.packed  # with the longest possible name and extra field
         spanned.append(replace(member, span=min(end - member.offset, longest)))
     return spanned
 
 
 def _first_of_each_name(members: list[Member]) -> tuple[tuple[Member, ...], tuple[Finding, ...]]:
+    """Return the first member of each name, and a finding for each further one."""
     first: dict[str, Member] = {}
     findings = []
     for member in members:
         if first.setdefault(member.name, member) is not member:
-            same = "equal" if member.crc == first[member.name].crc else "different"
+            relation = "equal" if member.crc == first[member.name].crc else "different"
             findings.append(
                 Finding(
                     Code.DUPLICATE_ID,
                     "the first is used",
                     member.place,
-                    f"the archive holds two members of this name, of {same} content",
+                    f"the archive holds two members of this name, of {relation} content",
                 )
             )
     return tuple(first.values()), tuple(findings)

@@ -1,7 +1,7 @@
-"""The content of one member, inflated in small pieces and proven: its length and CRC-32 are those of the directory.
+"""The content of one member of a zip archive, inflated in pieces and verified by the length and CRC-32 of the directory.
 
-Pieces of 32 KiB in and 128 KiB out stay in the processor's cache; that, and ISA-L in place of zlib, is what makes it
-fast, and nothing larger than the result is ever held.
+Pieces of 32 KiB of input and 128 KiB of output stay in the cache of the processor. Together with ISA-L, which replaces zlib,
+that makes inflating fast, and no more memory is needed than for the result.
 """
 
 from __future__ import annotations
@@ -34,72 +34,77 @@ if TYPE_CHECKING:
 
     Allocator = Callable[[int], NDArray[np.uint8]]
 
-_PIECE_IN = 1 << 15
-_PIECE_OUT = 1 << 17
-_WHOLE_BYTES = 1 << 28
-"""The most that is held of a member as it is packed."""
+_INPUT_BYTES = 1 << 15
+_OUTPUT_BYTES = 1 << 17
+_MAX_PACKED_BYTES = 1 << 28
+"""The maximum compressed size of a member that is inflated in one call."""
 
 
 def read_member(member: Member, archives: ArchivePool, *, limit: int = MAX_MEMBER_BYTES) -> bytes:
-    """The whole content of a member.
+    """Read a member.
 
     Args:
         member: What to read.
         archives: The open archives.
-        limit: The most bytes that this kind of member may have.
+        limit: The maximum size, in bytes, of a member of this kind.
+
+    Returns:
+        The uncompressed content.
 
     Raises:
-        MemberError: It is damaged, larger than ``limit``, or a Git LFS pointer.
+        MemberError: The member is damaged, larger than ``limit``, or a Git LFS pointer.
     """
     if member.size > limit:
         raise member.error(
-            "is too large for what it should be", expected=f"at most {limit:,} bytes", got=f"{member.size:,}"
+            "is larger than a file of its kind can be", expected=f"at most {limit:,} bytes", got=f"{member.size:,}"
         )
     return b"".join(iterate_member(member, archives))
 
 
 def allocate(size: int) -> NDArray[np.uint8]:
-    """New memory, in large pages where it is much: unlike that of ``bytes`` little of it need be touched to be had."""
+    """Allocate ``size`` bytes, in huge pages if they are many. Unlike ``bytes``, they are not initialized."""
     return np.empty(size, np.uint8)
 
 
-def read_member_into(member: Member, archives: ArchivePool, out: NDArray[np.uint8], room: Allocator = allocate) -> None:
-    """The whole content of a member, written over ``out``.
+def read_member_into(
+    member: Member, archives: ArchivePool, out: NDArray[np.uint8], allocate_packed: Allocator = allocate
+) -> None:
+    """Read a member into an array.
 
     Args:
         member: What to read.
         archives: The open archives.
-        out: A flat array of the member's size.
-        room: Gives memory for the member as it is packed, where that is wanted.
+        out: A flat array of the size of the member, which is overwritten.
+        allocate_packed: Allocates memory for the compressed content, if that is read completely.
 
     Raises:
-        MemberError: It is damaged or a Git LFS pointer; ``out`` then holds anything.
+        MemberError: The member is damaged or a Git LFS pointer. The content of ``out`` is undefined then.
     """
     source = archives[member.location]
     if (
-        inflate.INFLATES_WHOLE
-        and isinstance(source, LocalFile)  # what comes from elsewhere is inflated while it comes
+        inflate.HAS_LIBDEFLATE
+        and isinstance(source, LocalFile)  # content from a server is inflated while it arrives
         and member.method == DEFLATED
-        and member.packed <= _WHOLE_BYTES
-        and member.size > MAX_LFS_POINTER_BYTES  # else it could be one
+        and member.packed <= _MAX_PACKED_BYTES
+        and member.size > MAX_LFS_POINTER_BYTES  # so it cannot be a pointer
     ):
-        block = room(member.span).data
+        block = allocate_packed(member.span).data
         block = block[: source.read_into(member.offset, block)]
         start = _end_of_header(member, bytes(block[:LOCAL_HEADER_BYTES]))
         packed = block[start : start + member.packed]
         if inflate.inflate_into(packed, out) and inflate.crc32(out) == member.crc:
             return
     view, position = out.data, 0
-    for piece in iterate_member(member, archives):  # which also says what is wrong with a damaged one
+    for piece in iterate_member(member, archives):  # which also reports what is damaged
         view[position : position + len(piece)] = piece
         position += len(piece)
 
 
 def iterate_member(member: Member, archives: ArchivePool) -> Iterator[bytes]:
-    """The content of a member in pieces. Only when the last has been taken is it proven whole.
+    """Yield the content of a member in pieces. It is verified when the iterator is exhausted, and not before.
 
     Raises:
-        MemberError: It is damaged, and what was taken before must then not be used; or it is a Git LFS pointer.
+        MemberError: The member is a Git LFS pointer, or it is damaged. Pieces of a damaged member must not be used.
     """
     pieces = _iterate(member, archives)
     if member.size > MAX_LFS_POINTER_BYTES:
@@ -111,7 +116,7 @@ def iterate_member(member: Member, archives: ArchivePool) -> Iterator[bytes]:
             "is a Git LFS pointer and not the data",
             expected="the file itself",
             got=pointer,
-            remedy="or fetch the file itself with `git lfs pull`, and pack the archive anew",
+            remedy="or fetch the file itself with `git lfs pull`, and pack the archive again",
         )
     yield data
 
@@ -121,16 +126,14 @@ def _iterate(member: Member, archives: ArchivePool) -> Iterator[bytes]:
     if member.method == STORED:
         pieces: Iterator[bytes] = raw
     elif member.method == DEFLATED:
-        pieces = _inflated(member, raw)
+        pieces = _inflate(member, raw)
     else:
-        pieces = _inflated64(member, raw)
+        pieces = _inflate64(member, raw)
     length, crc = 0, 0
     for piece in pieces:
         length += len(piece)
         if length > member.size:
-            raise member.error(
-                "inflates to more than the directory says", expected=f"{member.size:,} bytes", got="more"
-            )
+            raise member.error("is longer than the directory states", expected=f"{member.size:,} bytes", got="more")
         crc = inflate.crc32(piece, crc)
         yield piece
     if length != member.size:
@@ -140,11 +143,11 @@ def _iterate(member: Member, archives: ArchivePool) -> Iterator[bytes]:
 
 
 def _raw_blocks(member: Member, source: ByteSource) -> Iterator[bytes]:
-    """The member's bytes as they lie in the archive."""
+    """Yield the compressed bytes of a member."""
     head, data_at, left = b"", LOCAL_HEADER_BYTES, member.packed
     with closing(source.stream(member.offset, member.span)) as blocks:
         for block in blocks:
-            if data_at:  # not yet past the local header
+            if data_at:  # the local header is not complete yet
                 head += block
                 if len(head) >= LOCAL_HEADER_BYTES:
                     data_at = _end_of_header(member, head)
@@ -165,40 +168,42 @@ def _raw_blocks(member: Member, source: ByteSource) -> Iterator[bytes]:
 
 
 def _end_of_header(member: Member, head: bytes) -> int:
-    """The length of the local header that a member begins with."""
+    """Return the length of the local header, which precedes the data of a member."""
     if len(head) < LOCAL_HEADER_BYTES or not head.startswith(b"PK\x03\x04"):
-        raise member.error("does not begin where the directory says", expected="a local header", got=repr(head[:4]))
+        raise member.error(
+            "does not begin at the position that the directory states", expected="a local header", got=repr(head[:4])
+        )
     return LOCAL_HEADER_BYTES + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
 
 
-def _inflated(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _inflate(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
     inflater: Any = inflate.decompressobj(inflate.RAW)
     for block in blocks:
         view = memoryview(block)
-        for start in range(0, len(view), _PIECE_IN):
-            piece_in: Any = view[start : start + _PIECE_IN]
+        for start in range(0, len(view), _INPUT_BYTES):
+            unread: Any = view[start : start + _INPUT_BYTES]
             while True:
                 try:
-                    piece = inflater.decompress(piece_in, _PIECE_OUT)
+                    piece = inflater.decompress(unread, _OUTPUT_BYTES)
                 except inflate.ERRORS as error:
-                    raise member.error(f"is damaged: {error}", expected="a deflate stream", got="garbage") from error
+                    raise member.error(f"is damaged: {error}", expected="a deflate stream", got="other data") from error
                 if piece:
                     yield piece
-                piece_in = inflater.unconsumed_tail
+                unread = inflater.unconsumed_tail
                 if inflater.eof:
                     return
-                if not piece_in and len(piece) < _PIECE_OUT:
+                if not unread and len(piece) < _OUTPUT_BYTES:
                     break
-    raise member.error("breaks off", expected="the end of a deflate stream", got="nothing more")
+    raise member.error("is incomplete", expected="the end of a deflate stream", got="the end of the data")
 
 
-def _inflated64(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _inflate64(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
     inflater = inflate64.Inflater()
     for block in blocks:
-        for start in range(0, len(block), _PIECE_IN):
+        for start in range(0, len(block), _INPUT_BYTES):
             try:
-                yield inflater.inflate(block[start : start + _PIECE_IN])
+                yield inflater.inflate(block[start : start + _INPUT_BYTES])
             except (ValueError, RuntimeError, EOFError) as error:
-                raise member.error(f"is damaged: {error}", expected="a deflate64 stream", got="garbage") from error
+                raise member.error(f"is damaged: {error}", expected="a deflate64 stream", got="other data") from error
     if not inflater.eof:
-        raise member.error("breaks off", expected="the end of a deflate64 stream", got="nothing more")
+        raise member.error("is incomplete", expected="the end of a deflate64 stream", got="the end of the data")

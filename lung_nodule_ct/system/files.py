@@ -1,29 +1,44 @@
-"""A small file that appears whole or not at all.
-
-Hashes of files.
-
-Room on a disk, asked for before it is filled.
-"""
+"""Files on this machine: atomic writes, cached checksums, free space, and the user's cache folder."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import platformdirs
 
 from lung_nodule_ct.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping
+
+CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
+
+_SPARE_BYTES: Final = 16 << 20
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, UTF-8 where it is text, under a hidden name and give it its own at the end. Its folder is made.
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Return the cache folder: ``cache``, else the variable ``LUNG_NODULE_CT_CACHE``, else a folder of the user's cache."""
+    chosen = cache or os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("lung_nodule_ct")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that readers see the old content or the new content, and never a part of it.
+
+    The content is written to a hidden file in the same folder, which is then renamed. The folder is created if needed.
+
+    Args:
+        path: The file, which is replaced.
+        content: Bytes, or text to be encoded as UTF-8.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -34,43 +49,94 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def hash_of(path: Path, kind: str) -> str:
-    """A hash of a file (``sha256``, ``md5``), in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+def file_hash(path: Path, algorithm: str) -> str:
+    """Return the hash of a file in hexadecimal.
 
-
-CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
-
-_SPARE_BYTES: Final = 16 << 20
-
-
-def require_free_space(what: str, need: int, folders: Collection[Path]) -> None:
-    """See that so many bytes find room in some folders of the cache, which need not be there yet.
+    Args:
+        path: The file.
+        algorithm: A name that :mod:`hashlib` knows: ``sha256``, ``md5``.
 
     Raises:
-        OutputError: They do not.
+        OSError: The file cannot be read.
     """
-    free = min(shutil.disk_usage(_existing(folder)).free for folder in folders)
-    if need and free < need + _SPARE_BYTES:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def cached_hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+    """Return hashes of a file, and compute only those that its checksum cache does not hold.
+
+    The checksum cache is the sidecar file ``<name>.proof``. It is valid while the file has the size and the modification
+    time that it had when it was hashed.
+
+    Args:
+        path: The file.
+        algorithms: Which hashes are needed.
+
+    Returns:
+        The hash of each of ``algorithms`` in hexadecimal, and any others that are cached.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    cached = _read_hashes(path)
+    computed = {algorithm: file_hash(path, algorithm) for algorithm in algorithms if algorithm not in cached}
+    hashes = {**cached, **computed}
+    if computed:
+        cache_hashes(path, hashes)
+    return hashes
+
+
+def cache_hashes(path: Path, hashes: Mapping[str, str]) -> None:
+    """Write the checksum cache of a file; do nothing where the folder cannot be written.
+
+    Args:
+        path: The file, as it was hashed.
+        hashes: Its hashes in hexadecimal, by algorithm.
+    """
+    with suppress(OSError):
+        write_atomically(hash_cache_of(path), json.dumps({**_state(path), "hashes": dict(hashes)}))
+
+
+def hash_cache_of(path: Path) -> Path:
+    """Return the path of a file's checksum cache."""
+    return path.with_name(f"{path.name}.proof")
+
+
+def require_free_space(content: str, size: int, folders: Collection[Path]) -> None:
+    """Check that some folders have enough free space for ``size`` bytes.
+
+    Args:
+        content: What is to be written, for the message.
+        size: How many bytes are to be written. Nothing is checked for zero bytes.
+        folders: Where they are to be written. A folder need not exist yet.
+
+    Raises:
+        OutputError: There is not enough free space.
+    """
+    free = min(shutil.disk_usage(_nearest_existing(folder)).free for folder in folders)
+    if size and free < size + _SPARE_BYTES:
         raise OutputError(
-            f"there is no room for {what} in {', '.join(map(str, folders))}",
-            expected=f"{need + _SPARE_BYTES:,} bytes free",
+            f"there is not enough free space for {content} in {', '.join(map(str, folders))}",
+            expected=f"{size + _SPARE_BYTES:,} bytes free",
             got=f"{free:,}",
-            remedy="make room, or name another folder with LUNG_NODULE_CT_CACHE",
+            remedy="free some space, or name another folder with LUNG_NODULE_CT_CACHE",
         )
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+def _nearest_existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """The cache's folder: ``cache``, else the variable ``LUNG_NODULE_CT_CACHE``, else the user's own."""
-    chosen = cache or os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    import pooch  # noqa: PLC0415 -- only where the user's own folder is asked for
+def _read_hashes(path: Path) -> dict[str, str]:
+    """Return the cached hashes of a file, none if the file has changed or the cache cannot be read."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        document = json.loads(hash_cache_of(path).read_text(encoding="utf-8"))
+        if {key: document.get(key) for key in ("size", "mtime_ns")} == _state(path):
+            return dict(document["hashes"])
+    return {}
 
-    return Path(pooch.os_cache("lung_nodule_ct"))
+
+def _state(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}

@@ -1,9 +1,4 @@
-"""What is installed only where it is asked for: ``pip install "lung_nodule_ct[tfds]"``.
-
-Something to be done once a module has been imported, without importing it.
-
-wrapt has such hooks, too, but brings asyncio along: that was three quarters of what to import this package cost.
-"""
+"""Imports of optional packages, and actions to be run after another package has been imported."""
 
 from __future__ import annotations
 
@@ -21,12 +16,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def needing(extra: str, purpose: str) -> Iterator[None]:
-    """Imports of what an extra brings.
+def optional_imports(extra: str, purpose: str) -> Iterator[None]:
+    """Wrap imports of packages that an extra of this package installs.
 
     Args:
-        extra: Its name in ``pyproject.toml``.
-        purpose: What needs it, as the subject of a sentence.
+        extra: The name of the extra in ``pyproject.toml``.
+        purpose: What needs the packages, as the subject of a sentence.
 
     Raises:
         MissingExtraError: An import fails.
@@ -37,11 +32,16 @@ def needing(extra: str, purpose: str) -> Iterator[None]:
         raise _missing(extra, purpose, str(error.name)) from error
 
 
-def require(extra: str, purpose: str, *modules: str) -> None:
-    """Do nothing where some modules of an extra are installed; none of them is imported.
+def require_modules(extra: str, purpose: str, *modules: str) -> None:
+    """Check that some modules of an extra are installed, without importing them.
+
+    Args:
+        extra: The name of the extra in ``pyproject.toml``.
+        purpose: What needs the modules, as the subject of a sentence.
+        modules: The names of the modules.
 
     Raises:
-        MissingExtraError: One is not.
+        MissingExtraError: A module is not installed.
     """
     for module in modules:
         if not is_installed(module):
@@ -49,22 +49,23 @@ def require(extra: str, purpose: str, *modules: str) -> None:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module could be imported."""
+    """Whether a module could be imported. The module itself is not imported."""
     try:
         return find_spec(module) is not None
-    except (ValueError, ModuleNotFoundError):  # one that is blocked, or the parent of a dotted name
+    except (ValueError, ModuleNotFoundError):  # the module is blocked, or the parent of a dotted name is missing
         return False
 
 
-def _missing(extra: str, purpose: str, module: str) -> MissingExtraError:
-    return MissingExtraError(
-        f"{purpose} needs the package {module.partition('.')[0]}, which is not installed",
-        remedy=f'install it: pip install "lung_nodule_ct[{extra}]"',
-    )
-
-
 def run_after_import(name: str, action: Callable[[ModuleType], None]) -> None:
-    """Call ``action`` with the module of that name, now or as soon as it is imported."""
+    """Call an action with a module: now if it is imported already, otherwise as soon as it is.
+
+    The package wrapt offers the same, but it imports asyncio, which took three quarters of the time that
+    ``import lung_nodule_ct`` takes.
+
+    Args:
+        name: The name of the module.
+        action: Is called once, with the module.
+    """
     if name in sys.modules:
         action(sys.modules[name])
     else:
@@ -72,7 +73,7 @@ def run_after_import(name: str, action: Callable[[ModuleType], None]) -> None:
 
 
 class _PostImportFinder:
-    """A finder of the import system. Finds what the other finders find, and has the module's loader call the action."""
+    """A finder of the import system that delegates to the other finders and makes the module's loader call an action."""
 
     def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
         self._name = name
@@ -91,9 +92,16 @@ class _PostImportFinder:
 
         def execute_and_act(module: ModuleType) -> None:
             execute(module)
-            if self in sys.meta_path:  # it may be imported anew later
+            if self in sys.meta_path:  # the action runs once, even if the module is imported again later
                 sys.meta_path.remove(self)
                 self._action(module)
 
-        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]  # a loader is made for one module
+        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]  # every module has its own loader
         return spec
+
+
+def _missing(extra: str, purpose: str, module: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{purpose} needs the package {module.partition('.')[0]}, which is not installed",
+        remedy=f'install it: pip install "lung_nodule_ct[{extra}]"',
+    )

@@ -1,6 +1,7 @@
-"""zlib's face, by ISA-L where the processor has it (3 times as fast to inflate, 5 to check), else by the standard library.
+"""Inflate and CRC-32 by the fastest library that is installed.
 
-What is inflated as a whole goes through libdeflate where the extra ``fast`` brought it (imagecodecs).
+ISA-L inflates 3 times and checks 5 times as fast as the standard library, which is the fallback. A stream that is in
+memory completely is inflated by libdeflate where imagecodecs is installed (extra ``fast``).
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _zlib: Any
 try:
     from isal import isal_zlib as _zlib
-except ImportError:  # pragma: no cover - on processors without it
+except ImportError:  # pragma: no cover - not available for all processors
     _zlib = zlib
 
 _deflate_decode: Any
@@ -20,41 +25,41 @@ try:
 except ImportError:
     _deflate_decode = None
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 ERRORS: Final[tuple[type[Exception], ...]] = (zlib.error, _zlib.error)
-"""What either raises at damaged data."""
+"""The exceptions that decompressors raise for damaged data."""
 
 RAW: Final = -zlib.MAX_WBITS
 """Window bits of a raw deflate stream, as zip archives hold it."""
 
 ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
-"""Window bits by which the header tells zlib from gzip."""
+"""Window bits of a stream whose header is that of zlib or of gzip."""
 
-INFLATES_WHOLE: Final = _deflate_decode is not None
-"""Whether :func:`inflate_into` can do anything."""
+HAS_LIBDEFLATE: Final = _deflate_decode is not None
+"""Whether :func:`inflate_into` can be called."""
 
 
 def decompressobj(wbits: int) -> Any:
-    """A decompressor with the methods of :func:`zlib.decompressobj`."""
+    """Return a decompressor with the interface of :func:`zlib.decompressobj`."""
     return _zlib.decompressobj(wbits)
 
 
 def inflate_into(packed: memoryview, out: NDArray[np.uint8]) -> bool:
-    """Inflate a raw deflate stream as a whole into an array of the length that it should have.
+    """Inflate a complete raw deflate stream into an array of the expected length. Needs :data:`HAS_LIBDEFLATE`.
+
+    Args:
+        packed: The compressed bytes.
+        out: Is overwritten, also where the stream turns out to be damaged.
 
     Returns:
-        Whether that was done; ``False`` where the stream is damaged or of another length.
+        Whether the stream is valid and exactly as long as ``out``.
     """
     try:
         return len(_deflate_decode(packed, raw=True, out=out)) == len(out)
-    except RuntimeError:  # of which imagecodecs' own errors are
+    except RuntimeError:  # the base class of the errors of imagecodecs
         return False
 
 
 def crc32(data: bytes | memoryview | NDArray[Any], value: int = 0) -> int:
-    """The CRC-32 of ``data``, going on from ``value``."""
+    """Return the CRC-32 of ``data``, continued from ``value``."""
     crc: int = _zlib.crc32(data, value)
     return crc

@@ -1,8 +1,7 @@
-"""Who is told how far long work is. These tell nobody; :mod:`.progress` shows it on a terminal.
+"""Progress of builds and downloads, and notices to the user.
 
-Progress on a terminal: a bar a file that is downloaded, a bar a config that is built, with bytes, rate and time left.
-
-A line to the person at the terminal, beside what a command prints as its answer.
+A long operation reports to an object with callbacks. The base classes do nothing; the ``...Bar`` classes show bars on a
+terminal, with bytes, rate and remaining time: one per downloaded file, one per built config.
 """
 
 from __future__ import annotations
@@ -18,39 +17,43 @@ if TYPE_CHECKING:
 
 
 class BuildProgress:
-    """Is told how far a build is, or the reading of a finished one."""
+    """Callbacks of a build, or of reading a finished build. Does nothing."""
 
     def begin(self, config: str, packed_bytes: int, units: int) -> None:
-        """A config begins: so much is to be read."""
+        """A config begins.
+
+        Args:
+            config: Its name.
+            packed_bytes: How many bytes are to be read for it.
+            units: Into how many units of work it is divided.
+        """
 
     def advance(self, config: str, packed_bytes: int) -> None:
-        """One unit is done."""
+        """One unit of work is finished, for which ``packed_bytes`` were read."""
 
     def end(self, config: str) -> None:
-        """A config is done."""
+        """A config is finished."""
 
 
 class DownloadProgress:
-    """Is told how far downloads are."""
+    """Callbacks of downloads. Does nothing."""
 
     def begin(self, name: str, size: int) -> None:
-        """A file of so many bytes begins."""
+        """The download of a file of ``size`` bytes begins."""
 
     def reach(self, name: str, done: int) -> None:
-        """So many bytes of it are here."""
+        """The first ``done`` bytes of the file have been downloaded. May decrease, if a download has to start again."""
 
     def wait(self, name: str, reason: str, seconds: float) -> None:
-        """Nothing comes for a while, and why."""
+        """The download waits for ``seconds`` before it continues, or for an unknown time if ``seconds`` is 0."""
 
     def end(self, name: str) -> None:
-        """The file is here, whole and proven."""
+        """The file is complete and verified."""
 
 
 class _Bars:
     def __init__(self, console: Console | None = None) -> None:
-        # a tenth of a second, for those only who show bars
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import (  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415 -- takes a tenth of a second, which only bars need
             BarColumn,
             DownloadColumn,
             Progress,
@@ -82,41 +85,35 @@ class _Bars:
         self._tasks[name] = self._bars.add_task(description, total=total)
 
     def end(self, name: str) -> None:
-        """A bar is full."""
         if name in self._tasks:
             task = self._tasks[name]
             self._bars.update(task, completed=self._bars.tasks[task].total or 0)
 
 
 class BuildProgressBar(_Bars, BuildProgress):
-    """Shows what a build tells: ``with BuildProgressBar() as progress: build_folder(…, progress)``."""
+    """Shows a build: ``with BuildProgressBar() as progress: build_folder(..., progress)``."""
 
     def begin(self, config: str, packed_bytes: int, units: int) -> None:
-        """A bar appears."""
         self._add(config, f"{config} ({units:,} examples)", packed_bytes)
 
     def advance(self, config: str, packed_bytes: int) -> None:
-        """It grows."""
         self._bars.advance(self._tasks[config], packed_bytes)
 
 
 class DownloadProgressBar(_Bars, DownloadProgress):
-    """Shows what downloads tell: ``with DownloadProgressBar() as progress: open_source(…, listener=progress)``."""
+    """Shows downloads: ``with DownloadProgressBar() as progress: open_source(..., progress=progress)``."""
 
     def begin(self, name: str, size: int) -> None:
-        """A bar appears."""
         self._add(name, name, size)
 
     def reach(self, name: str, done: int) -> None:
-        """It grows, or begins anew."""
         self._bars.update(self._tasks[name], completed=done)
 
     def wait(self, name: str, reason: str, seconds: float) -> None:
-        """Say why nothing comes."""
         waits = f"; waiting {seconds:,.0f} s" if seconds else ""
         self._bars.console.print(f"{name}: {reason}{waits}", markup=False, highlight=False)
 
 
 def notice(message: str) -> None:
-    """Say something on standard error, as it stands."""
+    """Print a message to standard error, unchanged."""
     Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)

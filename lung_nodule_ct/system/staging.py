@@ -1,7 +1,8 @@
-"""A folder that appears whole or not at all: written beside its place under a hidden name, and renamed at the end.
+"""Folders that are written atomically: under a hidden temporary name next to the target, and renamed at the end.
 
-A build that is killed leaves its hidden folder behind; the next build of the same folder takes it away. A lock beside it, which
-the operating system lets go of when a process dies, tells the dead from the living.
+A process that is killed leaves its temporary folder behind; the next process that writes the same target removes it. Whether
+a temporary folder is still in use is decided by a lock file next to it: the operating system releases the lock of a process
+that has ended.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ _OLD = ".old"
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None], kind: str = "build") -> Iterator[Path]:
-    """A new folder that takes ``target``'s place when the block ends well, and vanishes when it does not.
+def staged_folder(target: Path, *, find_foreign: Callable[[Path], str | None], kind: str = "build") -> Iterator[Path]:
+    """Yield a new folder that replaces ``target`` if the block ends without an error, and is removed otherwise.
 
     Args:
-        target: Where it shall stand.
-        foreign_to: Names something in a folder that is not ours to remove, if there is such; only a folder without it
-            is replaced.
-        kind: What the folder is, for messages.
+        target: The final folder.
+        find_foreign: Returns the name of something in a folder that this package did not write, ``None`` if there is
+            nothing like that. Only a folder for which it returns ``None`` is replaced.
+        kind: What the folder contains, for messages.
 
     Raises:
-        OutputError: ``target`` holds something that is not ours, or cannot be written.
+        OutputError: ``target`` contains something that this package did not write, or cannot be written.
     """
     target = target.absolute()
-    if target.exists() and (foreign := foreign_to(target) if target.is_dir() else target.name) is not None:
+    if target.exists() and (foreign := find_foreign(target) if target.is_dir() else target.name) is not None:
         raise OutputError(
-            f"the output {target} exists and is no {kind} of ours",
-            expected=f"a new or empty folder, or one with such a {kind} and nothing else",
+            f"the output {target} exists and is not the result of a previous {kind}",
+            expected=f"a new or empty folder, or one that contains a previous {kind} and nothing else",
             got=foreign,
             remedy="choose another --out, or remove it",
         )
@@ -51,10 +52,12 @@ def staged_folder(target: Path, *, foreign_to: Callable[[Path], str | None], kin
 
 @contextlib.contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """A new hidden folder beside ``target`` that is gone when the block ends, however it ends; the dead ones go first.
+    """Yield a new hidden folder next to ``target`` that is removed when the block ends, with or without an error.
+
+    Temporary folders of the same target that killed processes left behind are removed first.
 
     Raises:
-        OutputError: It cannot be made.
+        OutputError: The folder cannot be created.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,10 +76,10 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """One process at a time; ``file`` is only there meanwhile."""
+    """Run the block in one process at a time. The lock file ``file`` exists only during the block."""
     lock = FileLock(file)
     lock.acquire()
-    while not file.exists():  # who held it before took it away while we waited
+    while not file.exists():  # the previous owner removed it while this process waited
         lock.release()
         lock.acquire()
     try:
@@ -87,7 +90,7 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def _locked_stage(target: Path) -> tuple[Path, FileLock]:
-    """A new folder that we hold the lock of. One that another build took for abandoned before we locked it is given up."""
+    """Create a folder and lock it. Another process may take it for abandoned before it is locked; then create another."""
     while True:
         stage = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
         lock = _lock_of(stage)
@@ -99,7 +102,7 @@ def _locked_stage(target: Path) -> tuple[Path, FileLock]:
 
 
 def _lock_of(stage: Path) -> FileLock:
-    """Beside the folder, so that it can be held while the folder is renamed."""
+    """Return the lock of a temporary folder. It is next to the folder, so that it is held while the folder is renamed."""
     return FileLock(stage.with_name(stage.name.removesuffix(_OLD) + ".lock"))
 
 
@@ -115,14 +118,14 @@ def _remove_abandoned(target: Path) -> None:
         try:
             lock.acquire(timeout=0)
         except (Timeout, OSError):
-            continue  # somebody is at work in it
+            continue  # the process that owns it is still running
         shutil.rmtree(left, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
 def _replace(stage: Path, target: Path) -> None:
-    """Put the finished folder in its place. What stood there is only taken away when the new one stands."""
+    """Rename the finished folder to ``target``. What was there before is only removed once that has succeeded."""
     old = stage.with_name(stage.name + _OLD)
     try:
         for last in (False, False, True):
@@ -133,7 +136,7 @@ def _replace(stage: Path, target: Path) -> None:
             except OSError:
                 if target.exists() and not last:
                     shutil.rmtree(old, ignore_errors=True)
-                    continue  # another build was faster; the last one stands
+                    continue  # another process was faster; the last one wins
                 if old.exists() and not target.exists():
                     old.rename(target)
                 raise

@@ -16,7 +16,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.system.files import write_whole
+from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.targets.shards import write_shard
 
 if TYPE_CHECKING:
@@ -81,5 +81,5 @@ class _ShardWriter:
             result = write_shard(self.layout, shard, Path(self.stage), prefetch=0)
         except LungNoduleCTError as error:
             result = error
-        write_whole(Path(self.stage, _RESULTS, str(number)), pickle.dumps(result))
+        write_atomically(Path(self.stage, _RESULTS, str(number)), pickle.dumps(result))
         return number

@@ -73,7 +73,7 @@ def build_folder(
     """
     options, progress = options or BuildOptions(), progress or BuildProgress()
     layout = options.layout(len(configs))
-    with staged_folder(target, foreign_to=foreign_file) as stage, options.open_engine() as engine:
+    with staged_folder(target, find_foreign=foreign_file) as stage, options.open_engine() as engine:
         plans = [make_plan(config, source, options.split_by) for config in configs]
         results = {
             plan.config.name: build_config(

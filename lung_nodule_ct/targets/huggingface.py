@@ -27,7 +27,7 @@ from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.plan import family_of, make_plan
 from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
-from lung_nodule_ct.sources.resolve import RECORDS, open_source, requested_folder
+from lung_nodule_ct.sources.resolve import open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
@@ -122,9 +122,9 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         if prepared:
             self._set_hash(prepared[-1].parent.name)
             self.info = datasets.DatasetInfo.from_directory(self._cache_dir)
-            origin = _origin(Path(self._cache_dir))
-            if origin is not None and not origin.startswith(RECORDS):
-                logger.warning(f"{self.config.name}: using the cache that was prepared from {origin}")
+            folder = _source_folder(Path(self._cache_dir))
+            if folder is not None:
+                logger.warning(f"{self.config.name}: using the cache that was prepared from {folder}")
 
     def _set_hash(self, hash_: str) -> None:
         """Use the cache with this hash."""
@@ -261,7 +261,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             {self.config.name: findings},
             generator=GENERATOR,
             verbatim=self.config.keep_source_names,
-            extra={"source": self._source.name} if self._source else None,
+            extra=_origin(self._source) if self._source else None,
         )
         (output / FINDINGS).write_text(to_json(document), encoding="utf-8")
         counts = {grade: sum(f.count for f in findings if f.grade is grade) for grade in (Grade.ERROR, Grade.WARNING)}
@@ -326,13 +326,19 @@ def _log(findings: Sequence[Finding]) -> None:
         logger.log(20 if finding.grade is Grade.NOTE else 30, str(finding))
 
 
-def _origin(cache_folder: Path) -> str | None:
-    """The source of a prepared cache, ``None`` if it is not recorded."""
+def _origin(source: Source) -> dict[str, Any]:
+    """What a report states about the source: its name, and the numbers of the records that it comes from."""
+    return {"source": source.name, "records": [record.number for record in source.records]}
+
+
+def _source_folder(cache_folder: Path) -> str | None:
+    """The folder of archives that a cache was prepared from, ``None`` if it was prepared from the records."""
     try:
-        origin: str | None = json.loads((cache_folder / FINDINGS).read_text(encoding="utf-8")).get("source")
+        report = json.loads((cache_folder / FINDINGS).read_text(encoding="utf-8"))
+        folder: str | None = None if report.get("records") else report.get("source")
     except (OSError, ValueError):
         return None
-    return origin
+    return folder
 
 
 def _source_hash(source: Source, config: Config) -> str:

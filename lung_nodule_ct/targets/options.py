@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.errors import OptionError
-from lung_nodule_ct.system.imports import needing
+from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
     from lung_nodule_ct.targets.engine import Engine
@@ -93,7 +93,7 @@ class BuildOptions:
             from lung_nodule_ct.targets.parquet import ParquetLayout  # noqa: PLC0415
 
             return ParquetLayout(self.volume_codec)
-        with needing("tfds", f"--format {self.format}"):
+        with optional_imports("tfds", f"--format {self.format}"):
             from lung_nodule_ct.targets.tfds.folder import TfdsLayout  # noqa: PLC0415
 
         return TfdsLayout("tfrecord" if self.format is Format.TFRECORD else "array_record")
@@ -108,7 +108,7 @@ class BuildOptions:
             from lung_nodule_ct.targets.engine import LocalEngine  # noqa: PLC0415
 
             return LocalEngine(self.num_proc)
-        with needing("beam", "--engine beam"):
+        with optional_imports("beam", "--engine beam"):
             from lung_nodule_ct.targets.beam import BeamEngine  # noqa: PLC0415
 
         return BeamEngine(shlex.split(self.beam_options))

@@ -6,7 +6,7 @@ its batches come from), :mod:`.tasks` (model, loss, predict and score of each ta
 
 from __future__ import annotations
 
-from lung_nodule_ct.system.imports import require
+from lung_nodule_ct.system.imports import require_modules
 
 
 def require_extra() -> None:
@@ -16,4 +16,4 @@ def require_extra() -> None:
         MissingExtraError: It is not; the message says how to get it.
     """
     modules = ("jax", "flax", "optax", "grain", "orbax.checkpoint", "tensorboardX", "matplotlib", "tyro")
-    require("train", "training", *modules)
+    require_modules("train", "training", *modules)

@@ -71,7 +71,7 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
         "scores": {name: estimate(value, samples[name]) for name, value in values.items()},
     }
     target = run.folder / EVALUATION / split
-    with staged_folder(target, foreign_to=_foreign) as stage:
+    with staged_folder(target, find_foreign=_foreign) as stage:
         (stage / SCORES).write_text(to_json(document), encoding="utf-8")
         pq.write_table(pa.Table.from_pylist(rows), stage / PREDICTIONS)
         write_pages(stage, run, source, rows, document)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.system.files import write_whole
+from lung_nodule_ct.system.files import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ class Journal:
             from tensorboardX import SummaryWriter  # noqa: PLC0415 -- other processes write nothing
 
             path = run / METRICS
-            write_whole(path, _rows_before(path, start))
+            write_atomically(path, _rows_before(path, start))
             self._file = path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=start)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.system.files import write_whole
+from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Run:
         """
         path = self.folder / RUN
         if not path.exists():
-            write_whole(path, to_json(self._document()))
+            write_atomically(path, to_json(self._document()))
             return
         for key, (own, other) in self.differences(open_run(self.folder)).items():
             raise TrainingError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.system.files import write_whole
+from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.data import open_data_source
 from lung_nodule_ct.train.predictions import Predictions
@@ -61,7 +61,7 @@ class ValidationCurve:
         writer = csv.DictWriter(text, list(self._rows[-1]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
-        write_whole(self._path, text.getvalue())
+        write_atomically(self._path, text.getvalue())
 
 
 def read_scores_over_time(path: Path) -> list[dict[str, float]]:

@@ -20,7 +20,7 @@ _UNIT = (
 )
 
 PATTERNS = {
-    r"\b(?:told|tells?|telling)\b": "reported, predicted, matched, distinguishes",
+    r"\b(?:told|tells?|telling)\b(?!\()": "reported, predicted, matched, distinguishes",
     r"(?<![-\w])(?:stands?|stood)(?![-\w])": "is stored, occurs, is listed",
     r"\bbeside\b(?!\.json|_)": "next to, with, sidecar",
     r"\bsettl(?:e|es|ed|ing)\b": "write back",

@@ -1,7 +1,7 @@
-"""A small InvenioRDM on loopback, real HTTP: records, files with ranges, and any fault that a test asks for.
+"""A small InvenioRDM server on the loopback interface: records, files with ranges, and faults for tests.
 
-``with ArchiveServer({12: {"a.zip": data}}) as server: server.faults += [dropped(1000), status(503)]``: each fault answers one
-request for content, then all is well again.
+``with ArchiveServer({12: {"a.zip": data}}) as server: server.faults += [dropped(1000), status(503)]``. Each fault is the
+response to one request for a file; the requests after them get normal responses.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Fault = Callable[["Handler", bytes], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """Handles the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     server: Any
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def setup(self) -> None:
         super().setup()
@@ -39,9 +39,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         with contextlib.suppress(OSError):
-            self._answer()
+            self._respond()
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         owner: ArchiveServer = self.server.owner
         parts = [unquote(part) for part in self.path.split("/") if part]
         owner.requests.append((self.path, dict(self.headers.items())))
@@ -61,11 +61,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send(404, b"nothing here", {})
 
     def wanted(self, size: int) -> tuple[int, int] | None:
-        """The range that was asked for, half-open."""
-        said = self.headers.get("Range", "")
-        if not said.startswith("bytes="):
+        """Return the requested range, half-open."""
+        requested = self.headers.get("Range", "")
+        if not requested.startswith("bytes="):
             return None
-        first, _, last = said[6:].partition("-")
+        first, _, last = requested[6:].partition("-")
         return int(first), min(size, int(last) + 1) if last else size
 
     def content(
@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         tag: str | None = None,
         headers: Mapping[str, str | None] | None = None,
     ) -> None:
-        """A file as a good server gives it; ``headers`` replace its own, ``None`` leaves one out."""
+        """Send a file as a normal server does. ``headers`` replace its headers; ``None`` removes one."""
         tag = tag if tag is not None else self.server.owner.tag_of(body)
         wanted = self.wanted(len(body)) if ranges else None
         if wanted and self.headers.get("If-Range", tag) != tag:
@@ -84,19 +84,19 @@ class Handler(BaseHTTPRequestHandler):
         if wanted and wanted[0] >= len(body):
             self.send(416, b"", {"Content-Range": f"bytes */{len(body)}"})
             return
-        own: dict[str, str | None] = {"Content-Type": "application/octet-stream", **({"ETag": tag} if tag else {})}
+        normal: dict[str, str | None] = {"Content-Type": "application/octet-stream", **({"ETag": tag} if tag else {})}
         if wanted:
-            own["Content-Range"] = f"bytes {wanted[0]}-{wanted[1] - 1}/{len(body)}"
+            normal["Content-Range"] = f"bytes {wanted[0]}-{wanted[1] - 1}/{len(body)}"
             body = body[wanted[0] : wanted[1]]
-        self.send(206 if wanted else 200, body, {**own, **(headers or {})})
+        self.send(206 if wanted else 200, body, {**normal, **(headers or {})})
 
     def send(self, status: int, body: bytes, headers: Mapping[str, str | None]) -> None:
-        """A whole answer."""
+        """Send a complete response."""
         self.head(status, {"Content-Length": str(len(body)), **headers})
         self.push(body)
 
     def head(self, status: int, headers: Mapping[str, str | None]) -> None:
-        """A status line and headers, no more of them than given."""
+        """Send a status line and the given headers."""
         self.send_response_only(status)
         if "Date" not in headers:
             self.send_header("Date", self.date_time_string())
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def push(self, body: bytes) -> None:
-        """A part of a body."""
+        """Send a part of a body."""
         owner: ArchiveServer = self.server.owner
         for start in range(0, len(body), 1 << 18):
             piece = body[start : start + (1 << 18)]
@@ -121,52 +121,52 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(len(piece) / owner.rate)
 
     def hang_up(self) -> None:
-        """Break the connection."""
+        """Close the connection."""
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class ArchiveServer:
-    """Records with their files, on a port of its own.
+    """Serves records and their files on a free port of the loopback interface.
 
     Args:
-        files: By record and name.
-        rate: Bytes a second, if it shall be slow.
+        files: The content of each file by record and name.
+        rate: The maximum rate in bytes per second.
     """
 
     def __init__(self, files: Mapping[int, Mapping[str, bytes]], rate: float | None = None) -> None:
-        self.files = {number: dict(own) for number, own in files.items()}
+        self.files = {number: dict(named) for number, named in files.items()}
         self.rate = rate
         self.faults: list[Fault] = []
         self.record_faults: list[Fault] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.changes: dict[str, Any] = {}
         self.tags = True
-        self.sent = 0  # bytes of files
+        self.sent = 0  # bytes of the content of files
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that break off are the point
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that close the connection are expected
         self._server.owner = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The address of the server."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def content_requests(self) -> list[dict[str, str]]:
-        """The headers of the requests for files."""
+        """The headers of the requests for the content of files."""
         return [headers for path, headers in self.requests if path.endswith("/content")]
 
     def tag_of(self, body: bytes) -> str:
-        """Its ETag."""
+        """Return the ETag of a file."""
         return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"' if self.tags else ""
 
     def record(self, number: int) -> dict[str, Any]:
-        """As Zenodo gives it."""
+        """Return a record in the format of Zenodo."""
         files = [
             {
                 "id": f"id-{key}",
@@ -194,13 +194,8 @@ class ArchiveServer:
         self._server.server_close()
 
 
-def fine(handler: Handler, body: bytes) -> None:
-    """No fault."""
-    handler.content(body)
-
-
 def dropped(after: int) -> Fault:
-    """The connection breaks after so many bytes of the body."""
+    """Close the connection after some bytes of the body."""
 
     def fault(handler: Handler, body: bytes) -> None:
         start, stop = handler.wanted(len(body)) or (0, len(body))
@@ -216,7 +211,7 @@ def dropped(after: int) -> Fault:
 
 
 def beginning(length: int) -> Fault:
-    """No ranges, and the connection breaks after so many bytes of the body."""
+    """Ignore the range, and close the connection after some bytes of the body."""
 
     def fault(handler: Handler, body: bytes) -> None:
         handler.head(200, {"Content-Length": str(len(body))})
@@ -227,12 +222,12 @@ def beginning(length: int) -> Fault:
 
 
 def refused(handler: Handler, _body: bytes) -> None:
-    """The connection breaks before an answer."""
+    """Close the connection before a response."""
     handler.hang_up()
 
 
 def status(code: int, body: bytes = b"no", **headers: str) -> Fault:
-    """Another status; ``_`` in a header's name is a hyphen."""
+    """Send another status. ``_`` in the name of a header is a hyphen."""
 
     def fault(handler: Handler, _: bytes) -> None:
         handler.send(code, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -241,7 +236,7 @@ def status(code: int, body: bytes = b"no", **headers: str) -> Fault:
 
 
 def stalled(after: int) -> Fault:
-    """Nothing more comes after so many bytes."""
+    """Send nothing more after some bytes."""
 
     def fault(handler: Handler, body: bytes) -> None:
         handler.head(200, {"Content-Length": str(len(body)), "ETag": handler.server.owner.tag_of(body)})
@@ -253,24 +248,32 @@ def stalled(after: int) -> Fault:
 
 
 def trickling(handler: Handler, body: bytes) -> None:
-    """A byte now and then."""
+    """Send the body byte by byte."""
     handler.head(200, {"Content-Length": str(len(body)), "ETag": handler.server.owner.tag_of(body)})
-    for place in range(200):
-        handler.push(body[place : place + 1])
+    for position in range(200):
+        handler.push(body[position : position + 1])
         time.sleep(0.05)
     handler.hang_up()
 
 
 def trickling_head(handler: Handler, _body: bytes) -> None:
-    """A head that never ends."""
+    """Send a head byte by byte."""
     for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"z" * 200:
         handler.wfile.write(bytes([byte]))
         time.sleep(0.05)
     handler.hang_up()
 
 
+def endless_head(handler: Handler, _body: bytes) -> None:
+    """Send interim responses as fast as possible, and never the final one."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    handler.hang_up()
+
+
 def chunked(handler: Handler, body: bytes) -> None:
-    """The body in chunks, without its length."""
+    """Send the body in chunks, without its length."""
     handler.head(200, {"Transfer-Encoding": "chunked", "Content-Length": None})
     for start in range(0, len(body), 100_000):
         piece = body[start : start + 100_000]
@@ -279,14 +282,14 @@ def chunked(handler: Handler, body: bytes) -> None:
 
 
 def broken_chunks(handler: Handler, _body: bytes) -> None:
-    """Chunks with garbage for a length."""
+    """Send a chunk whose length is not a number."""
     handler.head(200, {"Transfer-Encoding": "chunked", "Content-Length": None})
     handler.push(b"never\r\nPK")
     handler.hang_up()
 
 
 def trickling_chunks(handler: Handler, _body: bytes) -> None:
-    """A chunk whose length never ends."""
+    """Send the length of a chunk byte by byte."""
     handler.head(200, {"Transfer-Encoding": "chunked", "Content-Length": None})
     for _ in range(200):
         handler.push(b"0")
@@ -294,8 +297,18 @@ def trickling_chunks(handler: Handler, _body: bytes) -> None:
     handler.hang_up()
 
 
-def answering(**headers: str | None) -> Fault:
-    """A good answer but for some headers."""
+def endless_trailer(handler: Handler, _body: bytes) -> None:
+    """Send trailers after the last chunk as fast as possible, without end."""
+    handler.head(200, {"Transfer-Encoding": "chunked", "Content-Length": None})
+    handler.push(b"1\r\nP\r\n0\r\n")
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        handler.wfile.write(b"X-More: yes\r\n" * 1000)
+    handler.hang_up()
+
+
+def with_headers(**headers: str | None) -> Fault:
+    """Send a normal response with some other headers."""
 
     def fault(handler: Handler, body: bytes) -> None:
         handler.content(body, headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -303,13 +316,13 @@ def answering(**headers: str | None) -> Fault:
     return fault
 
 
-def whole(handler: Handler, body: bytes) -> None:
-    """The range that was asked for is ignored."""
+def ignoring_range(handler: Handler, body: bytes) -> None:
+    """Send the complete file, although a range was requested."""
     handler.content(body, ranges=False)
 
 
 def shifted(by: int) -> Fault:
-    """206 with other bytes than were asked for, and it says so."""
+    """Send another range than the requested one, and state that range."""
 
     def fault(handler: Handler, body: bytes) -> None:
         start, stop = handler.wanted(len(body)) or (0, len(body))
@@ -320,7 +333,7 @@ def shifted(by: int) -> Fault:
 
 
 def of_other_content(other: bytes, tag: str | None = None) -> Fault:
-    """What another file would be."""
+    """Send the content of another file."""
 
     def fault(handler: Handler, _body: bytes) -> None:
         handler.content(other, tag=tag)
@@ -329,7 +342,7 @@ def of_other_content(other: bytes, tag: str | None = None) -> Fault:
 
 
 def redirect(to: str, code: int = 302) -> Fault:
-    """Look elsewhere."""
+    """Redirect to another address."""
 
     def fault(handler: Handler, _body: bytes) -> None:
         handler.send(code, b"", {"Location": to})
@@ -338,12 +351,12 @@ def redirect(to: str, code: int = 302) -> Fault:
 
 
 def http_date(seconds: float) -> str:
-    """A moment as HTTP writes it."""
+    """Return a Unix time in the format of HTTP."""
     return email.utils.formatdate(seconds, usegmt=True)
 
 
 def serve(folder: Path) -> ArchiveServer:
-    """A server with the archives of a folder in its two records."""
+    """Return a server of two records with the archives of a folder."""
     files: dict[int, dict[str, bytes]] = {DEFAULT_RELEASE.part_a: {}, DEFAULT_RELEASE.part_b: {}}
     for path in sorted(folder.rglob("*.zip")):
         (spec,) = (spec for spec in ARCHIVES if spec.matches(path.name))

@@ -14,7 +14,7 @@ from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG
 from lung_nodule_ct.declaration.manifest import Format
 from lung_nodule_ct.read.voxel_columns import table_rows
 from lung_nodule_ct.system.disk_writes import DirectFile, WriteBackThrottle
-from lung_nodule_ct.system.imports import needing
+from lung_nodule_ct.system.imports import optional_imports
 from lung_nodule_ct.targets.tfds.features import ExamplePieces
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def open_records(path: Path, format_: RecordFormat) -> Iterator[Callable[[Sequen
 @contextmanager
 def _tfrecord(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
     """Length, its checksum, the data, its checksum (tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)."""
-    with needing("tfds", "writing TFRecord"):
+    with optional_imports("tfds", "writing TFRecord"):
         import google_crc32c  # noqa: PLC0415
 
     with DirectFile(path) as file:
@@ -141,7 +141,7 @@ def _masked(crc: int) -> bytes:
 
 @contextmanager
 def _array_record(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
-    with needing("tfds", "writing ArrayRecord"):
+    with optional_imports("tfds", "writing ArrayRecord"):
         from array_record.python.array_record_module import ArrayRecordWriter  # noqa: PLC0415
 
     with WriteBackThrottle() as throttle:

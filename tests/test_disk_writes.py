@@ -1,4 +1,4 @@
-"""What goes past the system's cache is the same file, on whatever file system, and a disk that is full is an error."""
+"""Files that are written in the background have the right content on every file system, and a full disk is an error."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CT0, TinySource, mhd
 
-from lung_nodule_ct.system import disk_writes
-from lung_nodule_ct.system.disk_writes import DirectFile
+from lung_nodule_ct.system import background, disk_writes
+from lung_nodule_ct.system.background import BackgroundQueue, HashingWriter
+from lung_nodule_ct.system.disk_writes import DirectFile, WriteBackThrottle
 
 LENGTHS = (0, 1, 4095, 4096, 3_000_001, 5, 1 << 22, 70_000, 9_000_000)
 
@@ -34,7 +35,7 @@ def _write(path: Path, parts, **options) -> str:
 
 
 def _memory_backed() -> Path | None:
-    return next((place for place in [Path("/dev/shm")] if os.access(place, os.W_OK)), None)
+    return next((folder for folder in [Path("/dev/shm")] if os.access(folder, os.W_OK)), None)
 
 
 @pytest.mark.parametrize("ahead", [0, 32 << 20])
@@ -42,7 +43,7 @@ def _memory_backed() -> Path | None:
 def test_the_file_and_its_hash_are_what_was_written(tmp_path, lengths, ahead) -> None:
     parts = _parts(lengths)
     path = tmp_path / "file"
-    path.write_bytes(b"what stood there before, and is replaced" * 1000)
+    path.write_bytes(b"the old content, which is replaced" * 1000)
     digest = _write(path, parts, ahead=ahead)
     assert path.read_bytes() == b"".join(parts)
     assert digest == hashlib.sha256(b"".join(parts)).hexdigest()
@@ -54,21 +55,21 @@ def test_any_lengths_through_any_number_of_pieces(tmp_path_factory, lengths, pie
     parts = _parts(lengths)
     path = tmp_path_factory.mktemp("direct") / "file"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk_writes, "_PIECE", piece)
+        patch.setattr(disk_writes, "_PIECE_BYTES", piece)
         _write(path, parts, ahead=3 * piece)
     assert path.read_bytes() == b"".join(parts)
 
 
 @pytest.mark.parametrize("block", [1, 512, 1 << 16])
-def test_a_disk_of_other_blocks_gets_the_same(tmp_path, monkeypatch, block) -> None:
-    """Blocks that the disk does not take come in the usual way, from wherever it stopped taking them."""
-    monkeypatch.setattr(disk_writes, "_BLOCK", block)
+def test_a_disk_with_another_block_size(tmp_path, monkeypatch, block) -> None:
+    """Direct writes that the disk refuses are continued as usual writes."""
+    monkeypatch.setattr(disk_writes, "_BLOCK_BYTES", block)
     parts = _parts(LENGTHS)
     _write(tmp_path / "file", parts)
     assert (tmp_path / "file").read_bytes() == b"".join(parts)
 
 
-@pytest.mark.skipif(_memory_backed() is None, reason="there is no file system in memory")
+@pytest.mark.skipif(_memory_backed() is None, reason="needs a file system in memory")
 def test_a_file_system_in_memory(tmp_path) -> None:
     path = _memory_backed() / f"{tmp_path.name}-{os.getpid()}"
     parts = _parts(LENGTHS)
@@ -79,8 +80,8 @@ def test_a_file_system_in_memory(tmp_path) -> None:
         path.unlink(missing_ok=True)
 
 
-def test_arrow_writes_to_it_without_a_copy_of_its_own(tmp_path) -> None:
-    """Buffers are taken as they are, also those that change as soon as the write returns."""
+def test_pyarrow_can_write_to_it(tmp_path) -> None:
+    """A buffer can be changed as soon as the write returns."""
     memory = bytearray(b"first" * 2_000_000)
     with DirectFile(tmp_path / "file") as file, pa.PythonFile(file, "w") as sink:
         sink.write(pa.py_buffer(memory))
@@ -88,9 +89,9 @@ def test_arrow_writes_to_it_without_a_copy_of_its_own(tmp_path) -> None:
     assert (tmp_path / "file").read_bytes() == b"first" * 2_000_000
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("length", [10, 40 << 20])
-def test_a_full_disk_is_an_error_at_the_latest_at_the_end(length) -> None:
+def test_a_full_disk_is_an_error_at_the_end_at_the_latest(length) -> None:
     with pytest.raises(OSError, match="No space") as caught, DirectFile(Path("/dev/full")) as file:
         file.write(bytes(length))
     assert caught.value.errno == errno.ENOSPC
@@ -99,8 +100,8 @@ def test_a_full_disk_is_an_error_at_the_latest_at_the_end(length) -> None:
         file.write(b"more")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
-def test_who_goes_on_after_an_error_gets_it_again() -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_every_write_after_an_error_raises_it_again() -> None:
     file = DirectFile(Path("/dev/full"), ahead=0)
     for _ in range(3):
         with pytest.raises(OSError, match="No space"):
@@ -110,8 +111,8 @@ def test_who_goes_on_after_an_error_gets_it_again() -> None:
     assert file.closed
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
-def test_the_error_of_the_block_is_not_replaced_by_one_of_the_disk() -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_error_in_the_block_is_not_replaced_by_one_of_the_disk() -> None:
     with pytest.raises(KeyError, match="damaged"), DirectFile(Path("/dev/full")) as file:
         file.write(b"some")
         raise KeyError("damaged")
@@ -120,7 +121,7 @@ def test_the_error_of_the_block_is_not_replaced_by_one_of_the_disk() -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_a_build_that_the_disk_cannot_hold_leaves_nothing(python, tmp_path, form, workers) -> None:
+def test_a_build_that_is_too_large_for_the_disk_leaves_nothing(python, tmp_path, form, workers) -> None:
     tiny = TinySource()
     for number in range(300, 312):
         tiny[CT0] |= mhd(f"{number}", np.random.default_rng(number).integers(-1000, 1000, (20, 128, 128), np.int16))
@@ -142,3 +143,66 @@ main()
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(outputs.iterdir())
+
+
+@pytest.mark.parametrize("part_bytes", [1, 100_000, 1 << 30])
+def test_a_throttled_file_keeps_its_content(tmp_path, monkeypatch, part_bytes) -> None:
+    monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", part_bytes)
+    parts = _parts((0, 3_000_001, 5, 70_000, 1 << 20))
+    paths = [tmp_path / "first", tmp_path / "second"]
+    with WriteBackThrottle() as throttle:
+        for path in paths:
+            with path.open("wb", buffering=0) as file:
+                for part in parts:
+                    file.write(part)
+                    throttle.more(path)
+    assert {path.read_bytes() for path in paths} == {b"".join(parts)}
+
+
+@pytest.mark.parametrize("part_bytes", [1, 1 << 30])
+def test_a_file_is_hashed_while_it_grows(tmp_path, monkeypatch, part_bytes) -> None:
+    monkeypatch.setattr(background, "_WRITE_BACK_BYTES", part_bytes)
+    path, parts = tmp_path / "file", _parts(LENGTHS)
+    path.write_bytes(b"the beginning")
+    with path.open("a+b", buffering=0) as file, HashingWriter(file, ["md5", "sha256"]) as writer:
+        assert writer.hash_existing() == 13
+        for part in parts:
+            writer.write(part)
+        hashes = writer.finish()
+        content = path.read_bytes()
+        assert content == b"the beginning" + b"".join(parts)
+        assert hashes == {name: hashlib.new(name, content).hexdigest() for name in ("md5", "sha256")}
+        writer.restart()
+        writer.write(b"other")
+        assert writer.finish()["md5"] == hashlib.md5(b"other").hexdigest()
+    assert path.read_bytes() == b"other"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_of_the_write() -> None:
+    with (
+        pytest.raises(OSError, match="No space"),
+        Path("/dev/full").open("wb", buffering=0) as file,
+        HashingWriter(file, ["md5"]) as writer,
+    ):
+        writer.write(b"some")
+
+
+def test_a_queue_runs_calls_in_order_and_none_after_a_failure() -> None:
+    done: list[int] = []
+
+    def call(number: int) -> None:
+        if number == 3:
+            raise KeyError("three")
+        done.append(number)
+
+    queue = BackgroundQueue(2)
+    with pytest.raises(KeyError, match="three"):
+        for number in range(9):
+            queue.submit(call, number)
+        queue.wait()
+    for use in (queue.wait, queue.check, lambda: queue.submit(call, 0)):
+        with pytest.raises(KeyError, match="three"):
+            use()
+    queue.close()
+    assert done == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""Whatever inflates (libdeflate, ISA-L, the standard library), a build is the same, and so is what it says of damage."""
+"""Builds and error messages do not depend on the library that inflates: libdeflate, ISA-L or the standard library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILD = "import sys; sys.argv[1:] = {arguments!r}; from lung_nodule_ct.cli impor
 
 
 @pytest.mark.parametrize("missing", WITHOUT)
-def test_the_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
+def test_a_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
     arguments = ["build", "--all", "--source", str(dummy), "--out"]
     assert cli(*arguments, tmp_path / "with").returncode == 0
     code = f"{WITHOUT[missing]}\n{BUILD.format(arguments=[*arguments, str(tmp_path / 'without')])}"
@@ -30,25 +30,25 @@ def test_the_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "trailing"])
-def test_damage_is_told_the_same_way(damage, cli, python, tmp_path):
+def test_damage_is_reported_the_same_way(damage, cli, python, tmp_path):
     source = TinySource().write(tmp_path / "in")
     archive = next(source.rglob(CT0))
     _damage(archive, "9.raw", damage)
     arguments = ["build", "det3d_1.25mm", "--source", str(source), "--out", str(tmp_path / "out")]
-    said = set()
+    outcomes = set()
     for without in ("", *WITHOUT.values()):
         done = python(f"{without}\n{BUILD.format(arguments=arguments)}", cwd=tmp_path)
         rows = [row["scan_id"] for row in Built(tmp_path / "out").rows("det3d_1.25mm")] if not done.returncode else None
         errors = [line.partition("is damaged: ")[0] for line in done.stderr.splitlines() if line.startswith("error: ")]
-        said.add((done.returncode, tuple(errors), str(rows)))
-    assert len(said) == 1
-    (code, errors, _) = said.pop()
+        outcomes.add((done.returncode, tuple(errors), str(rows)))
+    assert len(outcomes) == 1
+    (code, errors, _) = outcomes.pop()
     assert (code == 0) == (damage == "trailing")
     assert all("9.raw" in error for error in errors)
 
 
 def _damage(archive, member, how):
-    """Bend one member, with its lengths in both headers where they must fit."""
+    """Damage one member, with matching lengths in both headers."""
     with zipfile.ZipFile(archive) as file:
         contents = {info.filename: file.read(info) for info in file.infolist()}
         info = next(info for info in file.infolist() if info.filename.endswith(member))
@@ -66,13 +66,13 @@ def _damage(archive, member, how):
             packer = zlib.compressobj(6, zlib.DEFLATED, -15)
             data = packer.compress(contents[info.filename] + b"more") + packer.flush()
         case "trailing":
-            data += b"what follows a stream's end is not its content"
+            data += b"what follows the end of a stream is not its content"
     packed[info.filename] = (data, crc, size)
     archive.write_bytes(_zip(packed))
 
 
 def _zip(members):
-    """A zip archive of members that are packed already: name to (deflated, CRC-32, size)."""
+    """A zip archive of compressed members: deflated content, CRC-32 and size by name."""
     body, directory = b"", b""
     for name, (data, crc, size) in members.items():
         encoded = name.encode()

@@ -1,4 +1,4 @@
-"""A patch of a volume on a cold disk: what lies under it is read, and not the whole volume."""
+"""A patch of a volume that is not in the page cache: its pages are read, and not the complete volume."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import time
 import numpy as np
 import pytest
 
-from lung_nodule_ct.system.memory import read_ahead
+from lung_nodule_ct.system.memory import prefetch_pages
 
 SHAPE = (40, 256, 256)
 
 
 @pytest.fixture
 def cold(tmp_path) -> np.ndarray:
-    """A volume on disk, mapped, of which no page is in memory."""
+    """A memory-mapped volume on the disk, of which no page is in memory."""
     path = tmp_path / "volume"
     path.write_bytes(np.arange(np.prod(SHAPE), dtype="<u4").astype("<i2").tobytes())
     with path.open("rb") as file:
@@ -31,30 +31,30 @@ def cold(tmp_path) -> np.ndarray:
 
 
 def resident(volume: np.ndarray) -> np.ndarray:
-    """Whether each page is in memory, as the system says."""
+    """Whether each page is in memory, according to the system."""
     pages = np.zeros(-(-volume.nbytes // mmap.PAGESIZE), np.uint8)
-    found = ctypes.CDLL(None).mincore(
+    failure = ctypes.CDLL(None).mincore(
         ctypes.c_void_p(volume.ctypes.data), ctypes.c_size_t(volume.nbytes), ctypes.c_void_p(pages.ctypes.data)
     )
-    assert found == 0
+    assert failure == 0
     return pages & 1 == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="how pages are dropped and told differs")
-def test_only_what_lies_under_a_patch_is_read(cold) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are removed from the cache by calls of Linux")
+def test_only_the_pages_under_a_patch_are_read(cold) -> None:
     patch = cold[10:20, 64:128, 32:200]
-    read_ahead(patch)
+    prefetch_pages(patch)
     wanted = np.zeros(cold.shape, bool)
     wanted[10:20, 64:128] = True
     under = wanted.reshape(-1, mmap.PAGESIZE // 2).any(axis=1)
     end = time.monotonic() + 20
     while not resident(cold)[under].all():
-        assert time.monotonic() < end, "its pages were not read"
+        assert time.monotonic() < end, "the pages were not read"
         time.sleep(0.01)
     assert resident(cold).sum() < 3 * under.sum() < cold.nbytes / mmap.PAGESIZE
     assert (patch == np.arange(np.prod(SHAPE), dtype="<u4").astype("<i2").reshape(SHAPE)[10:20, 64:128, 32:200]).all()
 
 
 @pytest.mark.parametrize("part", [np.s_[:0], np.s_[:, :0], np.s_[::-1], np.s_[3], np.s_[5:6, 2:3, 1:2], np.s_[:]])
-def test_any_part_may_be_asked_for(part) -> None:
-    read_ahead(np.zeros((7, 8, 9), np.int16)[part])
+def test_any_part_can_be_prefetched(part) -> None:
+    prefetch_pages(np.zeros((7, 8, 9), np.int16)[part])

@@ -1,0 +1,98 @@
+"""Folders of archives, by path and by URL: both are listed by the same rules and build the same."""
+
+from __future__ import annotations
+
+import fsspec
+import pytest
+from built import Built
+from tiny import CLS, DET2D, packed
+
+from lung_nodule_ct.declaration.archives import ARCHIVES, Role
+from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, SourceError
+from lung_nodule_ct.sources.byte_sources import FsspecFile
+from lung_nodule_ct.sources.resolve import open_folder, open_source
+from lung_nodule_ct.targets.build import build_folder
+
+
+@pytest.fixture
+def bucket(dummy):
+    """The embedded archives as objects of a store that is not a folder on this machine."""
+    files = fsspec.filesystem("memory")
+    for path in dummy.rglob("*.zip"):
+        files.pipe_file(f"/bucket/deep/{path.parent.name}/{path.name}", path.read_bytes())
+    yield "memory://bucket"
+    files.rm("/bucket", recursive=True)
+
+
+def test_a_bucket_builds_what_a_folder_builds(bucket, dummy, tmp_path):
+    configs = list(CONFIGS.values())
+    build_folder(configs, open_source(bucket, configs), tmp_path / "url")
+    build_folder(configs, open_folder(dummy), tmp_path / "folder")
+    for config in CONFIGS:
+        assert Built(tmp_path / "url").rows(config) == Built(tmp_path / "folder").rows(config)
+    assert Built(tmp_path / "url").report == Built(tmp_path / "folder").report
+
+
+def test_a_url_goes_to_worker_processes(dummy, cli, tmp_path):
+    for number, source in enumerate((dummy, f"file://{dummy}")):
+        done = cli("build", "det2d_1.25mm", "--num-proc", "2", "--source", source, "--out", tmp_path / str(number))
+        assert done.returncode == 0, done.stderr
+    assert Built(tmp_path / "0").rows("det2d_1.25mm") == Built(tmp_path / "1").rows("det2d_1.25mm")
+
+
+def test_load_dataset_takes_a_url(bucket, dummy):
+    import lung_nodule_ct
+
+    rows = lung_nodule_ct.load("cls_1.25mm", source=bucket, split="train")
+    assert rows[:]["image_id"] == lung_nodule_ct.load("cls_1.25mm", source=dummy, split="train")[:]["image_id"]
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_folders_are_listed_by_the_same_rules(tmp_path, prefix):
+    folder = tmp_path / "in"
+    for name in (
+        "deep/deeper/class_dataset.zip",
+        "deep/1.25mm_2D_detection.zip",
+        "1.25mm_2D_detection (1).zip",
+        ".hidden/1.25mm_3D_detection_mhd_0.zip",
+        "__MACOSX/1.25mm_3D_detection_mhd_1.zip",
+        "other.zip",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(packed({}))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "5mm_3D_detection_mhd0.zip").write_bytes(packed({}))
+    (folder / "link").symlink_to(tmp_path / "linked")
+    source = open_folder(f"{prefix}{folder}")
+    assert {spec.name for spec in ARCHIVES if source.has(spec)} == {CLS, DET2D}
+    assert source.archives(Role.CLASSIFICATION)[0].location.endswith("in/deep/deeper/class_dataset.zip")
+    with pytest.raises(ArchiveNotFoundError, match=r"more than one file.*\(1\)\.zip, .*deep/1\.25mm_2D"):
+        source.archives(Role.DETECTION_2D)
+    with pytest.raises(SourceError, match="is not a folder"):
+        open_folder(f"{prefix}{folder}/other.zip")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("memory://nowhere", "does not exist"), ("nosuch://bucket", "cannot be"), ("abfs://x/y", "adlfs")],
+)
+def test_a_url_that_cannot_be_opened_is_an_error(url, message):
+    with pytest.raises(SourceError, match=message):
+        open_folder(url)
+
+
+def test_an_object_that_was_removed_or_truncated(bucket):
+    files = fsspec.filesystem("memory")
+    path = files.find("/bucket")[0]
+    archive = FsspecFile(f"memory:/{path}")
+    assert archive.read_at(0, 4) == b"PK\x03\x04"
+    assert archive.read_at(archive.size - 2, 100) == files.cat_file(path)[-2:]
+    files.pipe_file(path, b"PK")
+    with pytest.raises(ArchiveError, match="expected 10 bytes"):
+        archive.read_at(0, 10)
+    files.rm(path)
+    with pytest.raises(ArchiveError, match="could not be read"):
+        archive.read_at(0, 10)
+    with pytest.raises(ArchiveError, match="could not be opened"):
+        FsspecFile(f"memory:/{path}")
