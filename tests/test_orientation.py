@@ -31,7 +31,7 @@ def test_voxels_points_and_boxes_are_turned_as_itk_turns_them(axes, signs):
     image.SetOrigin((10.0, -20.0, 30.0))
     image.SetDirection(direction.ravel().tolist())
     turned = sitk.DICOMOrient(image, "LPS")
-    orientation = Orientation.of(Frame((10.0, -20.0, 30.0), spacing, tuple(direction.ravel())))
+    orientation = Orientation.from_frame(Frame((10.0, -20.0, 30.0), spacing, tuple(direction.ravel())))
     assert np.array_equal(orientation.volume(stored), sitk.GetArrayFromImage(turned))
     assert orientation.extent(spacing) == turned.GetSpacing()
     assert orientation.tilt_degrees == pytest.approx(0, abs=1e-6)
@@ -49,7 +49,7 @@ def test_voxels_points_and_boxes_are_turned_as_itk_turns_them(axes, signs):
 def test_a_tilted_scan_says_how_far():
     angle = np.radians(12)
     tilted = (1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle))
-    orientation = Orientation.of(Frame(direction=tilted))
+    orientation = Orientation.from_frame(Frame(direction=tilted))
     assert (orientation.axes, orientation.flipped) == ((0, 1, 2), (False, False, False))
     assert orientation.tilt_degrees == pytest.approx(12)
 
