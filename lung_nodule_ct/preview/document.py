@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.declaration.manifest import GENERATOR
 from lung_nodule_ct.declaration.published import SIZE_GROUPS
-from lung_nodule_ct.declaration.schema import Flag, Integer, Real
+from lung_nodule_ct.declaration.schema import Flag, Integer, Real, Records
 from lung_nodule_ct.geometry.display import PRESETS
 from lung_nodule_ct.preview.pixels import KNOTS, encode, encode_lossless, shrink, stretch_labels
 from lung_nodule_ct.preview.samples import (
@@ -50,7 +50,7 @@ _CLOSE_UP_MM, _CLOSE_UP_BY_DIAMETER = 48.0, 1.8
 # columns that the page shows in their own way; any other number or flag is listed with the picture
 _COPIED: Final = ("fold", "timepoint", "num_timepoints", "days_since_first", "slice_thickness_mm", "augmented")
 _NOT_LISTED: Final = (*_COPIED, "width", "height", "malignant")
-_NO_PICTURE: Final[Mapping[str, Any]] = {"picture": None, "boxes": []}
+_NO_PICTURE: Final[Mapping[str, Any]] = {"picture": None}
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ def _picture_items(build: BuildFolder, selection: Selection, on_progress: OnProg
     if ShownColumns.of(config.schema).picture is None:
         yield from (_item(selection, sampled, **_NO_PICTURE) for sampled in selection.rows)
         return
+    has_boxes = any(isinstance(column.type, Records) for column in config.schema.columns)
     chosen: defaultdict[str, list[int]] = defaultdict(list)
     for sampled in selection.rows:
         chosen[sampled.split].append(sampled.index)
@@ -156,11 +157,12 @@ def _picture_items(build: BuildFolder, selection: Selection, on_progress: OnProg
             pixels = pixels.mean(axis=-1).astype(pixels.dtype)
         pixels, top = stretch_labels(pixels)
         height, width = pixels.shape
-        lossless = max(pixels.shape) <= _LOSSLESS_SIDE
+        lossless = max(pixels.shape) <= _LOSSLESS_SIDE or top is not None
         data = encode_lossless(pixels) if lossless else encode(shrink(pixels, _PICTURE_SIDE))
-        boxes = [entry["bbox"] for entry in records_with(sample.row, "bbox")]
-        more = {} if top is None else {"stretchedFrom": top}
-        yield _item(selection, sample, picture=as_text(data), width=width, height=height, boxes=boxes, **more)
+        more: dict[str, Any] = {} if top is None else {"stretchedFrom": top}
+        if has_boxes:
+            more["boxes"] = [entry["bbox"] for entry in records_with(sample.row, "bbox")]
+        yield _item(selection, sample, picture=as_text(data), width=width, height=height, **more)
         on_progress(config.name, done, len(selection.rows))
 
 
