@@ -1,4 +1,4 @@
-"""The shown order of a volume, against ITK's own reorientation."""
+"""Display order of volumes, compared with the reorientation of ITK."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _direction(axes, signs) -> np.ndarray:
 
 
 @given(AXES, SIGNS)
-def test_voxels_points_and_boxes_are_turned_as_itk_turns_them(axes, signs):
+def test_voxels_points_and_boxes_are_reoriented_as_by_itk(axes, signs):
     stored = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
     spacing, direction = (0.5, 0.75, 2.0), _direction(axes, signs)
     image = sitk.GetImageFromArray(stored)
@@ -46,7 +46,7 @@ def test_voxels_points_and_boxes_are_turned_as_itk_turns_them(axes, signs):
     assert sorted(inside.ravel()) == sorted(stored[z0:z1, y0:y1, x0:x1].ravel())
 
 
-def test_a_tilted_scan_says_how_far():
+def test_the_tilt_of_a_scan():
     angle = np.radians(12)
     tilted = (1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle))
     orientation = Orientation.from_frame(Frame(direction=tilted))

@@ -30,7 +30,7 @@ def export(
         FormatName,
         typer.Option(
             "--to",
-            help="The format. 2D boxes in pictures or in 8-bit stacks: coco, yolo, voc. Scans: nifti, monai, nndetection.",
+            help="The format. Boxes in pictures or 8-bit stacks: coco, yolo, voc. Scans: nifti, monai, nndetection.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The output folder. An earlier export in it is replaced.")],

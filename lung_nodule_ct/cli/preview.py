@@ -23,7 +23,7 @@ def preview(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw of the examples.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Write an HTML page that shows a build: pictures with boxes, scans in three planes, and patients over time. Works offline."""
+    """Write an offline HTML page of a build: pictures with boxes, scans in three planes, and patients over time."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

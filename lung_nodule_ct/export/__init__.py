@@ -1,7 +1,7 @@
 """Configs of a build in the file layouts of other tools.
 
-Each format is one function that writes rows into a folder; :data:`FORMATS` lists them with the schemas that they can hold.
-:func:`export_config` passes each function a temporary folder, which replaces the output only when it is complete.
+Each format is one function that writes rows into a folder; :data:`FORMATS` lists them with the schemas that they can
+hold. :func:`export_config` passes each function a temporary folder, which replaces the output only when it is complete.
 """
 
 from __future__ import annotations

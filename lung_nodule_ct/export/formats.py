@@ -54,7 +54,7 @@ class ExportFormat:
 
 
 def has_boxes_in_pictures(schema: Schema) -> bool:
-    """Return whether a row is a picture with 2D boxes, or an 8-bit volume without a frame, whose slices are pictures."""
+    """Return whether a row is a picture with 2D boxes, or an 8-bit volume with boxes and without a frame."""
     if column_names(schema, Picture):
         return has_records(schema, "bbox")
     volumes = column_names(schema, Voxels)
@@ -84,7 +84,7 @@ def has_records(schema: Schema, *fields: str) -> bool:
 
 
 def records_of(schema: Schema, row: Mapping[str, Any], *fields: str) -> list[dict[str, Any]]:
-    """Return the records of a row that have some fields, whatever the name of their column; empty if no column holds such records."""
+    """Return the records of a row that have some fields, whatever the name of their column; empty if there are none."""
     column = _record_column(schema, fields)
     records: list[dict[str, Any]] = [] if column is None else row[column]
     return records

@@ -1,7 +1,8 @@
 """Volumes as NIfTI-1 files in their frame: with tables of scans and nodules, or with the datalist of MONAI.
 
-World coordinates are RAS+ millimetres in NIfTI and LPS millimetres in a build: x and y have the opposite sign. The sform contains the
-complete affine. The qform can only rotate and mirror, so it is only set if the direction matrix does no more than that.
+World coordinates are RAS+ millimetres in NIfTI and LPS millimetres in a build: x and y have the opposite sign. The
+sform contains the complete affine. The qform can only rotate and mirror, so it is only set if the direction matrix does
+no more than that.
 """
 
 from __future__ import annotations
@@ -77,10 +78,11 @@ def save_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
 
 
 def save_volumes(schema: Schema, indexed: IndexedRow, folder: Path) -> dict[str, str]:
-    """Write the volume of a row into ``images``, and each other voxel column into a folder of its name, as ``lung_masks``.
+    """Write the volume of a row into ``images``, and other voxel columns into folders of their names (``lung_masks``).
 
     Returns:
-        The path of each file relative to ``folder``, by key: ``image``, or the name of the other column. Null cells are left out.
+        The path of each file relative to ``folder``, by key: ``image``, or the name of the other column. Null cells are
+        left out.
     """
     volume, *others = column_names(schema, Voxels)
     keys = {volume: "image", **{name: name for name in others}}
@@ -95,7 +97,8 @@ def save_volumes(schema: Schema, indexed: IndexedRow, folder: Path) -> dict[str,
 def write_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
     """Write the volumes, ``scans.csv``, and ``nodules.csv`` with centres in world and voxel coordinates.
 
-    World centres in ``nodules.csv`` are LPS millimetres, as in the build. The world of the NIfTI files is RAS (x and y change their sign).
+    World centres in ``nodules.csv`` are LPS millimetres, as in the build. The world of the NIfTI files is RAS (x and y
+    change their sign).
     """
     columns = [column for column in schema.columns if isinstance(column.type, Text | Flag | Integer | Real | Category)]
     scans: list[dict[str, Any]] = []
@@ -139,9 +142,10 @@ def _write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]])
 def write_monai(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
     """Write the volumes, and ``datalist.json`` as ``load_decathlon_datalist(…, is_segmentation=False)`` reads it.
 
-    ``box`` is ``cccwhd`` in world coordinates: the centre, and the diameter three times, in RAS millimetres, the world that MONAI assigns
-    to a NIfTI image. Therefore ``AffineBoxToImageCoordinated`` takes its default ``affine_lps_to_ras=False``; the ``True`` of the LUNA16
-    tutorial is for MetaImage and LPS boxes. ``label`` is 0, nodule. ``fold`` is for ``select_cross_validation_folds``.
+    ``box`` is ``cccwhd`` in world coordinates: the centre, and the diameter three times, in RAS millimetres, the world
+    that MONAI assigns to a NIfTI image. Therefore ``AffineBoxToImageCoordinated`` takes its default
+    ``affine_lps_to_ras=False``; the ``True`` of the LUNA16 tutorial is for MetaImage and LPS boxes. ``label`` is 0,
+    nodule. ``fold`` is for ``select_cross_validation_folds``.
     """
     listed: dict[str, list[dict[str, Any]]] = {}
     images = num_nodules = left_out = 0

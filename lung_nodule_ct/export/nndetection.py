@@ -1,4 +1,7 @@
-"""nnDetection: ``raw_splitted`` with instance masks made from spheres (https://github.com/MIC-DKFZ/nnDetection, "Adding New Data Sets")."""
+"""Scans for nnDetection: ``raw_splitted`` with instance masks that are drawn from spheres.
+
+The layout is described in https://github.com/MIC-DKFZ/nnDetection, "Adding New Data Sets".
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,8 @@ def draw_spheres(
         spheres: World centre x, y, z in LPS mm, and diameter in mm.
 
     Returns:
-        The labels, uint8 or uint16, axes (z, y, x): 0 outside, then 1, 2, … without gaps; and the index of the sphere of each label.
-        A sphere without a voxel in the volume, or completely under others, has no label.
+        The labels, uint8 or uint16, axes (z, y, x): 0 outside, then 1, 2, … without gaps; and the index of the sphere
+        of each label. A sphere without a voxel in the volume, or completely under others, has no label.
     """
     if len(spheres) >= 1 << 16:
         raise ValueError(f"a mask holds at most 65,535 instances, got {len(spheres):,}")
@@ -87,8 +90,9 @@ _NODULE = 0
 def write_nndetection(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
     """Write the folder of the task, for ``det_data=<folder>``.
 
-    Every split except ``test`` is training data of nnDetection. ``preprocessed/splits_final.pkl`` contains cross-validation by the patient
-    folds of the build, because a split by scan would put scans of one patient on both sides.
+    Every split except ``test`` is training data of nnDetection. ``preprocessed/splits_final.pkl`` contains
+    cross-validation by the patient folds of the build, because a split by scan would put scans of one patient on both
+    sides.
     """
     volume = column_names(schema, Voxels)[0]
     task = folder / TASK

@@ -1,7 +1,9 @@
 """Pictures with 2D boxes as COCO, YOLO and Pascal VOC.
 
-- COCO: ``<split>/*`` and ``annotations/instances_<split>.json`` (https://cocodataset.org/#format-data, object detection).
-- YOLO as Ultralytics reads it: ``images/<split>``, ``labels/<split>``, ``data.yaml`` (https://docs.ultralytics.com/datasets/detect/).
+- COCO: ``<split>/*`` and ``annotations/instances_<split>.json`` (https://cocodataset.org/#format-data, object
+  detection).
+- YOLO as Ultralytics reads it: ``images/<split>``, ``labels/<split>``, ``data.yaml``
+  (https://docs.ultralytics.com/datasets/detect/).
 - Pascal VOC: ``JPEGImages``, ``Annotations``, ``ImageSets/Main`` (VOC2012 development kit, "Annotation").
 """
 
@@ -78,10 +80,10 @@ class BoxedPicture:
 def boxed_pictures(schema: Schema, rows: Iterable[IndexedRow]) -> Iterator[BoxedPicture]:
     """Iterate over the pictures of a config, or over the slices of its 8-bit volumes.
 
-    Published pictures are copied byte for byte. Their numbers were published as VOC, so VOC gets them unchanged. It is not published
-    whether they count from 0 or 1, and whether the high corners are inclusive; the other formats use the width of the column ``area``,
-    ``xmax - xmin``. Slices of volumes are written as PNG, and their boxes are exact: half-open from 0, and in VOC inclusive from 1
-    (VOC2012 development kit, "Annotation": the top-left pixel is (1, 1)).
+    Published pictures are copied byte for byte. Their numbers were published as VOC, so VOC gets them unchanged. It is
+    not published whether they count from 0 or 1, and whether the high corners are inclusive; the other formats use the
+    width of the column ``area``, ``xmax - xmin``. Slices of volumes are written as PNG, and their boxes are exact:
+    half-open from 0, and in VOC inclusive from 1 (VOC2012 development kit, "Annotation": the top-left pixel is (1, 1)).
 
     Args:
         schema: The columns of the config.
@@ -140,8 +142,9 @@ def _identity(row: Mapping[str, Any]) -> dict[str, str | int | None]:
 def write_coco(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
     """Write pictures, and one annotation file per split.
 
-    Ids are hashes of names, so that an image keeps its id whatever else is exported. ``bbox`` is x, y, width, height from 0 at the
-    corner of the image. Images carry ``patient_id`` and ``fold`` if the config has them; readers of COCO ignore them.
+    Ids are hashes of names, so that an image keeps its id whatever else is exported. ``bbox`` is x, y, width, height
+    from 0 at the corner of the image. Images carry ``patient_id`` and ``fold`` if the config has them; readers of COCO
+    ignore them.
     """
     images: dict[str, list[dict[str, Any]]] = {}
     annotations: dict[str, list[dict[str, Any]]] = {}
@@ -179,7 +182,7 @@ def write_coco(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Expo
 
 
 def _coco_id(name: str) -> int:
-    """Return 52 bits of a hash, which every JSON reader represents exactly. Never 0, which COCOeval reads as "no match"."""
+    """Return a hash of 52 bits, which every JSON reader represents exactly. Never 0: COCOeval reads it as "no match"."""
     return 1 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % ((1 << 52) - 1)
 
 
@@ -189,8 +192,8 @@ _YOLO_SPLITS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
 def write_yolo(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
     """Write pictures, one label file per picture (empty without nodules), and ``data.yaml`` with relative paths.
 
-    A line is ``class cx cy w h`` as fractions of the image. Boxes are clipped to the image, because Ultralytics drops images with values
-    above 1. A split for which YOLO has no name has its folders, but is not in ``data.yaml``.
+    A line is ``class cx cy w h`` as fractions of the image. Boxes are clipped to the image, because Ultralytics drops
+    images with values above 1. A split for which YOLO has no name has its folders, but is not in ``data.yaml``.
     """
     images = nodules = left_out = 0
     splits: dict[str, None] = {}
@@ -228,7 +231,7 @@ def _yolo_line(box: Box, width: int, height: int) -> str | None:
 
 
 def write_voc(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
-    """Write pictures (in their published encoding, which need not be JPEG), one XML file per picture, and one list per split."""
+    """Write pictures, one XML file per picture, and one list per split. The encoding is as published, not always JPEG."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
     listed: dict[str, list[str]] = {}

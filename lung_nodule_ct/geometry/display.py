@@ -1,7 +1,8 @@
 """How volumes are displayed: axes in the radiological order, and CT windows.
 
-Volumes are stored as published, some of them mirrored or rotated. In display order the patient's left is on the right of an axial slice,
-the back is at the bottom, and the last slice is nearest to the head. Axes are only exchanged and reversed; nothing is resampled.
+Volumes are stored as published, some of them mirrored or rotated. In display order the patient's left is on the right
+of an axial slice, the back is at the bottom, and the last slice is nearest to the head. Axes are only exchanged and
+reversed; nothing is resampled.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Orientation:
     Attributes:
         axes: The stored axis (0 x, 1 y, 2 z) of each displayed axis x, y, z.
         flipped: Whether the stored axis is reversed, for each displayed axis.
-        tilt_degrees: The largest angle between a stored axis and the patient's axis as which it is displayed; 0 for a scan that is
-            stored along the patient's axes.
+        tilt_degrees: The largest angle between a stored axis and the patient's axis as which it is displayed; 0 for a
+            scan that is stored along the patient's axes.
 
     Raises:
         ValueError: An axis is missing or occurs twice.

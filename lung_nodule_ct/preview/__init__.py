@@ -15,7 +15,7 @@ from lung_nodule_ct.preview.page import check_output, render_page, write_page
 from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.preview.document import OnProgress
+    from lung_nodule_ct.preview.scans import OnProgress
     from lung_nodule_ct.read.build_folder import BuildFolder
 
 PAGE: Final = "preview.html"
@@ -28,7 +28,8 @@ class PreviewOptions:
     """Options of a page.
 
     Attributes:
-        max_mb: Maximum size of the page in units of 1,000,000 bytes. A larger page shows more examples and finer slices.
+        max_mb: Maximum size of the page in units of 1,000,000 bytes. A larger page shows more examples and finer
+            slices.
         seed: Seed of the draw of examples. The same build and seed give the same page.
     """
 

@@ -40,8 +40,8 @@ _HEAD_BYTES = 4096
 def render_page(document: Document) -> str:
     """Return the HTML of the page.
 
-    Texts of the data are only in JSON blocks, where ``<``, ``>`` and ``&`` are escaped, and the scripts set them as text. The content
-    security policy of the page lets no other script run and nothing be loaded.
+    Texts of the data are only in JSON blocks, where ``<``, ``>`` and ``&`` are escaped, and the scripts set them as
+    text. The content security policy of the page lets no other script run and nothing be loaded.
     """
     style, script = _resource("page.css"), "\n".join(map(_resource, _SCRIPTS))
     policy = (

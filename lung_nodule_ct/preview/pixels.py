@@ -1,9 +1,9 @@
 """8-bit pictures of slices that serve every window of the page, and stacks of them that fit a budget.
 
-The page converts the codes of one picture per slice to greys, in the window that the reader chooses. The codes are fine where windows
-look: 7.9 HU per code in lung and 3.4 HU per code in soft tissue. Measured on four slices of real chest CT, as PSNR in the lung window
-and in the mediastinal window: one WebP of codes takes 15.1 kB per slice (39.2 and 34.2 dB), one WebP per window 24.1 kB (38.1 and
-36.6 dB), and one JPEG per window 33.7 kB (38.9 and 35.2 dB).
+The page converts the codes of one picture per slice to greys, in the window that the reader chooses. The codes are fine
+where windows look: 7.9 HU per code in lung and 3.4 HU per code in soft tissue. Measured on four slices of real chest
+CT, as PSNR in the lung window and in the mediastinal window: one WebP of codes takes 15.1 kB per slice (39.2 and 34.2
+dB), one WebP per window 24.1 kB (38.1 and 36.6 dB), and one JPEG per window 33.7 kB (38.9 and 35.2 dB).
 """
 
 from __future__ import annotations

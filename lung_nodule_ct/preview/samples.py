@@ -1,11 +1,13 @@
 """The rows of a build that the preview page and the card show, and one picture of each.
 
-The page draws a random sample with all classes and sizes (:func:`draw`), the card takes evenly spaced rows (:func:`spread`).
-:func:`samples` reads chosen rows and returns a picture of each. Columns are found by their type, not by the name of the config.
+The page draws a random sample with all classes and sizes (:func:`draw`), the card takes evenly spaced rows
+(:func:`spread`). :func:`samples` reads chosen rows and returns a picture of each. Columns are found by their type, not
+by the name of the config.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -33,6 +35,7 @@ Row = dict[str, Any]
 
 _LIMITS: Final[Mapping[str, int]] = {Kind.CROP: 120, Kind.SLICE: 60, Kind.SCAN: 12, Kind.STACK: 10}
 """Number of rows on a page of the default size. A larger page shows proportionally more."""
+_PATHOLOGY: Final = Category(PATHOLOGY_NAMES)
 _LONGITUDINAL_LIMIT: Final = 20
 _OTHER_LIMIT: Final = 24
 
@@ -102,7 +105,8 @@ class Sample(SampledRow):
         pixels: 8-bit, axes (y, x), or (y, x, channel) if a published picture has colours.
         marked: The nodules that the picture shows.
         slice_index: The axial slice, ``None`` if the row has no volume.
-        volume: The volume of the slice, axes (z, y, x), valid until the next sample is read; ``None`` if the row has no volume.
+        volume: The volume of the slice, axes (z, y, x), valid until the next sample is read; ``None`` if the row has no
+            volume.
     """
 
     pixels: NDArray[np.uint8]
@@ -142,12 +146,14 @@ def nodules_of(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def largest_nodule(nodules: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the index of the largest nodule, ``None`` if there are no nodules.
 
-    A nodule with a box precedes one without. The diameter decides, then the number of voxels of the box, then the order.
+    A nodule with a box precedes one without. The diameter decides, then the number of voxels of the box, then the
+    order.
     """
 
     def size(index: int) -> tuple[bool, float, int]:
-        box = nodules[index].get("box_voxel")
-        return box is not None, _diameter(nodules[index]) or 0.0, 0 if box is None else _num_voxels(box)
+        box = nodules[index].get("box_voxel") or ()
+        num_voxels = math.prod(high - low for low, high in zip(box[:3], box[3:], strict=True))
+        return bool(box), _diameter(nodules[index]) or 0.0, num_voxels
 
     return max(range(len(nodules)), key=size, default=None)
 
@@ -164,10 +170,6 @@ def _diameter(nodule: Mapping[str, Any]) -> float | None:
     return diameter
 
 
-def _num_voxels(box: Sequence[int]) -> int:
-    return (box[3] - box[0]) * (box[4] - box[1]) * (box[5] - box[2])
-
-
 def pathology_classes(schema: Schema, row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the pathology classes of a row and of its nodules, each once; empty if none is known."""
     return tuple(dict.fromkeys(_classes(schema.columns, row)))
@@ -178,7 +180,7 @@ def _classes(columns: Iterable[Column], record: Mapping[str, Any]) -> Iterator[s
         value = record.get(column.name)
         if value is None:
             continue
-        if column.type == Category(PATHOLOGY_NAMES):
+        if column.type == _PATHOLOGY:
             yield PATHOLOGY_NAMES[value]
         elif isinstance(column.type, Records):
             for entry in value:
@@ -295,17 +297,16 @@ def draw(build: BuildFolder, scale: float, seed: int) -> list[Selection]:
             for split in build.splits(name)
             for index, row in enumerate(build.rows(name, split, columns))
         ]
-        limit = _LONGITUDINAL_LIMIT if config.longitudinal else _LIMITS.get(config.kind, _OTHER_LIMIT)
-        limit = max(1, round(limit * scale))
+        default = _LONGITUDINAL_LIMIT if config.longitudinal else _LIMITS.get(config.kind, _OTHER_LIMIT)
+        limit = max(1, round(default * scale))
         rng = random.Random(f"{seed} {name}")  # noqa: S311 -- not used for security
         if config.longitudinal:
             chosen = _draw_patients(rows, limit, rng)
         else:
             chosen = _draw_strata(config, rows, limit, rng, preferred=shown)
         shown |= {scan_key(config, entry.row) for entry in chosen} - {None}
-        taken = {(entry.split, entry.index) for entry in chosen}
-        in_order = tuple(entry for entry in rows if (entry.split, entry.index) in taken)
-        selections[name] = Selection(config, in_order, build.configs[name])
+        taken = set(chosen)
+        selections[name] = Selection(config, tuple(row for row in rows if row in taken), build.configs[name])
     return [selections[name] for name in build.configs]
 
 
@@ -320,7 +321,7 @@ def _stratum(config: Config, sampled: SampledRow) -> Hashable:
 def _draw_strata(
     config: Config, rows: Sequence[SampledRow], limit: int, rng: random.Random, preferred: Collection[Hashable]
 ) -> list[SampledRow]:
-    """One row of each stratum, then a second one of each, up to the limit. Within a stratum preferred scans come first."""
+    """One row of each stratum, then a second one of each, up to the limit. In a stratum, preferred scans come first."""
     strata: defaultdict[Hashable, list[SampledRow]] = defaultdict(list)
     for entry in rows:
         strata[_stratum(config, entry)].append(entry)

@@ -1,10 +1,12 @@
-"""One volume as the page holds it: geometry, nodules, a thumbnail, a close-up, and its slices as pictures."""
+"""The volumes on the page: geometry, nodules, a thumbnail, a close-up, and as many slices as the budget allows."""
 
 from __future__ import annotations
 
 import math
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -12,18 +14,128 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.geometry.display import Orientation
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink, stretch_labels
-from lung_nodule_ct.preview.samples import grey, largest_nodule, nodules_of
+from lung_nodule_ct.preview.samples import ShownColumns, grey, largest_nodule, nodules_of, scan_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.preview.samples import SampledRow, Selection
+    from lung_nodule_ct.read.build_folder import BuildFolder
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with the name of a config, the number of rows that are read, and the number of rows to read."""
+
+_RESERVED = 24_000  # bytes for the thumbnail, the close-up and the description of each scan, in addition to its slices
+_WORTH_SECOND_PASS = 0.2  # of the budget
+_TEXT: Final = 4 / 3  # size of base64 relative to the bytes
+_CLOSE_UP_MM, _CLOSE_UP_BY_DIAMETER = 48.0, 1.8
 _THUMBNAIL_SIDE = 224
 _CLOSE_UP_SIDE = 320
 _MARGIN = 2  # slices on each side of a nodule that are always stored
 _AXES = "xyz"
+
+
+class PageScans:
+    """The volumes of all configs, each stored once. The budget is shared by the expected numbers of slices.
+
+    Args:
+        max_bytes: Maximum size of all volumes as text.
+
+    Attributes:
+        described: The description of each volume by its key, as JSON values.
+        slices: The pictures of the slices of each volume by its key, as JSON values; missing if they do not fit.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = float(max_bytes)
+        self._keys: dict[Hashable, str] = {}
+        self._identities: dict[SampledRow, Hashable] = {}
+        self._planned: dict[str, tuple[Selection, SampledRow, float | None]] = {}
+        self.described: dict[str, dict[str, Any]] = {}
+        self.slices: dict[str, dict[str, Any]] = {}
+
+    def plan(self, selection: Selection) -> None:
+        """Add the volumes of a config, except scans that another config has added already."""
+        config = selection.config
+        close_up_mm: defaultdict[str | None, float] = defaultdict(lambda: _CLOSE_UP_MM)
+        for sampled in selection.rows:  # all close-ups of a patient have the same scale
+            patient = sampled.row.get("patient_id")
+            diameters = [nodule.get("diameter_mm") or 0.0 for nodule in nodules_of(sampled.row)]
+            close_up_mm[patient] = max([close_up_mm[patient], *(_CLOSE_UP_BY_DIAMETER * d for d in diameters)])
+        for sampled in selection.rows:
+            identity = scan_key(config, sampled.row)
+            if identity is None:
+                identity = (sampled.config, sampled.split, sampled.index)
+            self._identities[sampled] = identity
+            if identity in self._keys:
+                continue
+            key = self._keys[identity] = f"scan-{len(self._keys)}"
+            close_up = close_up_mm[sampled.row.get("patient_id")] if config.longitudinal else None
+            self._planned[key] = (selection, sampled, close_up)
+
+    def read(self, build: BuildFolder, pool: Executor, on_progress: OnProgress) -> None:
+        """Read all planned volumes. If much of the budget is left, read those again that were reduced to fit."""
+        self._left -= _RESERVED * len(self._planned)
+        worth_it = self._left * _WORTH_SECOND_PASS
+        self._read(list(self._planned), build, pool, on_progress)
+        if self._left > worth_it:
+            self._read([key for key in self._planned if not self._is_complete(key)], build, pool, on_progress)
+
+    def _read(self, keys: Sequence[str], build: BuildFolder, pool: Executor, on_progress: OnProgress) -> None:
+        planned = [self._planned[key] for key in keys]
+        self._left += sum(map(self._num_bytes, keys))
+        weights = sum(_weight(sampled) for _, sampled, _ in planned)
+        columns = {selection.config.name: ShownColumns.of(selection.config.schema) for selection, _, _ in planned}
+        for config, shown in columns.items():
+            rows = [sampled for _, sampled, _ in planned if sampled.config == config]
+            for done, (sampled, volume, mask) in enumerate(_read_volumes(build, rows, shown), 1):
+                key = self._keys[self._identities[sampled]]
+                share = max(0.0, self._left * _weight(sampled) / weights)
+                if volume is not None:
+                    close_up_mm = self._planned[key][2]
+                    scan, slices = describe_scan(sampled.row, volume, mask, close_up_mm, int(share / _TEXT), pool)
+                    self.described[key] = scan
+                    if slices is not None:
+                        self.slices[key] = slices
+                self._left -= self._num_bytes(key)
+                weights -= _weight(sampled)
+                on_progress(config, done, len(rows))
+
+    def _num_bytes(self, key: str) -> int:
+        """Size of the slices of a scan on the page."""
+        return sum(len(text) + 4 for texts in self.slices.get(key, {}).values() for text in texts)
+
+    def _is_complete(self, key: str) -> bool:
+        scan = self.described.get(key)
+        if scan is None:  # the volume is null
+            return True
+        slices, (width, height, depth) = scan["slices"], scan["shape"]
+        return slices is not None and len(slices) == depth and scan["size"] == (width, height)
+
+    def key_of(self, sampled: SampledRow) -> str | None:
+        """Return the key of the volume of a row, ``None`` if the volume is null."""
+        key = self._keys[self._identities[sampled]]
+        return key if key in self.described else None
+
+
+def _read_volumes(
+    build: BuildFolder, rows: Sequence[SampledRow], shown: ShownColumns
+) -> Iterator[tuple[SampledRow, NDArray[Any] | None, NDArray[np.uint8] | None]]:
+    """Read the volume and the mask of rows of one config, in the order of the build."""
+    columns = [name for name in (shown.volume, shown.mask) if name is not None]
+    for split in dict.fromkeys(sampled.split for sampled in rows):
+        chosen = [sampled for sampled in rows if sampled.split == split]
+        contents = build.rows(chosen[0].config, split, columns, [sampled.index for sampled in chosen])
+        for sampled, content in zip(chosen, contents, strict=True):
+            yield sampled, content[columns[0]], content[shown.mask] if shown.mask else None
+
+
+def _weight(sampled: SampledRow) -> float:
+    """Approximate number of slices, relative to a scan with slices of 5 mm."""
+    return 5 / float(sampled.row.get("slice_thickness_mm") or 2.5)
 
 
 def describe_scan(

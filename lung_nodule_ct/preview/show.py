@@ -32,7 +32,7 @@ _ZOOM = 3.0  # side of the view of a selected 2D box, relative to the box
 
 @dataclass(frozen=True)
 class _Plane:
-    """A plane through a volume: the displayed axes (0 x, 1 y, 2 z) that are normal to it, horizontal and vertical in it."""
+    """A plane through a volume. The numbers are displayed axes: 0 x, 1 y, 2 z; ``normal`` is normal to the plane."""
 
     name: str
     normal: int
@@ -46,17 +46,18 @@ _PLANES: Final = (_Plane("axial", 2, 0, 1), _Plane("coronal", 1, 0, 2), _Plane("
 def show(example: Any, *, window: str | Window = "lung", nodule: int | None = None) -> Figure:
     """Draw one row of any config, as ``load_dataset`` returns it.
 
-    The first volume of the row is drawn in three planes through a nodule, in radiological orientation: the patient's left on the right,
-    the back at the bottom, the head at the top. Spheres of nodules are drawn solid and voxel boxes dashed where a plane cuts them, and the
-    lung mask as an outline. A slice counts as a slab: the circle of a sphere is its largest section within half a slice, so that a nodule
-    between two thick slices is visible. A row without a volume is drawn as its first picture, with its boxes and its class.
+    The first volume of the row is drawn in three planes through a nodule, in radiological orientation: the patient's
+    left on the right, the back at the bottom, the head at the top. Spheres of nodules are drawn solid and voxel boxes
+    dashed where a plane cuts them, and the lung mask as an outline. A slice counts as a slab: the circle of a sphere is
+    its largest section within half a slice, so that a nodule between two thick slices is visible. A row without a
+    volume is drawn as its first picture, with its boxes and its class.
 
     Args:
         example: The row.
-        window: For volumes in Hounsfield units: ``lung``, ``mediastinal``, or a :class:`lung_nodule_ct.geometry.display.Window`. 8-bit
-            pictures and volumes are drawn as they are.
-        nodule: Index of the nodule through which the planes go, or of the box of a picture to zoom to. By default the largest nodule,
-            and the complete picture.
+        window: For volumes in Hounsfield units: ``lung``, ``mediastinal``, or a
+            :class:`lung_nodule_ct.geometry.display.Window`. 8-bit pictures and volumes are drawn as they are.
+        nodule: Index of the nodule through which the planes go, or of the box of a picture to zoom to. By default the
+            largest nodule, and the complete picture.
 
     Returns:
         The figure. It is closed in pyplot, so that a notebook draws it only once; ``savefig`` works.
@@ -98,7 +99,11 @@ def _window(window: str | Window) -> Window:
 
 
 def _contents(example: Any) -> tuple[list[NDArray[Any]], list[Image.Image]]:
-    """Return the volumes and the pictures of a row, whatever the names of the columns. One of the lists is not empty."""
+    """Return the volumes and the pictures of a row, whatever the names of its columns.
+
+    Raises:
+        ExampleError: There are neither volumes nor pictures.
+    """
     if not isinstance(example, Mapping):
         raise ExampleError("there is nothing to show", expected="a row of a config", got=type(example).__name__)
     cells = {name: value for name, value in example.items() if isinstance(value, Mapping) and value.get("bytes")}
