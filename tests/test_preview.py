@@ -25,6 +25,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG, MEDIASTINAL
 from lung_nodule_ct.preview import PreviewOptions, write_preview
+from lung_nodule_ct.preview.samples import largest, largest_nodule
 from lung_nodule_ct.read.build_folder import open_build
 
 NASTY = '</script><img src=x onerror="alert(1)"><!--'
@@ -596,6 +597,21 @@ def test_labels_of_a_mask_are_stretched_so_that_they_are_visible(browser, build,
         panel.locator(".card").filter(has=tab.locator("img")).first.click()
         _all_ready(tab)
         assert _pixels(tab, "axial").max() > 200
+
+
+def test_the_largest_nodule_has_a_box_then_the_largest_diameter_then_the_largest_box():
+    small, large = [0, 0, 0, 2, 2, 2], [0, 0, 0, 4, 4, 4]
+    nodules = [
+        {"center_voxel": [1, 1, 1], "box_voxel": None, "diameter_mm": 9.0},
+        {"center_voxel": [1, 1, 1], "box_voxel": small, "diameter_mm": 5.0},
+        {"center_voxel": [1, 1, 1], "box_voxel": large, "diameter_mm": 5.0},
+        {"center_voxel": [1, 1, 1], "box_voxel": large, "diameter_mm": 4.0},
+    ]
+    assert largest_nodule(nodules) == 2
+    assert largest({"nodules": nodules}) is nodules[2]
+    assert largest_nodule(nodules[:1]) == 0
+    assert largest({"nodules": nodules[:1]}) is None
+    assert largest_nodule([]) is None
 
 
 def test_the_command_writes_into_the_build_and_a_rebuild_may_replace_the_page(cli, dummy, tmp_path):

@@ -146,8 +146,7 @@ def nodules_of(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def largest_nodule(nodules: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the index of the largest nodule, ``None`` if there are no nodules.
 
-    A nodule with a box precedes one without. The diameter decides, then the number of voxels of the box, then the
-    order.
+    Nodules with a box come first. Among them the diameter decides, then the size of the box, then the order.
     """
 
     def size(index: int) -> tuple[bool, float, int]:
