@@ -38,7 +38,7 @@ EXPORTABLE = dict.fromkeys(("coco", "yolo", "voc"), _PICTURES) | dict.fromkeys(
     ("monai", "nndetection", "nifti"), _SCANS
 )
 SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
-ROTATED = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+TURNED = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, 0.6, 0.0, -0.6, 0.8)
 MIRRORED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
 SHEARED = (1.0, 0.0, 0.0, 0.2, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -229,7 +229,7 @@ def test_a_build_of_exported_voc_has_the_same_rows(build, dummy, tmp_path) -> No
 # --- volumes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("axes", [ROTATED, TILTED, MIRRORED, SHEARED], ids=["rotated", "tilted", "mirrored", "sheared"])
+@pytest.mark.parametrize("axes", [TURNED, TILTED, MIRRORED, SHEARED], ids=["turned", "tilted", "mirrored", "sheared"])
 def test_nifti_is_the_same_volume_in_the_same_frame(tiny, build, tmp_path, axes) -> None:
     tiny[CT0] |= mhd("7_20180102", ct(1), axes=axes, origin=(5, -8, 30))
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
@@ -277,7 +277,7 @@ def test_a_scan_without_mask_or_id_is_exported(tiny, build, tmp_path) -> None:
 
 def test_the_monai_datalist_has_the_spheres_in_ras(tiny, build, tmp_path) -> None:
     """Does not need PyTorch; ``test_monai_reads_it`` uses the reader of MONAI."""
-    folder = _rotated_build(tiny, build, tmp_path)
+    folder = _turned_build(tiny, build, tmp_path)
     out = exported(folder, THIN, "monai", tmp_path / "monai")
     entries = json.loads((out / "datalist.json").read_text())["training"]
     for entry, (_, row) in zip(entries, every_row(folder, THIN), strict=True):
@@ -289,8 +289,8 @@ def test_the_monai_datalist_has_the_spheres_in_ras(tiny, build, tmp_path) -> Non
             assert box[3:] == [nodule["diameter_mm"]] * 3
 
 
-def _rotated_build(tiny: TinySource, build: Any, tmp_path: Path) -> Path:
-    tiny[CT0] |= mhd("7_20180102", ct(1), axes=ROTATED, origin=(5, -8, 30))
+def _turned_build(tiny: TinySource, build: Any, tmp_path: Path) -> Path:
+    tiny[CT0] |= mhd("7_20180102", ct(1), axes=TURNED, origin=(5, -8, 30))
     tiny[CT0] |= mhd("9", ct(2), axes=MIRRORED, origin=(5, -8, 36))
     tiny[NODULES]["annotations.csv"] = table(
         SPHERES, "7_20180102,2.5,-5.25,33.1,2.2", "9,1,-12,33,3", "7_20190304,-6,-17,33,3"
@@ -302,7 +302,7 @@ def test_monai_reads_it(tiny, build, tmp_path) -> None:
     data = pytest.importorskip("monai.data", reason="MONAI needs PyTorch and a separate environment")
     transforms = pytest.importorskip("monai.transforms")
     detection = pytest.importorskip("monai.apps.detection.transforms.dictionary")
-    folder = _rotated_build(tiny, build, tmp_path)
+    folder = _turned_build(tiny, build, tmp_path)
     out = exported(folder, THIN, "monai", tmp_path / "monai")
     entries = data.load_decathlon_datalist(str(out / "datalist.json"), is_segmentation=False, data_list_key="training")
     rows = [row for _, row in every_row(folder, THIN)]
@@ -380,7 +380,7 @@ def test_nndetection_splits_keep_patients_apart(build, dummy, tmp_path) -> None:
 
 @given(
     st.lists(st.tuples(st.tuples(*[st.floats(-8, 8)] * 3), st.floats(0.1, 9)), min_size=1, max_size=4),
-    st.sampled_from([ROTATED, TILTED, MIRRORED, SHEARED]),
+    st.sampled_from([TURNED, TILTED, MIRRORED, SHEARED]),
 )
 def test_spheres_contain_the_voxels_whose_centres_are_inside(spheres, direction) -> None:
     frame = Frame((-4.0, 3.0, -5.0), (0.8, 1.1, 2.0), direction)
