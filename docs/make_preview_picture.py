@@ -1,6 +1,6 @@
-"""Take ``docs/preview.png``: the preview page's scan viewer on a phantom, in headless Chromium.
+"""Take the screenshot ``docs/preview.png``: the scan viewer of the preview page on a phantom, in headless Chromium.
 
-python -m docs.make_preview_picture          # needs playwright and Chromium
+Run ``python -m docs.make_preview_picture``. It needs playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHAPE = (200, 512, 512)
 
 
 def main() -> None:
-    """Generate, build, open, take."""
+    """Build a phantom, open its page, and save a screenshot."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         page = write_preview(open_build(build_of(Path(scratch), 1, SHAPE))).path

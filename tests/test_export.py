@@ -1,4 +1,4 @@
-"""Exports, each read back by the other side's own reader, or by one that is not ours."""
+"""Exports, each read back with the reader of the receiving tool, or with an independent one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tiny import CT0, CT1, DET2D, NODULES, TinySource, ct, mhd, picture, table, voc
+from unknown_config import as_unknown_config
 
-from lung_nodule_ct.cli.export import FormName
+from lung_nodule_ct.cli.export import FormatName
+from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
-from lung_nodule_ct.export import FORMS, export_config
+from lung_nodule_ct.export import FORMATS, export_config
 from lung_nodule_ct.export.nndetection import draw_spheres
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
 
 SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
+_PICTURES, _SCANS = (SLICES, STACKS), (THIN, "det3d_5mm", "longitudinal")
+EXPORTABLE = dict.fromkeys(("coco", "yolo", "voc"), _PICTURES) | dict.fromkeys(
+    ("monai", "nndetection", "nifti"), _SCANS
+)
 SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 TURNED = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, 0.6, 0.0, -0.6, 0.8)
@@ -110,13 +116,13 @@ def test_coco_is_what_pycocotools_reads(build, dummy, tmp_path, config, capsys) 
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-        assert judge.stats[0] == pytest.approx(1)  # the annotations find themselves
+        assert judge.stats[0] == pytest.approx(1)  # the annotations match themselves
     assert found == expected
     assert len(set(ids)) == len(ids)
     assert 0 not in ids
 
 
-def test_coco_ids_stay_whatever_else_is_exported(tiny, build, tmp_path) -> None:
+def test_coco_ids_do_not_depend_on_what_else_is_exported(tiny, build, tmp_path) -> None:
     def ids(out: str) -> dict[str, int]:
         folder = build(tiny.write(tmp_path / "in"), SLICES).folder
         documents = (exported(folder, SLICES, "coco", tmp_path / out) / "annotations").iterdir()
@@ -173,7 +179,7 @@ def test_ultralytics_reads_it(build, dummy, tmp_path, config, monkeypatch) -> No
             boxes = np.array(expected[name][1]).reshape(-1, 4).clip(0, (width, height, width, height))
             centers, sizes = label["bboxes"][:, :2] * (width, height), label["bboxes"][:, 2:] * (width, height)
             np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), boxes, atol=1e-3)
-    exported(folder, config, "coco", out)  # the caches that it left protect nothing
+    exported(folder, config, "coco", out)  # the caches that it wrote do not prevent another export
 
 
 def voc_boxes(path: Path) -> list[list[float]]:
@@ -202,7 +208,7 @@ def test_voc_of_a_stack_is_inclusive_and_counts_from_one(build, dummy, tmp_path)
     assert boxes
 
 
-def test_voc_of_slices_is_built_again_to_the_same_rows(build, dummy, tmp_path) -> None:
+def test_a_build_of_exported_voc_has_the_same_rows(build, dummy, tmp_path) -> None:
     folder = build(dummy, SLICES).folder
     before = boxes_of_slices(folder, SLICES)
     pixels = pixels_of(folder, SLICES)
@@ -224,7 +230,7 @@ def test_voc_of_slices_is_built_again_to_the_same_rows(build, dummy, tmp_path) -
 
 
 @pytest.mark.parametrize("axes", [TURNED, TILTED, MIRRORED, SHEARED], ids=["turned", "tilted", "mirrored", "sheared"])
-def test_nifti_is_the_same_volume_in_the_same_place(tiny, build, tmp_path, axes) -> None:
+def test_nifti_is_the_same_volume_in_the_same_frame(tiny, build, tmp_path, axes) -> None:
     tiny[CT0] |= mhd("7_20180102", ct(1), axes=axes, origin=(5, -8, 30))
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
     out = exported(folder, THIN, "nifti", tmp_path / "nifti")
@@ -259,7 +265,7 @@ def test_nifti_is_the_same_volume_in_the_same_place(tiny, build, tmp_path, axes)
             assert (sitk.GetArrayFromImage(read) == row[column]).all()
 
 
-def test_a_scan_without_mask_or_id_is_exported_all_the_same(tiny, build, tmp_path) -> None:
+def test_a_scan_without_mask_or_id_is_exported(tiny, build, tmp_path) -> None:
     tiny[CT1] |= mhd("20200101", ct(9))
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
     assert any(row["scan_id"] is None for _, row in every_row(folder, THIN))
@@ -269,8 +275,8 @@ def test_a_scan_without_mask_or_id_is_exported_all_the_same(tiny, build, tmp_pat
     assert not list(out.rglob("*2020*"))
 
 
-def test_monai_datalist_holds_the_spheres_in_ras(tiny, build, tmp_path) -> None:
-    """What MONAI's own reader makes of it is in ``test_monai_reads_it``; this needs no torch."""
+def test_the_monai_datalist_has_the_spheres_in_ras(tiny, build, tmp_path) -> None:
+    """Does not need PyTorch; ``test_monai_reads_it`` uses the reader of MONAI."""
     folder = _turned_build(tiny, build, tmp_path)
     out = exported(folder, THIN, "monai", tmp_path / "monai")
     entries = json.loads((out / "datalist.json").read_text())["training"]
@@ -293,7 +299,7 @@ def _turned_build(tiny: TinySource, build: Any, tmp_path: Path) -> Path:
 
 
 def test_monai_reads_it(tiny, build, tmp_path) -> None:
-    data = pytest.importorskip("monai.data", reason="MONAI needs PyTorch and has an environment of its own")
+    data = pytest.importorskip("monai.data", reason="MONAI needs PyTorch and a separate environment")
     transforms = pytest.importorskip("monai.transforms")
     detection = pytest.importorskip("monai.apps.detection.transforms.dictionary")
     folder = _turned_build(tiny, build, tmp_path)
@@ -318,14 +324,14 @@ def test_monai_reads_it(tiny, build, tmp_path) -> None:
         boxes = np.asarray(read["box"])
         for box, nodule in zip(boxes, row["nodules"], strict=True):
             np.testing.assert_allclose((box[:3] + box[3:]) / 2, nodule["center_voxel"], atol=1e-3)
-            # a cube around a sphere has its sides along the axes of each of these frames, turned by quarters as they are
+            # these frames are rotated by multiples of 90 degrees, so the sides of the cube are along their axes
             np.testing.assert_allclose(box[3:] - box[:3], nodule["diameter_mm"] / np.array(row["spacing"]), atol=1e-3)
 
 
 # --- nnDetection ------------------------------------------------------------------------------------------------------
 
 
-def test_nndetection_would_take_it(tiny, build, tmp_path) -> None:
+def test_nndetection_accepts_it(tiny, build, tmp_path) -> None:
     """The rules of ``nndet.utils.check`` (dataset.json; instances from 1 without a gap, all in the mask; equal geometry)."""
     rows = ["9,-6,-17,33,3.5", "9,-6,-17,33,1.0", "9,-6,-17,33,1.0", "9,-3.4,-15.3,33.6,0.01", "9,500,0,0,4"]
     tiny[NODULES]["annotations.csv"] = table(SPHERES, *rows, "7_20180102,-6,-17,33,3")
@@ -345,15 +351,15 @@ def test_nndetection_would_take_it(tiny, build, tmp_path) -> None:
         labels = sitk.ReadImage(str(raw / "labelsTr" / f"{case}.nii.gz"))
         for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
             assert getattr(image, name)() == getattr(labels, name)()
-        told = json.loads((raw / "labelsTr" / f"{case}.json").read_text())
+        written = json.loads((raw / "labelsTr" / f"{case}.json").read_text())
         row = rows_by_id[case.split("_")[0]]
         values = set(np.unique(sitk.GetArrayFromImage(labels)).tolist()) - {0}
-        assert values == set(map(int, told["instances"])) == set(range(1, len(values) + 1))
-        assert set(told["instances"].values()) <= {0}
+        assert values == set(map(int, written["instances"])) == set(range(1, len(values) + 1))
+        assert set(written["instances"].values()) <= {0}
         nodules = {nodule["nodule_id"]: nodule for nodule in row["nodules"]}
-        instances[case] = [nodules[identity] for identity in told["nodule_ids"].values()]
+        instances[case] = [nodules[identity] for identity in written["nodule_ids"].values()]
     own = next(found for case, found in instances.items() if rows_by_id[case.split("_")[0]]["patient_id"] == "9")
-    # of two equal spheres one is under the other; one lies outside; the tiny one has the voxel that its centre lies in
+    # one of two equal spheres is under the other; one is outside; the smallest one marks the voxel of its centre
     assert sorted(nodule["diameter_mm"] for nodule in own) == [0.01, 1.0, 3.5]
     assert json.loads((out / "export.json").read_text())["left_out"] == 2
 
@@ -376,7 +382,7 @@ def test_nndetection_splits_keep_patients_apart(build, dummy, tmp_path) -> None:
     st.lists(st.tuples(st.tuples(*[st.floats(-8, 8)] * 3), st.floats(0.1, 9)), min_size=1, max_size=4),
     st.sampled_from([TURNED, TILTED, MIRRORED, SHEARED]),
 )
-def test_spheres_hold_the_voxels_whose_centres_are_inside(spheres, direction) -> None:
+def test_spheres_contain_the_voxels_whose_centres_are_inside(spheres, direction) -> None:
     frame = Frame((-4.0, 3.0, -5.0), (0.8, 1.1, 2.0), direction)
     shape = (6, 9, 11)
     labels, drawn = draw_spheres(shape, frame, spheres)
@@ -388,7 +394,7 @@ def test_spheres_hold_the_voxels_whose_centres_are_inside(spheres, direction) ->
         for number, (center, diameter) in enumerate(spheres)
     }
     for number, own in inside.items():
-        # a sphere's voxels are its own or a smaller one's
+        # each voxel inside a sphere has the label of this sphere or of a smaller one
         assert set(np.unique(labels[own]).tolist()) <= {
             label for label, other in enumerate(drawn, 1) if spheres[other][1] <= spheres[number][1]
         }
@@ -405,12 +411,12 @@ def test_spheres_hold_the_voxels_whose_centres_are_inside(spheres, direction) ->
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("to", FORMS)
-def test_forms_name_the_configs_they_are_for(build, dummy, tmp_path, to) -> None:
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_config_that_a_format_cannot_hold_is_refused(build, dummy, tmp_path, to) -> None:
     opened = open_build(build(dummy, "cls_1.25mm", SLICES, THIN).folder)
     for config in opened.configs:
-        if config not in FORMS[to].configs:
-            with pytest.raises(ExportError, match=r"expected one of " + FORMS[to].configs[0]):
+        if config not in EXPORTABLE[to]:
+            with pytest.raises(ExportError, match=f"in this build: {EXPORTABLE[to][0]}"):
                 export_config(opened, config, to, tmp_path / "export")
     with pytest.raises(BuildFolderError, match="has no"):
         export_config(opened, "det3d_5mm", to, tmp_path / "export")
@@ -419,17 +425,59 @@ def test_forms_name_the_configs_they_are_for(build, dummy, tmp_path, to) -> None
     assert not (tmp_path / "export").exists()
 
 
-def test_the_command_knows_every_form() -> None:
-    assert [str(name) for name in FormName] == list(FORMS)
+def test_the_command_lists_every_format() -> None:
+    assert [str(name) for name in FormatName] == list(FORMATS)
+
+
+def test_formats_apply_to_the_schemas_that_they_can_hold() -> None:
+    for to, configs in EXPORTABLE.items():
+        assert tuple(name for name in CONFIGS if FORMATS[to].applies_to(CONFIGS[name].schema)) == configs
+
+
+def test_a_new_scan_config_is_exported_without_a_change(dummy_build, tmp_path) -> None:
+    """Another name, other column names, no mask, no patient and no fold: a format decides by the schema."""
+    columns = {"volume": "ct", "nodules": "lesions", "lung_mask": None, "fold": None, "patient_id": None}
+    build = as_unknown_config(dummy_build(), tmp_path / "build", THIN, "lesions_3d", columns, kind="lesion_scan")
+    rows = list(build.rows("lesions_3d", "train"))
+    for to in ("nifti", "monai", "nndetection"):
+        summary = export_config(build, "lesions_3d", to, tmp_path / to)
+        assert summary.images == len(rows)
+        assert 0 < summary.annotations <= sum(len(row["lesions"]) for row in rows)
+    for path in (tmp_path / "nifti").glob("images/*"):
+        assert (tmp_path / "monai" / "images" / path.name).read_bytes()[10:] == path.read_bytes()[10:]
+    with (tmp_path / "nifti" / "scans.csv").open(newline="") as file:
+        scans = list(csv.DictReader(file))
+    assert [scan["scan_id"] for scan in scans] == [row["scan_id"] for row in rows]
+    assert not set(scans[0]) & {"fold", "patient_id"}
+    for scan, row in zip(scans, rows, strict=True):
+        image = nibabel.load(tmp_path / "nifti" / "images" / f"{scan['case']}.nii.gz")
+        assert (np.asarray(image.dataobj) == row["ct"].transpose(2, 1, 0)).all()
+    with pytest.raises(ExportError, match="Export lesions_3d to monai or nndetection or nifti"):
+        export_config(build, "lesions_3d", "coco", tmp_path / "coco")
+
+
+@pytest.mark.parametrize(
+    ("config", "columns"),
+    [
+        (SLICES, {"image": "ct_slice", "objects": "boxes", "image_id": None, "width": None, "height": None}),
+        (STACKS, {"volume": "ct", "nodules": "boxes", "case_id": None}),
+    ],
+)
+def test_a_new_config_with_boxes_is_exported_without_a_change(dummy_build, tmp_path, config, columns) -> None:
+    build = as_unknown_config(dummy_build(), tmp_path / "build", config, "boxes_2d", columns, kind="boxed")
+    known = open_build(dummy_build())
+    for to in ("coco", "yolo", "voc"):
+        summary = export_config(build, "boxes_2d", to, tmp_path / to)
+        assert summary == export_config(known, config, to, tmp_path / f"known-{to}")
 
 
 def test_command_exports_replaces_and_protects(cli, build, dummy, tmp_path) -> None:
     folder, out = build(dummy, SLICES, THIN).folder, tmp_path / "export"
     done = cli("export", folder, THIN, "--to", "nifti", "--out", out, "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["images"] == len(list((out / "images").iterdir()))
-    again = cli("export", folder, SLICES, "--to", "yolo", "--out", out)  # another export of ours may take its place
+    printed = json.loads(done.stdout)
+    assert printed["images"] == len(list((out / "images").iterdir()))
+    again = cli("export", folder, SLICES, "--to", "yolo", "--out", out)  # another export may replace it
     assert again.returncode == 0, again.stderr
     assert not (out / "scans.csv").exists()
     (out / "mine.txt").write_text("years of work")
@@ -439,7 +487,7 @@ def test_command_exports_replaces_and_protects(cli, build, dummy, tmp_path) -> N
     assert (out / "data.yaml").is_file()
 
 
-def test_an_export_that_fails_leaves_nothing(build, dummy, tmp_path) -> None:
+def test_a_failed_export_writes_nothing(build, dummy, tmp_path) -> None:
     folder = build(dummy, THIN).folder
     opened = open_build(folder)
     shard = next(folder.rglob("*.parquet"))
@@ -452,7 +500,7 @@ def test_an_export_that_fails_leaves_nothing(build, dummy, tmp_path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_folder_of_somebody_else_is_left_alone(build, dummy, tmp_path) -> None:
+def test_a_folder_with_other_files_is_not_replaced(build, dummy, tmp_path) -> None:
     opened = open_build(build(dummy, SLICES).folder)
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").write_text("")
@@ -460,7 +508,7 @@ def test_a_folder_of_somebody_else_is_left_alone(build, dummy, tmp_path) -> None
         export_config(opened, SLICES, "coco", tmp_path / "theirs")
 
 
-def test_without_nibabel_it_says_what_to_install(build, dummy, python, tmp_path) -> None:
+def test_without_nibabel_the_error_names_the_extra(build, dummy, python, tmp_path) -> None:
     folder = build(dummy, THIN).folder
     code = (
         "import sys; sys.modules['nibabel'] = None; from lung_nodule_ct.cli import main; "

@@ -1,4 +1,4 @@
-"""The shown order of a volume, against ITK's own reorientation."""
+"""Display order of volumes, compared with the reorientation of ITK."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _direction(axes, signs) -> np.ndarray:
 
 
 @given(AXES, SIGNS)
-def test_voxels_points_and_boxes_are_turned_as_itk_turns_them(axes, signs):
+def test_voxels_points_and_boxes_are_reoriented_as_by_itk(axes, signs):
     stored = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
     spacing, direction = (0.5, 0.75, 2.0), _direction(axes, signs)
     image = sitk.GetImageFromArray(stored)
@@ -31,7 +31,7 @@ def test_voxels_points_and_boxes_are_turned_as_itk_turns_them(axes, signs):
     image.SetOrigin((10.0, -20.0, 30.0))
     image.SetDirection(direction.ravel().tolist())
     turned = sitk.DICOMOrient(image, "LPS")
-    orientation = Orientation.of(Frame((10.0, -20.0, 30.0), spacing, tuple(direction.ravel())))
+    orientation = Orientation.from_frame(Frame((10.0, -20.0, 30.0), spacing, tuple(direction.ravel())))
     assert np.array_equal(orientation.volume(stored), sitk.GetArrayFromImage(turned))
     assert orientation.extent(spacing) == turned.GetSpacing()
     assert orientation.tilt_degrees == pytest.approx(0, abs=1e-6)
@@ -46,10 +46,10 @@ def test_voxels_points_and_boxes_are_turned_as_itk_turns_them(axes, signs):
     assert sorted(inside.ravel()) == sorted(stored[z0:z1, y0:y1, x0:x1].ravel())
 
 
-def test_a_tilted_scan_says_how_far():
+def test_the_tilt_of_a_scan():
     angle = np.radians(12)
     tilted = (1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle))
-    orientation = Orientation.of(Frame(direction=tilted))
+    orientation = Orientation.from_frame(Frame(direction=tilted))
     assert (orientation.axes, orientation.flipped) == ((0, 1, 2), (False, False, False))
     assert orientation.tilt_degrees == pytest.approx(12)
 

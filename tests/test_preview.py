@@ -1,4 +1,4 @@
-"""The preview page, driven in a real browser: what it shows is what the build holds."""
+"""The preview page in a real browser: it shows the content of the build."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 from tiny import CT0, CT1, NODULES, TinySource
+from unknown_config import as_unknown_config
 
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG, MEDIASTINAL
 from lung_nodule_ct.preview import PreviewOptions, write_preview
+from lung_nodule_ct.preview.samples import largest, largest_nodule
 from lung_nodule_ct.read.build_folder import open_build
 
 NASTY = '</script><img src=x onerror="alert(1)"><!--'
@@ -33,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def browser():
     if chromium.PROGRAM is None:
-        pytest.skip("no Chromium on this machine: the page is not driven")
+        pytest.skip("Chromium is not installed: the page is not opened")
     with chromium.started() as started:
         yield started
 
@@ -50,7 +52,7 @@ def _build(source: Path, out: Path, *configs: str, layout: str = "parquet"):
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """The embedded data, source names and all."""
+    """The embedded archives, with source names."""
     return _build(ROOT / "dummy_data", tmp_path_factory.mktemp("preview") / "build")
 
 
@@ -60,7 +62,7 @@ def page(build):
 
 
 def _document(page: Path) -> dict:
-    """What the page holds."""
+    """The content of the page, except the slices."""
     return json.loads(re.search(r'<script type="application/json" id="document">(.*?)</script>', page.read_text())[1])
 
 
@@ -78,8 +80,8 @@ def _tab(tab, name: str):
     return tab.get_by_role("tabpanel", name=name)
 
 
-def _open(tab, config: str, place: int) -> None:
-    _tab(tab, config).locator(".card").nth(place).click()
+def _open(tab, config: str, number: int) -> None:
+    _tab(tab, config).locator(".card").nth(number).click()
     tab.locator(".pane.axial output", has_text="of").wait_for()
 
 
@@ -95,7 +97,7 @@ def _until_slice(tab, index: int, plane: str = "axial") -> None:
 
 
 def _pixels(tab, plane: str) -> np.ndarray:
-    """What a canvas shows, as grey."""
+    """The greys of a canvas."""
     url = tab.evaluate("plane => document.querySelector(`.pane.${plane} canvas`).toDataURL()", plane)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("L")).astype(int)
 
@@ -106,7 +108,7 @@ def _all_ready(tab) -> None:
 
 
 def _in_lps(row: dict) -> sitk.Image:
-    """The scan as ITK turns it to the patient's axes."""
+    """The scan reoriented by ITK."""
     image = sitk.GetImageFromArray(row["volume"])
     image.SetSpacing(row["spacing"])
     image.SetOrigin(row["origin"])
@@ -114,17 +116,17 @@ def _in_lps(row: dict) -> sitk.Image:
     return sitk.DICOMOrient(image, "LPS")
 
 
-def test_every_config_has_a_tab_that_says_what_was_drawn_of_how_many(browser, build, page):
+def test_every_config_has_a_tab_with_the_number_of_examples(browser, build, page):
     with chromium.opened(browser, page) as tab:
         assert tab.get_by_role("tab").count() == len(build.configs)
         for config, splits in build.configs.items():
             panel = _tab(tab, config)
-            assert panel.locator(".card").count() == sum(splits.values())  # few enough to be shown all
+            assert panel.locator(".card").count() == sum(splits.values())  # few enough to show all
             for split, count in splits.items():
                 assert f"{split} {count} of {count}" in panel.locator(".intro").inner_text()
 
 
-def test_filters_leave_the_rows_that_they_name(browser, build, page):
+def test_filters_show_the_matching_rows(browser, build, page):
     with chromium.opened(browser, page) as tab:
         panel = _tab(tab, "cls_1.25mm")
         counts = Counter((row["split"], row["label"]) for row in _rows(build, "cls_1.25mm"))
@@ -146,20 +148,20 @@ def test_filters_leave_the_rows_that_they_name(browser, build, page):
             assert panel.locator(".card").count() == count
 
 
-def test_a_drawn_box_has_the_numbers_of_the_build_and_stands_on_its_pixels(browser, build, page):
+def test_boxes_have_the_numbers_of_the_build_and_are_drawn_on_their_pixels(browser, build, page):
     rows = _rows(build, "det2d_1.25mm")
     with chromium.opened(browser, page) as tab:
         panel = _tab(tab, "det2d_1.25mm")
-        for place, row in enumerate(rows):
-            drawn = panel.locator(".card").nth(place).locator("rect")
+        for number, row in enumerate(rows):
+            drawn = panel.locator(".card").nth(number).locator("rect")
             numbers = [[float(box.get_attribute(n)) for n in ("x", "y", "width", "height")] for box in drawn.all()]
             boxes = [entry["bbox"] for entry in row["objects"]]
             assert numbers == [[x0, y0, x1 - x0 + 1, y1 - y0 + 1] for x0, y0, x1, y1 in boxes]
-        place = next(n for n, row in enumerate(rows) if row["objects"])
-        panel.locator(".card").nth(place).click()
+        number = next(n for n, row in enumerate(rows) if row["objects"])
+        panel.locator(".card").nth(number).click()
         picture, box = tab.locator("dialog img").bounding_box(), tab.locator("dialog rect").first.bounding_box()
-        x0, y0, x1, _ = rows[place]["objects"][0]["bbox"]
-        scale = picture["width"] / rows[place]["width"]
+        x0, y0, x1, _ = rows[number]["objects"][0]["bbox"]
+        scale = picture["width"] / rows[number]["width"]
         assert box["x"] == pytest.approx(picture["x"] + scale * x0, abs=2)
         assert box["y"] == pytest.approx(picture["y"] + scale * y0, abs=2)
         assert box["width"] == pytest.approx(scale * (x1 - x0 + 1), abs=3)
@@ -187,7 +189,7 @@ def test_wheel_keys_and_slider_scroll(browser, build, page):
         assert _slice(tab) == 3
 
 
-def test_a_finger_scrolls(browser, page):
+def test_a_swipe_scrolls(browser, page):
     with chromium.opened(browser, page, has_touch=True, viewport={"width": 390, "height": 840}) as tab:
         _open(tab, "det3d_1.25mm", 0)
         start = _slice(tab)
@@ -202,14 +204,14 @@ def test_a_finger_scrolls(browser, page):
 
 
 @pytest.mark.parametrize("config", ["det3d_1.25mm", "det3d_5mm"])
-def test_jumping_to_a_nodule_shows_it_where_itk_has_it(browser, build, page, config):
-    """Scans that are stored turned and mirrored among them; voxels too, through the whole chain of codes."""
+def test_a_nodule_is_shown_where_itk_locates_it(browser, build, page, config):
+    """Also of scans that are stored rotated or mirrored; and the greys are those of the voxels."""
     rows = _rows(build, config)
     assert config == "det3d_5mm" or any(row["direction"][0] != 1 for row in rows)
     with chromium.opened(browser, page) as tab:
         _open(tab, config, 0)
-        for place, row in enumerate(rows):
-            if place:
+        for position, row in enumerate(rows):
+            if position:
                 tab.keyboard.press("ArrowRight")
             _all_ready(tab)
             image = _in_lps(row)
@@ -237,22 +239,22 @@ def test_jumping_to_a_nodule_shows_it_where_itk_has_it(browser, build, page, con
                 assert error.mean() < 6, plane
 
 
-def test_marker_on_the_slider_jumps_and_boxes_are_the_builds(browser, build, page):
+def test_slider_markers_jump_to_nodules_and_boxes_match_the_build(browser, build, page):
     rows = _rows(build, "det3d_1.25mm")
-    place = next(
+    number = next(
         n for n, row in enumerate(rows) if row["direction"] == [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0] and row["nodules"]
     )
-    x0, y0, z0, x1, y1, z1 = rows[place]["nodules"][0]["box_voxel"]
+    x0, y0, z0, x1, y1, z1 = rows[number]["nodules"][0]["box_voxel"]
     with chromium.opened(browser, page) as tab:
-        _open(tab, "det3d_1.25mm", place)
+        _open(tab, "det3d_1.25mm", number)
         tab.keyboard.press("Home")
         _until_slice(tab, 0)
         tab.locator(".marker").first.click()
-        _until_slice(tab, int(np.floor(rows[place]["nodules"][0]["center_voxel"][2] + 0.5)))
+        _until_slice(tab, int(np.floor(rows[number]["nodules"][0]["center_voxel"][2] + 0.5)))
         box = tab.locator(".pane.axial rect[data-nodule='0']")
         assert [float(box.get_attribute(n)) for n in ("x", "y", "width", "height")] == [x0, y0, x1 - x0, y1 - y0]
         box = tab.locator(".pane.sagittal rect[data-nodule='0']")
-        depth = rows[place]["volume"].shape[0]
+        depth = rows[number]["volume"].shape[0]
         assert [float(box.get_attribute(n)) for n in ("x", "y", "width", "height")] == [
             y0,
             depth - z1,
@@ -263,7 +265,7 @@ def test_marker_on_the_slider_jumps_and_boxes_are_the_builds(browser, build, pag
         assert not box.is_visible()
 
 
-def test_window_presets_show_what_they_say(browser, build, page):
+def test_window_presets(browser, build, page):
     row = _rows(build, "det3d_1.25mm")[0]
     with chromium.opened(browser, page) as tab:
         _open(tab, "det3d_1.25mm", 0)
@@ -283,10 +285,10 @@ def test_window_presets_show_what_they_say(browser, build, page):
 
 
 def test_the_lung_mask_tints_the_lungs_only(browser, build, page):
-    place, row = next((n, row) for n, row in enumerate(_rows(build, "det3d_1.25mm")) if row["lung_mask"] is not None)
+    number, row = next((n, row) for n, row in enumerate(_rows(build, "det3d_1.25mm")) if row["lung_mask"] is not None)
     assert row["direction"][0] == 1
     with chromium.opened(browser, page) as tab:
-        _open(tab, "det3d_1.25mm", place)
+        _open(tab, "det3d_1.25mm", number)
         _all_ready(tab)
         before, inside = _pixels(tab, "axial"), row["lung_mask"][_slice(tab)] > 0
         tab.get_by_label("lung mask").check()
@@ -296,7 +298,7 @@ def test_the_lung_mask_tints_the_lungs_only(browser, build, page):
         assert not changed[~inside].any()
 
 
-def test_a_patients_scans_stand_in_the_order_of_time_and_no_date_is_in_the_page(browser, build, page):
+def test_scans_of_a_patient_are_in_chronological_order_and_the_page_has_no_date(browser, build, page):
     rows = _rows(build, "longitudinal")
     with chromium.opened(browser, page) as tab:
         panel = _tab(tab, "longitudinal")
@@ -334,7 +336,7 @@ def test_a_patients_scans_stand_in_the_order_of_time_and_no_date_is_in_the_page(
     assert not [name for name in names if len(name) > 5 and name in text]
 
 
-def test_dark_and_light_follow_the_system_and_the_button(browser, page):
+def test_the_theme_follows_the_system_and_the_button(browser, page):
     luminance = "() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b)"
     for scheme, dark in (("light", False), ("dark", True)):
         with chromium.opened(browser, page, color_scheme=scheme) as tab:
@@ -342,10 +344,10 @@ def test_dark_and_light_follow_the_system_and_the_button(browser, page):
             tab.get_by_role("button", name="theme").click()
             assert (tab.evaluate(luminance) < 380) is not dark
             tab.reload()
-            assert (tab.evaluate(luminance) < 380) is not dark  # it is remembered
+            assert (tab.evaluate(luminance) < 380) is not dark  # the choice is stored
 
 
-def test_the_keyboard_is_enough(browser, build, page):
+def test_the_page_can_be_used_with_the_keyboard(browser, build, page):
     with chromium.opened(browser, page) as tab:
         tab.keyboard.press("Tab")
         assert tab.evaluate("document.activeElement.textContent") == "Skip to the examples"
@@ -357,7 +359,7 @@ def test_the_keyboard_is_enough(browser, build, page):
         while "card" not in tab.evaluate("document.activeElement.className"):
             tab.keyboard.press("Tab")
             outline = tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-            assert outline != "none", "where the focus is can be seen"
+            assert outline != "none", "the focus is visible"
         tab.keyboard.press("Enter")
         tab.locator(".pane.axial output", has_text="of").wait_for()
         tab.keyboard.press("End")
@@ -368,10 +370,10 @@ def test_the_keyboard_is_enough(browser, build, page):
         assert tab.get_by_role("radio", name="mediastinal").is_checked()
         tab.keyboard.press("Escape")
         assert tab.locator("dialog").is_hidden()
-        assert "card" in tab.evaluate("document.activeElement.className"), "the focus is back where it was"
+        assert "card" in tab.evaluate("document.activeElement.className"), "the focus returns to the card"
 
 
-def test_everything_has_a_name_for_those_who_do_not_see(browser, page):
+def test_controls_have_accessible_names(browser, page):
     with chromium.opened(browser, page) as tab:
         _open(tab, "det3d_1.25mm", 0)
         nameless = tab.evaluate(
@@ -382,7 +384,7 @@ def test_everything_has_a_name_for_those_who_do_not_see(browser, page):
 
 
 def _with_texts(build, out: Path) -> Path:
-    """A copy of a build of crops whose patient is nasty."""
+    """A copy of a build of crops whose patient id is markup."""
     shutil.copytree(build.folder, out)
     manifest = json.loads((out / "build.json").read_text())
     for name in [name for name in manifest["configs"] if name != "cls_1.25mm"]:
@@ -405,7 +407,7 @@ AUDIT = {
         {"name": "b", "title": NASTY, "verdict": "fail", "measured": NASTY, "expected": "1", "detail": NASTY},
         {
             "name": "c",
-            "title": "Nobody knows",
+            "title": "Not known",
             "verdict": "unknown",
             "measured": "not measured",
             "expected": None,
@@ -416,7 +418,7 @@ AUDIT = {
 }
 
 
-def test_texts_from_the_data_stay_texts(browser, build, tmp_path):
+def test_texts_of_the_data_do_not_become_markup(browser, build, tmp_path):
     folder = _with_texts(build, tmp_path / "a <b> & 'c'")
     (folder / "preview.html").unlink(missing_ok=True)
     (folder / "beside.json").unlink(missing_ok=True)
@@ -441,15 +443,15 @@ def test_texts_from_the_data_stay_texts(browser, build, tmp_path):
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"format_version": 2, "checks": []}', json.dumps(AUDIT).replace('"fail"', '"bad"')]
 )
-def test_an_audit_that_is_none_is_named(build, tmp_path, content):
+def test_a_damaged_audit_is_reported(build, tmp_path, content):
     folder = tmp_path / "build"
     shutil.copytree(build.folder, folder)
     (folder / "audit.json").write_text(content)
-    with pytest.raises(BuildFolderError, match=r"audit\.json is no audit"):
+    with pytest.raises(BuildFolderError, match=r"audit\.json is no(t an)? audit"):
         write_preview(open_build(folder), tmp_path / "page.html")
 
 
-def test_arrow_and_parquet_give_one_page_and_the_seed_decides_it(build, page, tmp_path):
+def test_the_page_depends_on_the_seed_and_not_on_the_format(build, page, tmp_path):
     arrow = _build(ROOT / "dummy_data", tmp_path / "build", layout="arrow")
     assert write_preview(arrow, tmp_path / "arrow.html").path.read_bytes() == page.read_bytes()
     small = [
@@ -459,7 +461,7 @@ def test_arrow_and_parquet_give_one_page_and_the_seed_decides_it(build, page, tm
     assert small[0].read_bytes() != small[2].read_bytes()
 
 
-def test_it_weighs_what_it_may(tmp_path, mirror):
+def test_the_page_fits_its_maximum_size(tmp_path, mirror):
     built = _build(mirror, tmp_path / "build", "det3d_1.25mm")
     for limit in (1, 6):
         written = write_preview(built, tmp_path / "page.html", PreviewOptions(limit))
@@ -472,7 +474,7 @@ def test_it_weighs_what_it_may(tmp_path, mirror):
         assert through <= set(scan["slices"])
 
 
-def test_a_draw_has_every_class(build, tmp_path):
+def test_a_draw_contains_every_class(build, tmp_path):
     written = write_preview(build, tmp_path / "page.html", PreviewOptions(2.5))
     config = _document(written.path)["configs"][0]
     rows = _rows(build, "cls_1.25mm")
@@ -481,13 +483,13 @@ def test_a_draw_has_every_class(build, tmp_path):
 
 
 def test_volumes_that_are_not_shown_are_not_read(build, tmp_path):
-    """All other volumes are spoilt, and nobody minds."""
-    spoilt = _build(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
+    """All other volumes are damaged, and the page is the same."""
+    damaged = _build(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
     options = PreviewOptions(1)
-    (item,) = _document(write_preview(spoilt, tmp_path / "before.html", options).path)["configs"][0]["items"]
+    (item,) = _document(write_preview(damaged, tmp_path / "before.html", options).path)["configs"][0]["items"]
     first = 0
-    for file in spoilt.manifest["configs"]["det3d_1.25mm"]["files"]:
-        path = spoilt.folder / file["path"]
+    for file in damaged.manifest["configs"]["det3d_1.25mm"]["files"]:
+        path = damaged.folder / file["path"]
         content, metadata = bytearray(path.read_bytes()), pq.ParquetFile(path).metadata
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
@@ -499,12 +501,12 @@ def test_volumes_that_are_not_shown_are_not_read(build, tmp_path):
             first += group.num_rows
         path.write_bytes(content)
     assert (
-        write_preview(spoilt, tmp_path / "after.html", options).path.read_bytes()
+        write_preview(damaged, tmp_path / "after.html", options).path.read_bytes()
         == (tmp_path / "before.html").read_bytes()
     )
 
 
-def test_scans_without_annotations_and_a_single_one_make_a_page(browser, tmp_path):
+def test_a_page_of_one_scan_without_annotations(browser, tmp_path):
     source = TinySource()
     source[NODULES]["annotations.csv"] = b"seriesuid,coordX,coordY,coordZ,diameter_mm\n"
     source[CT0] = {name: data for name, data in source[CT0].items() if name.startswith("9")}
@@ -520,31 +522,123 @@ def test_scans_without_annotations_and_a_single_one_make_a_page(browser, tmp_pat
         _until_slice(tab, 0)
 
 
-def test_the_command_writes_beside_the_build_and_a_rebuild_may_replace_it(cli, dummy, tmp_path):
+def test_a_config_of_an_unknown_kind_is_shown_by_the_types_of_its_columns(browser, build, tmp_path):
+    columns = {
+        "volume": "ct",
+        "lung_mask": "lungs",
+        "nodules": "lesions",
+        "patient_id": None,
+        "slice_thickness_mm": "z_mm",
+    }
+    volumes = as_unknown_config(
+        build.folder, tmp_path / "volumes", "det3d_1.25mm", "lesions_3d", columns, kind="lesion_scan"
+    )
+    rows = list(volumes.rows("lesions_3d", "train", ["lesions", "z_mm"]))
+    with chromium.opened(browser, write_preview(volumes, tmp_path / "volumes.html").path) as tab:
+        assert _tab(tab, "lesions_3d").locator(".card").count() == len(rows)
+        _open(tab, "lesions_3d", 0)
+        assert tab.locator(".nodules button").count() == len(rows[0]["lesions"])
+        assert tab.get_by_label("lung mask").is_enabled()
+        assert "z_mm\n1.25" in tab.locator(".about dl").inner_text()
+    pictures = as_unknown_config(
+        build.folder,
+        tmp_path / "pictures",
+        "det2d_1.25mm",
+        "boxes_2d",
+        {"image": "ct", "objects": "boxes"},
+        kind="boxed",
+    )
+    count = sum(pictures.configs["boxes_2d"].values())
+    boxes = [
+        row["boxes"] for split in pictures.splits("boxes_2d") for row in pictures.rows("boxes_2d", split, ["boxes"])
+    ]
+    with chromium.opened(browser, write_preview(pictures, tmp_path / "pictures.html").path) as tab:
+        panel = _tab(tab, "boxes_2d")
+        assert panel.locator(".card img").count() == count
+        assert panel.locator(".card rect").count() == sum(map(len, boxes))
+
+
+def test_a_config_without_pictures_is_a_list_of_rows(browser, build, tmp_path):
+    columns = {"image": None}
+    table = as_unknown_config(build.folder, tmp_path / "table", "cls_1.25mm", "labels", columns, kind="label")
+    page = write_preview(table, tmp_path / "page.html", PreviewOptions(50)).path
+    with chromium.opened(browser, page) as tab:
+        panel = _tab(tab, "labels")
+        assert panel.locator(".card").count() == sum(table.configs["labels"].values())
+        panel.locator(".card").first.click()
+        assert "no picture" in tab.locator("#viewer-body").inner_text()
+
+
+def test_a_longitudinal_config_of_pictures_has_a_section_per_patient(browser, build, tmp_path):
+    columns = {"image": "ct", "scan_id": None}
+    pictures = as_unknown_config(
+        build.folder, tmp_path / "pictures", "det2d_1.25mm", "follow_up", columns, kind="boxed", longitudinal=True
+    )
+    patients = {
+        row["patient_id"] for split in pictures.splits("follow_up") for row in pictures.rows("follow_up", split)
+    }
+    with chromium.opened(browser, write_preview(pictures, tmp_path / "page.html").path) as tab:
+        panel = _tab(tab, "follow_up")
+        assert panel.locator(".patient").count() == len(patients)
+        panel.locator(".card").first.click()
+        assert tab.locator("#viewer-body img").is_visible()
+
+
+def test_labels_of_a_mask_are_stretched_so_that_they_are_visible(browser, build, tmp_path):
+    columns = {"volume": None, "lung_mask": "labels", "nodules": None}
+    kept = as_unknown_config(build.folder, tmp_path / "all", "det3d_1.25mm", "lungs", columns, kind="mask")
+    scans = _document(write_preview(kept, tmp_path / "page.html").path)["scans"].values()
+    masks = [row["labels"] for row in kept.rows("lungs", "train", ["labels"])]
+    stretched = [int(mask.max()) for mask in masks if mask is not None]
+    assert [scan["stretchedFrom"] for scan in scans] == stretched
+    with chromium.opened(browser, tmp_path / "page.html") as tab:
+        panel = _tab(tab, "lungs")
+        assert panel.locator(".card img").count() == len(stretched)
+        panel.locator(".card").filter(has=tab.locator("img")).first.click()
+        _all_ready(tab)
+        assert _pixels(tab, "axial").max() > 200
+
+
+def test_the_largest_nodule_has_a_box_then_the_largest_diameter_then_the_largest_box():
+    small, large = [0, 0, 0, 2, 2, 2], [0, 0, 0, 4, 4, 4]
+    nodules = [
+        {"center_voxel": [1, 1, 1], "box_voxel": None, "diameter_mm": 9.0},
+        {"center_voxel": [1, 1, 1], "box_voxel": small, "diameter_mm": 5.0},
+        {"center_voxel": [1, 1, 1], "box_voxel": large, "diameter_mm": 5.0},
+        {"center_voxel": [1, 1, 1], "box_voxel": large, "diameter_mm": 4.0},
+    ]
+    assert largest_nodule(nodules) == 2
+    assert largest({"nodules": nodules}) is nodules[2]
+    assert largest_nodule(nodules[:1]) == 0
+    assert largest({"nodules": nodules[:1]}) is None
+    assert largest_nodule([]) is None
+
+
+def test_the_command_writes_into_the_build_and_a_rebuild_may_replace_the_page(cli, dummy, tmp_path):
     out = tmp_path / "build"
     _build(dummy, out, "det2d_1.25mm")
     done = cli("preview", out)
     assert done.returncode == 0, done.stderr
     assert "preview.html" in done.stdout
-    write_preview(open_build(out))  # ours is replaced
+    write_preview(open_build(out))  # an earlier page is replaced
     _build(dummy, out, "det2d_1.25mm")
     assert not (out / "preview.html").exists()
 
 
 @pytest.mark.parametrize("where", ["a file", "a folder"])
-def test_what_is_not_our_page_is_left_alone(build, tmp_path, where):
+def test_other_files_are_not_overwritten(build, tmp_path, where):
     foreign = tmp_path / "page.html"
     if where == "a folder":
         foreign.mkdir()
     else:
-        foreign.write_text("<html>somebody's own</html>")
-    with pytest.raises(OutputError, match="no preview of ours"):
+        foreign.write_text("<html>another page</html>")
+    with pytest.raises(OutputError, match="is not a preview page"):
         write_preview(build, foreign)
-    assert where == "a folder" or "own" in foreign.read_text()
+    assert where == "a folder" or "another page" in foreign.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_a_build_without_an_example_is_named(build, tmp_path):
+def test_a_build_without_examples_is_refused(build, tmp_path):
     shutil.copytree(build.folder, tmp_path / "build")
     manifest = json.loads((tmp_path / "build" / "build.json").read_text())
     (tmp_path / "build" / "build.json").write_text(json.dumps(manifest | {"configs": {}}))
@@ -552,14 +646,14 @@ def test_a_build_without_an_example_is_named(build, tmp_path):
         write_preview(open_build(tmp_path / "build"))
 
 
-def test_what_is_no_build_is_named(cli, tmp_path):
+def test_a_folder_that_is_not_a_build_is_refused(cli, tmp_path):
     (tmp_path / "data").mkdir()
     done = cli("preview", tmp_path)
-    assert (done.returncode, "half-built" in done.stderr) == (1, True)
+    assert (done.returncode, "it is not a build, or an incomplete one" in done.stderr) == (1, True)
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("max_mb", [0.5, 501, float("nan")])
-def test_a_size_that_is_none_is_refused(max_mb):
+def test_a_size_out_of_range_is_refused(max_mb):
     with pytest.raises(ValueError, match="1 to 500"):
         PreviewOptions(max_mb)

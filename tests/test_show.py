@@ -1,8 +1,8 @@
-"""``show``: what is drawn is where the row says, for every config, against ITK's geometry."""
+"""``show``: marks and voxels of every config are drawn at their positions, compared with ITK."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 import numpy as np
 import pytest
@@ -15,19 +15,11 @@ from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.geometry.display import Window
 
-DUMMY = Path(__file__).parents[1] / "dummy_data"
-
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
+def rows(dummy_build):
     """All rows of every config, as a user loads them."""
-    from lung_nodule_ct.sources.resolve import open_folder
-    from lung_nodule_ct.targets.build import build_folder
-
-    out = tmp_path_factory.mktemp("show") / "out"
-    build_folder(list(CONFIGS.values()), open_folder(DUMMY), out)
-    cache = str(out.with_name("cache"))
-    return {name: list(load_dataset(str(out), name, split="train", cache_dir=cache)) for name in CONFIGS}
+    return {name: list(load_dataset(str(dummy_build()), name, split="train")) for name in CONFIGS}
 
 
 def _marks(axes, kind):
@@ -53,7 +45,7 @@ def _itk(row) -> sitk.Image:
 
 
 @pytest.mark.parametrize("config", ["det3d_1.25mm", "det3d_5mm", "longitudinal"])
-def test_spheres_and_voxels_are_where_itk_has_them(rows, config):
+def test_spheres_and_voxels_are_where_itk_locates_them(rows, config):
     turned = 0
     for row in rows[config]:
         turned += row["direction"] != [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0]
@@ -80,10 +72,10 @@ def test_spheres_and_voxels_are_where_itk_has_them(rows, config):
                 spacing = image.GetSpacing()
                 assert widest.width * spacing[across] == pytest.approx(widest.height * spacing[down])  # round in mm
                 assert widest.width * spacing[across] <= max(n["diameter_mm"] for n in row["nodules"]) + 1e-9
-    assert turned or config == "det3d_5mm", "the rows include scans that are stored turned or mirrored"
+    assert turned or config == "det3d_5mm", "the rows include scans that are stored rotated or mirrored"
 
 
-def test_boxes_of_a_slice_stand_as_published_and_one_can_be_zoomed_to(rows):
+def test_boxes_of_a_slice_are_as_published_and_can_be_zoomed_to(rows):
     row = max(rows["det2d_1.25mm"], key=lambda row: len(row["objects"]))
     (axes,) = lung_nodule_ct.show(row).axes
     drawn = [(*box.get_xy(), box.get_width(), box.get_height()) for box in _marks(axes, Rectangle)]
@@ -96,7 +88,7 @@ def test_boxes_of_a_slice_stand_as_published_and_one_can_be_zoomed_to(rows):
     assert high - low < row["width"]
 
 
-def test_the_box_of_a_stack_is_drawn_and_no_sphere_is_invented(rows):
+def test_the_box_of_a_stack_is_drawn_without_a_sphere(rows):
     row = next(row for row in rows["det3d_bmp_1.25mm"] if row["nodules"])
     axial = lung_nodule_ct.show(row, nodule=0).axes[0]
     x0, y0, _, x1, y1, _ = row["nodules"][0]["box_voxel"]
@@ -106,7 +98,33 @@ def test_the_box_of_a_stack_is_drawn_and_no_sphere_is_invented(rows):
     assert not _marks(axial, Ellipse)
 
 
-def test_windows_change_what_is_seen_and_others_are_refused(rows):
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_row_is_drawn_whatever_the_names_of_its_columns(rows, config):
+    row = rows[config][0]
+    renamed = {
+        f"{name}_x" if name in ("image", "volume", "lung_mask", "nodules", "objects") else name: row[name]
+        for name in row
+    }
+    known, other = lung_nodule_ct.show(row), lung_nodule_ct.show(renamed)
+    for axes, others in zip(known.axes, other.axes, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), others.images[0].get_array())
+        assert len(axes.patches) == len(others.patches)
+        assert len(axes.collections) == len(others.collections)
+
+
+def test_an_encoded_picture_and_a_row_with_only_a_mask_are_drawn(rows):
+    image = rows["det2d_1.25mm"][0]["image"]
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG")
+    (axes,) = lung_nodule_ct.show({"slice": {"bytes": encoded.getvalue(), "path": None}}).axes
+    assert np.array_equal(axes.images[0].get_array(), np.asarray(image.convert("L")))
+    row = next(row for row in rows["det3d_1.25mm"] if row["lung_mask"] and row["lung_mask"]["bytes"])
+    figure = lung_nodule_ct.show({"volume": None, "lung_mask": row["lung_mask"]})
+    assert max(axes.images[0].get_array().max() for axes in figure.axes) > 200  # labels are stretched
+    assert "labels 0 to 4" in figure.get_suptitle()
+
+
+def test_windows_change_the_greys_and_unknown_ones_are_refused(rows):
     row = rows["det3d_1.25mm"][0]
     lung, mediastinal = (
         lung_nodule_ct.show(row, window=name).axes[0].images[0].get_array() for name in ("lung", "mediastinal")
@@ -117,7 +135,7 @@ def test_windows_change_what_is_seen_and_others_are_refused(rows):
 
 
 @pytest.mark.parametrize(
-    ("example", "says"),
+    ("example", "message"),
     [
         ("a path", "expected a row"),
         ({"text": 1}, "got text"),
@@ -127,18 +145,18 @@ def test_windows_change_what_is_seen_and_others_are_refused(rows):
         ({"volume": {"bytes": b"123", "shape": [1, 2, 3]}, "nodules": []}, "do not fit"),
     ],
 )
-def test_what_is_no_example_is_named(example, says):
-    with pytest.raises(ExampleError, match=says):
+def test_a_row_that_cannot_be_shown_is_refused(example, message):
+    with pytest.raises(ExampleError, match=message):
         lung_nodule_ct.show(example)
 
 
-def test_a_nodule_that_is_not_there_is_named(rows):
+def test_a_nodule_that_does_not_exist_is_refused(rows):
     for config in ("det3d_1.25mm", "det2d_1.25mm"):
         with pytest.raises(ExampleError, match="99"):
             lung_nodule_ct.show(rows[config][0], nodule=99)
 
 
-def test_without_matplotlib_the_extra_is_named(python, tmp_path):
+def test_without_matplotlib_the_error_names_the_extra(python, tmp_path):
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "import lung_nodule_ct\n"

@@ -1,4 +1,4 @@
-"""CT windows."""
+"""CT windows, compared with ITK."""
 
 import numpy as np
 import pytest
@@ -19,6 +19,6 @@ def test_greys_are_those_of_itk(values, window):
     assert np.abs(window.to_grey(hu) - oracle).max() <= 0.5 + 1e-3
 
 
-def test_a_window_without_width_is_refused():
+def test_a_window_of_width_zero_is_refused():
     with pytest.raises(ValueError, match="width"):
         Window("none", 0, 0)

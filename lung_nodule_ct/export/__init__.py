@@ -1,107 +1,97 @@
-"""What users of other tools asked their datasets for: a config in the layout that those tools read.
+"""Configs of a build in the file layouts of other tools.
 
-A module a form, beside what several forms share (:mod:`.boxed`, :mod:`.nifti_file`, :mod:`.spheres`). Each form is one function from
-rows to files; :func:`export_config` gives it a folder that appears whole or not at all.
+Each format is one function that writes rows into a folder; :data:`FORMATS` lists them with the schemas that they can
+hold. :func:`export_config` passes each function a temporary folder, which replaces the output only when it is complete.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lung_nodule_ct.declaration.configs import DET2D_1_25MM, DET3D_1_25MM, DET3D_5MM, DET3D_BMP_1_25MM, LONGITUDINAL
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import ExportError, LungNoduleCTError, OutputError
-from lung_nodule_ct.export import monai, nifti, nndetection
-from lung_nodule_ct.export.detection_2d import write_coco, write_voc, write_yolo
+from lung_nodule_ct.export import nifti, nndetection
+from lung_nodule_ct.export.formats import (
+    ExportFormat,
+    has_boxes_in_pictures,
+    has_spheres_in_space,
+    has_volumes_in_space,
+)
+from lung_nodule_ct.export.pictures import write_coco, write_voc, write_yolo
 from lung_nodule_ct.read.rows import iterate_rows
 from lung_nodule_ct.system.staging import staged_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
-    from lung_nodule_ct.export.written import Counted
+    from lung_nodule_ct.export.formats import ExportSummary
     from lung_nodule_ct.read.build_folder import BuildFolder
-    from lung_nodule_ct.read.rows import IndexedRow
     from lung_nodule_ct.system.progress import BuildProgress
 
 MANIFEST: Final = "export.json"
 _FORMAT_VERSION = 1
-_CACHES = re.compile(r"labels/[^/]+\.cache")  # Ultralytics leaves them where it has read
-_BOXED = (DET2D_1_25MM.name, DET3D_BMP_1_25MM.name)
-_SCANS = (DET3D_1_25MM.name, DET3D_5MM.name, LONGITUDINAL.name)
+_CACHES = re.compile(r"labels/[^/]+\.cache")  # written by Ultralytics when it reads the labels
 
+_PICTURES = "2D boxes in pictures or in 8-bit slices"
+_VOLUMES = "volumes with origin, spacing and direction"
+_SPHERES = f"{_VOLUMES}, and nodules with world centres and diameters"
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """One form of export.
-
-    Attributes:
-        name: As the command line has it.
-        configs: The configs it applies to.
-        write: Writes rows of one of them into a folder.
-    """
-
-    name: str
-    configs: tuple[str, ...]
-    write: Callable[[Iterable[IndexedRow], Path], Counted]
-
-
-FORMS: Final[Mapping[str, Form]] = {
-    form.name: form
-    for form in (
-        Form("coco", _BOXED, write_coco),
-        Form("yolo", _BOXED, write_yolo),
-        Form("voc", _BOXED, write_voc),
-        Form("monai", _SCANS, monai.write),
-        Form("nndetection", _SCANS, nndetection.write),
-        Form("nifti", _SCANS, nifti.write),
+FORMATS: Final[Mapping[str, ExportFormat]] = {
+    format_.name: format_
+    for format_ in (
+        ExportFormat("coco", has_boxes_in_pictures, _PICTURES, write_coco),
+        ExportFormat("yolo", has_boxes_in_pictures, _PICTURES, write_yolo),
+        ExportFormat("voc", has_boxes_in_pictures, _PICTURES, write_voc),
+        ExportFormat("monai", has_spheres_in_space, _SPHERES, nifti.write_monai),
+        ExportFormat("nndetection", has_spheres_in_space, _SPHERES, nndetection.write_nndetection),
+        ExportFormat("nifti", has_volumes_in_space, _VOLUMES, nifti.write_nifti),
     )
 }
 
 
 def export_config(
     build: BuildFolder, config: str, to: str, out: Path, progress: BuildProgress | None = None
-) -> Counted:
-    """Write a config in another tool's layout. Row by row; a row group and the annotations are in memory.
+) -> ExportSummary:
+    """Write a config in the layout of another tool. One row group and all annotations are in memory at a time.
 
     Args:
-        build: What :func:`.built.open_build` opened.
-        config: One of its configs.
-        to: A name of :data:`FORMS`.
-        out: The folder; an earlier export there is replaced.
-        progress: Is told how far it is.
+        build: The build, from :func:`lung_nodule_ct.read.build_folder.open_build`.
+        config: The name of one of its configs.
+        to: The name of a format in :data:`FORMATS`.
+        out: The output folder. An earlier export in it is replaced.
+        progress: Receives the progress.
 
     Raises:
-        ExportError: There is no such form, or it does not apply to the config.
-        BuildFolderError: The build does not hold the config, or is damaged.
-        MissingExtraError: A package that the form needs is not installed.
-        OutputError: The folder holds something else, or cannot be written.
+        ExportError: There is no such format, or it cannot hold the config.
+        BuildFolderError: The build does not contain the config, or is damaged.
+        MissingExtraError: A package that the format needs is not installed.
+        OutputError: The folder contains other files, or cannot be written.
     """
-    if to not in FORMS:
-        raise ExportError(f"there is no export to {to!r}", expected=f"one of {', '.join(FORMS)}")
-    build.splits(config)
-    form = FORMS[to]
-    if config not in form.configs:
-        others = [other.name for other in FORMS.values() if config in other.configs]
+    if to not in FORMATS:
+        raise ExportError(f"there is no export to {to!r}", expected=f"one of {', '.join(FORMATS)}")
+    schema = build.config(config).schema
+    format_ = FORMATS[to]
+    if not format_.applies_to(schema):
+        configs = [name for name in build.configs if format_.applies_to(build.config(name).schema)]
+        others = [other.name for other in FORMATS.values() if other.applies_to(schema)]
         raise ExportError(
-            f"{to} does not apply to {config}",
-            expected=f"one of {', '.join(form.configs)}",
-            remedy=f"export it to {' or '.join(others)}" if others else "it has neither boxes nor volumes",
+            f"{to} cannot hold {config}",
+            expected=f"a config with {format_.requires}; in this build: {', '.join(configs) or 'none'}",
+            remedy=f"export {config} to {' or '.join(others)}" if others else "choose another config",
         )
     with staged_folder(out, find_foreign=_foreign_file, kind="export") as stage:
         try:
-            counted = form.write(iterate_rows(build, [config], progress), stage)
+            summary = format_.write(schema, iterate_rows(build, [config], progress), stage)
             files = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
             document = {
                 "format_version": _FORMAT_VERSION,
                 "generator": GENERATOR,
                 "config": config,
                 "to": to,
-                **counted.to_dict(),
+                **summary.to_dict(),
                 "files": files,
             }
             (stage / MANIFEST).write_text(to_json(document), encoding="utf-8")
@@ -109,11 +99,11 @@ def export_config(
             raise
         except OSError as error:
             raise OutputError(f"{out} cannot be written: {error}") from error
-    return counted
+    return summary
 
 
 def _foreign_file(folder: Path) -> str | None:
-    """A file in a folder that no export of ours wrote, if there is one."""
+    """Return a file that no export wrote, ``None`` if there is none."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         ours = {*manifest["files"], MANIFEST} if manifest["generator"].startswith("lung_nodule_ct ") else set()

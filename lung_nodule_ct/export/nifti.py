@@ -1,9 +1,8 @@
-"""One volume as a NIfTI-1 file with the frame that it has.
+"""Volumes as NIfTI-1 files in their frame: with tables of scans and nodules, or with the datalist of MONAI.
 
-NIfTI's world is RAS+ millimetres, ours LPS: x and y change their sign. The sform holds the whole affine; the qform, which
-can only turn and mirror, holds it where the direction matrix does no more.
-
-NIfTI: ``images``, ``lung_masks``, and tables of scans and nodules.
+World coordinates are RAS+ millimetres in NIfTI and LPS millimetres in a build: x and y have the opposite sign. The
+sform contains the complete affine. The qform can only rotate and mirror, so it is only set if the direction matrix does
+no more than that.
 """
 
 from __future__ import annotations
@@ -13,16 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
-from lung_nodule_ct.export.written import Counted, case_of
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES, TEST, TRAIN, VALIDATION
+from lung_nodule_ct.declaration.manifest import to_json
+from lung_nodule_ct.declaration.schema import Category, Flag, Integer, Real, Text, Voxels
+from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem
 from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
+    from lung_nodule_ct.declaration.schema import Column, Schema
     from lung_nodule_ct.geometry.frame import Frame
     from lung_nodule_ct.read.rows import IndexedRow
 
@@ -30,16 +32,19 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".nii.gz"
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+_XYZ = ("x", "y", "z")
+_NODULE = 0
+_MONAI_SPLITS = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
 
 
 def to_ras(world: ArrayLike) -> NDArray[np.float64]:
-    """World points in RAS millimetres, of points in LPS; shape (3,) or (n, 3), both x, y, z."""
+    """Return world points in RAS millimetres from points in LPS millimetres, shape (3,) or (n, 3), both x, y, z."""
     points: NDArray[np.float64] = np.asarray(world, np.float64) * _LPS_TO_RAS
     return points
 
 
 def ras_affine(frame: Frame) -> NDArray[np.float64]:
-    """The affine from voxel indices x, y, z to RAS millimetres, shape (4, 4)."""
+    """Return the affine from voxel indices x, y, z to RAS millimetres, shape (4, 4)."""
     affine = np.eye(4)
     corners = to_ras(frame.to_world(np.vstack([np.zeros(3), np.eye(3)])))
     affine[:3, 3] = corners[0]
@@ -47,13 +52,13 @@ def ras_affine(frame: Frame) -> NDArray[np.float64]:
     return affine
 
 
-def write_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
-    """Write a volume, slice by slice.
+def save_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
+    """Write one volume. The folder is created.
 
     Args:
-        path: Ends in ``.nii.gz``; its folder is made.
+        path: Ends in ``.nii.gz``.
         voxels: int16, uint8 or uint16, axes (z, y, x).
-        frame: Where it is.
+        frame: Its frame.
 
     Raises:
         MissingExtraError: nibabel is not installed.
@@ -72,46 +77,104 @@ def write_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
     nibabel.save(image, path)
 
 
-_OF_SCAN = (
-    "scan_id", "patient_id", "timepoint", "num_timepoints", "days_since_first", "fold", "slice_thickness_mm",
-)  # fmt: skip
-_XYZ = ("x", "y", "z")
+def save_volumes(schema: Schema, indexed: IndexedRow, folder: Path) -> dict[str, str]:
+    """Write the volume of a row into ``images``, and other voxel columns into folders of their names (``lung_masks``).
 
-
-def write(rows: Iterable[IndexedRow], folder: Path) -> Counted:
-    """Write a CT a scan, its lung mask where there is one, ``scans.csv``, and ``nodules.csv`` with centres in both spaces.
-
-    World centres in ``nodules.csv`` are LPS, as in the build; NIfTI's own world is RAS (x and y change their sign).
+    Returns:
+        The path of each file relative to ``folder``, by key: ``image``, or the name of the other column. Null cells are
+        left out.
     """
+    volume, *others = column_names(schema, Voxels)
+    keys = {volume: "image", **{name: name for name in others}}
+    files = {}
+    for column, key in keys.items():
+        if indexed.row[column] is not None:
+            files[key] = f"{key}s/{scan_stem(indexed)}{SUFFIX}"
+            save_nifti(folder / files[key], indexed.row[column], indexed.frame)
+    return files
+
+
+def write_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
+    """Write the volumes, ``scans.csv``, and ``nodules.csv`` with centres in world and voxel coordinates.
+
+    World centres in ``nodules.csv`` are LPS millimetres, as in the build. The world of the NIfTI files is RAS (x and y
+    change their sign).
+    """
+    columns = [column for column in schema.columns if isinstance(column.type, Text | Flag | Integer | Real | Category)]
     scans: list[dict[str, Any]] = []
     nodules: list[dict[str, Any]] = []
-    for placed in rows:
-        row, case, frame = placed.row, case_of(placed), placed.frame
-        write_nifti(folder / "images" / f"{case}{SUFFIX}", row["volume"], frame)
-        if row["lung_mask"] is not None:
-            write_nifti(folder / "lung_masks" / f"{case}{SUFFIX}", row["lung_mask"], frame)
-        scans.append({"case": case, "split": placed.split, **{name: row[name] for name in _OF_SCAN}})
-        nodules += [_nodule(case, nodule) for nodule in row["nodules"]]
-    _write_table(folder / "scans.csv", ("case", "split", *_OF_SCAN), scans)
-    columns = [f"{kind}_{axis}" for kind in ("lps_mm", "voxel") for axis in _XYZ]
-    _write_table(folder / "nodules.csv", ("case", "nodule_id", *columns, "diameter_mm", "pathology"), nodules)
-    return Counted(len(scans), len(nodules))
+    for indexed in rows:
+        save_volumes(schema, indexed, folder)
+        case = scan_stem(indexed)
+        values = {column.name: _plain(column, indexed.row[column.name]) for column in columns}
+        scans.append({"case": case, "split": indexed.split, **values})
+        nodules += [_nodule(case, nodule) for nodule in records_of(schema, indexed.row, "center_world", "center_voxel")]
+    _write_table(folder / "scans.csv", ["case", "split", *(column.name for column in columns)], scans)
+    centers = [f"{space}_{axis}" for space in ("lps_mm", "voxel") for axis in _XYZ]
+    _write_table(folder / "nodules.csv", ["case", "nodule_id", *centers, "diameter_mm", "pathology"], nodules)
+    return ExportSummary(len(scans), len(nodules))
 
 
-def _nodule(case: str, nodule: dict[str, Any]) -> dict[str, Any]:
-    pathology = nodule["pathology"]
+def _plain(column: Column, value: Any) -> Any:
+    """Return the value of a table cell: categories by name."""
+    return column.type.names[value] if isinstance(column.type, Category) and value is not None else value
+
+
+def _nodule(case: str, nodule: Mapping[str, Any]) -> dict[str, Any]:
+    pathology = nodule.get("pathology")
     return {
         "case": case,
-        "nodule_id": nodule["nodule_id"],
+        "nodule_id": nodule.get("nodule_id"),
         **{f"lps_mm_{axis}": value for axis, value in zip(_XYZ, nodule["center_world"], strict=True)},
         **{f"voxel_{axis}": value for axis, value in zip(_XYZ, nodule["center_voxel"], strict=True)},
-        "diameter_mm": nodule["diameter_mm"],
+        "diameter_mm": nodule.get("diameter_mm"),
         "pathology": None if pathology is None else PATHOLOGY_NAMES[pathology],
     }
 
 
-def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+def _write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_monai(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
+    """Write the volumes, and ``datalist.json`` as ``load_decathlon_datalist(…, is_segmentation=False)`` reads it.
+
+    ``box`` is ``cccwhd`` in world coordinates: the centre, and the diameter three times, in RAS millimetres, the world
+    that MONAI assigns to a NIfTI image. Therefore ``AffineBoxToImageCoordinated`` takes its default
+    ``affine_lps_to_ras=False``; the ``True`` of the LUNA16 tutorial is for MetaImage and LPS boxes. ``label`` is 0,
+    nodule. ``fold`` is for ``select_cross_validation_folds``.
+    """
+    listed: dict[str, list[dict[str, Any]]] = {}
+    images = num_nodules = left_out = 0
+    for indexed in rows:
+        row = indexed.row
+        nodules = records_of(schema, row, "center_world", "diameter_mm")
+        spheres = [nodule for nodule in nodules if (nodule["diameter_mm"] or 0) > 0]
+        files = save_volumes(schema, indexed, folder)
+        entry = {
+            "image": files.pop("image"),
+            "box": [[*to_ras(nodule["center_world"]).tolist(), *[nodule["diameter_mm"]] * 3] for nodule in spheres],
+            "label": [_NODULE] * len(spheres),
+            "nodule_id": [nodule.get("nodule_id") for nodule in spheres],
+            "patient_id": row.get("patient_id"),
+            "fold": row.get("fold"),
+            **files,
+        }
+        listed.setdefault(_MONAI_SPLITS.get(indexed.split, indexed.split), []).append(entry)
+        images += 1
+        num_nodules += len(spheres)
+        left_out += len(nodules) - len(spheres)
+    head = {
+        "name": "lung_nodule_ct",
+        "modality": {"0": "CT"},
+        "labels": {str(_NODULE): "nodule"},
+        "box_mode": "cccwhd",
+        "box_space": "world, RAS millimetres",
+        "numTraining": len(listed.get(_MONAI_SPLITS[TRAIN], ())),
+        "numTest": len(listed.get(_MONAI_SPLITS[TEST], ())),
+    }
+    (folder / "datalist.json").write_text(to_json({**head, **listed}), encoding="utf-8")
+    return ExportSummary(images, num_nodules, left_out)

@@ -1,6 +1,6 @@
-"""Instance masks from spheres: a centre and a diameter become the voxels whose centres lie inside.
+"""Scans for nnDetection: ``raw_splitted`` with instance masks that are drawn from spheres.
 
-nnDetection: ``raw_splitted`` with instance masks from spheres (https://github.com/MIC-DKFZ/nnDetection, "Adding New Data Sets").
+The layout is described in https://github.com/MIC-DKFZ/nnDetection, "Adding New Data Sets".
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 
 from lung_nodule_ct.declaration.labels import TEST
 from lung_nodule_ct.declaration.manifest import to_json
-from lung_nodule_ct.export.nifti import SUFFIX, write_nifti
-from lung_nodule_ct.export.written import Counted, case_of
+from lung_nodule_ct.declaration.schema import Voxels
+from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem
+from lung_nodule_ct.export.nifti import SUFFIX, save_nifti
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,50 +23,51 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.geometry.frame import Frame
     from lung_nodule_ct.read.rows import IndexedRow
 
 
-_SURFACE = 1e-6  # mm; a voxel's centre on the surface belongs to the sphere
+_SURFACE = 1e-6  # mm; a voxel whose centre lies on the surface belongs to the sphere
 
 
 def draw_spheres(
     shape: tuple[int, int, int], frame: Frame, spheres: Sequence[tuple[Sequence[float], float]]
 ) -> tuple[NDArray[Any], list[int]]:
-    """Draw spheres as instances, the large ones first, so that a small one on a large one stays.
+    """Draw spheres as instances, large ones first, so that a small sphere on top of a large one remains visible.
 
-    A sphere too small to hold a voxel's centre marks the voxel that its own centre lies in.
+    A sphere that contains no voxel centre marks the voxel that contains the centre of the sphere.
 
     Args:
-        shape: z, y, x.
-        frame: Where the volume is.
+        shape: Shape of the volume (z, y, x).
+        frame: Frame of the volume.
         spheres: World centre x, y, z in LPS mm, and diameter in mm.
 
     Returns:
-        The labels, uint8 or uint16, axes (z, y, x): 0 outside, then 1, 2, … without a gap; and which sphere each of those is.
-        A sphere without a voxel in the volume, or wholly under others, has none.
+        The labels, uint8 or uint16, axes (z, y, x): 0 outside, then 1, 2, … without gaps; and the index of the sphere
+        of each label. A sphere without a voxel in the volume, or completely under others, has no label.
     """
     if len(spheres) >= 1 << 16:
         raise ValueError(f"a mask holds at most 65,535 instances, got {len(spheres):,}")
     labels = np.zeros(shape, np.uint8 if len(spheres) < 1 << 8 else np.uint16)
     for number in sorted(range(len(spheres)), key=lambda number: -spheres[number][1]):
-        z, y, x = _inside(shape, frame, *spheres[number])
+        z, y, x = _voxels_inside(shape, frame, *spheres[number])
         labels[z, y, x] = number + 1
     drawn = [int(label) - 1 for label in np.unique(labels) if label]
     for new, old in enumerate(drawn, 1):
         if new != old + 1:
-            labels[labels == old + 1] = new  # ascending, so no new label is taken by an old one
+            labels[labels == old + 1] = new  # in ascending order, so a new label is never still in use
     return labels, drawn
 
 
-def _inside(
+def _voxels_inside(
     shape: tuple[int, int, int], frame: Frame, center_world: Sequence[float], diameter_mm: float
 ) -> NDArray[np.int64]:
-    """Indices z, y, x of the voxels of a sphere, shape (3, n)."""
+    """Return the indices z, y, x of the voxels of a sphere, shape (3, n)."""
     size = np.array(shape[::-1])
     center = frame.to_voxel(center_world)
     radius = diameter_mm / 2 + _SURFACE
-    # the half extent of a ball along a voxel axis is its radius times the length of that row of the inverse matrix
+    # half the extent of a ball along a voxel axis is its radius times the norm of that row of the inverse matrix
     rows = (frame.to_voxel(np.eye(3)) - frame.to_voxel(np.zeros(3))).T
     reach = radius * np.linalg.norm(rows, axis=1)
     low = np.maximum(np.ceil(center - reach), 0).astype(int)
@@ -85,55 +87,61 @@ TASK: Final = "Task100_LungNoduleCT"
 _NODULE = 0
 
 
-def write(rows: Iterable[IndexedRow], folder: Path) -> Counted:
-    """Write the task's folder, to be found through ``det_data=<folder>``.
+def write_nndetection(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
+    """Write the folder of the task, for ``det_data=<folder>``.
 
-    Every split but ``test`` is nnDetection's training data. ``preprocessed/splits_final.pkl`` holds cross-validation by the
-    build's patient folds, since a split by scan would put scans of one patient on both sides.
+    Every split except ``test`` is training data of nnDetection. ``preprocessed/splits_final.pkl`` contains
+    cross-validation by the patient folds of the build, because a split by scan would put scans of one patient on both
+    sides.
     """
+    volume = column_names(schema, Voxels)[0]
     task = folder / TASK
+    raw = task / "raw_splitted"
     folds: dict[int, list[str]] = {}
-    images = nodules = left_out = nameless = 0
-    tested = False
-    for placed in rows:
-        row, case, frame = placed.row, case_of(placed), placed.frame
-        tested |= placed.split == TEST
-        where = "Ts" if placed.split == TEST else "Tr"
-        own = [nodule for nodule in row["nodules"] if nodule["diameter_mm"] > 0]
-        spheres = [(nodule["center_world"], nodule["diameter_mm"]) for nodule in own]
-        labels, drawn = draw_spheres(row["volume"].shape, frame, spheres)
-        raw = task / "raw_splitted"
-        write_nifti(raw / f"images{where}" / f"{case}_0000{SUFFIX}", row["volume"], frame)
-        write_nifti(raw / f"labels{where}" / f"{case}{SUFFIX}", labels, frame)
+    images = num_instances = left_out = without_fold = 0
+    has_test = False
+    for indexed in rows:
+        row, case, frame = indexed.row, scan_stem(indexed), indexed.frame
+        is_test = indexed.split == TEST
+        has_test |= is_test
+        part = "Ts" if is_test else "Tr"
+        annotated = records_of(schema, row, "center_world", "diameter_mm")
+        nodules = [nodule for nodule in annotated if (nodule["diameter_mm"] or 0) > 0]
+        spheres = [(nodule["center_world"], nodule["diameter_mm"]) for nodule in nodules]
+        labels, drawn = draw_spheres(row[volume].shape, frame, spheres)
+        save_nifti(raw / f"images{part}" / f"{case}_0000{SUFFIX}", row[volume], frame)
+        save_nifti(raw / f"labels{part}" / f"{case}{SUFFIX}", labels, frame)
         instances: dict[str, Any] = {
             "instances": {str(number): _NODULE for number in range(1, len(drawn) + 1)},
-            "nodule_ids": {str(number): own[place]["nodule_id"] for number, place in enumerate(drawn, 1)},
+            "nodule_ids": {str(number): nodules[index].get("nodule_id") for number, index in enumerate(drawn, 1)},
         }
-        (raw / f"labels{where}" / f"{case}.json").write_text(to_json(instances), encoding="utf-8")
-        if where == "Tr":
-            if row["fold"] is None:
-                nameless += 1
+        (raw / f"labels{part}" / f"{case}.json").write_text(to_json(instances), encoding="utf-8")
+        if not is_test:
+            if row.get("fold") is None:
+                without_fold += 1
             else:
                 folds.setdefault(row["fold"], []).append(case)
-        images, nodules, left_out = images + 1, nodules + len(drawn), left_out + len(row["nodules"]) - len(drawn)
+        images += 1
+        num_instances += len(drawn)
+        left_out += len(annotated) - len(drawn)
     _write_splits(task / "preprocessed", folds)
     document = {
         "task": TASK,
         "name": "lung_nodule_ct",
         "dim": 3,
         "target_class": None,
-        "test_labels": tested,
+        "test_labels": has_test,
         "labels": {str(_NODULE): "nodule"},
         "modalities": {"0": "CT"},
         "annotation_style": "seg",
     }
     (task / "dataset.json").write_text(to_json(document), encoding="utf-8")
-    notes = (f"{nameless:,} scans have no fold and stand in no split of splits_final.pkl",) if nameless else ()
-    return Counted(images, nodules, left_out, notes)
+    notes = (f"{without_fold:,} scans have no fold and are in no split of splits_final.pkl",) if without_fold else ()
+    return ExportSummary(images, num_instances, left_out, notes)
 
 
 def _write_splits(folder: Path, folds: dict[int, list[str]]) -> None:
-    """One split a fold that has scans; none where all scans are of one fold."""
+    """Write one split per fold that has scans, unless all scans have the same fold."""
     splits = [
         {"train": sorted(case for other in folds if other != fold for case in folds[other]), "val": sorted(folds[fold])}
         for fold in sorted(folds)

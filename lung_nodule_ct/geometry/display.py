@@ -1,9 +1,8 @@
-"""How a stored volume is turned so that every chest is seen alike: left on the right, back below, head at the last slice.
+"""How volumes are displayed: axes in the radiological order, and CT windows.
 
-Volumes stand in a build as they were stored, some mirrored or turned. A picture of one is easier to read, and comparable with
-another, in the radiological view. Only axes are exchanged and reversed here; nothing is resampled.
-
-CT windows: Hounsfield units as 8-bit grey.
+Volumes are stored as published, some of them mirrored or rotated. In display order the patient's left is on the right
+of an axial slice, the back is at the bottom, and the last slice is nearest to the head. Axes are only exchanged and
+reversed; nothing is resampled.
 """
 
 from __future__ import annotations
@@ -28,15 +27,18 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Orientation:
-    """The stored axes as they are shown.
+    """The order and direction in which the stored axes of a volume are displayed.
 
-    The shown axes are x towards the patient's left, y towards the back, z towards the head (LPS).
+    The displayed axes are x towards the patient's left, y towards the back, and z towards the head (LPS).
 
     Attributes:
-        axes: For each shown axis x, y, z the number of the stored axis (0 x, 1 y, 2 z) that runs along it.
-        flipped: Whether that stored axis is shown backwards.
-        tilt_degrees: The largest angle between a stored axis and the patient's axis that it is shown as; 0 where the scan
-            is stored along the patient's axes.
+        axes: The stored axis (0 x, 1 y, 2 z) of each displayed axis x, y, z.
+        flipped: Whether the stored axis is reversed, for each displayed axis.
+        tilt_degrees: The largest angle between a stored axis and the patient's axis as which it is displayed; 0 for a
+            scan that is stored along the patient's axes.
+
+    Raises:
+        ValueError: An axis is missing or occurs twice.
     """
 
     axes: tuple[int, int, int] = (0, 1, 2)
@@ -48,30 +50,30 @@ class Orientation:
             raise ValueError(f"expected each of the axes 0, 1, 2 once, got {self.axes} and {self.flipped}")
 
     @classmethod
-    def of(cls, frame: Frame) -> Orientation:
-        """That which brings the stored axes nearest to the patient's."""
+    def from_frame(cls, frame: Frame) -> Orientation:
+        """Return the orientation that displays each stored axis as the nearest axis of the patient."""
         matrix = frame.matrix / np.linalg.norm(frame.matrix, axis=0)
         first, second, third = max(permutations(range(3)), key=lambda axes: sum(abs(matrix[range(3), list(axes)])))
-        along = [float(matrix[shown, stored]) for shown, stored in enumerate((first, second, third))]
-        tilt = max(math.degrees(math.acos(min(1.0, abs(cosine)))) for cosine in along)
-        return cls((first, second, third), (along[0] < 0, along[1] < 0, along[2] < 0), tilt)
+        cosines = [float(matrix[shown, stored]) for shown, stored in enumerate((first, second, third))]
+        tilt = max(math.degrees(math.acos(min(1.0, abs(cosine)))) for cosine in cosines)
+        return cls((first, second, third), (cosines[0] < 0, cosines[1] < 0, cosines[2] < 0), tilt)
 
     def volume(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """A view of a volume in the shown order, axes (z, y, x)."""
+        """Return a view of a stored volume in display order, axes (z, y, x)."""
         turned = stored.transpose([2 - axis for axis in reversed(self.axes)])
         return turned[tuple(slice(None, None, -1 if flip else 1) for flip in reversed(self.flipped))]
 
     def extent(self, per_axis: Sequence[float]) -> Triple:
-        """What belongs to the stored axes x, y, z (spacing, a count of voxels) for the shown ones."""
+        """Return values of the stored axes x, y, z (spacing, number of voxels) in display order."""
         x, y, z = (per_axis[axis] for axis in self.axes)
         return x, y, z
 
     def point(self, voxel: Sequence[float], shape_zyx: Sequence[int]) -> Triple:
-        """A continuous stored index x, y, z as the shown one.
+        """Return a continuous voxel index x, y, z in display order.
 
         Args:
-            voxel: x, y, z, at voxels' centres.
-            shape_zyx: The stored volume's shape.
+            voxel: The stored index x, y, z; integers are the centres of voxels.
+            shape_zyx: Shape of the stored volume (z, y, x).
         """
         x, y, z = (
             shape_zyx[2 - axis] - 1 - voxel[axis] if flip else voxel[axis]
@@ -80,7 +82,7 @@ class Orientation:
         return x, y, z
 
     def box(self, box: Sequence[int], shape_zyx: Sequence[int]) -> tuple[int, int, int, int, int, int]:
-        """A half-open stored box ``x0 y0 z0 x1 y1 z1`` as the shown one, half-open too."""
+        """Return a half-open box ``x0 y0 z0 x1 y1 z1`` in display order, also half-open."""
         ranges = []
         for axis, flip in zip(self.axes, self.flipped, strict=True):
             low, high, size = box[axis], box[axis + 3], shape_zyx[2 - axis]
@@ -91,12 +93,15 @@ class Orientation:
 
 @dataclass(frozen=True)
 class Window:
-    """A range of Hounsfield units that a picture shows (DICOM PS3.3 C.11.2.1.3.2, LINEAR_EXACT).
+    """A range of Hounsfield units that is displayed as greys (DICOM PS3.3 C.11.2.1.3.2, LINEAR_EXACT).
 
     Attributes:
-        name: What radiologists call it.
-        center: HU in the middle of the greys.
-        width: HU from black to white.
+        name: Name that radiologists use.
+        center: Centre of the window in HU.
+        width: Width of the window in HU, from black to white.
+
+    Raises:
+        ValueError: The width is not positive.
     """
 
     name: str
@@ -105,20 +110,20 @@ class Window:
 
     def __post_init__(self) -> None:
         if not self.width > 0:
-            raise ValueError(f"a window's width must be above 0 HU, got {self.width}")
+            raise ValueError(f"expected a window width above 0 HU, got {self.width}")
 
     @property
     def low(self) -> float:
-        """What is black, in HU."""
+        """The highest value that is black, in HU."""
         return self.center - self.width / 2
 
     @property
     def high(self) -> float:
-        """What is white, in HU."""
+        """The lowest value that is white, in HU."""
         return self.center + self.width / 2
 
     def to_grey(self, hu: NDArray[Any]) -> NDArray[np.uint8]:
-        """Greys 0 to 255, rounded to the nearest, of voxels in HU; any shape."""
+        """Return greys 0 to 255, rounded to the nearest, of values in HU. Any shape."""
         scaled = (np.asarray(hu, np.float32) - self.low) * (255 / self.width)
         grey: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
         return grey
@@ -127,4 +132,4 @@ class Window:
 LUNG: Final = Window("lung", -600, 1500)
 MEDIASTINAL: Final = Window("mediastinal", 40, 400)
 PRESETS: Final = (LUNG, MEDIASTINAL)
-"""The usual presets of chest CT."""
+"""The usual windows of chest CT."""

@@ -1,4 +1,4 @@
-// The audit of the build, where it has one.
+// The audit of the build, if it has one.
 
 const VERDICTS = { pass: "✓", warn: "!", fail: "✕", unknown: "?" };
 
@@ -16,9 +16,9 @@ function auditPanel(audit) {
     element("td", {}, check.expected ?? ""),
     element("td", {}, check.detail ?? ""),
   );
-  const heads = ["Verdict", "Check", "Measured", "Expected", "What it means"];
+  const heads = ["Verdict", "Check", "Measured", "Expected", "Explanation"];
   return [
-    element("div", { className: "intro" }, element("p", {}, "Is this build what it says it is?"), element("p", { className: "quiet" }, `${counts.join(", ")} · ${audit.generator ?? ""}`)),
+    element("div", { className: "intro" }, element("p", {}, "Checks of the content of this build."), element("p", { className: "quiet" }, `${counts.join(", ")} · ${audit.generator ?? ""}`)),
     element("div", { className: "scroll" }, element(
       "table",
       { className: "checks" },

@@ -10,40 +10,43 @@ const FILTERS = [
 
 const order = new Intl.Collator("en", { numeric: true });
 
-/** The values of a filter that a config's items have, in a sensible order; none where nothing is known of any. */
+/** The sorted values of a filter among the items of a config; empty if all values are unknown. */
 function valuesOf(name, values, items) {
-  const found = new Set(items.flatMap(values));
-  if ([...found].every((value) => value === "unknown")) return [];
+  const present = new Set(items.flatMap(values));
+  if ([...present].every((value) => value === "unknown")) return [];
   const fixed = { class: page.classes.map((entry) => entry.name), size: page.sizeGroups }[name];
-  const sorted = fixed ? fixed.filter((value) => found.has(value)) : [...found].filter((v) => v !== "unknown").sort(order.compare);
-  return found.has("unknown") ? [...sorted, "unknown"] : sorted;
+  const sorted = fixed ? fixed.filter((value) => present.has(value)) : [...present].filter((v) => v !== "unknown").sort(order.compare);
+  return present.has("unknown") ? [...sorted, "unknown"] : sorted;
 }
 
-/** What was drawn of how many. */
+/** How many examples and slices are on the page, and how they were selected. */
 function sampledText(config) {
-  const parts = Object.entries(config.totals).map(([split, total]) => {
-    const own = config.items.filter((item) => item.split === split).length;
-    return `${split} ${own.toLocaleString("en")} of ${total.toLocaleString("en")}`;
-  });
   const total = Object.values(config.totals).reduce((sum, count) => sum + count, 0);
   if (!total) return "The build has no examples of this config.";
-  const all = config.items.length === total;
-  const how = config.kind === "patients" ? "whole patients, those with most timepoints first" : "drawn by split, class and size";
+  const parts = Object.entries(config.totals).map(([split, count]) => {
+    const shown = config.items.filter((item) => item.split === split).length;
+    return `${split} ${shown.toLocaleString("en")} of ${count.toLocaleString("en")}`;
+  });
+  let how = "all examples";
+  if (config.items.length < total) {
+    how = config.longitudinal ? "all scans of some patients, those with the most timepoints first" : "a random sample of each split, class and size";
+    how += `, seed ${page.seed}`;
+  }
   const scans = config.items.map((item) => page.scans[item.scan]).filter((scan) => scan?.slices);
-  const carried = scans.reduce((sum, scan) => sum + scan.slices.length, 0);
+  const onPage = scans.reduce((sum, scan) => sum + scan.slices.length, 0);
   const stored = scans.reduce((sum, scan) => sum + scan.shape[2], 0);
-  const slices = scans.length ? ` Slices: ${carried.toLocaleString("en")} of ${stored.toLocaleString("en")}, compressed.` : "";
-  return `Here: ${parts.join(", ")}${all ? ", which is all" : ` (${how}, seed ${page.seed})`}.${slices}`;
+  const slices = scans.length ? ` Slices on this page: ${onPage.toLocaleString("en")} of ${stored.toLocaleString("en")}, compressed.` : "";
+  return `Examples on this page: ${parts.join(", ")} (${how}).${slices}`;
 }
 
-/** Filters over a config's items; `show` gets those that pass. */
+/** Filters for the items of a config; `show` receives the items that match. */
 function filterBar(config, show) {
   const state = {};
   const status = element("span", { className: "shown", role: "status" });
   const apply = () => {
-    const passing = config.items.filter((item) => FILTERS.every(([name, , values]) => !state[name] || values(item).includes(state[name])));
-    status.textContent = `${passing.length.toLocaleString("en")} of ${config.items.length.toLocaleString("en")} shown`;
-    show(passing);
+    const matching = config.items.filter((item) => FILTERS.every(([name, , values]) => !state[name] || values(item).includes(state[name])));
+    status.textContent = `${matching.length.toLocaleString("en")} of ${config.items.length.toLocaleString("en")} shown`;
+    show(matching);
   };
   const selects = FILTERS.flatMap(([name, title, values]) => {
     const known = valuesOf(name, values, config.items);
@@ -67,9 +70,8 @@ function filterBar(config, show) {
   return { bar: element("div", { className: "filters" }, selects, selects.length ? reset : null, status), apply };
 }
 
-/** The largest nodule in words. */
-function largestText(item) {
-  const scan = page.scans[item.scan];
+/** The size of the largest nodule of a scan. */
+function largestText(scan) {
   if (scan.largest === null) return "no nodule annotated";
   const { diameterMm } = scan.nodules[scan.largest];
   const more = scan.nodules.length > 1 ? `, largest of ${scan.nodules.length}` : "";
@@ -79,35 +81,37 @@ function largestText(item) {
 /** A thumbnail that opens the viewer. */
 function card(config, item, open) {
   const scan = item.scan ? page.scans[item.scan] : null;
-  const still = scan && config.kind === "patients" ? scan.closeUp ?? scan.thumbnail : scan?.thumbnail;
-  const head = config.kind === "patients"
-    ? [dayText(item), largestText(item)]
-    : [item.patient === undefined ? item.id : `patient ${item.patient ?? "unknown"}`, scan ? largestText(item) : null];
-  const where = [item.split, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
-  if (item.augmented) where.push("augmented");
-  if (config.kind === "scans" && item.num_timepoints > 1) where.push(dayText(item));
-  if (config.kind === "pictures" && item.boxes.length !== 1 && !item.classes.length) where.push(counted(item.boxes.length, "box", "boxes"));
-  const hasClass = item.classes.length || config.kind !== "pictures" && scan.spacing && scan.nodules.length;
+  const still = scan && ((config.longitudinal && scan.closeUp) || scan.thumbnail);
+  const head = [
+    config.longitudinal ? dayText(item) : item.patient === undefined ? item.id ?? `row ${item.row}` : `patient ${item.patient ?? "unknown"}`,
+    scan && largestText(scan),
+  ];
+  const details = [item.split, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
+  if (item.augmented) details.push("augmented");
+  if (!config.longitudinal && item.num_timepoints > 1) details.push(dayText(item));
+  if (item.boxes && item.boxes.length !== 1 && !item.classes.length) details.push(counted(item.boxes.length, "box", "boxes"));
+  const hasClass = item.classes.length || (scan?.spacing && scan.nodules.length);
+  const picture = scan ? stillOf(scan, still, "") : item.picture ? pictureOf(item, "") : "no picture";
   return element(
     "button",
     { type: "button", className: "card", onclick: open },
-    element("span", { className: "still" }, scan ? stillOf(scan, still, "") : pictureOf(item, "")),
+    element("span", { className: "still" }, picture),
     element(
       "span",
       { className: "caption" },
       element("strong", {}, head.filter(Boolean).join(" · ")),
       hasClass ? (item.classes.length ? item.classes.map(classLabel) : classLabel(null)) : null,
-      element("span", { className: "quiet" }, where.filter(Boolean).join(" · ")),
+      element("span", { className: "quiet" }, details.filter(Boolean).join(" · ")),
     ),
   );
 }
 
-/** The panel of a config of pictures or scans. */
+/** The panel of a config that is not longitudinal. */
 function galleryPanel(config) {
   const grid = element("ul", { className: "grid" });
   const { bar, apply } = filterBar(config, (items) => {
     const list = items.map((item) => [config, item]);
-    grid.replaceChildren(...items.map((item, place) => element("li", {}, card(config, item, () => openViewer(list, place)))));
+    grid.replaceChildren(...items.map((item, index) => element("li", {}, card(config, item, () => openViewer(list, index)))));
   });
   apply();
   return [introOf(config), bar, grid];

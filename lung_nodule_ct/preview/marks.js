@@ -1,7 +1,7 @@
-// Where nodules are drawn. Marks live on the scale of voxel edges: voxel i spans i to i + 1, a centre c lies at c + 0.5.
+// Marks of nodules. Their coordinates are voxel edges: voxel i extends from i to i + 1, and a centre c is at c + 0.5.
 
 const PLANES = {
-  // which of x (0, to the patient's left), y (1, to the back), z (2, to the head) runs through the plane, across and down it
+  // displayed axes (0 x to the patient's left, 1 y to the back, 2 z to the head): normal to the plane, across it and down it
   axial: { through: 2, across: 0, down: 1, upward: false, sides: ["R", "L", "A", "P"] },
   coronal: { through: 1, across: 0, down: 2, upward: true, sides: ["R", "L", "S", "I"] },
   sagittal: { through: 0, across: 1, down: 2, upward: true, sides: ["A", "P", "S", "I"] },
@@ -9,69 +9,69 @@ const PLANES = {
 
 const steps = (scan) => scan.spacing ?? [1, 1, 1];
 
-/** A position along the plane's vertical axis on the picture, where the head is up. */
+/** A position on the vertical axis of a plane as a position on its picture, where the head is at the top. */
 const downwards = (scan, plane, edge) => (plane.upward ? scan.shape[plane.down] - edge : edge);
 
 function rectangle(kind, x, y, width, height) {
-  return drawn("rect", { class: `mark ${kind}`, x, y, width, height });
+  return svgElement("rect", { class: `mark ${kind}`, x, y, width, height });
 }
 
 /**
- * The marks of a scan's nodules on one slice of one plane: the box where the slice is in it, and the sphere's section.
- * A slice is a slab: the section is the widest within half a slice, so that a nodule between two thick slices is seen.
+ * The marks of the nodules of a scan on one slice of a plane: the box if the slice cuts it, and the section of the sphere.
+ * A slice counts as a slab: the section is the largest within half a slice, so that a nodule between two thick slices is visible.
  */
 function nodulesOn(scan, planeName, index) {
   const plane = PLANES[planeName];
   const [across, down] = [plane.across, plane.down];
   return scan.nodules.flatMap((nodule, number) => {
-    const made = [];
+    const marks = [];
     if (nodule.box && nodule.box[plane.through] <= index && index < nodule.box[plane.through + 3]) {
       const edges = [nodule.box[down], nodule.box[down + 3]].map((edge) => downwards(scan, plane, edge));
       const width = nodule.box[across + 3] - nodule.box[across];
-      made.push(rectangle("box", nodule.box[across], Math.min(...edges), width, Math.abs(edges[1] - edges[0])));
+      marks.push(rectangle("box", nodule.box[across], Math.min(...edges), width, Math.abs(edges[1] - edges[0])));
     }
     const x = nodule.center[across] + 0.5;
     const y = downwards(scan, plane, nodule.center[down] + 0.5);
-    const away = Math.max(0, Math.abs(index - nodule.center[plane.through]) - 0.5) * steps(scan)[plane.through];
-    const squared = (nodule.diameterMm / 2) ** 2 - away ** 2;
+    const distance = Math.max(0, Math.abs(index - nodule.center[plane.through]) - 0.5) * steps(scan)[plane.through];
+    const squared = (nodule.diameterMm / 2) ** 2 - distance ** 2;
     if (nodule.diameterMm > 0 && squared > 0) {
       const radius = Math.sqrt(squared);
       const [rx, ry] = [radius / steps(scan)[across], radius / steps(scan)[down]];
-      made.push(drawn("ellipse", { class: "mark circle", cx: x, cy: y, rx, ry }));
-    } else if (made.length === 0 && !nodule.box && away === 0) {
-      made.push(drawn("path", { class: "mark point", d: `M${x - 4} ${y}h8M${x} ${y - 4}v8` }));
+      marks.push(svgElement("ellipse", { class: "mark circle", cx: x, cy: y, rx, ry }));
+    } else if (marks.length === 0 && !nodule.box && distance === 0) {
+      marks.push(svgElement("path", { class: "mark point", d: `M${x - 4} ${y}h8M${x} ${y - 4}v8` }));
     }
-    for (const mark of made) mark.dataset.nodule = number;
-    return made;
+    for (const mark of marks) mark.dataset.nodule = number;
+    return marks;
   });
 }
 
-/** A picture with marks over it. `view` is [x, y, width, height] of what it shows, in pixels or voxels of the original. */
+/** A picture with marks over it. `view` is the visible part [x, y, width, height], in pixels or voxels of the original. */
 function markedPicture(picture, view, marks, spacing = [1, 1, 1]) {
   const shape = view[2] * spacing[0] / (view[3] * spacing[1]);
   const box = element(
     "span",
     { className: "picture" },
     picture,
-    drawn("svg", { viewBox: view.join(" "), preserveAspectRatio: "none", "aria-hidden": "true" }, ...marks),
+    svgElement("svg", { viewBox: view.join(" "), preserveAspectRatio: "none", "aria-hidden": "true" }, ...marks),
   );
   box.style.aspectRatio = String(shape);
   box.style[shape >= 1 ? "width" : "height"] = "100%";
   return box;
 }
 
-/** The still of a scan, its whole slice or the close-up, with its nodules; the small whole slice has the boxes only. */
+/** The thumbnail or the close-up of a scan with its nodules. On the thumbnail, a nodule with a box has no circle. */
 function stillOf(scan, still, text) {
   const picture = element("img", { src: dataUrl(still.picture), alt: text, loading: "lazy", decoding: "async" });
-  const every = nodulesOn(scan, "axial", still.z);
-  const boxed = new Set(every.filter((mark) => mark.matches(".box")).map((mark) => mark.dataset.nodule));
-  const marks = still === scan.closeUp ? every : every.filter((mark) => mark.matches(".box") || !boxed.has(mark.dataset.nodule));
+  const all = nodulesOn(scan, "axial", still.z);
+  const boxed = new Set(all.filter((mark) => mark.matches(".box")).map((mark) => mark.dataset.nodule));
+  const marks = still === scan.closeUp ? all : all.filter((mark) => mark.matches(".box") || !boxed.has(mark.dataset.nodule));
   return markedPicture(picture, still.view, marks, steps(scan));
 }
 
-/** A published picture with its boxes. The published numbers are pixels, the last one within the box. */
+/** A published picture with its boxes. The published numbers are pixels; the last one is drawn as part of the box. */
 function pictureOf(item, text) {
   const picture = element("img", { src: dataUrl(item.picture), alt: text, loading: "lazy", decoding: "async" });
-  const boxes = item.boxes.map(([x0, y0, x1, y1]) => rectangle("published", x0, y0, x1 - x0 + 1, y1 - y0 + 1));
+  const boxes = (item.boxes ?? []).map(([x0, y0, x1, y1]) => rectangle("published", x0, y0, x1 - x0 + 1, y1 - y0 + 1));
   return markedPicture(picture, [0, 0, item.width, item.height], boxes);
 }

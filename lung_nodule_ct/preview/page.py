@@ -1,4 +1,4 @@
-"""The page as one file: template, style, code and data joined, safe against what the data say, written whole or not at all."""
+"""The page as one file: template, style, scripts and data joined, so that no text of the data can become markup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.preview.document import Document
 
 MARK: Final = '<meta name="generator" content="lung_nodule_ct preview">'
-"""By which a page of ours is known."""
+"""The line that identifies a page as an output of this package."""
 
 _SCRIPTS = (
     "dom.js",
@@ -34,22 +34,22 @@ _SCRIPTS = (
     "audit.js",
     "main.js",
 )
-_HEAD = 4096
+_HEAD_BYTES = 4096
 
 
 def render_page(document: Document) -> str:
-    """The page's HTML.
+    """Return the HTML of the page.
 
-    Texts from the data stand in JSON blocks only, where ``<``, ``>`` and ``&`` are escaped; the page's code sets them as
-    text. Its content security policy lets no other code run and nothing be loaded.
+    Texts of the data are only in JSON blocks, where ``<``, ``>`` and ``&`` are escaped, and the scripts set them as
+    text. The content security policy of the page lets no other script run and nothing be loaded.
     """
-    style, script = _own("page.css"), "\n".join(map(_own, _SCRIPTS))
+    style, script = _resource("page.css"), "\n".join(map(_resource, _SCRIPTS))
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        f"default-src 'none'; img-src data:; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     blocks = [("document", document.page), *document.slices.items()]
-    return Template(_own("page.html")).substitute(
+    return Template(_resource("page.html")).substitute(
         mark=MARK,
         policy=policy,
         title=escape(document.page["title"]),
@@ -61,21 +61,21 @@ def render_page(document: Document) -> str:
     )
 
 
-def check_out(out: Path) -> None:
-    """Refuse a place where the page would overwrite something else.
+def check_output(out: Path) -> None:
+    """Refuse to overwrite a file that is not a preview page.
 
     Raises:
-        OutputError: There is a folder, or a file that is no page of ours.
+        OutputError: ``out`` is a folder, or another file.
     """
     if not out.exists():
         return
     head = ""
     if out.is_file():
         with contextlib.suppress(OSError), out.open("rb") as file:
-            head = file.read(_HEAD).decode("utf-8", "replace")
+            head = file.read(_HEAD_BYTES).decode("utf-8", "replace")
     if MARK not in head:
         raise OutputError(
-            f"the output {out} exists and is no preview of ours",
+            f"the output {out} exists and is not a preview page",
             expected="a new file, or a page that an earlier preview wrote",
             got="a folder" if out.is_dir() else "another file",
             remedy="choose another --out, or remove it",
@@ -83,10 +83,10 @@ def check_out(out: Path) -> None:
 
 
 def write_page(page: str, out: Path) -> None:
-    """Write the page whole or not at all.
+    """Write the page atomically.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The page cannot be written.
     """
     try:
         write_atomically(out, page)
@@ -94,16 +94,16 @@ def write_page(page: str, out: Path) -> None:
         raise OutputError(f"the output {out} cannot be written: {error}") from error
 
 
-def _own(name: str) -> str:
+def _resource(name: str) -> str:
     return (files("lung_nodule_ct.preview") / name).read_text("utf-8")
 
 
 def _json(content: Any) -> str:
-    """JSON in ASCII that no HTML parser takes for markup."""
+    """Return ASCII JSON that no HTML parser reads as markup."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
-def _hash(inline: str) -> str:
-    """What a content security policy calls an inline block (CSP Level 3, 2.3.1)."""
+def _csp_hash(inline: str) -> str:
+    """Return the hash source of an inline block (CSP Level 3, 2.3.1)."""
     return f"sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}"

@@ -1,6 +1,5 @@
-// One plane of a scan: its pixels, its marks, its slider, and what a pointer does on it.
+// One plane of a scan: a canvas with marks, a slider, and the effects of the pointer.
 
-/** One plane: a canvas, marks over it, a slider. */
 class Pane {
   constructor(view, name) {
     this.view = view;
@@ -11,7 +10,7 @@ class Pane {
     this.positions = name === "axial" ? scan.slices : Array.from({ length: scan.shape[this.plane.through] }, (_, i) => i);
     this.canvas = element("canvas", { role: "img" });
     this.image = null;
-    this.marks = drawn("svg", { viewBox: `0 0 ${across} ${down}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+    this.marks = svgElement("svg", { viewBox: `0 0 ${across} ${down}`, preserveAspectRatio: "none", "aria-hidden": "true" });
     this.picture = element("div", { className: "picture" }, this.canvas, this.marks);
     this.under = element("span", { className: "under" });
     this.output = element("output", {});
@@ -27,7 +26,7 @@ class Pane {
     this.root = element(
       "section",
       { className: `pane ${name}`, "aria-label": `${name} plane` },
-      element("div", { className: "pane-head" }, element("span", {}, view.oriented ? name : `across ${"xyz"[this.plane.through]}`), this.output),
+      element("div", { className: "pane-head" }, element("span", {}, view.oriented ? name : `normal to ${"xyz"[this.plane.through]}`), this.output),
       this.stage,
       this.slider,
     );
@@ -40,14 +39,14 @@ class Pane {
     return this.view.position[this.plane.through];
   }
 
-  /** The place of the shown slice among those that can be shown. */
+  /** The index of the shown slice among those that can be shown. */
   get slot() {
     return this.name === "axial" ? this.view.volume.nearest[this.index] : this.index;
   }
 
   go(slot) {
-    const place = Math.min(this.positions.length - 1, Math.max(0, slot));
-    this.view.move({ [this.plane.through]: this.positions[place] });
+    const inside = Math.min(this.positions.length - 1, Math.max(0, slot));
+    this.view.move({ [this.plane.through]: this.positions[inside] });
   }
 
   listen() {
@@ -56,7 +55,7 @@ class Pane {
       event.preventDefault();
       const delta = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY : 100 * event.deltaY;
       rolled += delta;
-      // a notch of a wheel is one slice; small steps of a touchpad add up
+      // one notch of a wheel is one slice; the small steps of a touchpad are summed
       if (Math.abs(delta) < 50 && Math.abs(rolled) < 30) return;
       this.go(this.slot - Math.sign(rolled));
       rolled = 0;
@@ -69,10 +68,10 @@ class Pane {
       if (event.pointerType !== "touch") this.pointTo(event);
     });
     this.stage.addEventListener("pointermove", (event) => {
-      this.tell(event);
+      this.describe(event);
       if (!start) return;
       if (event.pointerType !== "touch") { this.pointTo(event); return; }
-      const by = Math.round((start.y - event.clientY) / 8); // a finger scrolls
+      const by = Math.round((start.y - event.clientY) / 8); // a finger scrolls, 8 pixels per slice
       start.moved ||= by !== 0;
       if (start.moved) this.go(start.slot + by);
     });
@@ -84,7 +83,7 @@ class Pane {
     this.stage.addEventListener("pointerleave", () => { this.under.textContent = ""; });
   }
 
-  /** The voxel under the pointer, in shown order; null outside. */
+  /** The voxel under the pointer in display order; null outside the volume. */
   voxelAt(event) {
     const bounds = this.canvas.getBoundingClientRect();
     const { shape } = this.view.scan;
@@ -103,24 +102,25 @@ class Pane {
     if (voxel) this.view.move(voxel);
   }
 
-  /** Say what is under the pointer, in the build's own voxel numbers. */
-  tell(event) {
+  /** Show the stored index and the value of the voxel under the pointer. */
+  describe(event) {
     const voxel = this.voxelAt(event);
     const { scan, volume } = this.view;
     if (!voxel) { this.under.textContent = ""; return; }
     const names = scan.storedAxes.map((name, axis) => [name, this.view.stored(axis, voxel[axis])]).sort();
     const code = volume.codeAt(...voxel);
-    const value = scan.hounsfield ? `about ${Math.round(HOUNSFIELD[code])} HU` : `grey ${code}`;
+    const grey = scan.stretchedFrom ? `label ${Math.round((code * scan.stretchedFrom) / 255)}` : `grey ${code}`;
+    const value = scan.hounsfield ? `about ${Math.round(HOUNSFIELD[code])} HU` : grey;
     this.under.textContent = `${names.map(([name, index]) => `${name} ${index}`).join("  ")}: ${value}`;
   }
 
-  /** Lines that leave the place they point to free to be looked at. */
+  /** Crosshair lines with a gap around the position, so that they do not cover it. */
   crosshair(x, y, across, down) {
     const gap = [this.plane.across, this.plane.down].map((axis) => 18 / steps(this.view.scan)[axis]);
     return `M0 ${y}H${x - gap[0]}M${x + gap[0]} ${y}H${across}M${x} 0V${y - gap[1]}M${x} ${y + gap[1]}V${down}`;
   }
 
-  /** Draw; the pixels only where they changed. */
+  /** Draw the marks, and the pixels if they changed. */
   draw(pixels) {
     const { view } = this;
     const { scan } = view;
@@ -134,7 +134,7 @@ class Pane {
     const x = view.position[this.plane.across] + 0.5;
     const y = downwards(scan, this.plane, view.position[this.plane.down] + 0.5);
     this.marks.replaceChildren(
-      drawn("path", { class: "mark crosshair", d: this.crosshair(x, y, across, down) }),
+      svgElement("path", { class: "mark crosshair", d: this.crosshair(x, y, across, down) }),
       ...nodulesOn(scan, this.name, this.index),
     );
     const axis = this.plane.through;

@@ -1,34 +1,41 @@
-// The longitudinal config: each patient's scans in the order of time, side by side at one scale.
+// A longitudinal config: the scans of each patient in chronological order, side by side and at the same scale.
 
-/** Days on a line, a dot a scan. */
+/** A line of days with one dot per scan. */
 function timeline(items) {
-  const days = items.map((item) => item.days_since_first);
-  if (days.some((day) => day === null)) return element("p", { className: "quiet" }, "days unknown");
+  const days = items.map((item) => item.days_since_first ?? null);
+  if (days.includes(null)) return element("p", { className: "quiet" }, "days unknown");
   const span = Math.max(1, ...days);
   const at = (day) => `${1 + (98 * day) / span}%`;
-  const picture = drawn("svg", { class: "timeline", role: "img", "aria-label": `scans on days ${days.join(", ")}` });
-  picture.append(drawn("line", { x1: at(0), x2: at(span), y1: 10, y2: 10 }));
-  days.forEach((day, place) => {
-    const text = drawn("text", { x: at(day), y: 30, "text-anchor": place === 0 ? "start" : day === span ? "end" : "middle" });
+  const picture = svgElement("svg", { class: "timeline", role: "img", "aria-label": `scans on days ${days.join(", ")}` });
+  picture.append(svgElement("line", { x1: at(0), x2: at(span), y1: 10, y2: 10 }));
+  days.forEach((day, number) => {
+    const text = svgElement("text", { x: at(day), y: 30, "text-anchor": number === 0 ? "start" : day === span ? "end" : "middle" });
     text.textContent = `day ${day.toLocaleString("en")}`;
-    picture.append(drawn("circle", { cx: at(day), cy: 10, r: 6 }), text);
+    picture.append(svgElement("circle", { cx: at(day), cy: 10, r: 6 }), text);
   });
   return picture;
 }
 
-/** One patient and thickness. */
+/** The scans of one patient and slice thickness. `list` is what the viewer steps through. */
 function sequence(config, items, list) {
   const [first] = items;
-  const scans = items.map((item) => page.scans[item.scan]);
-  const side = scans[0].closeUp ? Math.round(scans[0].closeUp.view[2] * scans[0].spacing[0]) : null;
+  const scan = first.scan ? page.scans[first.scan] : null;
+  const side = scan?.closeUp ? Math.round(scan.closeUp.view[2] * scan.spacing[0]) : null;
+  const thickness = thicknessText(first);
+  const facts = [
+    counted(items.length, scan ? "scan" : "picture"),
+    scan && "each at its largest nodule",
+    side && `${side} × ${side} mm`,
+    scan?.hounsfield && "lung window",
+  ];
   return element(
     "section",
-    { className: "sequence", "aria-label": `${first.slice_thickness_mm} mm slices` },
-    element("h3", {}, `${first.slice_thickness_mm} mm slices`),
-    element("p", { className: "quiet" }, `${counted(items.length, "scan")}, each at its largest nodule${side ? `, ${side} × ${side} mm` : ""}, lung window`),
+    { className: "sequence", "aria-label": thickness },
+    thickness && element("h3", {}, thickness),
+    element("p", { className: "quiet" }, facts.filter(Boolean).join(", ")),
     timeline(items),
     element("ol", { className: "side-by-side" }, items.map((item) => (
-      element("li", {}, card(config, item, () => openViewer(list, list.findIndex(([, own]) => own === item))))
+      element("li", {}, card(config, item, () => openViewer(list, list.findIndex(([, other]) => other === item))))
     ))),
   );
 }
@@ -36,15 +43,15 @@ function sequence(config, items, list) {
 function patientsPanel(config) {
   const holder = element("div", {});
   const { bar, apply } = filterBar(config, (items) => {
-    const sorted = [...items].sort((a, b) => order.compare(a.patient, b.patient)
-      || a.slice_thickness_mm - b.slice_thickness_mm || (a.timepoint ?? 0) - (b.timepoint ?? 0));
+    const sorted = [...items].sort((a, b) => order.compare(a.patient ?? "", b.patient ?? "")
+      || (a.slice_thickness_mm ?? 0) - (b.slice_thickness_mm ?? 0) || (a.timepoint ?? 0) - (b.timepoint ?? 0));
     const list = sorted.map((item) => [config, item]);
     const byPatient = Map.groupBy(sorted, (item) => item.patient);
-    holder.replaceChildren(...[...byPatient].map(([patient, own]) => element(
+    holder.replaceChildren(...[...byPatient].map(([patient, scans]) => element(
       "article",
       { className: "patient" },
       element("h2", {}, `Patient ${patient ?? "unknown"}`),
-      [...Map.groupBy(own, (item) => item.slice_thickness_mm).values()].map((scans) => sequence(config, scans, list)),
+      [...Map.groupBy(scans, (item) => item.slice_thickness_mm).values()].map((same) => sequence(config, same, list)),
     )));
   });
   apply();

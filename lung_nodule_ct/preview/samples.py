@@ -1,34 +1,95 @@
-"""A few pictures of a config: which rows to look at, and their slice or crop as 8-bit pixels with its boxes."""
+"""The rows of a build that the preview page and the card show, and one picture of each.
+
+The page draws a random sample with all classes and sizes (:func:`draw`), the card takes evenly spaced rows
+(:func:`spread`). :func:`samples` reads chosen rows and returns a picture of each. Columns are found by their type, not
+by the name of the config.
+"""
 
 from __future__ import annotations
 
+import math
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.declaration.configs import CONFIGS
-from lung_nodule_ct.declaration.schema import Picture
+from lung_nodule_ct.declaration.configs import Config, Kind
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
+from lung_nodule_ct.declaration.published import SIZE_GROUPS
+from lung_nodule_ct.declaration.schema import Category, Flag, Picture, Records, Schema, Voxels
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.geometry.display import LUNG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.declaration.published import SizeGroup
+    from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.read.build_folder import BuildFolder
 
 Row = dict[str, Any]
 
+_LIMITS: Final[Mapping[str, int]] = {Kind.CROP: 120, Kind.SLICE: 60, Kind.SCAN: 12, Kind.STACK: 10}
+"""Number of rows on a page of the default size. A larger page shows proportionally more."""
+_PATHOLOGY: Final = Category(PATHOLOGY_NAMES)
+_LONGITUDINAL_LIMIT: Final = 20
+_OTHER_LIMIT: Final = 24
+
 
 @dataclass(frozen=True)
-class Marked:
+class ShownColumns:
+    """The columns of a config that are shown as a picture.
+
+    Attributes:
+        picture: The first picture column; ``None`` if there is none, or if the config has a volume.
+        volume: The first voxel column, ``None`` if there is none.
+        mask: The first other voxel column of 8 bits, ``None`` if there is none.
+    """
+
+    picture: str | None = None
+    volume: str | None = None
+    mask: str | None = None
+
+    @classmethod
+    def of(cls, schema: Schema) -> ShownColumns:
+        """Return the columns of a schema."""
+        voxels = [column for column in schema.columns if isinstance(column.type, Voxels)]
+        if voxels:
+            masks = [column.name for column in voxels[1:] if column.type == Voxels("uint8")]
+            return cls(volume=voxels[0].name, mask=masks[0] if masks else None)
+        pictures = [column.name for column in schema.columns if isinstance(column.type, Picture)]
+        return cls(picture=pictures[0] if pictures else None)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledRow:
+    """One row of a build that is shown.
+
+    Attributes:
+        config: Its config.
+        split: Its split.
+        index: Its index in the split, from 0.
+        row: Its columns without voxels and pictures.
+    """
+
+    config: str
+    split: str
+    index: int
+    row: Row
+
+
+@dataclass(frozen=True)
+class MarkedNodule:
     """A nodule in a picture.
 
     Attributes:
-        box: xmin, ymin, xmax, ymax in pixels, as ``det2d_1.25mm`` has it, or half-open of a volume's box.
-        diameter: As published, ``None`` where unknown.
-        pathology: Index of its class, ``None`` where unknown.
+        box: xmin, ymin, xmax, ymax in pixels: as published in a picture, half-open in a slice of a volume.
+        diameter: As published, ``None`` if unknown.
+        pathology: Index of its class, ``None`` if unknown.
     """
 
     box: tuple[float, float, float, float]
@@ -37,114 +98,253 @@ class Marked:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """One picture of a config.
+class Sample(SampledRow):
+    """One picture of a row: the published picture, or an axial slice of its volume.
 
     Attributes:
-        config: The config.
-        split: Its split.
-        place: Its row in the split, from 0.
-        row: Its columns, but for volumes and masks.
-        pixels: 8-bit, axes (y, x), or (y, x, colour) where a published picture has colours.
-        marked: The nodules in it.
-        slice_index: The axial slice, ``None`` of what is no volume.
-        volume: The volume that it is a slice of, axes (z, y, x), only until the next sample is taken; else ``None``.
+        pixels: 8-bit, axes (y, x), or (y, x, channel) if a published picture has colours.
+        marked: The nodules that the picture shows.
+        slice_index: The axial slice, ``None`` if the row has no volume.
+        volume: The volume of the slice, axes (z, y, x), valid until the next sample is read; ``None`` if the row has no
+            volume.
     """
 
-    config: str
-    split: str
-    place: int
-    row: Row
     pixels: NDArray[np.uint8]
-    marked: tuple[Marked, ...]
+    marked: tuple[MarkedNodule, ...]
     slice_index: int | None = None
     volume: NDArray[Any] | None = None
 
 
-def has_pictures(config: str) -> bool:
-    """Whether an example of a config is a picture, and not a volume."""
-    return any(isinstance(column.type, Picture) for column in CONFIGS[config].schema.columns)
+@dataclass(frozen=True)
+class Selection:
+    """The rows of a config that the page shows.
+
+    Attributes:
+        config: The config as it was built.
+        rows: The rows, in the order of the build.
+        totals: Number of rows of each split of the build.
+    """
+
+    config: Config
+    rows: tuple[SampledRow, ...]
+    totals: Mapping[str, int]
 
 
-def largest(row: Row) -> Row | None:
-    """The nodule of a volume whose box is the largest, ``None`` where none has a box."""
-    boxed = [nodule for nodule in row["nodules"] if nodule["box_voxel"] is not None]
-    return max(boxed, key=lambda nodule: _extent(nodule["box_voxel"]), default=None)
+def records_with(row: Mapping[str, Any], field: str) -> Sequence[Mapping[str, Any]]:
+    """Return the records of a row that have a field, whatever the name of their column; empty if there are none."""
+    for value in row.values():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping) and field in value[0]:
+            return value
+    return ()
+
+
+def nodules_of(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the nodules of a volume: records with ``center_voxel`` and, if it is known, ``box_voxel``."""
+    return records_with(row, "center_voxel")
+
+
+def largest_nodule(nodules: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the index of the largest nodule, ``None`` if there are no nodules.
+
+    Nodules with a box come first. Among them the diameter decides, then the size of the box, then the order.
+    """
+
+    def size(index: int) -> tuple[bool, float, int]:
+        box = nodules[index].get("box_voxel") or ()
+        num_voxels = math.prod(high - low for low, high in zip(box[:3], box[3:], strict=True))
+        return bool(box), _diameter(nodules[index]) or 0.0, num_voxels
+
+    return max(range(len(nodules)), key=size, default=None)
+
+
+def largest(row: Row) -> Mapping[str, Any] | None:
+    """Return the largest nodule of a volume that has a box, ``None`` if no nodule has one."""
+    nodules = nodules_of(row)
+    index = largest_nodule(nodules)
+    return None if index is None or nodules[index].get("box_voxel") is None else nodules[index]
+
+
+def _diameter(nodule: Mapping[str, Any]) -> float | None:
+    diameter: float | None = nodule.get("diameter_mm", nodule.get("diameter"))
+    return diameter
+
+
+def pathology_classes(schema: Schema, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the pathology classes of a row and of its nodules, each once; empty if none is known."""
+    return tuple(dict.fromkeys(_classes(schema.columns, row)))
+
+
+def _classes(columns: Iterable[Column], record: Mapping[str, Any]) -> Iterator[str]:
+    for column in columns:
+        value = record.get(column.name)
+        if value is None:
+            continue
+        if column.type == _PATHOLOGY:
+            yield PATHOLOGY_NAMES[value]
+        elif isinstance(column.type, Records):
+            for entry in value:
+                yield from _classes(column.type.fields, entry)
+
+
+def size_groups(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the size groups of the nodules of a row, each once; empty if no diameter in mm is known."""
+    diameters = [d for nodule in records_with(row, "diameter_mm") if (d := nodule["diameter_mm"]) is not None]
+    return tuple(size_name(group) for group in SIZE_GROUPS if any(map(group.holds, diameters)))
+
+
+def size_name(group: SizeGroup) -> str:
+    """Return the name of a size group without the noun: ``0 to 10 mm``, ``over 30 mm``."""
+    return group.name.removeprefix("nodules ").removeprefix("of ")
+
+
+def scan_key(config: Config, row: Mapping[str, Any]) -> Hashable:
+    """Return a key that is equal for the same scan in two configs, ``None`` if the row is not a scan or has no id."""
+    if config.kind != Kind.SCAN or row.get("scan_id") is None:
+        return None
+    return row["scan_id"], row.get("slice_thickness_mm"), ShownColumns.of(config.schema)
 
 
 def spread(build: BuildFolder, config: str, limit: int) -> dict[str, list[int]]:
-    """Rows by split, at most ``limit`` in all, evenly spaced through the splits; of volumes those with a boxed nodule.
+    """Return at most ``limit`` row indices by split, evenly spaced through all splits.
 
-    A config without any boxed nodule is sampled from all its rows.
+    Of a config with volumes only rows with a boxed nodule are taken, unless no row has one.
     """
+    schema = build.config(config).schema
     candidates = {split: list(range(count)) for split, count in build.configs[config].items()}
-    if not has_pictures(config):
-        boxed = pick(build, config, lambda row: largest(row) is not None, ["nodules"])
+    columns = [column.name for column in schema.columns if isinstance(column.type, Records)]
+    if schema.has_voxels and columns:
+        boxed = pick(build, config, lambda row: largest(row) is not None, columns)
         candidates = boxed if any(boxed.values()) else candidates
-    everything = [(split, place) for split, places in candidates.items() for place in places]
-    count = min(limit, len(everything))
-    chosen = [everything[(2 * number + 1) * len(everything) // (2 * count)] for number in range(count)]
-    return {split: [place for own, place in chosen if own == split] for split in candidates}
+    rows = [(split, index) for split, indices in candidates.items() for index in indices]
+    count = min(limit, len(rows))
+    chosen = [rows[(2 * number + 1) * len(rows) // (2 * count)] for number in range(count)]
+    return {split: [index for other, index in chosen if other == split] for split in candidates}
 
 
 def pick(
     build: BuildFolder, config: str, wanted: Callable[[Row], bool], columns: Sequence[str]
 ) -> dict[str, list[int]]:
-    """The rows by split of which ``wanted`` is true, asked with ``columns``."""
+    """Return the indices, by split, of the rows for which ``wanted`` is true. Only ``columns`` are read."""
     return {
-        split: [place for place, row in enumerate(build.rows(config, split, columns)) if wanted(row)]
+        split: [index for index, row in enumerate(build.rows(config, split, columns)) if wanted(row)]
         for split in build.configs[config]
     }
 
 
 def samples(build: BuildFolder, config: str, chosen: Mapping[str, Sequence[int]]) -> Iterator[Sample]:
-    """The pictures of some rows, by split; of a volume the slice through its largest nodule, or the middle one.
+    """Read a picture of each chosen row: of a volume, the slice through its largest nodule, or its middle slice.
+
+    Rows whose volume is null are left out, and so are all rows of a config without pictures and volumes.
 
     Args:
         build: A finished build.
         config: One of its configs.
-        chosen: Rows by split, ascending.
+        chosen: Ascending row indices by split.
 
     Raises:
         BuildFolderError: A shard is missing or damaged.
     """
-    pictured = has_pictures(config)
-    columns = [column.name for column in build.columns(config) if column.name != "lung_mask"]
-    for split, places in chosen.items():
-        for place, row in zip(places, build.rows(config, split, columns, places), strict=True):
-            if pictured:
-                pixels = decode_picture(row.pop("image"))
-                marked = tuple(Marked(tuple(entry["bbox"])) for entry in row.get("objects", ()))
-                yield Sample(config, split, place, row, pixels, marked)
+    shown = ShownColumns.of(build.config(config).schema)
+    large = shown.picture or shown.volume
+    if large is None:
+        return
+    columns = [*build.metadata_columns(config), large]
+    for split, indices in chosen.items():
+        for index, row in zip(indices, build.rows(config, split, columns, indices), strict=True):
+            content = row.pop(large)
+            if content is None:
+                continue
+            if shown.volume:
+                yield _slice_sample(config, split, index, row, content)
             else:
-                yield _slice_of(config, split, place, row)
+                marked = tuple(MarkedNodule(tuple(entry["bbox"])) for entry in records_with(row, "bbox"))
+                yield Sample(config, split, index, row, decode_picture(content), marked)
 
 
-def _slice_of(config: str, split: str, place: int, row: Row) -> Sample:
-    volume = row.pop("volume")
+def _slice_sample(config: str, split: str, index: int, row: Row, volume: NDArray[Any]) -> Sample:
     nodule = largest(row)
-    index = len(volume) // 2 if nodule is None else _middle(nodule["box_voxel"])
-    return Sample(
-        config, split, place, row, grey(volume[index]), tuple(_marked_at(row["nodules"], index)), index, volume
+    z = len(volume) // 2 if nodule is None else (nodule["box_voxel"][2] + nodule["box_voxel"][5] - 1) // 2
+    marked = tuple(
+        MarkedNodule((box[0], box[1], box[3], box[4]), _diameter(entry), entry.get("pathology"))
+        for entry in nodules_of(row)
+        if (box := entry.get("box_voxel")) is not None and box[2] <= z < box[5]
     )
+    return Sample(config, split, index, row, grey(volume[z]), marked, z, volume)
 
 
 def grey(voxels: NDArray[Any]) -> NDArray[np.uint8]:
-    """A copy of voxels as 8-bit: of CT the lung window, else as they are."""
+    """Return a copy of voxels as 8-bit greys: Hounsfield units in the lung window, 8-bit voxels unchanged."""
     return LUNG.to_grey(voxels) if voxels.dtype.itemsize == 2 else voxels.copy()
 
 
-def _middle(box: Sequence[int]) -> int:
-    return (box[2] + box[5] - 1) // 2
+def draw(build: BuildFolder, scale: float, seed: int) -> list[Selection]:
+    """Draw the rows of each config that the page shows. Reads no pictures and no voxels.
+
+    Args:
+        build: The build.
+        scale: Size of the page, relative to the default size.
+        seed: Seed of the draw.
+    """
+    selections: dict[str, Selection] = {}
+    shown: set[Hashable] = set()
+    # longitudinal configs first: other configs then show the same scans, which the page needs to hold only once
+    for name in sorted(build.configs, key=lambda name: not build.config(name).longitudinal):
+        config = build.config(name)
+        columns = [column.name for column in config.schema.columns if not isinstance(column.type, Picture | Voxels)]
+        rows = [
+            SampledRow(name, split, index, row)
+            for split in build.splits(name)
+            for index, row in enumerate(build.rows(name, split, columns))
+        ]
+        default = _LONGITUDINAL_LIMIT if config.longitudinal else _LIMITS.get(config.kind, _OTHER_LIMIT)
+        limit = max(1, round(default * scale))
+        rng = random.Random(f"{seed} {name}")  # noqa: S311 -- not used for security
+        if config.longitudinal:
+            chosen = _draw_patients(rows, limit, rng)
+        else:
+            chosen = _draw_strata(config, rows, limit, rng, preferred=shown)
+        shown |= {scan_key(config, entry.row) for entry in chosen} - {None}
+        taken = set(chosen)
+        selections[name] = Selection(config, tuple(row for row in rows if row in taken), build.configs[name])
+    return [selections[name] for name in build.configs]
 
 
-def _marked_at(nodules: Sequence[Row], index: int) -> Iterator[Marked]:
-    for nodule in nodules:
-        box = nodule["box_voxel"]
-        if box is not None and box[2] <= index < box[5]:
-            diameter = nodule.get("diameter_mm", nodule.get("diameter"))
-            yield Marked((box[0], box[1], box[3], box[4]), diameter, nodule.get("pathology"))
+def _stratum(config: Config, sampled: SampledRow) -> Hashable:
+    """Rows with the same stratum are alike: split, classes, sizes, flags and number of boxes."""
+    row = sampled.row
+    flags = tuple(row[column.name] for column in config.schema.columns if isinstance(column.type, Flag))
+    classes = pathology_classes(config.schema, row)
+    return sampled.split, classes, size_groups(row), flags, len(records_with(row, "bbox"))
 
 
-def _extent(box: Sequence[int]) -> int:
-    return (box[3] - box[0]) * (box[4] - box[1]) * (box[5] - box[2])
+def _draw_strata(
+    config: Config, rows: Sequence[SampledRow], limit: int, rng: random.Random, preferred: Collection[Hashable]
+) -> list[SampledRow]:
+    """One row of each stratum, then a second one of each, up to the limit. In a stratum, preferred scans come first."""
+    strata: defaultdict[Hashable, list[SampledRow]] = defaultdict(list)
+    for entry in rows:
+        strata[_stratum(config, entry)].append(entry)
+    queues = []
+    for stratum in strata.values():
+        rng.shuffle(stratum)
+        queues.append(sorted(stratum, key=lambda entry: scan_key(config, entry.row) in preferred))  # taken from the end
+    rng.shuffle(queues)
+    chosen: list[SampledRow] = []
+    while len(chosen) < limit and any(queues):
+        chosen += [queue.pop() for queue in queues if queue][: limit - len(chosen)]
+    return chosen
+
+
+def _draw_patients(rows: Sequence[SampledRow], limit: int, rng: random.Random) -> list[SampledRow]:
+    """All scans of some patients; patients with more timepoints come first."""
+    patients: defaultdict[str | None, list[SampledRow]] = defaultdict(list)
+    for entry in rows:
+        patients[entry.row.get("patient_id")].append(entry)
+    queue = list(patients.values())
+    rng.shuffle(queue)
+    queue.sort(key=lambda scans: -len({scan.row.get("timepoint") for scan in scans}))
+    chosen: list[SampledRow] = []
+    for scans in queue:
+        if not chosen or len(chosen) + len(scans) <= limit:
+            chosen += scans
+    return chosen

@@ -1,6 +1,5 @@
-// A scan in the dialog: three panes with a common position, windows, and the list of its nodules.
+// A scan in the dialog: three planes with a common position, windows, and a list of the nodules.
 
-/** A scan: three planes with a common position, windows, nodules. */
 class ScanView {
   constructor(body, scan, item) {
     this.scan = scan;
@@ -9,7 +8,7 @@ class ScanView {
     this.dirty = new Set();
     if (!scan.slices) {
       this.position = null;
-      const text = "The slices of this scan did not fit the page's size. Write it again with a larger --max-mb.";
+      const text = "The slices of this scan do not fit the maximum size of the page. Write the page again with a larger --max-mb.";
       body.replaceChildren(element("p", {}, text), stillOf(scan, scan.thumbnail, "one slice"));
       return;
     }
@@ -33,7 +32,7 @@ class ScanView {
     return this.scan.hounsfield ? PRESETS[chosen.preset] : PLAIN;
   }
 
-  /** The stored index of a shown one: the number that stands in the build. */
+  /** The stored index, as in the build, of an index in display order. */
   stored(axis, index) {
     return this.scan.flipped[axis] ? this.scan.shape[axis] - 1 - index : index;
   }
@@ -49,7 +48,7 @@ class ScanView {
     this.redraw();
     await this.volume.decodeAll(from, () => {
       const { ready, pictures } = this.volume;
-      this.loading.textContent = ready < pictures.length ? `${ready} of ${pictures.length} slices are ready` : "";
+      this.loading.textContent = ready < pictures.length ? `${ready} of ${pictures.length} slices decoded` : "";
       this.redraw(["coronal", "sagittal"]);
     });
     if (chosen.mask) await this.showMask();
@@ -61,9 +60,9 @@ class ScanView {
     this.redraw();
   }
 
-  /** Go to a position: some of x, y, z by number, or all of them. */
+  /** Go to a position: an array x, y, z, or an object with some of the axes 0, 1, 2. */
   async move(to) {
-    const next = this.position.map((own, axis) => to[axis] ?? own);
+    const next = this.position.map((current, axis) => to[axis] ?? current);
     next[2] = this.scan.slices[this.volume.nearest[next[2]]];
     const changed = this.panes.filter((pane) => next[pane.plane.through] !== this.position[pane.plane.through]);
     if (!changed.length) return;
@@ -76,7 +75,7 @@ class ScanView {
     this.redraw(changed.map((pane) => pane.name));
   }
 
-  /** Draw in the next frame: pixels of the named planes, marks of all. */
+  /** Draw in the next frame: the pixels of the named planes, and the marks of all planes. */
   redraw(names = Object.keys(PLANES)) {
     names.forEach((name) => this.dirty.add(name));
     this.frame ||= requestAnimationFrame(() => {
@@ -103,7 +102,7 @@ class ScanView {
     }), line ? element("span", { className: `legend-line ${line}`, "aria-hidden": "true" }) : null, text);
     const presets = this.scan.hounsfield
       ? PRESETS.map(preset)
-      : [element("span", {}, "8-bit greys as published, without Hounsfield units")];
+      : [element("span", {}, this.scan.stretchedFrom ? `labels 0 to ${this.scan.stretchedFrom}, stretched` : "8-bit greys as published, not in Hounsfield units")];
     return element(
       "div",
       { className: "toolbar" },
@@ -146,14 +145,14 @@ class ScanView {
     );
   }
 
-  /** A triangle over the axial slider; the list of nodules does the same for the keyboard. */
+  /** A triangle above the axial slider. With the keyboard, the list of nodules does the same. */
   marker(nodule, number) {
     if (!this.isInside(nodule) || this.scan.slices.length < 2) return null;
     const slot = this.volume.nearest[this.within(nodule.center)[2]];
     const share = slot / (this.scan.slices.length - 1);
     const text = `Nodule ${number + 1}, ${this.scan.storedAxes[2]} = ${this.stored(2, this.within(nodule.center)[2])}`;
     const made = element("button", { type: "button", className: "marker", title: text, "aria-label": text, tabIndex: -1, onclick: () => this.jump(number) });
-    made.style.left = `calc(8px + ${share} * (100% - 16px))`; // the middle of the thumb runs from 8 px to 8 px before the end
+    made.style.left = `calc(8px + ${share} * (100% - 16px))`; // the centre of the thumb moves between 8 px from each end
     return made;
   }
 
@@ -161,7 +160,7 @@ class ScanView {
     const { scan } = this;
     const step = scan.slices.length === scan.shape[2]
       ? `all ${scan.shape[2]}`
-      : `${scan.slices.length} of ${scan.shape[2]}, all of them through the nodules`;
+      : `${scan.slices.length} of ${scan.shape[2]}, with all slices through nodules`;
     const days = dayText(item);
     const stored = scan.storedAxes.map((name, axis) => `${scan.flipped[axis] ? "−" : "+"}${name}`).join(" ");
     return element(
@@ -170,22 +169,23 @@ class ScanView {
       element("h3", {}, counted(scan.nodules.length, "annotated nodule")),
       element("ul", { className: "nodules" }, this.nodules.map((button) => element("li", {}, button))),
       factList([
-        ["scan", item.id],
+        ["id", item.id],
         ["voxels", `${this.inStoredOrder(scan.shape).join(" × ")} (x, y, z)`],
-        ["spacing", scan.spacing ? `${this.inStoredOrder(scan.spacing).map((value) => Number(value.toFixed(3))).join(" × ")} mm` : "unknown: drawn with equal steps"],
-        ["slices here", `${step}, at ${scan.size[0]} × ${scan.size[1]} pixels`],
-        ...(this.oriented ? [["left, back, head", `stored ${stored}${scan.tilt > 1 ? `, tilted by ${scan.tilt}°` : ""}`]] : []),
-        ...(days === null ? [] : [["time", `${days}, timepoint ${item.timepoint ?? "unknown"} (of ${item.num_timepoints ?? "unknown"})`]]),
+        ["spacing", scan.spacing ? `${this.inStoredOrder(scan.spacing).map((value) => Number(value.toFixed(3))).join(" × ")} mm` : "unknown, drawn as equal in x, y, z"],
+        ["slices on this page", `${step}, at ${scan.size[0]} × ${scan.size[1]} pixels`],
+        ...(this.oriented ? [["to left, back, head", `stored axes ${stored}${scan.tilt > 1 ? `, tilted by ${scan.tilt}°` : ""}`]] : []),
+        ...(days === null ? [] : [["time", `${days}, timepoint ${item.timepoint ?? "unknown"}${item.num_timepoints ? ` (${item.num_timepoints} in total)` : ""}`]]),
+        ...listedFacts(item),
         ...(item.patient === undefined ? [] : [["patient", item.patient]]),
       ]),
       element(
         "p",
         { className: "quiet" },
-        element("kbd", {}, "↑"), " ", element("kbd", {}, "↓"), " or the wheel scroll, ",
-        element("kbd", {}, "PgUp"), " ", element("kbd", {}, "PgDn"), " by ten, ",
-        element("kbd", {}, "N"), " next nodule, ", element("kbd", {}, "1"), " ", element("kbd", {}, "2"), " window, ",
-        element("kbd", {}, "M"), " marks, ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " examples, ",
-        element("kbd", {}, "Esc"), " closes. A click moves the crosshair; a finger scrolls.",
+        element("kbd", {}, "↑"), " ", element("kbd", {}, "↓"), " or wheel: one slice. ",
+        element("kbd", {}, "PgUp"), " ", element("kbd", {}, "PgDn"), ": ten slices. ",
+        element("kbd", {}, "N"), ": next nodule. ", element("kbd", {}, "1"), " ", element("kbd", {}, "2"), ": window. ",
+        element("kbd", {}, "M"), ": marks. ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"), ": previous and next example. ",
+        element("kbd", {}, "Esc"), ": close. Click to move the crosshair; swipe to scroll.",
       ),
     );
   }
@@ -194,7 +194,7 @@ class ScanView {
     return ["x", "y", "z"].map((name) => values[this.scan.storedAxes.indexOf(name)]);
   }
 
-  /** A key; whether it meant something. */
+  /** Handle a key; returns whether the key has a function. */
   press(key) {
     if (!this.position) return false;
     const axial = this.panes[0];

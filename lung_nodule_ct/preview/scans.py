@@ -1,56 +1,175 @@
-"""A volume of the build as the page holds it: geometry, nodules, a thumbnail, a close-up, and its stack of slices."""
+"""The volumes on the page: geometry, nodules, a thumbnail, a close-up, and as many slices as the budget allows."""
 
 from __future__ import annotations
 
 import math
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
-from lung_nodule_ct.geometry.display import LUNG, Orientation
+from lung_nodule_ct.geometry.display import Orientation
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink
+from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink, stretch_labels
+from lung_nodule_ct.preview.samples import ShownColumns, grey, largest_nodule, nodules_of, scan_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.preview.sampling import Example
+    from lung_nodule_ct.preview.samples import SampledRow, Selection
+    from lung_nodule_ct.read.build_folder import BuildFolder
 
+OnProgress = Callable[[str, int, int], None]
+"""Called with the name of a config, the number of rows that are read, and the number of rows to read."""
+
+_RESERVED = 24_000  # bytes for the thumbnail, the close-up and the description of each scan, in addition to its slices
+_WORTH_SECOND_PASS = 0.2  # of the budget
+_TEXT: Final = 4 / 3  # size of base64 relative to the bytes
+_CLOSE_UP_MM, _CLOSE_UP_BY_DIAMETER = 48.0, 1.8
 _THUMBNAIL_SIDE = 224
 _CLOSE_UP_SIDE = 320
-_AROUND = 2  # slices that are always carried on either side of a nodule
+_MARGIN = 2  # slices on each side of a nodule that are always stored
 _AXES = "xyz"
 
 
-def describe_scan(
-    example: Example, row: Mapping[str, Any], close_up_mm: float | None, budget: int, pool: Executor
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What the page knows of a scan, and its slices.
+class PageScans:
+    """The volumes of all configs, each stored once. The budget is shared by the expected numbers of slices.
 
     Args:
-        example: Its small columns.
-        row: Its ``volume`` and, if the config has it, ``lung_mask``.
-        close_up_mm: The side of the close-up around its largest nodule; ``None`` for no close-up.
-        budget: Bytes of pictures, before they are written as text.
-        pool: Where pictures are encoded.
+        max_bytes: Maximum size of all volumes as text.
+
+    Attributes:
+        described: The description of each volume by its key, as JSON values.
+        slices: The pictures of the slices of each volume by its key, as JSON values; missing if they do not fit.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = float(max_bytes)
+        self._keys: dict[Hashable, str] = {}
+        self._identities: dict[SampledRow, Hashable] = {}
+        self._planned: dict[str, tuple[Selection, SampledRow, float | None]] = {}
+        self.described: dict[str, dict[str, Any]] = {}
+        self.slices: dict[str, dict[str, Any]] = {}
+
+    def plan(self, selection: Selection) -> None:
+        """Add the volumes of a config, except scans that another config has added already."""
+        config = selection.config
+        close_up_mm: defaultdict[str | None, float] = defaultdict(lambda: _CLOSE_UP_MM)
+        for sampled in selection.rows:  # all close-ups of a patient have the same scale
+            patient = sampled.row.get("patient_id")
+            diameters = [nodule.get("diameter_mm") or 0.0 for nodule in nodules_of(sampled.row)]
+            close_up_mm[patient] = max([close_up_mm[patient], *(_CLOSE_UP_BY_DIAMETER * d for d in diameters)])
+        for sampled in selection.rows:
+            identity = scan_key(config, sampled.row)
+            if identity is None:
+                identity = (sampled.config, sampled.split, sampled.index)
+            self._identities[sampled] = identity
+            if identity in self._keys:
+                continue
+            key = self._keys[identity] = f"scan-{len(self._keys)}"
+            close_up = close_up_mm[sampled.row.get("patient_id")] if config.longitudinal else None
+            self._planned[key] = (selection, sampled, close_up)
+
+    def read(self, build: BuildFolder, pool: Executor, on_progress: OnProgress) -> None:
+        """Read all planned volumes. If much of the budget is left, read those again that were reduced to fit."""
+        self._left -= _RESERVED * len(self._planned)
+        worth_it = self._left * _WORTH_SECOND_PASS
+        self._read(list(self._planned), build, pool, on_progress)
+        if self._left > worth_it:
+            self._read([key for key in self._planned if not self._is_complete(key)], build, pool, on_progress)
+
+    def _read(self, keys: Sequence[str], build: BuildFolder, pool: Executor, on_progress: OnProgress) -> None:
+        planned = [self._planned[key] for key in keys]
+        self._left += sum(map(self._num_bytes, keys))
+        weights = sum(_weight(sampled) for _, sampled, _ in planned)
+        columns = {selection.config.name: ShownColumns.of(selection.config.schema) for selection, _, _ in planned}
+        for config, shown in columns.items():
+            rows = [sampled for _, sampled, _ in planned if sampled.config == config]
+            for done, (sampled, volume, mask) in enumerate(_read_volumes(build, rows, shown), 1):
+                key = self._keys[self._identities[sampled]]
+                share = max(0.0, self._left * _weight(sampled) / weights)
+                if volume is not None:
+                    close_up_mm = self._planned[key][2]
+                    scan, slices = describe_scan(sampled.row, volume, mask, close_up_mm, int(share / _TEXT), pool)
+                    self.described[key] = scan
+                    if slices is not None:
+                        self.slices[key] = slices
+                self._left -= self._num_bytes(key)
+                weights -= _weight(sampled)
+                on_progress(config, done, len(rows))
+
+    def _num_bytes(self, key: str) -> int:
+        """Size of the slices of a scan on the page."""
+        return sum(len(text) + 4 for texts in self.slices.get(key, {}).values() for text in texts)
+
+    def _is_complete(self, key: str) -> bool:
+        scan = self.described.get(key)
+        if scan is None:  # the volume is null
+            return True
+        slices, (width, height, depth) = scan["slices"], scan["shape"]
+        return slices is not None and len(slices) == depth and scan["size"] == (width, height)
+
+    def key_of(self, sampled: SampledRow) -> str | None:
+        """Return the key of the volume of a row, ``None`` if the volume is null."""
+        key = self._keys[self._identities[sampled]]
+        return key if key in self.described else None
+
+
+def _read_volumes(
+    build: BuildFolder, rows: Sequence[SampledRow], shown: ShownColumns
+) -> Iterator[tuple[SampledRow, NDArray[Any] | None, NDArray[np.uint8] | None]]:
+    """Read the volume and the mask of rows of one config, in the order of the build."""
+    columns = [name for name in (shown.volume, shown.mask) if name is not None]
+    for split in dict.fromkeys(sampled.split for sampled in rows):
+        chosen = [sampled for sampled in rows if sampled.split == split]
+        contents = build.rows(chosen[0].config, split, columns, [sampled.index for sampled in chosen])
+        for sampled, content in zip(chosen, contents, strict=True):
+            yield sampled, content[columns[0]], content[shown.mask] if shown.mask else None
+
+
+def _weight(sampled: SampledRow) -> float:
+    """Approximate number of slices, relative to a scan with slices of 5 mm."""
+    return 5 / float(sampled.row.get("slice_thickness_mm") or 2.5)
+
+
+def describe_scan(
+    row: Mapping[str, Any],
+    stored: NDArray[Any],
+    mask: NDArray[np.uint8] | None,
+    close_up_mm: float | None,
+    budget: int,
+    pool: Executor,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return a volume as JSON values.
+
+    Args:
+        row: The columns of the volume without voxels.
+        stored: The volume as it is stored, axes (z, y, x).
+        mask: Its lung mask, the same shape.
+        close_up_mm: Side of the close-up of the largest nodule in mm; ``None`` for no close-up.
+        budget: Maximum size of the pictures of the slices in bytes.
+        pool: Executor that encodes the pictures.
 
     Returns:
-        The scan, ready for JSON, and the pictures of its slices; ``None`` where they do not fit the budget.
+        The description, and the pictures of the slices, or ``None`` if they do not fit the budget.
     """
-    light, stored = example.light, row["volume"]
-    frame = Frame.from_row(light)
-    orientation = Orientation() if frame is None else Orientation.of(frame)
+    frame = Frame.from_row(row)
+    orientation = Orientation() if frame is None else Orientation.from_frame(frame)
     volume = orientation.volume(stored)
-    mask = row.get("lung_mask")
-    nodules = [_nodule(nodule, orientation, stored.shape) for nodule in example.nodules]
+    top = None
+    if volume.dtype == np.uint8:
+        volume, top = stretch_labels(volume)
+    records = nodules_of(row)
+    nodules = [_nodule(nodule, orientation, stored.shape) for nodule in records]
+    largest = largest_nodule(records)
     spacing = None if frame is None else orientation.extent(frame.spacing)
-    middle = len(volume) // 2
-    at = middle if example.largest is None else _inside(nodules[example.largest]["center"][2], len(volume))
+    z = len(volume) // 2 if largest is None else _nearest(nodules[largest]["center"][2], len(volume))
     described: dict[str, Any] = {
         "shape": list(reversed(volume.shape)),
         "spacing": spacing,
@@ -59,20 +178,21 @@ def describe_scan(
         "tilt": round(orientation.tilt_degrees, 1),
         "hounsfield": volume.dtype != np.uint8,
         "nodules": nodules,
-        "largest": example.largest,
-        "thumbnail": _still(volume, at, (0, 0, volume.shape[2], volume.shape[1]), _THUMBNAIL_SIDE),
+        "largest": largest,
+        "thumbnail": _still(volume, z, (0, 0, volume.shape[2], volume.shape[1]), _THUMBNAIL_SIDE),
         "closeUp": None,
         "slices": None,
     }
+    if top is not None:
+        described["stretchedFrom"] = top
     if close_up_mm is not None and spacing is not None:
         center = (volume.shape[2] / 2, volume.shape[1] / 2)
-        if example.largest is not None:
-            x, y, _ = nodules[example.largest]["center"]
+        if largest is not None:
+            x, y, _ = nodules[largest]["center"]
             center = (x + 0.5, y + 0.5)
-        described["closeUp"] = _still(volume, at, _around(center, close_up_mm, spacing), _CLOSE_UP_SIDE)
-    stack = encode_stack(
-        volume, None if mask is None else orientation.volume(mask), _through_nodules(nodules, len(volume)), budget, pool
-    )
+        described["closeUp"] = _still(volume, z, _square(center, close_up_mm, spacing), _CLOSE_UP_SIDE)
+    mask = None if mask is None else orientation.volume(mask)
+    stack = encode_stack(volume, mask, _slices_of_nodules(nodules, len(volume)), budget, pool)
     if stack is None:
         return described, None
     described["slices"] = stack.slices
@@ -82,12 +202,12 @@ def describe_scan(
 
 
 def as_text(data: bytes) -> str:
-    """Bytes as base64."""
+    """Return bytes as base64."""
     return b64encode(data).decode("ascii")
 
 
 def _nodule(nodule: Mapping[str, Any], orientation: Orientation, shape: Sequence[int]) -> dict[str, Any]:
-    box, label = nodule["box_voxel"], nodule.get("pathology")
+    box, label = nodule.get("box_voxel"), nodule.get("pathology")
     return {
         "center": orientation.point(nodule["center_voxel"], shape),
         "box": None if box is None else orientation.box(box, shape),
@@ -100,34 +220,34 @@ def _nodule(nodule: Mapping[str, Any], orientation: Orientation, shape: Sequence
     }
 
 
-def _inside(index: float, count: int) -> int:
-    return min(max(0, math.floor(index + 0.5)), count - 1)
+def _nearest(position: float, count: int) -> int:
+    """Return the index of the slice nearest to a position."""
+    return min(max(0, math.floor(position + 0.5)), count - 1)
 
 
-def _through_nodules(nodules: Sequence[Mapping[str, Any]], count: int) -> set[int]:
-    wanted = set()
+def _slices_of_nodules(nodules: Sequence[Mapping[str, Any]], count: int) -> set[int]:
+    """Return the slices through nodules, and a margin on each side."""
+    slices = set()
     for nodule in nodules:
-        low, high = (
-            (nodule["box"][2], nodule["box"][5]) if nodule["box"] else (_inside(nodule["center"][2], count),) * 2
-        )
-        wanted |= set(range(max(0, low - _AROUND), min(count, high + _AROUND)))
-    return wanted
+        if nodule["box"]:
+            low, high = nodule["box"][2], nodule["box"][5]
+        else:
+            low = high = _nearest(nodule["center"][2], count)
+        slices |= set(range(max(0, low - _MARGIN), min(count, high + _MARGIN)))
+    return slices
 
 
-def _around(center: tuple[float, float], side_mm: float, spacing: Sequence[float]) -> tuple[int, int, int, int]:
-    """Pixels x0, y0, width, height of a square in mm, as near as whole pixels come to it; may reach outside."""
+def _square(center: tuple[float, float], side_mm: float, spacing: Sequence[float]) -> tuple[int, int, int, int]:
+    """Return x0, y0, width, height in pixels of a square in mm, rounded to pixels; it may extend beyond the slice."""
     width, height = (max(1, round(side_mm / step)) for step in spacing[:2])
     return round(center[0] - width / 2), round(center[1] - height / 2), width, height
 
 
 def _still(volume: NDArray[Any], z: int, view: tuple[int, int, int, int], side: int) -> dict[str, Any]:
-    """A part of a slice in the lung window; black where it reaches outside the slice."""
+    """Return a part of a slice as a picture, CT in the lung window; black outside the slice."""
     x0, y0, width, height = view
-    plane = volume[z]
-    inside = plane[max(0, y0) : max(0, y0 + height), max(0, x0) : max(0, x0 + width)]
-    grey = np.zeros((height, width), np.uint8)
+    inside = volume[z, max(0, y0) : max(0, y0 + height), max(0, x0) : max(0, x0 + width)]
+    pixels = np.zeros((height, width), np.uint8)
     top, left = max(0, -y0), max(0, -x0)
-    grey[top : top + inside.shape[0], left : left + inside.shape[1]] = (
-        inside if plane.dtype == np.uint8 else LUNG.to_grey(inside)
-    )
-    return {"picture": as_text(encode(shrink(grey, side))), "z": z, "view": view}
+    pixels[top : top + inside.shape[0], left : left + inside.shape[1]] = grey(inside)
+    return {"picture": as_text(encode(shrink(pixels, side))), "z": z, "view": view}

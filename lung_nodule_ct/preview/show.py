@@ -1,4 +1,4 @@
-"""One example as a figure, for notebooks: ``lung_nodule_ct.show(dataset[0])``."""
+"""One row as a matplotlib figure, for notebooks: ``lung_nodule_ct.show(dataset[0])``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
-from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
+from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES
 from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.preview.pixels import stretch_labels
+from lung_nodule_ct.preview.samples import largest_nodule, nodules_of, records_with
 from lung_nodule_ct.read.voxel_columns import decode_cell
 from lung_nodule_ct.system.imports import optional_imports
 
@@ -23,17 +25,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-# Okabe and Ito's orange, sky blue and bluish green: told apart by every kind of colour vision
+# orange, sky blue and bluish green of Okabe and Ito, which all kinds of colour vision can distinguish
 _CIRCLE, _BOX, _LUNGS = "#e69f00", "#56b4e9", "#009e73"
-_ZOOM = 3.0  # a selected 2D box is shown with so many times its own size around
+_ZOOM = 3.0  # side of the view of a selected 2D box, relative to the box
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """A plane through a volume: which of the shown axes x (0), y (1), z (2) run through, across and down it."""
+    """A plane through a volume. The numbers are displayed axes: 0 x, 1 y, 2 z; ``normal`` is normal to the plane."""
 
     name: str
-    through: int
+    normal: int
     across: int
     down: int
 
@@ -42,42 +44,46 @@ _PLANES: Final = (_Plane("axial", 2, 0, 1), _Plane("coronal", 1, 0, 2), _Plane("
 
 
 def show(example: Any, *, window: str | Window = "lung", nodule: int | None = None) -> Figure:
-    """Draw one row of any config as ``load_dataset`` gives it.
+    """Draw one row of any config, as ``load_dataset`` returns it.
 
-    A volume is shown in three planes through a nodule, the patient's left on the right, the back below, the head up; with the
-    nodules' spheres (solid) and voxel boxes (dashed) where the planes cut them, and the outline of the lung mask. A slice is
-    taken for a slab: a sphere's circle is the widest within half a slice, so that a nodule between two thick slices is seen. A
-    crop is shown with its class, a slice with its published boxes.
+    The first volume of the row is drawn in three planes through a nodule, in radiological orientation: the patient's
+    left on the right, the back at the bottom, the head at the top. Spheres of nodules are drawn solid and voxel boxes
+    dashed where a plane cuts them, and the lung mask as an outline. A slice counts as a slab: the circle of a sphere is
+    its largest section within half a slice, so that a nodule between two thick slices is visible. A row without a
+    volume is drawn as its first picture, with its boxes and its class.
 
     Args:
         example: The row.
-        window: For volumes in Hounsfield units ``lung``, ``mediastinal``, or a :class:`lung_nodule_ct.geometry.display.Window`. 8-bit
-            pictures and stacks are shown as they are.
-        nodule: Which nodule the planes go through, or which box a slice is zoomed to. By default the largest that is inside
-            the volume, and the whole slice.
+        window: For volumes in Hounsfield units: ``lung``, ``mediastinal``, or a
+            :class:`lung_nodule_ct.geometry.display.Window`. 8-bit pictures and volumes are drawn as they are.
+        nodule: Index of the nodule through which the planes go, or of the box of a picture to zoom to. By default the
+            largest nodule, and the complete picture.
 
     Returns:
-        The figure, closed for pyplot so that a notebook draws it once; ``savefig`` works on it.
+        The figure. It is closed in pyplot, so that a notebook draws it only once; ``savefig`` works.
 
     Raises:
-        ExampleError: It is no row of a config, or has no such nodule.
-        MissingExtraError: matplotlib is not installed; the extra ``show`` brings it.
-        ValueError: ``window`` is no window.
+        ExampleError: The row has neither a picture nor a volume, or no such nodule.
+        MissingExtraError: matplotlib is not installed; the extra ``show`` installs it.
+        ValueError: ``window`` is not a window.
+
+    Example:
+        >>> import lung_nodule_ct
+        >>> scans = lung_nodule_ct.load("det3d_1.25mm", source="dummy_data", split="train")
+        >>> figure = lung_nodule_ct.show(scans[0], window="mediastinal")
+        >>> len(figure.axes)
+        3
     """
-    if not isinstance(example, Mapping) or not {"volume", "image"} & set(example):
-        got = ", ".join(map(str, example)) if isinstance(example, Mapping) else type(example).__name__
-        raise ExampleError(
-            "there is nothing to show", expected="a row with a volume or an image", got=got or "no columns"
-        )
     chosen = _window(window)
     with optional_imports("show", "show"):
         from matplotlib import pyplot as plt  # noqa: PLC0415 -- an extra
+    volumes, pictures = _contents(example)
     figure: Figure = plt.figure(layout="constrained")
     try:
-        if "volume" in example:
-            _draw_volume(figure, example, chosen, nodule)
+        if volumes:
+            _draw_volume(figure, example, volumes, chosen, nodule)
         else:
-            _draw_picture(figure, example, nodule)
+            _draw_picture(figure, example, pictures[0], nodule)
     finally:
         plt.close(figure)
     return figure
@@ -92,108 +98,34 @@ def _window(window: str | Window) -> Window:
     return by_name[window]
 
 
-def _picked(nodule: int | None, count: int, what: str) -> int | None:
-    if nodule is not None and not 0 <= nodule < count:
+def _contents(example: Any) -> tuple[list[NDArray[Any]], list[Image.Image]]:
+    """Return the volumes and the pictures of a row, whatever the names of its columns.
+
+    Raises:
+        ExampleError: There are neither volumes nor pictures.
+    """
+    if not isinstance(example, Mapping):
+        raise ExampleError("there is nothing to show", expected="a row of a config", got=type(example).__name__)
+    cells = {name: value for name, value in example.items() if isinstance(value, Mapping) and value.get("bytes")}
+    volumes = [_voxels(cell) for cell in cells.values() if "shape" in cell]
+    pictures = [value for value in example.values() if isinstance(value, Image.Image)]
+    pictures += [Image.open(io.BytesIO(cell["bytes"])) for cell in cells.values() if "shape" not in cell]
+    if not volumes and not pictures:
+        columns = ", ".join(f"{name} ({type(value).__name__})" for name, value in example.items())
         raise ExampleError(
-            f"the example has no {what} {nodule}", expected=f"0 to {count - 1}" if count else f"no {what}"
+            "there is nothing to show",
+            expected="a row with a picture (a PIL image, or {bytes, path}) or a volume ({bytes, shape})",
+            got=columns or "no columns",
         )
-    return nodule
+    return volumes, pictures
 
 
-def _draw_picture(figure: Figure, example: Mapping[str, Any], nodule: int | None) -> None:
-    from matplotlib.patches import Rectangle  # noqa: PLC0415 -- an extra
-
-    image = example["image"]
-    if isinstance(image, Mapping) and image.get("bytes"):  # a column that is not decoded
-        image = Image.open(io.BytesIO(image["bytes"]))
-    if not isinstance(image, Image.Image):
-        raise ExampleError(
-            "the image cannot be drawn", expected="a PIL image, or its encoded bytes", got=type(image).__name__
-        )
-    axes = figure.subplots()
-    axes.imshow(np.asarray(image.convert("L")), cmap="gray", vmin=0, vmax=255, extent=(0, image.width, image.height, 0))
-    axes.set_axis_off()
-    boxes = [entry["bbox"] for entry in example.get("objects") or ()]
-    picked = _picked(nodule, len(boxes), "box")
-    for x0, y0, x1, y1 in boxes:  # published pixel numbers, the last one within the box
-        axes.add_patch(Rectangle((x0, y0), x1 - x0 + 1, y1 - y0 + 1, fill=False, color=_CIRCLE, lw=1.5))
-    if picked is not None:
-        x0, y0, x1, y1 = boxes[picked]
-        reach = _ZOOM / 2 * max(x1 - x0 + 1, y1 - y0 + 1)
-        middle_x, middle_y = (x0 + x1 + 1) / 2, (y0 + y1 + 1) / 2
-        axes.set_xlim(middle_x - reach, middle_x + reach)
-        axes.set_ylim(middle_y + reach, middle_y - reach)
-    label = example.get("label")
-    axes.set_title(" · ".join([*_patient(example), *([] if label is None else [PATHOLOGY_NAMES[label]])]), fontsize=10)
-
-
-def _draw_volume(figure: Figure, example: Mapping[str, Any], window: Window, nodule: int | None) -> None:
-    stored = _voxels(example["volume"])
-    mask = _voxels(example["lung_mask"]) if _is_there(example.get("lung_mask")) else None
-    frame = Frame.from_row(example)
-    in_hounsfield = stored.dtype.itemsize == 2
-    orientation = Orientation() if frame is None else Orientation.of(frame)
-    volume = orientation.volume(stored)
-    steps = (1.0, 1.0, 1.0) if frame is None else orientation.extent(frame.spacing)
-    nodules = [_Shown.of(entry, orientation, stored.shape) for entry in example["nodules"]]
-    picked = _picked(nodule, len(nodules), "nodule")
-    if picked is None and nodules:
-        picked = max(
-            range(len(nodules)), key=lambda place: (nodules[place].box is not None, nodules[place].diameter or 0)
-        )
-    size = volume.shape[::-1]
-    middle = [(count - 1) / 2 for count in size] if picked is None else nodules[picked].center
-    at = [min(max(0, math.floor(value + 0.5)), count - 1) for value, count in zip(middle, size, strict=True)]
-    figure.set_size_inches(12, 4.6)
-    for axes, plane in zip(figure.subplots(1, 3), _PLANES, strict=True):
-        hu = _cut(volume, plane, at[plane.through])
-        grey = window.to_grey(hu) if in_hounsfield else hu
-        extent = (
-            0,
-            size[plane.across],
-            0 if plane.down == 2 else size[plane.down],
-            size[plane.down] * (plane.down == 2),
-        )
-        origin = "lower" if plane.down == 2 else "upper"
-        axes.imshow(
-            grey,
-            cmap="gray",
-            vmin=0,
-            vmax=255,
-            extent=extent,
-            origin=origin,
-            aspect=steps[plane.down] / steps[plane.across],
-        )
-        if mask is not None:
-            lungs = _cut(orientation.volume(mask), plane, at[plane.through]) > 0
-            if lungs.any() and not lungs.all() and min(lungs.shape) > 1:
-                axes.contour(lungs, [0.5], colors=_LUNGS, linewidths=0.8, extent=extent, origin=origin)
-        for shown in nodules:
-            _draw_nodule(axes, shown, plane, at[plane.through], steps)
-        axes.set_xlim(0, size[plane.across])
-        axes.set_ylim(extent[2:])
-        axes.set_axis_off()
-        stored_axis = orientation.axes[plane.through]
-        index = size[plane.through] - 1 - at[plane.through] if orientation.flipped[plane.through] else at[plane.through]
-        name = plane.name if frame is not None else "plane"
-        axes.set_title(f"{name}, {'xyz'[stored_axis]} = {index} of {size[plane.through]}", fontsize=9)
-    text = _patient(example)
-    if picked is not None:
-        text += [f"nodule {picked}: {nodules[picked].text}"]
-    text += [f"{window.name} window" if in_hounsfield else "8-bit, spacing unknown"]
-    figure.suptitle(" · ".join(text), fontsize=10)
-
-
-def _is_there(cell: Any) -> bool:
-    return cell is not None and cell["bytes"] is not None
-
-
-def _voxels(cell: Any) -> NDArray[Any]:
-    """The array of a cell {bytes, shape}, axes (z, y, x)."""
+def _voxels(cell: Mapping[str, Any]) -> NDArray[Any]:
+    """Return the array of a cell ``{bytes, shape}``, axes (z, y, x)."""
     try:
         data, shape = memoryview(bytes(cell["bytes"])), tuple(int(count) for count in cell["shape"])
-    except (TypeError, KeyError) as error:
-        raise ExampleError("the volume cannot be read", expected="{bytes, shape}", got=type(cell).__name__) from error
+    except TypeError as error:
+        raise ExampleError("the volume cannot be read", expected="{bytes, shape}", got=error) from error
     try:
         voxels: NDArray[Any] = decode_cell(data, shape)[...]
     except ValueError as error:
@@ -203,9 +135,94 @@ def _voxels(cell: Any) -> NDArray[Any]:
     return voxels
 
 
+def _checked(nodule: int | None, count: int, what: str) -> int | None:
+    if nodule is not None and not 0 <= nodule < count:
+        raise ExampleError(
+            f"the example has no {what} {nodule}", expected=f"0 to {count - 1}" if count else f"no {what}"
+        )
+    return nodule
+
+
+def _draw_picture(figure: Figure, example: Mapping[str, Any], image: Image.Image, nodule: int | None) -> None:
+    from matplotlib.patches import Rectangle  # noqa: PLC0415 -- an extra
+
+    pixels, top = stretch_labels(np.asarray(image.convert("L")))
+    axes = figure.subplots()
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, image.width, image.height, 0))
+    axes.set_axis_off()
+    boxes = [entry["bbox"] for entry in records_with(example, "bbox")]
+    chosen = _checked(nodule, len(boxes), "box")
+    for x0, y0, x1, y1 in boxes:  # published pixel numbers; the last one is drawn as part of the box
+        axes.add_patch(Rectangle((x0, y0), x1 - x0 + 1, y1 - y0 + 1, fill=False, color=_CIRCLE, lw=1.5))
+    if chosen is not None:
+        x0, y0, x1, y1 = boxes[chosen]
+        reach = _ZOOM / 2 * max(x1 - x0 + 1, y1 - y0 + 1)
+        middle_x, middle_y = (x0 + x1 + 1) / 2, (y0 + y1 + 1) / 2
+        axes.set_xlim(middle_x - reach, middle_x + reach)
+        axes.set_ylim(middle_y + reach, middle_y - reach)
+    axes.set_title(" · ".join([*_description(example), *_stretched(top)]), fontsize=10)
+
+
+def _draw_volume(
+    figure: Figure, example: Mapping[str, Any], volumes: Sequence[NDArray[Any]], window: Window, nodule: int | None
+) -> None:
+    stored = volumes[0]
+    mask = next((other for other in volumes[1:] if other.dtype == np.uint8 and other.shape == stored.shape), None)
+    frame = Frame.from_row(example)
+    in_hounsfield = stored.dtype.itemsize == 2
+    orientation = Orientation() if frame is None else Orientation.from_frame(frame)
+    volume, top = (orientation.volume(stored), None) if in_hounsfield else stretch_labels(orientation.volume(stored))
+    steps = (1.0, 1.0, 1.0) if frame is None else orientation.extent(frame.spacing)
+    records = nodules_of(example)
+    nodules = [_DrawnNodule.from_record(entry, orientation, stored.shape) for entry in records]
+    chosen = _checked(nodule, len(nodules), "nodule")
+    chosen = largest_nodule(records) if chosen is None else chosen
+    size = volume.shape[::-1]
+    center = [(count - 1) / 2 for count in size] if chosen is None else nodules[chosen].center
+    indices = [min(max(0, math.floor(value + 0.5)), count - 1) for value, count in zip(center, size, strict=True)]
+    figure.set_size_inches(12, 4.6)
+    for axes, plane in zip(figure.subplots(1, 3), _PLANES, strict=True):
+        index, upward = indices[plane.normal], plane.down == 2
+        pixels = _cut(volume, plane, index)
+        extent = (
+            (0, size[plane.across], 0, size[plane.down]) if upward else (0, size[plane.across], size[plane.down], 0)
+        )
+        origin = "lower" if upward else "upper"
+        axes.imshow(
+            window.to_grey(pixels) if in_hounsfield else pixels,
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            extent=extent,
+            origin=origin,
+            aspect=steps[plane.down] / steps[plane.across],
+        )
+        if mask is not None:
+            lungs = _cut(orientation.volume(mask), plane, index) > 0
+            if lungs.any() and not lungs.all() and min(lungs.shape) > 1:
+                axes.contour(lungs, [0.5], colors=_LUNGS, linewidths=0.8, extent=extent, origin=origin)
+        for entry in nodules:
+            _draw_nodule(axes, entry, plane, index, steps)
+        axes.set_xlim(0, size[plane.across])
+        axes.set_ylim(extent[2:])
+        axes.set_axis_off()
+        stored_index = size[plane.normal] - 1 - index if orientation.flipped[plane.normal] else index
+        name = plane.name if frame is not None else "plane"
+        axis = "xyz"[orientation.axes[plane.normal]]
+        axes.set_title(f"{name}, {axis} = {stored_index} of {size[plane.normal]}", fontsize=9)
+    parts = [*_description(example), *_stretched(top)]
+    if chosen is not None:
+        parts.append(f"nodule {chosen}: {nodules[chosen].text}")
+    if in_hounsfield:
+        parts.append(f"{window.name} window")
+    else:
+        parts.append("8-bit" if frame is not None else "8-bit, spacing unknown")
+    figure.suptitle(" · ".join(parts), fontsize=10)
+
+
 @dataclass(frozen=True)
-class _Shown:
-    """A nodule in shown order: centre, box, diameter in mm, and what to say of it."""
+class _DrawnNodule:
+    """A nodule in display order: centre, box, diameter in mm, and its description."""
 
     center: tuple[float, float, float]
     box: tuple[int, ...] | None
@@ -213,53 +230,58 @@ class _Shown:
     text: str
 
     @classmethod
-    def of(cls, nodule: Mapping[str, Any], orientation: Orientation, shape: Sequence[int]) -> _Shown:
-        box, diameter, label = nodule["box_voxel"], nodule.get("diameter_mm"), nodule.get("pathology")
-        size = "diameter unknown"
+    def from_record(cls, nodule: Mapping[str, Any], orientation: Orientation, shape: Sequence[int]) -> _DrawnNodule:
+        box, diameter, label = nodule.get("box_voxel"), nodule.get("diameter_mm"), nodule.get("pathology")
         if diameter is not None:
-            size = f"{diameter:.1f} mm"
+            text = f"{diameter:.1f} mm, {'class unknown' if label is None else PATHOLOGY_NAMES[label]}"
         elif nodule.get("diameter") is not None:
-            size = f"diameter {nodule['diameter']:g} as published"
-        name = "class unknown" if label is None else PATHOLOGY_NAMES[label]
-        return cls(
-            orientation.point(nodule["center_voxel"], shape),
-            orientation.box(box, shape) if box else None,
-            diameter,
-            size if diameter is None else f"{size}, {name}",
-        )
+            text = f"diameter {nodule['diameter']:g} as published"
+        else:
+            text = "diameter unknown"
+        center = orientation.point(nodule["center_voxel"], shape)
+        return cls(center, orientation.box(box, shape) if box else None, diameter, text)
 
 
 def _cut(volume: NDArray[Any], plane: _Plane, index: int) -> NDArray[Any]:
-    """The pixels of a plane, rows along ``down``, columns along ``across``."""
-    pixels: NDArray[Any] = np.take(volume, index, axis=2 - plane.through)
+    """Return the pixels of a plane; rows along ``down``, columns along ``across``."""
+    pixels: NDArray[Any] = np.take(volume, index, axis=2 - plane.normal)
     return pixels
 
 
-def _draw_nodule(axes: Axes, nodule: _Shown, plane: _Plane, index: int, steps: Sequence[float]) -> None:
-    """Its marks, on the scale of voxel edges: voxel i spans i to i + 1."""
+def _draw_nodule(axes: Axes, nodule: _DrawnNodule, plane: _Plane, index: int, steps: Sequence[float]) -> None:
+    """Draw the box and the circle of a nodule. Coordinates are voxel edges: voxel i extends from i to i + 1."""
     from matplotlib.patches import Ellipse, Rectangle  # noqa: PLC0415 -- an extra
 
-    if nodule.box is not None and nodule.box[plane.through] <= index < nodule.box[plane.through + 3]:
+    if nodule.box is not None and nodule.box[plane.normal] <= index < nodule.box[plane.normal + 3]:
         corner = nodule.box[plane.across], nodule.box[plane.down]
         width, height = (nodule.box[axis + 3] - nodule.box[axis] for axis in (plane.across, plane.down))
         axes.add_patch(Rectangle(corner, width, height, fill=False, color=_BOX, lw=1.2, ls="--"))
     if nodule.diameter is None:
         return
-    away = max(0.0, abs(index - nodule.center[plane.through]) - 0.5) * steps[plane.through]
-    squared = (nodule.diameter / 2) ** 2 - away**2
+    distance = max(0.0, abs(index - nodule.center[plane.normal]) - 0.5) * steps[plane.normal]
+    squared = (nodule.diameter / 2) ** 2 - distance**2
     if nodule.diameter > 0 and squared > 0:
         center = nodule.center[plane.across] + 0.5, nodule.center[plane.down] + 0.5
-        wide, high = (2 * math.sqrt(squared) / steps[axis] for axis in (plane.across, plane.down))
-        axes.add_patch(Ellipse(center, wide, high, fill=False, color=_CIRCLE, lw=1.5))
+        width_mm = 2 * math.sqrt(squared)
+        size = (width_mm / steps[plane.across], width_mm / steps[plane.down])
+        axes.add_patch(Ellipse(center, *size, fill=False, color=_CIRCLE, lw=1.5))
 
 
-def _patient(example: Mapping[str, Any]) -> list[str]:
-    """Whose it is and when: never a date."""
-    said = []
+def _description(example: Mapping[str, Any]) -> list[str]:
+    """Return the patient, the days since the first scan, the slice thickness and the class, if the row has them."""
+    parts = []
     if "patient_id" in example:
-        said.append(f"patient {example['patient_id'] or 'unknown'}")
+        parts.append(f"patient {example['patient_id'] or 'unknown'}")
     if example.get("days_since_first") is not None:
-        said.append(f"day {example['days_since_first']:,}")
+        parts.append(f"day {example['days_since_first']:,}")
     if example.get("slice_thickness_mm") is not None:
-        said.append(f"{example['slice_thickness_mm']:g} mm slices")
-    return said
+        parts.append(f"{example['slice_thickness_mm']:g} mm slices")
+    label = example.get("label")
+    if label is not None:
+        known = 0 <= label < len(PATHOLOGY) and example.get("malignant") == PATHOLOGY[label].malignant
+        parts.append(PATHOLOGY_NAMES[label] if known else f"label {label}")
+    return parts
+
+
+def _stretched(top: int | None) -> list[str]:
+    return [] if top is None else [f"labels 0 to {top}, stretched"]

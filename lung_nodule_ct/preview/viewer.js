@@ -1,38 +1,38 @@
-// The dialog: a scan, or one picture. Opened on one example of a list, it walks through the list.
+// The dialog that shows one example of a list, a scan or a picture, and steps through the list.
 
 const dialog = document.getElementById("viewer");
 const PRESETS = page.windows.map((preset) => ({ ...preset, greys: greysOf(preset) }));
 const PLAIN = { name: "grey", greys: greysOf(null) };
 
-/** What the reader has chosen; it stays from scan to scan. */
+/** The choices of the reader, kept from scan to scan. */
 const chosen = { preset: 0, circles: true, boxes: true, crosshair: true, mask: false };
 
-let shown = null; // { config, list, place, view }
+let shown = null; // { list, index, view }
 
 /** Show one example of a list of [config, item]. */
-function openViewer(list, place) {
+function openViewer(list, index) {
   shown?.view?.close();
-  const [config, item] = list[place];
-  shown = { list, place, view: null };
+  const [config, item] = list[index];
+  shown = { list, index, view: null };
   document.getElementById("viewer-title").textContent = titleOf(config, item);
-  const where = [`${item.split} ${item.row}`, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
-  if (item.augmented !== undefined) where.push({ true: "augmented copy", false: "original" }[item.augmented] ?? "augmented: unknown");
+  const details = [`${item.split}, row ${item.row}`, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
+  if (item.augmented !== undefined) details.push({ true: "augmented copy", false: "original" }[item.augmented] ?? "augmented or original: unknown");
   document.getElementById("viewer-facts").textContent =
-    `${where.filter(Boolean).join(" · ")} · example ${place + 1} of the ${list.length} listed`;
-  document.getElementById("previous").disabled = place === 0;
-  document.getElementById("next").disabled = place === list.length - 1;
+    `${details.filter(Boolean).join(" · ")} · example ${index + 1} of ${list.length}`;
+  document.getElementById("previous").disabled = index === 0;
+  document.getElementById("next").disabled = index === list.length - 1;
   if (!dialog.open) dialog.showModal();
   const body = document.getElementById("viewer-body");
   shown.view = item.scan ? new ScanView(body, page.scans[item.scan], item) : new PictureView(body, item);
 }
 
-function walk(by) {
-  const place = shown.place + by;
-  if (shown.list[place]) openViewer(shown.list, place);
+function openNeighbour(by) {
+  const index = shown.index + by;
+  if (shown.list[index]) openViewer(shown.list, index);
 }
 
-document.getElementById("previous").addEventListener("click", () => walk(-1));
-document.getElementById("next").addEventListener("click", () => walk(1));
+document.getElementById("previous").addEventListener("click", () => openNeighbour(-1));
+document.getElementById("next").addEventListener("click", () => openNeighbour(1));
 document.getElementById("close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => {
   shown?.view?.close();
@@ -41,36 +41,38 @@ dialog.addEventListener("close", () => {
 });
 dialog.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("input") && event.key.length > 1) return; // arrows and the like are the slider's own
-  if (event.key === "ArrowLeft") walk(-1);
-  else if (event.key === "ArrowRight") walk(1);
+  if (event.target.matches("input") && event.key.length > 1) return; // the slider handles arrow keys itself
+  if (event.key === "ArrowLeft") openNeighbour(-1);
+  else if (event.key === "ArrowRight") openNeighbour(1);
   else if (!shown?.view?.press(event.key)) return;
   event.preventDefault();
 });
 
-/** A crop or a slice with its boxes. */
+/** A picture with its boxes, or a row without a picture. */
 class PictureView {
   constructor(body, item) {
-    const boxes = item.boxes.map((box, number) => [`box ${number + 1}`, `${box.join(", ")} (xmin, ymin, xmax, ymax in pixels)`]);
+    const boxes = (item.boxes ?? []).map((box, number) => [`box ${number + 1}`, `${box.join(", ")} (xmin, ymin, xmax, ymax in pixels)`]);
     body.replaceChildren(
       element(
         "div",
         { className: "single" },
-        element("div", { className: "stage" }, pictureOf(item, "the example")),
+        element("div", { className: "stage" }, item.picture ? pictureOf(item, "the example") : "no picture"),
         element(
           "div",
           { className: "about" },
           item.classes.length ? element("p", {}, classLabel(item.classes[0])) : null,
           factList([
-            ["image", item.id],
-            ["size", `${item.width} × ${item.height} pixels`],
+            ...(item.id ? [["id", item.id]] : []),
+            ...(item.picture ? [["size", `${item.width} × ${item.height} pixels`]] : []),
+            ...(item.stretchedFrom ? [["greys", `labels 0 to ${item.stretchedFrom}, stretched`]] : []),
             ...boxes,
-            ["patient", item.patient],
+            ...listedFacts(item),
+            ...(item.patient === undefined ? [] : [["patient", item.patient]]),
           ]),
         ),
       ),
     );
-    fitPicture(body.querySelector(".stage"), body.querySelector(".picture"), item.width / item.height);
+    if (item.picture) fitPicture(body.querySelector(".stage"), body.querySelector(".picture"), item.width / item.height);
   }
 
   press() {
@@ -80,7 +82,12 @@ class PictureView {
   close() {}
 }
 
-/** Make a picture as large as its stage allows, at its shape. */
+/** The columns of an example that the page shows only as text, as [name, text]. */
+function listedFacts(item) {
+  return Object.entries(item.facts ?? {}).map(([name, value]) => [name, value === null ? null : String(value)]);
+}
+
+/** Make a picture as large as possible within its stage, at its aspect ratio. */
 function fitPicture(stage, picture, shape) {
   new ResizeObserver(() => {
     const width = Math.min(stage.clientWidth, stage.clientHeight * shape);

@@ -1,4 +1,4 @@
-// The slices of a scan, decoded one by one into a small volume of codes, from which all three planes are cut.
+// The slices of a scan, decoded one by one into a small volume of codes. All three planes are cut from it.
 
 const scratch = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 
@@ -7,11 +7,11 @@ function bytesOf(text) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
   const characters = atob(text);
   const bytes = new Uint8Array(characters.length);
-  for (let place = 0; place < bytes.length; place += 1) bytes[place] = characters.charCodeAt(place);
+  for (let index = 0; index < bytes.length; index += 1) bytes[index] = characters.charCodeAt(index);
   return bytes;
 }
 
-/** The values of a grey picture, written to `into` from `start` on. */
+/** Decode a grey picture and write its values to `into`, beginning at `start`. */
 async function decodeInto(picture, width, height, into, start) {
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const bitmap = await createImageBitmap(new Blob([bytesOf(picture)], { type: "image/webp" }), options);
@@ -19,13 +19,13 @@ async function decodeInto(picture, width, height, into, start) {
   if (scratch.canvas.height < height) scratch.canvas.height = height;
   scratch.drawImage(bitmap, 0, 0);
   bitmap.close();
-  const pixels = new Uint32Array(scratch.getImageData(0, 0, width, height).data.buffer); // red, the lowest byte, is the grey
-  for (let place = 0; place < pixels.length; place += 1) into[start + place] = pixels[place];
+  const pixels = new Uint32Array(scratch.getImageData(0, 0, width, height).data.buffer); // the lowest byte, red, is the grey
+  for (let index = 0; index < pixels.length; index += 1) into[start + index] = pixels[index];
 }
 
-/** Codes back to Hounsfield units, 256 of them. */
+/** The Hounsfield units of the 256 codes. */
 const HOUNSFIELD = Float32Array.from({ length: 256 }, (_, code) => {
-  const next = Math.max(1, page.knots.findIndex(([, own]) => own >= code));
+  const next = Math.max(1, page.knots.findIndex(([, knot]) => knot >= code));
   const [[lowHu, low], [highHu, high]] = [page.knots[next - 1], page.knots[next]];
   return lowHu + ((code - low) / (high - low)) * (highHu - lowHu);
 });
@@ -39,11 +39,11 @@ function greysOf(preset) {
   });
 }
 
-// Lung labels: 3 one lung, 4 the other, 7 both. Red, green and blue that are mixed into the grey.
+// Colours (red, green, blue) that are mixed into the grey, by lung label: 3 one lung, 4 the other lung, 7 both.
 const LUNGS = { 3: [86, 180, 233], 4: [0, 158, 115], 7: [204, 121, 167] };
 
 const AHEAD = 6;
-const STILL_MS = 120; // without a move for so long, the reader has stopped scrolling
+const STILL_MS = 120; // the reader has stopped scrolling if there was no move for this time
 
 class Volume {
   constructor(key, scan) {
@@ -60,45 +60,45 @@ class Volume {
     this.labels = null;
     this.closed = false;
     this.lastMove = -Infinity;
-    // the carried slice that stands for each slice of the scan
+    // for each slice of the scan, the index of the stored slice that is displayed for it
     this.nearest = Uint16Array.from({ length: scan.shape[2] }, (_, z) => this.slotOf(z));
   }
 
-  /** The place of the carried slice nearest to a z. */
+  /** The index of the stored slice nearest to a z. */
   slotOf(z) {
     let best = 0;
-    this.slices.forEach((own, slot) => {
-      if (Math.abs(own - z) < Math.abs(this.slices[best] - z)) best = slot;
+    this.slices.forEach((slice, slot) => {
+      if (Math.abs(slice - z) < Math.abs(this.slices[best] - z)) best = slot;
     });
     return best;
   }
 
-  /** Resolves when a slice can be drawn. */
+  /** Decode a slice; resolves when it can be drawn. */
   decode(slot) {
     this.state[slot] ??= decodeInto(this.pictures[slot], this.width, this.height, this.codes, slot * this.width * this.height)
       .then(() => { this.ready += 1; });
     return this.state[slot];
   }
 
-  /** Begin with the slices that a reader who scrolls this way sees next. */
+  /** Start to decode the next slices in the direction in which the reader scrolls. */
   decodeAhead(slot, direction) {
     for (let ahead = direction; Math.abs(ahead) <= AHEAD && direction !== 0; ahead += direction) {
       if (this.pictures[slot + ahead]) this.decode(slot + ahead);
     }
   }
 
-  /** Decode all slices from one outwards, but not while the reader scrolls; `told` is called now and then. */
-  async decodeAll(from, told) {
+  /** Decode all slices, those near `from` first, but not while the reader scrolls. `onProgress` is called every 16 slices. */
+  async decodeAll(from, onProgress) {
     const order = this.slices.map((_, slot) => slot).sort((a, b) => Math.abs(a - from) - Math.abs(b - from));
     for (const [done, slot] of order.entries()) {
       while (performance.now() - this.lastMove < STILL_MS) await new Promise((resolve) => { setTimeout(resolve, STILL_MS); });
       if (this.closed) return;
       await this.decode(slot);
-      if (done % 16 === 15 || done === order.length - 1) told();
+      if (done % 16 === 15 || done === order.length - 1) onProgress();
     }
   }
 
-  /** Decode the lung mask, once. */
+  /** Decode the lung mask, unless it is decoded already. */
   async decodeMask() {
     if (this.labels) return;
     const labels = new Uint8Array(this.masks.length * this.maskWidth * this.maskHeight);
@@ -117,8 +117,8 @@ class Volume {
   }
 
   /**
-   * One plane as pixels: an ImageData whose size is the plane's in this small volume (for coronal and sagittal a row a slice
-   * of the scan, the head up). `last` is the plane's last one, to be written anew.
+   * One plane as an ImageData of its size in this small volume. Coronal and sagittal planes have one row per slice of the scan,
+   * the head at the top. `last` is the previous ImageData of the plane, which is overwritten.
    */
   cut(planeName, index, greys, withMask, last) {
     const { width, height, codes } = this;
@@ -130,8 +130,8 @@ class Volume {
     const pixels = new Uint32Array(image.data.buffer);
     for (let j = 0; j < down; j += 1) {
       const slot = this.nearest[planeName === "axial" ? index : nz - 1 - j];
-      const own = planeName === "axial" ? j : row;
-      const start = planeName === "sagittal" ? slot * height * width + column : (slot * height + own) * width;
+      const y = planeName === "axial" ? j : row;
+      const start = planeName === "sagittal" ? slot * height * width + column : (slot * height + y) * width;
       const stride = planeName === "sagittal" ? width : 1;
       for (let i = 0, at = start; i < across; i += 1, at += stride) pixels[j * across + i] = greys[codes[at]];
       if (withMask && this.labels) this.tint(image, planeName, j, slot, column, row);
@@ -139,7 +139,7 @@ class Volume {
     return image;
   }
 
-  /** Mix the lungs' colours into one row of a plane. */
+  /** Mix the colours of the lungs into one row of a plane. */
   tint(image, planeName, j, slot, column, row) {
     const base = slot * this.maskHeight * this.maskWidth;
     const toX = (x) => Math.min(this.maskWidth - 1, Math.floor((x * this.maskWidth) / this.width));

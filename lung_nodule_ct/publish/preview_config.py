@@ -135,7 +135,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "image": {"bytes": as_png(sample.pixels), "path": None},
         "config": sample.config,
         "split": sample.split,
-        "row": sample.place,
+        "row": sample.index,
         "objects": [
             {"bbox": entry.box, "diameter": entry.diameter, "pathology": entry.pathology} for entry in sample.marked
         ],

@@ -1,4 +1,4 @@
-"""A real browser to open a page with, its every request and complaint noted."""
+"""A real browser that records every request and every error of a page."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def started() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, page: Path, **context: Any) -> Iterator[Any]:
-    """A page of a file. When the block ends, it must have asked for nothing but itself, and complained of nothing."""
-    own = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **context})
-    tab = own.new_page()
-    asked: list[str] = []
-    complaints: list[str] = []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("console", lambda message: complaints.append(message.text))
-    tab.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+    """Open a local page. At the end of the block, it must have requested nothing but itself and reported no error."""
+    session = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **context})
+    tab = session.new_page()
+    requested: list[str] = []
+    errors: list[str] = []
+    tab.on("request", lambda request: requested.append(request.url))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda message: errors.append(message.text))
+    tab.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
     tab.set_default_timeout(8000)
     tab.goto(page.as_uri())
     yield tab
-    own.close()
-    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} == {page.as_uri()}
-    assert complaints == []
+    session.close()
+    assert {url.partition("#")[0] for url in requested if not url.startswith("data:")} == {page.as_uri()}
+    assert errors == []

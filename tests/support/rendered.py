@@ -1,4 +1,4 @@
-"""A card as a person sees it: GitHub-flavoured Markdown as a page, and the page in a browser."""
+"""A card as a reader sees it: GitHub-flavoured Markdown as an HTML page, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ code { background: #818b981f; padding: .2em .4em; border-radius: 6px; font-size:
 
 
 def render(card: str) -> str:
-    """The card's body as an HTML page."""
+    """Return the body of the card as an HTML page."""
     body = card.split("\n---\n", 1)[1]
     html = MarkdownIt("gfm-like", {"html": True}).render(body)
     return f"<!doctype html><meta charset=utf-8><title>card</title><style>{_STYLE}</style>{html}"
 
 
 def chromium(browser: str, page: Path, profile: Path, *arguments: str) -> str:
-    """What a headless browser prints of a local page."""
+    """Return what a headless browser prints for a local page."""
     quiet = (
         "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync --disable-quic --hide-scrollbars"
