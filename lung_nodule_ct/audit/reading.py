@@ -13,8 +13,7 @@ from lung_nodule_ct.audit.date_checks import DateSearch
 from lung_nodule_ct.audit.facts import Facts, ImageFacts, NoduleFacts, ScanFacts, StackFacts, VoxelFacts
 from lung_nodule_ct.declaration.schema import Picture, Records, Text
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.examples.family import pixels_key
-from lung_nodule_ct.formats.pictures import decode_picture
+from lung_nodule_ct.formats.pictures import decode_picture, pixels_key
 from lung_nodule_ct.geometry.boxes import sphere_box
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame
 from lung_nodule_ct.read.rows import iterate_rows
