@@ -56,7 +56,7 @@ def test_nothing_changes_where_a_file_is_not_ours_or_the_command_fails(folder) -
     (folder / "table").write_text("mine")
     with pytest.raises(OutputError, match="table"):
         add(folder, "audit", audit="2", table="2")
-    with pytest.raises(OutputError, match="not what `preview` wrote"):
+    with pytest.raises(OutputError, match="not the file that `preview` wrote"):
         add(folder, "preview", audit="another command's")
     with pytest.raises(KeyError), add_sidecars(folder, by="audit") as stage:
         (stage / "audit").write_text("3")
