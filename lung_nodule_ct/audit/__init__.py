@@ -1,7 +1,8 @@
 """Audits a build: does its data match its description?
 
-:func:`audit_build` reads every row once (:mod:`.reading`) and keeps a few numbers per row (:mod:`.facts`). Each of the other modules
-holds the checks of one subject, which are pure functions of these facts. :func:`write_audit` writes ``audit.json`` and the plots.
+:func:`audit_build` reads every row once (:mod:`.reading`) and keeps a few numbers per row (:mod:`.facts`). Each of the
+other modules holds the checks of one subject, which are pure functions of these facts. :func:`write_audit` writes
+``audit.json`` and the plots.
 """
 
 from __future__ import annotations

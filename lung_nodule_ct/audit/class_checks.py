@@ -94,7 +94,7 @@ def _thin_nodules(facts: Facts) -> list[NoduleFacts]:
 
 
 def _classes_by_split(facts: Facts) -> dict[str, list[int]]:
-    """The number of examples of each class, by split; by config and split if several configs have a class per example."""
+    """The number of examples of each class by split, or by config and split if several configs have classes."""
     configs = {example.config for example in facts.examples if example.pathology is not None}
     by_split = {}
     for config in (name for name in facts.build.configs if name in configs):

@@ -1,4 +1,4 @@
-"""The content of examples: ranges of Hounsfield units, missing slices, equal pixels, annotations that occur in two tables."""
+"""The content of examples: Hounsfield units, missing slices, equal pixels, annotations that occur in two tables."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _BIN_WIDTH = 50
 _EDGES = tuple(range(-1100, 3150, _BIN_WIDTH))
 _JUMP = 2.5
-"""Limit of the largest difference between neighbouring slices, divided by the median one. docs/audit.md gives the values of real
-scans, complete and with slices removed: small gaps remain below the limit."""
+"""Limit of the largest difference between neighbouring slices, divided by the median one. docs/audit.md gives values of
+real scans, complete and with slices removed: small gaps remain below the limit."""
 _MAX_LISTED = 5
 
 
@@ -57,17 +57,19 @@ def intensities_checks(facts: Facts) -> CheckGroup:
         )
     if numbers["scans_without_negative_values"]:
         detail.append(
-            f"{numbers['scans_without_negative_values']:,} scans have no negative value, and therefore no air: they are not in HU"
+            f"{numbers['scans_without_negative_values']:,} scans have no negative value, and so no air: they are "
+            "not in HU"
         )
         verdict = Verdict.FAIL
     else:
         verdict = Verdict.WARN if below or above else Verdict.PASS
-    measured = f"{numbers['low']:,} to {numbers['high']:,} HU, {numbers['scans_below']:,} of {len(voxels):,} scans below {LOW_HU}"
+    measured = f"{numbers['low']:,} to {numbers['high']:,} HU, "
+    measured += f"{numbers['scans_below']:,} of {len(voxels):,} scans below {LOW_HU}"
     return CheckGroup("intensities", (Check(name, title, verdict, measured, expected, "; ".join(detail)),), numbers)
 
 
 def slices_checks(facts: Facts) -> CheckGroup:
-    """Gaps in the slice numbers of stacks; slices of a volume that are blank, repeated, or too different from the one before."""
+    """Gaps in the slice numbers of stacks, and slices of a volume that are blank, repeated or too different."""
     stacks = facts.configs(Kind.STACK)
     gaps = facts.findings(stacks, (Code.SLICE_GAP,))
     volumes = facts.volumes
@@ -86,16 +88,17 @@ def slices_checks(facts: Facts) -> CheckGroup:
         unknown = Check.unknown(name, title, "the build has no config of scans or slice stacks", expected)
         return CheckGroup("slices", (unknown,), numbers)
     detail = (
-        f"{numbers['slices']:,} slices of {len(volumes):,} volumes. In stacks: gaps in the published slice numbers. In volumes, "
-        f"which have no slice numbers: blank slices, equal neighbours, and neighbours that differ more than {_JUMP:g} times as "
-        f"much as the median pair of the scan, which indicates a gap of about three slices or more"
+        f"{numbers['slices']:,} slices of {len(volumes):,} volumes. In stacks: gaps in the published slice numbers. In "
+        f"volumes, which have no slice numbers: blank slices, equal neighbours, and neighbours that differ more than "
+        f"{_JUMP:g} times as much as the median pair of the scan, which indicates a gap of about three slices or more"
     )
     detail += f" (largest value here: {max(steps):.1f})" if steps else ""
     if jumps:
         more = " and more" if len(jumps) > _MAX_LISTED else ""
         detail += f": {', '.join(map(str, jumps[:_MAX_LISTED]))}{more}"
     verdict = Verdict.WARN if gaps or numbers["constant"] or numbers["repeated"] or jumps else Verdict.PASS
-    measured = f"{gaps:,} missing in stacks, {numbers['constant']:,} blank, {numbers['repeated']:,} repeated, {len(jumps):,} jumps"
+    measured = f"{gaps:,} missing in stacks, {numbers['constant']:,} blank, {numbers['repeated']:,} repeated"
+    measured += f", {len(jumps):,} jumps"
     return CheckGroup("slices", (Check(name, title, verdict, measured, expected, detail),), numbers)
 
 

@@ -1,7 +1,7 @@
-"""The search for calendar dates in a build: in the rows, in the metadata of pictures, and in the files next to the shards.
+"""The search for calendar dates in a build: in rows, in the metadata of pictures, and in the files next to the shards.
 
-The audit reports the result, and ``publish`` refuses a build with dates. Only locations and counts are kept: a report that quoted
-the dates would disclose them itself.
+The audit reports the result, and ``publish`` refuses a build with dates. Only locations and counts are kept: a report
+that quoted the dates would disclose them itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lung_nodule_ct.declaration.dates import count_dates, mask_dates
 from lung_nodule_ct.declaration.manifest import FINDINGS
 from lung_nodule_ct.declaration.schema import Picture, Records, Text, Voxels
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.formats.pictures import without_dated_metadata
+from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 from lung_nodule_ct.read.audit_report import AUDIT_COMMAND, Check, CheckGroup, Verdict
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
 

@@ -1,7 +1,7 @@
 """The facts that one reading of a build keeps for the checks: a few numbers per row, no voxels.
 
-Every row leaves :class:`ExampleFacts`, whatever its config. The row of a slice stack leaves :class:`VolumeFacts`, which have more, and
-the row of a scan :class:`ScanFacts`, which have most. A config of a kind that the audit does not know is therefore checked for
+Every row has :class:`ExampleFacts`, whatever its config. A slice stack has :class:`VolumeFacts` and a scan has
+:class:`ScanFacts`, which contain more. A config of a kind that the audit does not know is therefore still checked for
 dates, patients, splits and equal pixels.
 """
 
@@ -36,8 +36,8 @@ class VoxelFacts:
         padding: The most frequent value below -1024, ``None`` if there is no such voxel.
         constant: Number of slices in which all voxels are equal.
         repeated: Number of other slices that are equal to the slice before them.
-        step: The largest mean difference between neighbouring slices, divided by the median one; ``None`` if there are fewer
-            than five slices or the median is 0.
+        step: The largest mean difference between neighbouring slices, divided by the median one; ``None`` if there are
+            fewer than five slices or the median is 0.
     """
 
     shape: tuple[int, int, int]
@@ -58,13 +58,15 @@ class NoduleFacts:
     Attributes:
         diameter_mm: Its diameter, as stored.
         pathology: Index of its class, ``None`` if unknown.
-        voxel_residual: Distance in voxels, on the worst axis, between the stored voxel centre and the position that the frame
-            gives for the world centre.
-        world_residual: Distance in mm between the stored world centre and the position that the frame gives for the voxel centre.
+        voxel_residual: Distance in voxels, on the worst axis, between the stored voxel centre and the position that the
+            frame gives for the world centre.
+        world_residual: Distance in mm between the stored world centre and the position that the frame gives for the
+            voxel centre.
         box_agrees: Whether the stored box is the box of the sphere.
         has_box: Whether there is a box.
         in_volume: Whether the centre is inside the volume, up to the outer faces of its voxels.
-        center_in_lung: Whether the voxel of the centre has a lung label; ``None`` without a mask, or outside the volume.
+        center_in_lung: Whether the voxel of the centre has a lung label; ``None`` without a mask, or outside the
+            volume.
         lung_share: The fraction of the voxels of the box that have a lung label; ``None`` without a mask or a box.
     """
 
@@ -90,7 +92,8 @@ class ExampleFacts:
         patient_id: The patient, ``None`` if unknown or if the config has no such column.
         scan_id: The scan, ``None`` likewise.
         fold: The fold of the patient, ``None`` likewise.
-        pixels_key: Equal for equal pixels or voxels of the first column that holds any; ``None`` without such a column or value.
+        pixels_key: Equal for equal voxels of the first volume or, without one, for equal pixels of the first picture;
+            ``None`` without either.
         pathology: Index of the pathology class, ``None`` if the config has no column of pathology classes.
         num_records: Number of entries in the first column of records (boxes, nodules), 0 without such a column.
     """
@@ -107,7 +110,7 @@ class ExampleFacts:
 
     @property
     def scan_key(self) -> str:
-        """Equal for rows of one scan, of either thickness. A row without a ``scan_id`` has a key that no other row has."""
+        """Equal for rows of one scan, of either thickness. The key of a row without a ``scan_id`` is unique."""
         return self.scan_id or f"{self.config}/{self.split}/{self.row}"
 
     def __str__(self) -> str:

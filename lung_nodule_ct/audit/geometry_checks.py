@@ -103,8 +103,9 @@ def _world_voxel(scans: Sequence[ScanFacts], nodules: Sequence[NoduleFacts]) -> 
         Verdict.FAIL if wrong else Verdict.PASS,
         f"largest residual {largest:.1e} mm" + (f", {wrong:,} over the limit" if wrong else ""),
         expected,
-        f"{len(nodules):,} nodules, taken from voxel to world by the full direction matrix, which is not the identity in "
-        f"{rotated:,} of {len(scans):,} rows; largest residual {max(nodule.voxel_residual for nodule in nodules):.1e} voxels",
+        f"{len(nodules):,} nodules, converted from voxel to world by the full direction matrix, which is not the "
+        f"identity in {rotated:,} of {len(scans):,} rows; largest residual "
+        f"{max(nodule.voxel_residual for nodule in nodules):.1e} voxels",
     )
 
 
@@ -116,7 +117,8 @@ def _boxes(nodules: Sequence[NoduleFacts]) -> Check:
     absent = sum(not nodule.has_box for nodule in nodules)
     detail = "recomputed from centre, diameter and spacing, clipped to the volume"
     if absent:
-        detail += f"; {absent:,} nodules have no box: their sphere contains no voxel centre, or their diameter is not positive"
+        detail += f"; {absent:,} nodules have no box: their sphere contains no voxel centre, "
+        detail += "or their diameter is not positive"
     verdict = Verdict.FAIL if agree < len(nodules) else Verdict.WARN if absent else Verdict.PASS
     return Check(name, title, verdict, f"{agree:,} of {len(nodules):,}, {absent:,} without a box", expected, detail)
 
@@ -143,8 +145,8 @@ def _centers_in_lung(centers: list[bool]) -> Check:
         Verdict.WARN if outside else Verdict.PASS,
         f"{outside:,} of {len(centers):,} centres outside",
         expected,
-        "the voxel of the centre. Segmentations often exclude nodules that touch the pleura, so a centre outside the mask is not "
-        "by itself an error of the annotation",
+        "the voxel of the centre. Segmentations often exclude nodules that touch the pleura, so a centre outside the "
+        "mask is not by itself an error of the annotation",
     )
 
 
@@ -175,8 +177,8 @@ def _lung_hu(medians: list[float]) -> Check:
         Verdict.WARN if outside else Verdict.PASS,
         f"{outside:,} of {len(medians):,} scans outside, {min(medians):.0f} to {max(medians):.0f} HU",
         expected,
-        "median HU of the voxels with a lung label. Other values mean that a mask does not fit its volume, or that a volume is "
-        "not in HU",
+        "median HU of the voxels with a lung label. Other values mean that a mask does not fit its volume, or that a "
+        "volume is not in HU",
     )
 
 

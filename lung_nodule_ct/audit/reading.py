@@ -144,15 +144,15 @@ def _example(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> 
     config = build.config(row.config)
     if pixels is not None and config.schema.has_voxels and config.kind in (Kind.SCAN, Kind.STACK):
         voxels, counts = measure_voxels(pixels)
-        if config.kind == Kind.SCAN:
+        if config.kind == Kind.SCAN and config.schema.has_frame:
             return _scan(cast("ScanRow", row.row), row.frame, {**common, "voxels": voxels}), counts
         return VolumeFacts(**common, voxels=voxels), counts
     return ExampleFacts(**common), np.zeros(0, np.int64)
 
 
 def _pixels(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> NDArray[Any] | None:
-    """The decoded pixels or the voxels of the first column that holds any."""
-    column = next((column for column in columns if isinstance(column.type, Picture | Voxels)), None)
+    """The voxels of the first volume of a row or, without a column of volumes, the pixels of its first picture."""
+    column = next((column for kind in (Voxels, Picture) for column in columns if isinstance(column.type, kind)), None)
     value = None if column is None else row.row[column.name]
     if column is None or value is None or isinstance(column.type, Voxels):
         return cast("NDArray[Any] | None", value)

@@ -1,7 +1,7 @@
 """What an audit writes into the folder of a build: ``audit.json``, and plots in the style of Fig. 5 of the paper.
 
-The plots use the colours of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers can distinguish. Groups also differ
-by hatching.
+The plots use the colours of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers can distinguish.
+Groups also differ by hatching.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def write_audit(folder: Path, audit: Audit) -> tuple[Path, ...] | None:
         audit: The result of the audit.
 
     Returns:
-        The plots; ``None`` if matplotlib is not installed. Then there are no plots, and those of an earlier audit are removed.
+        The plots; ``None`` if matplotlib is not installed. Then there are no plots, and those of an earlier audit are
+        removed.
 
     Raises:
         OutputError: The folder cannot be written, or somebody else's file has the name of a new file.

@@ -18,7 +18,7 @@ def audit(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a build, Parquet or Arrow.")],
     as_json: Json = False,
 ) -> None:
-    """Check that the data of a build match their description: a table, audit.json and plots in the folder of the build."""
+    """Check that the data of a build match their description. Writes a table, audit.json and plots."""
     from lung_nodule_ct.audit import audit_build, write_audit
     from lung_nodule_ct.audit.report import INSTALL, PICTURES
     from lung_nodule_ct.read.audit_report import AUDIT

@@ -1,4 +1,4 @@
-"""``audit.json``: checks and their results, as the audit writes them and as the preview page, the card and ``publish`` read them."""
+"""``audit.json``: checks and their results. The audit writes it; the preview page, the card and ``publish`` read it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Check:
     Attributes:
         name: Its key, which does not change between versions.
         title: What is checked, in a few words.
-        verdict: ``pass``; ``warn`` if a careful reader should know the result; ``fail`` if the data contradict their description
-            or are not fit for their splits; ``unknown`` if the build lacks the data for the check.
+        verdict: ``pass``; ``warn`` if a careful reader should know the result; ``fail`` if the data contradict their
+            description or are not fit for their splits; ``unknown`` if the build lacks the data for the check.
         measured: The measured value, with its unit.
         expected: The value of a sound build, ``None`` if no value is expected.
         detail: How the value was measured, and what follows from it.

@@ -1,8 +1,8 @@
 """Files that commands add to a finished build: a card, a preview page, an audit.
 
-A build lists its shards in ``build.json``. A command that adds files later lists them in ``beside.json``, with name and SHA-256. A
-rebuild into the same folder may therefore replace the files that our commands wrote, and stops if the folder holds a file that
-somebody else added or changed.
+A build lists its shards in ``build.json``. A command that adds files later lists them in ``beside.json``, with name and
+SHA-256. A rebuild into the same folder may therefore replace the files that our commands wrote, and stops if the folder
+holds a file that somebody else added or changed.
 
 Example::
 
@@ -11,9 +11,9 @@ Example::
         (stage / "pictures").mkdir()
         (stage / "pictures" / "audit-sizes.png").write_bytes(...)
 
-``stage`` is a new, empty folder. When the block ends without an error, its files move into the build under the same relative names,
-and files that the same command wrote earlier but not this time are removed. If the block raises an error, the build does not change.
-``by`` is the name of the command. Two commands never write the same file.
+``stage`` is a new, empty folder. When the block ends without an error, its files move into the build under the same
+relative names, and files that the same command wrote earlier but not this time are removed. If the block raises an
+error, the build does not change. ``by`` is the name of the command. Two commands never write the same file.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def add_sidecars(folder: str | Path, *, by: str) -> Iterator[Path]:
         The temporary folder. Its files keep their relative names in ``folder``.
 
     Raises:
-        OutputError: A file that this command did not write, or that was changed later, has the name of a new file; the build was
-            replaced during the block; or ``folder`` cannot be written.
+        OutputError: A file that this command did not write, or that was changed later, has the name of a new file; the
+            build was replaced during the block; or ``folder`` cannot be written.
     """
     target = Path(folder).absolute()
     built = _build_of(target)
@@ -57,7 +57,7 @@ def add_sidecars(folder: str | Path, *, by: str) -> Iterator[Path]:
         yield stage
         names = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
         try:
-            with locked(target.with_name(f".{target.name}.beside.lock")):
+            with locked(target.with_name(f".{target.name}.sidecars.lock")):
                 if built is None or _build_of(target) != built:
                     raise OutputError(f"the build in {target} was replaced or removed while files were added to it")
                 _move_in(stage, target, names, by)
@@ -73,7 +73,11 @@ def record_sidecar(folder: Path, name: str, *, by: str) -> None:
 
 
 def own_sidecars(folder: Path) -> dict[str, str]:
-    """Return the files that commands added to a build and that nobody changed since: the name of the command by the name of the file."""
+    """Return the files that commands added to a build, except for files that were changed later.
+
+    Returns:
+        The name of the command by the name of the file.
+    """
     return {name: str(entry["by"]) for name, entry in _recorded(folder).items() if _unchanged(folder, name, entry)}
 
 
