@@ -22,6 +22,7 @@ from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.publish.card_folder import CardOptions, add_card
+from lung_nodule_ct.publish.card_pictures import config_picture
 from lung_nodule_ct.publish.prose import escape, table
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import add_sidecars, own_sidecars
@@ -290,6 +291,32 @@ def test_the_code_of_a_card_names_what_the_build_contains(build, dummy, config, 
     assert re.findall(r'load_dataset\("USER/lung_nodule_ct", "([^"]+)"', text) == loads
     assert (re.findall(r'frombuffer\(scan\["volume"\]\["bytes"\], ([^)]+)\)', text) or [None]) == [reads]
     assert ("world coordinates are" in text) == (reads == '"<i2"')
+
+
+def test_a_config_of_an_unknown_kind_has_a_picture(build, dummy) -> None:
+    from lung_mask_2d import LUNG_MASK_2D, register, unregister
+
+    register()
+    try:
+        folder = build(dummy, LUNG_MASK_2D.name).folder
+    finally:
+        unregister()
+    card(folder)
+    pixels = np.asarray(Image.open(folder / "pictures" / f"{LUNG_MASK_2D.name}.png"))
+    assert pixels.max() > 240  # labels 3 and 4 would look black
+    (row,) = pq.read_table(next((folder / "data" / "preview").iterdir())).to_pylist()
+    assert (row["config"], row["objects"], row["pathology"]) == (LUNG_MASK_2D.name, [], None)
+
+
+def test_pictures_of_scans_do_not_depend_on_their_kind(build, dummy) -> None:
+    folder = build(dummy, "det3d_5mm").folder
+    before = config_picture(open_build(folder), "det3d_5mm")
+    manifest = json.loads((folder / "build.json").read_text())
+    manifest["configs"]["det3d_5mm"]["kind"] = "other"
+    (folder / "build.json").write_text(json.dumps(manifest))
+    after = config_picture(open_build(folder), "det3d_5mm")
+    assert (np.asarray(before.image) == np.asarray(after.image)).all()
+    assert before.caption == after.caption
 
 
 @pytest.mark.parametrize(("world", "slice_index"), [(None, 3), ("0.08,-17,33", 2), ("-6,-20.9,29.5", 0)])
