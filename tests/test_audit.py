@@ -1,4 +1,4 @@
-"""The audit of a build: every check against data bent so that it must notice, and against counts made another way."""
+"""The audit of a build: every check detects a fault in altered data, and agrees with counts made in another way."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tiny() -> TinySource:
 
 @pytest.fixture
 def made(tiny, tmp_path, build):
-    """Build some configs of the tiny archives, as they are bent by then."""
+    """Build some configs of the tiny archives, with the changes that the test made to them."""
 
     def run(*configs: str, **options: Any) -> Path:
         options.setdefault("keep_source_names", False)
@@ -61,7 +61,7 @@ def made(tiny, tmp_path, build):
 
 
 def audited(folder: Path) -> dict[str, Any]:
-    """The document of an audit, its checks by name."""
+    """The content of ``audit.json``, with its checks by name."""
     document = json.loads(json.dumps(audit_build(open_build(folder)).document()))
     return {**document, "checks": {check["name"]: check for check in document["checks"]}}
 
@@ -70,10 +70,10 @@ def verdict(folder: Path, name: str) -> str:
     return audited(folder)["checks"][name]["verdict"]
 
 
-# --- the whole --------------------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_command_writes_what_it_prints(cli, build, dummy) -> None:
+def test_the_command_writes_what_it_prints(cli, build, dummy) -> None:
     out = build(dummy, *ALL, keep_source_names=False).folder
     done = cli("audit", out, "--json")
     assert done.returncode == 0, done.stderr
@@ -104,17 +104,15 @@ def test_command_writes_what_it_prints(cli, build, dummy) -> None:
     assert not (out / "pictures").exists()
 
 
-def test_parquet_and_arrow_are_the_same_to_it(cli, build, dummy, tmp_path) -> None:
-    out = tmp_path / "arrow"
-    assert cli("build", "--all", "--source", dummy, "--out", out, "--format", "arrow").returncode == 0
-    documents = [audited(folder) for folder in (out, build(dummy, *ALL, keep_source_names=False).folder)]
-    for document in documents:  # other files stand beside Arrow
+def test_parquet_and_arrow_give_the_same_result(dummy_build) -> None:
+    documents = [audited(dummy_build(format_)) for format_ in ("arrow", "parquet")]
+    for document in documents:  # an Arrow build has other files next to its shards
         del document["checks"]["dates"], document["numbers"]["dates"]
     assert documents[0] == documents[1]
 
 
 @pytest.mark.parametrize("config", ALL)
-def test_a_build_of_one_config_says_what_it_cannot_know(made, config) -> None:
+def test_a_build_of_one_config_states_what_is_unknown(made, config) -> None:
     document = audited(made(config))
     unknown = {name for name, check in document["checks"].items() if check["verdict"] == "unknown"}
     assert "figure-patients" in unknown  # needs both thicknesses
@@ -124,8 +122,48 @@ def test_a_build_of_one_config_says_what_it_cannot_know(made, config) -> None:
     assert all(document["checks"][name]["detail"] for name in unknown)
 
 
+@pytest.mark.parametrize("config", ALL)
+def test_a_config_of_an_unknown_kind_gets_the_checks_that_need_no_kind(made, config) -> None:
+    folder = made(config)
+    known = audited(folder)
+    manifest = json.loads((folder / "build.json").read_text())
+    manifest["configs"][config]["kind"] = "other"
+    (folder / "build.json").write_text(json.dumps(manifest))
+    document = audited(folder)
+    always = [
+        name for name in known["checks"] if name.startswith(("dates", "patient-leakage/", "leak-free", "duplicates"))
+    ]
+    assert len(always) >= 3
+    assert {name: document["checks"][name] for name in always} == {name: known["checks"][name] for name in always}
+    by_kind = (
+        "world-voxel",
+        "boxes",
+        "in-volume",
+        "in-lung",
+        "box-in-lung",
+        "lung-hu",
+        "hu-range",
+        "spacing",
+        "copies",
+    )
+    by_kind += ("missing-slices", "voc-workbook", "stack-tables", "timepoints", "sizes")
+    assert {document["checks"][name]["verdict"] for name in by_kind} == {"unknown"}
+
+
+def test_the_page_lists_every_check(made) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "audit.md").read_text()
+    listed = {
+        name
+        for row in re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", row)
+        if name != "check"
+    }
+    names = {re.sub("^figure-.*", "figure-…", re.sub("/.*", "/<config>", name)) for name in audited(made())["checks"]}
+    assert listed == names
+
+
 @pytest.mark.parametrize("state", ["empty", "half-built"])
-def test_what_is_no_build_is_refused(cli, made, tmp_path, state) -> None:
+def test_a_folder_that_is_not_a_build_is_refused(cli, made, tmp_path, state) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     if state == "half-built":
@@ -138,7 +176,7 @@ def test_what_is_no_build_is_refused(cli, made, tmp_path, state) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
-def test_without_matplotlib_it_says_that_there_are_no_plots(made, python) -> None:
+def test_without_matplotlib_there_are_no_plots_and_a_hint(made, python) -> None:
     folder = made("cls_1.25mm")
     code = "import sys; sys.modules['matplotlib'] = None; from lung_nodule_ct.cli import main; sys.argv[1:] = ['audit', {!r}]; main()"
     first = python(code.replace("sys.modules['matplotlib'] = None; ", "").format(str(folder)), cwd=folder)
@@ -147,7 +185,7 @@ def test_without_matplotlib_it_says_that_there_are_no_plots(made, python) -> Non
     assert done.returncode == 0, done.stderr
     assert 'pip install "lung_nodule_ct[show]"' in done.stdout
     assert json.loads((folder / "audit.json").read_text())["checks"]
-    assert not list(folder.rglob("*.png"))  # those of the first audit would be taken for this one's
+    assert not list(folder.rglob("*.png"))  # plots of the first audit would be mistaken for those of the second
 
 
 def test_each_shard_is_read_once(tiny, made) -> None:
@@ -157,7 +195,7 @@ def test_each_shard_is_read_once(tiny, made) -> None:
     tiny[CT0] |= mhd("7_20180102", ct(1, (60, 200, 200)))
     folder = made()
     build = open_build(folder)
-    audit_build(build)  # whatever is loaded on first use is loaded now
+    audit_build(build)  # so that everything loaded at first use is loaded now
 
     def read() -> int:
         return int(re.search(r"rchar: (\d+)", counters.read_text())[1])  # type: ignore[index]
@@ -165,9 +203,9 @@ def test_each_shard_is_read_once(tiny, made) -> None:
     before = read()
     audit_build(build)
     shards = sum(entry["bytes"] for config in build.manifest["configs"].values() for entry in config["files"])
-    beside = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) - shards
-    assert shards <= read() - before <= shards * 1.1 + 3 * beside + 100_000
-    assert shards > 10 * beside
+    other = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) - shards
+    assert shards <= read() - before <= shards * 1.1 + 3 * other + 100_000
+    assert shards > 10 * other
 
 
 # --- geometry ---------------------------------------------------------------------------------------------------------
@@ -181,7 +219,7 @@ def itk_image(row: dict[str, Any]) -> Any:
     return image
 
 
-def test_residuals_of_centres_are_itks(tiny, made, dummy) -> None:
+def test_residuals_of_centres_equal_those_of_itk(tiny, made, dummy) -> None:
     tiny[CT0] |= mhd("7_20180102", ct(1), axes=(0, 1, 0, -1, 0, 0, 0, 0, 1), origin=(5, -8, 30))
     tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,2.5,-5.25,33.1,4.2", "9,-6,-17,33,3.5")
     folder = made(DET3D)
@@ -204,7 +242,7 @@ def test_residuals_of_centres_are_itks(tiny, made, dummy) -> None:
     assert document["numbers"]["geometry"]["scans_not_axis_aligned"] == 1
 
 
-def test_a_box_that_is_not_its_spheres_is_noticed(made) -> None:
+def test_a_box_that_does_not_match_its_sphere_is_detected(made) -> None:
     folder = made(DET3D)
     assert verdict(folder, "boxes") == "pass"
 
@@ -216,7 +254,7 @@ def test_a_box_that_is_not_its_spheres_is_noticed(made) -> None:
     assert document["numbers"]["geometry"]["boxes_that_disagree"] == 1
 
 
-def test_nodules_outside_are_counted(tiny, made) -> None:
+def test_nodules_outside_their_volume_are_counted(tiny, made) -> None:
     tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,-6,-17,33,3", "9,-6,-17,330,3", "9,-600,-17,33,3")
     document = audited(made(DET3D))
     assert document["checks"]["in-volume"]["verdict"] == "fail"
@@ -224,7 +262,7 @@ def test_nodules_outside_are_counted(tiny, made) -> None:
     assert document["checks"]["boxes"]["verdict"] == "warn"
 
 
-def test_nodules_and_boxes_against_masks(tiny, made) -> None:
+def test_nodules_and_boxes_compared_with_masks(tiny, made) -> None:
     mask = np.zeros(SHAPE, np.int16)
     mask[2:4, 4:6, 4:6] = 4
     tiny[MASKS] = mhd("7_20180102", mask)
@@ -248,7 +286,7 @@ def test_nodules_and_boxes_against_masks(tiny, made) -> None:
     assert document["numbers"]["lungs"]["lung_median_hu"] == [np.median(inside)] or len(inside) % 2 == 0
 
 
-def test_spacing_beside_the_nominal_thickness(tiny, made) -> None:
+def test_spacing_compared_with_the_nominal_thickness(tiny, made) -> None:
     before = audited(made())["checks"]["spacing"]
     assert before["measured"].startswith("0 of 6 ")
     assert "not square" in before["detail"]  # 0.8 x 0.7 mm
@@ -287,7 +325,7 @@ def test_volumes_without_air_are_not_in_hu(tiny, made) -> None:
 
 
 @pytest.mark.parametrize(("fault", "count"), [("constant", 1), ("repeated", 2), ("volumes_with_jump", 1)])
-def test_slices_that_a_volume_gives_away(tiny, made, fault, count) -> None:
+def test_slices_that_a_volume_shows_to_be_wrong(tiny, made, fault, count) -> None:
     smooth = np.linspace(0, 990, 12).astype(np.int16)[:, None, None] + ct(1, (12, 10, 12)) // 100
     tiny[CT0] |= mhd("9", smooth)
     assert verdict(made(DET3D), "missing-slices") == "pass"
@@ -314,7 +352,7 @@ def test_gaps_in_stacks(tiny, made) -> None:
 # --- splits, classes, sizes, figures ----------------------------------------------------------------------------------
 
 
-def test_leakage_is_what_the_rows_say(build, dummy) -> None:
+def test_leakage_is_counted_in_the_rows(build, dummy) -> None:
     for split_by in ("published", "patient"):
         out = build(dummy, *ALL[:-1], split_by=split_by).folder
         document = audited(out)
@@ -340,7 +378,7 @@ def test_leakage_is_what_the_rows_say(build, dummy) -> None:
         assert document["checks"]["leak-free"]["verdict"] == "pass"
 
 
-def test_a_patient_in_two_folds_is_noticed(made) -> None:
+def test_a_patient_in_two_folds_is_detected(made) -> None:
     folder = made("det2d_1.25mm", DET3D)
 
     def move(rows: list[dict[str, Any]]) -> None:
@@ -351,14 +389,14 @@ def test_a_patient_in_two_folds_is_noticed(made) -> None:
 
 def test_equal_pixels(tiny, made) -> None:
     assert verdict(made(), "duplicates") == "pass"
-    tiny[CLS]["class_dataset/train/5/9_001_02.bmp"] = picture(3)  # stands in validate, too
-    tiny[DET2D]["JPEGImages/9_004.jpg"] = picture(0, kind="JPEG")  # stands in train, too
+    tiny[CLS]["class_dataset/train/5/9_001_02.bmp"] = picture(3)  # occurs in validate, too
+    tiny[DET2D]["JPEGImages/9_004.jpg"] = picture(0, kind="JPEG")  # occurs in train, too
     numbers = audited(made())["numbers"]["duplicates"]
     assert numbers["groups_across_splits"] == {"cls_1.25mm": 1}
     assert numbers["groups_within_a_split"] == {"det2d_1.25mm": 1}
 
 
-def test_a_scan_that_differs_between_configs_is_noticed(made) -> None:
+def test_a_scan_that_differs_between_configs_is_detected(made) -> None:
     folder = made(DET3D, "longitudinal")
     assert verdict(folder, "copies") == "pass"
 
@@ -369,8 +407,8 @@ def test_a_scan_that_differs_between_configs_is_noticed(made) -> None:
     assert verdict(alter(folder, "longitudinal", touch), "copies") == "fail"
 
 
-def test_counts_of_classes_sizes_and_figures(build, dummy) -> None:
-    out = build(dummy, *ALL).folder
+def test_counts_of_classes_sizes_and_figures(dummy_build) -> None:
+    out = dummy_build("parquet")
     build, numbers = open_build(out), audited(out)["numbers"]
     for split, counts in numbers["classes"]["by_split"].items():
         labels = Counter(row["label"] for row in build.rows("cls_1.25mm", split, ["label"]))
@@ -381,9 +419,9 @@ def test_counts_of_classes_sizes_and_figures(build, dummy) -> None:
     assert numbers["sizes"]["counts"] == groups.tolist()
     by_size = numbers["classes"]["by_size"]
     assert np.sum([*by_size["counts"].values(), by_size["class_unknown"]], axis=0).tolist() == groups.tolist()
-    told = {figure["figure"]: figure["here"] for figure in build.report["figures"]}
+    reported = {figure["figure"]: figure["here"] for figure in build.report["figures"]}
     for name in ("patients", "CT scans", "scans in the cross spatio-temporal part", "crops to validate on"):
-        assert numbers["published_figures"][name]["here"] == told[name]
+        assert numbers["published_figures"][name]["here"] == reported[name]
 
 
 def test_a_figure_that_agrees_passes(made) -> None:
@@ -403,7 +441,7 @@ def test_a_figure_that_agrees_passes(made) -> None:
     assert (checks["figure-ct-scans"]["verdict"], checks["figure-ct-scans"]["measured"]) == ("warn", "109")
 
 
-def test_a_class_without_examples_in_a_split_is_noticed(tiny, made) -> None:
+def test_a_class_without_examples_in_a_split_is_detected(tiny, made) -> None:
     assert verdict(made("cls_1.25mm"), "class-balance") == "warn"
     for number in range(1, 7):
         for split in ("train", "validate"):
@@ -411,7 +449,7 @@ def test_a_class_without_examples_in_a_split_is_noticed(tiny, made) -> None:
     assert verdict(made("cls_1.25mm"), "class-balance") == "pass"
 
 
-def test_workbook_against_xml(tiny, made) -> None:
+def test_the_workbook_is_compared_with_the_xml(tiny, made) -> None:
     assert verdict(made("det2d_1.25mm"), "voc-workbook") == "pass"
     stems = ("7_20180102_002", "7_20190304_003", "9_004")
     rows = [["image", "xmin", "ymin", "xmax", "ymax"], *([f"{stem}.jpg", 2, 3, 9, 12] for stem in stems)]
@@ -444,7 +482,7 @@ def test_timepoints(tiny, made) -> None:
 
 
 @given(st.dates(datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)), st.sampled_from(["", "-", "/", ".", "_", ":"]))
-def test_dates_are_found_however_they_are_written(day, separator) -> None:
+def test_dates_are_detected_in_every_notation(day, separator) -> None:
     for form in ("%Y{0}%m{0}%d", "%d{0}%m{0}%Y", "%m{0}%d{0}%Y") if separator else ("%Y%m%d",):
         assert count_dates(f"scan {day.strftime(form.format(separator))} of") >= 1
 
@@ -461,7 +499,7 @@ def test_dates_are_found_however_they_are_written(day, separator) -> None:
         "512 x 512 x 160",
     ],
 )
-def test_other_numbers_are_no_dates(text) -> None:
+def test_other_numbers_are_not_dates(text) -> None:
     assert count_dates(text) == 0
 
 
@@ -479,34 +517,34 @@ def _photo() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("place", ["column", "readme", "json", "name", "picture", "nodule"])
-def test_dates_are_found_wherever_they_stand_and_never_told(made, place) -> None:
-    folder = made(keep_source_names=place == "column")
-    if place == "picture":  # as an earlier version built it
+@pytest.mark.parametrize("location", ["column", "readme", "json", "name", "picture", "nodule"])
+def test_dates_are_detected_everywhere_and_never_quoted(made, location) -> None:
+    folder = made(keep_source_names=location == "column")
+    if location == "picture":  # as an earlier version of the package built it
         alter(
             folder,
             "det2d_1.25mm",
             lambda rows: [row["image"].update(bytes=_photo()) for row in rows if row["patient_id"] == "9"],
         )
-    elif place == "readme":
+    elif location == "readme":
         with (folder / "README.md").open("a", encoding="utf-8") as file:
             file.write("\nOur first patient came on 14.03.2019.\n")
-    elif place == "json":
+    elif location == "json":
         (folder / "notes.json").write_text(json.dumps({"bytes": 20190314, "scan": ["80_20190314"]}))
-    elif place == "name":
+    elif location == "name":
         (folder / "80_20190314.png").write_bytes(b"")
-    elif place == "nodule":
+    elif location == "nodule":
         alter(folder, DET3D, lambda rows: rows[0]["nodules"][0].update(nodule_id="80_20190314-0"))
     document = audited(folder)
     assert document["checks"]["dates"]["verdict"] == "fail"
-    if place != "column":
+    if location != "column":
         assert sum(document["numbers"]["dates"]["dates"].values()) == 1
     else:
-        # every volume, crop and slice of patient 7 is named by a date
+        # the name of every volume, crop and slice of patient 7 contains a date
         names = [row["source_name"] for config in ALL for row in _names(folder, config)]
         assert sum(document["numbers"]["dates"]["dates"].values()) >= sum("_20" in name for name in names)
-    told = json.dumps(document["checks"]["dates"]) + json.dumps(document["numbers"]["dates"])
-    assert mask_dates(told) == told
+    text = json.dumps(document["checks"]["dates"]) + json.dumps(document["numbers"]["dates"])
+    assert mask_dates(text) == text
 
 
 def _names(folder: Path, config: str) -> list[dict[str, Any]]:
@@ -514,7 +552,7 @@ def _names(folder: Path, config: str) -> list[dict[str, Any]]:
     return [row for split in build.splits(config) for row in build.rows(config, split, ["source_name"])]
 
 
-def test_on_real_ct_nothing_is_where_it_should_not_be(mirror, build) -> None:
+def test_the_audit_of_real_ct(mirror, build) -> None:
     folder = build(mirror, *ALL, keep_source_names=False).folder
     document = audited(folder)
     verdicts = {name: check["verdict"] for name, check in document["checks"].items()}

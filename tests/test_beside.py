@@ -1,4 +1,4 @@
-"""Files that commands add to a build: ours are replaced with it, a stranger's protect the folder."""
+"""Files that commands add to a build: a rebuild replaces them, but stops at a file of somebody else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_rebuild_replaces_what_commands_added(folder, build, dummy) -> None:
 
 
 @pytest.mark.parametrize("stranger", ["page", "README.md", "pictures/mine", "data/README.md", SIDECARS])
-def test_a_strangers_file_protects_the_folder(folder, build, dummy, stranger) -> None:
+def test_a_file_of_somebody_else_protects_the_folder(folder, build, dummy, stranger) -> None:
     add(folder, "preview", page="<p>")
     (folder / stranger).parent.mkdir(exist_ok=True)
     (folder / stranger).write_text("years of work")
@@ -43,7 +43,7 @@ def test_a_strangers_file_protects_the_folder(folder, build, dummy, stranger) ->
     assert (folder / stranger).read_text() == "years of work"
 
 
-def test_the_next_run_takes_the_place_of_the_last(folder) -> None:
+def test_the_next_run_replaces_the_last_one(folder) -> None:
     add(folder, "audit", audit="1", pictures__old="1")
     add(folder, "audit", audit="2", table="2")
     assert (folder / "audit").read_text() == "2"
@@ -51,12 +51,12 @@ def test_the_next_run_takes_the_place_of_the_last(folder) -> None:
     assert set(own_sidecars(folder)) == {"README.md", "audit", "table"}
 
 
-def test_nothing_changes_where_a_file_is_not_ours_or_the_command_fails(folder) -> None:
+def test_nothing_changes_if_a_file_is_not_ours_or_the_command_fails(folder) -> None:
     add(folder, "audit", audit="1")
     (folder / "table").write_text("mine")
     with pytest.raises(OutputError, match="table"):
         add(folder, "audit", audit="2", table="2")
-    with pytest.raises(OutputError, match="not what `preview` wrote"):
+    with pytest.raises(OutputError, match="not the file that `preview` wrote"):
         add(folder, "preview", audit="another command's")
     with pytest.raises(KeyError), add_sidecars(folder, by="audit") as stage:
         (stage / "audit").write_text("3")
@@ -65,7 +65,7 @@ def test_nothing_changes_where_a_file_is_not_ours_or_the_command_fails(folder) -
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_names_that_lead_out_of_the_folder_are_nobodys(folder) -> None:
+def test_names_outside_the_folder_are_ignored(folder) -> None:
     (folder.parent / "outside").write_text("mine")
     document = json.loads((folder / SIDECARS).read_text())
     for name in ("../outside", str(folder.parent / "outside")):
@@ -76,14 +76,14 @@ def test_names_that_lead_out_of_the_folder_are_nobodys(folder) -> None:
     assert (folder.parent / "outside").exists()
 
 
-def test_commands_at_the_same_time_do_not_forget_each_other(folder) -> None:
+def test_commands_at_the_same_time_keep_each_others_files(folder) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda place: add(folder, f"command{place}", **{f"file{place}": str(place)}), range(24)))
-    assert set(own_sidecars(folder)) == {"README.md", *(f"file{place}" for place in range(24))}
+        list(pool.map(lambda number: add(folder, f"command{number}", **{f"file{number}": str(number)}), range(24)))
+    assert set(own_sidecars(folder)) == {"README.md", *(f"file{number}" for number in range(24))}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_build_that_was_replaced_meanwhile_keeps_its_own(folder, build, dummy) -> None:
+def test_nothing_is_added_to_a_build_that_was_replaced_meanwhile(folder, build, dummy) -> None:
     with pytest.raises(OutputError, match="replaced"), add_sidecars(folder, by="audit") as stage:
         (stage / "audit").write_text("of the old build")
         build(dummy, "det2d_1.25mm")

@@ -1,9 +1,10 @@
-"""The card of a finished build: what the Hub reads of it, what a person sees, and what the build's own numbers say."""
+"""The card of a finished build: what the Hub reads, what a person sees, and the numbers of the build."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -20,22 +21,23 @@ from tiny import NODULES, TinySource
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG
-from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
-from lung_nodule_ct.publish.text import escape, table
+from lung_nodule_ct.publish.card_folder import CardOptions, add_card
+from lung_nodule_ct.publish.card_pictures import config_picture
+from lung_nodule_ct.publish.prose import escape, table
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import add_sidecars, own_sidecars
 
 SECTIONS = (
     "Configs Columns Motivation Collection Annotation Preprocessing Uses Limits Biases Ethics-approval Privacy "
-    "Beside-the-paper What-was-found-wrong-with-the-data Maintenance Healthsheet Citation"
+    "Comparison-with-the-paper Findings Maintenance Healthsheet Citation"
 )
 
 
 @pytest.fixture(scope="module")
-def carded(cli, dummy, tmp_path_factory) -> Path:
-    """A build of everything, with its card."""
+def carded(cli, dummy_build, tmp_path_factory) -> Path:
+    """A build of all configs, with its card."""
     out = tmp_path_factory.mktemp("card") / "lung_nodule_ct"
-    assert cli("build", "--all", "--source", dummy, "--out", out).returncode == 0
+    shutil.copytree(dummy_build("parquet"), out)
     done = cli("card", out, "--examples", "5", "--repository", "someone/nodules")
     assert done.returncode == 0, done.stderr
     return out
@@ -43,13 +45,19 @@ def carded(cli, dummy, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copy(carded, tmp_path) -> Path:
-    """The same, to be changed."""
+    """A copy that a test can change."""
     shutil.copytree(carded, tmp_path / "copy")
     return tmp_path / "copy"
 
 
+@pytest.fixture
+def small(build, dummy) -> Path:
+    """A build of one config, with the card that the build writes."""
+    return build(dummy, "cls_1.25mm").folder
+
+
 def card(folder: Path, **options) -> None:
-    """What the command does."""
+    """Write the card as the command does."""
     add_card(open_build(folder), CardOptions(**{"examples": 1, "croissant": False, **options}))
 
 
@@ -90,7 +98,7 @@ def test_the_preview_is_the_default_and_every_config_loads_as_before(carded, tmp
             assert own.with_format("arrow")[:].to_pylist() == stored
 
 
-def test_preview_rows_show_the_rows_that_they_name(carded, tmp_path) -> None:
+def test_preview_rows_show_the_rows_that_they_refer_to(carded, tmp_path) -> None:
     build = open_build(carded)
     rows = datasets.load_dataset(str(carded), "preview", split="preview", cache_dir=str(tmp_path))
     assert {row["config"] for row in rows} == set(CONFIGS)
@@ -125,7 +133,7 @@ def test_row_groups_of_the_preview_are_small(tmp_path) -> None:
     from lung_nodule_ct.publish.preview_config import ROW_GROUP_BYTES, write_preview
 
     noise = np.random.default_rng(0).integers(0, 256, (512, 512), dtype=np.uint8)
-    shard = write_preview(tmp_path, (Sample("cls_1.25mm", "train", place, {}, noise, ()) for place in range(80)))
+    shard = write_preview(tmp_path, (Sample("cls_1.25mm", "train", row, {}, noise, ()) for row in range(80)))
     meta = pq.ParquetFile(tmp_path / shard.path).metadata
     assert meta.num_rows == shard.rows == 80
     for group in range(meta.num_row_groups):
@@ -138,8 +146,8 @@ def test_a_person_sees_every_section_picture_and_table(carded, tmp_path) -> None
     assert "someone/nodules" in text
     tokens = MarkdownIt("gfm-like", {"html": True}).parse(text.split("\n---\n", 1)[1])
     headings = [
-        tokens[place + 1].content
-        for place, token in enumerate(tokens)
+        tokens[index + 1].content
+        for index, token in enumerate(tokens)
         if token.type == "heading_open" and token.tag == "h2"
     ]
     assert headings == [name.replace("-", " ") for name in SECTIONS.split()]
@@ -172,9 +180,9 @@ def test_a_person_sees_every_section_picture_and_table(carded, tmp_path) -> None
     )  # columns of each and of the preview; configs, figures, findings, healthsheet
 
 
-def test_licence_and_doi_are_those_of_the_records(copy) -> None:
-    manifest = json.loads((copy / "build.json").read_text())
-    assert "Unknown to this build" in (copy / "README.md").read_text()
+def test_licence_and_doi_are_those_of_the_records(small) -> None:
+    manifest = json.loads((small / "build.json").read_text())
+    assert "Unknown to this build" in (small / "README.md").read_text()
     for licences, expected in (
         (["cc-by-4.0", "cc-by-4.0"], {"license": "cc-by-4.0"}),
         (["cc-by-4.0", None], {"license": "unknown"}),
@@ -191,31 +199,31 @@ def test_licence_and_doi_are_those_of_the_records(copy) -> None:
             {"number": number, "doi": f"10.5072/{number}", "licence": licence}
             for number, licence in enumerate(licences, 1)
         ]
-        (copy / "build.json").write_text(json.dumps(manifest))
-        card(copy)
-        head = head_of(copy)
+        (small / "build.json").write_text(json.dumps(manifest))
+        card(small)
+        head = head_of(small)
         assert {name: head[name] for name in head if name.startswith("license")} == expected
-        assert "10.5072/2" in MarkdownIt().render((copy / "README.md").read_text())
+        assert "10.5072/2" in MarkdownIt().render((small / "README.md").read_text())
 
 
-def test_the_audit_stands_in_the_card_and_its_text_stays_text(copy) -> None:
+def test_the_card_contains_the_audit_and_its_text_stays_text(small) -> None:
     hostile = "<script>alert(1)</script> | `x` [a](javascript:b) **c**\n# d"
-    with add_sidecars(copy, by="audit") as stage:
+    with add_sidecars(small, by="audit") as stage:
         check = {"name": "n", "title": hostile, "verdict": "warn", "measured": "3", "expected": None, "detail": ""}
         (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
         (stage / "pictures").mkdir()
         Image.new("L", (9, 9)).save(stage / "pictures" / "audit-sizes.png")
-    card(copy)
-    text = (copy / "README.md").read_text()
+    card(small)
+    text = (small / "README.md").read_text()
     html = render(text)
     assert "<script>" not in html
     assert "javascript:b</td>" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | `x` [a](javascript:b) **c** # d</td>" in html
     assert "pictures/audit-sizes.png" in text.split("## Audit")[1].split("## Maintenance")[0]
     for damaged in ({"format_version": 9}, {"format_version": 1, "checks": [check | {"measured": 3}]}):
-        (copy / "audit.json").write_text(json.dumps(damaged))
+        (small / "audit.json").write_text(json.dumps(damaged))
         with pytest.raises(BuildFolderError, match="lung-nodule-ct audit"):
-            card(copy)
+            card(small)
 
 
 @pytest.mark.parametrize(
@@ -231,32 +239,30 @@ def test_escaped_text_is_shown_as_it_is(text) -> None:
     assert MarkdownIt("gfm-like").render(escape(text)).startswith("<p>")
 
 
-def test_a_second_card_takes_the_place_of_the_first(copy) -> None:
+def test_a_second_card_replaces_the_first(copy) -> None:
     before = set(own_sidecars(copy))
     card(copy)
     assert set(own_sidecars(copy)) == before - {"croissant.json"}
     assert not (copy / "croissant.json").exists()
 
 
-def test_a_rebuild_takes_the_place_of_all(build, dummy) -> None:
-    folder = build(dummy, "cls_1.25mm").folder
-    before = sorted(path.name for path in folder.rglob("*"))
-    card(folder)
+def test_a_rebuild_replaces_the_card(small, build, dummy) -> None:
+    before = sorted(path.name for path in small.rglob("*"))
+    card(small)
     build(dummy, "cls_1.25mm")
-    assert sorted(path.name for path in folder.rglob("*")) == before
+    assert sorted(path.name for path in small.rglob("*")) == before
 
 
-def test_a_card_that_somebody_wrote_on_is_not_overwritten(build, dummy) -> None:
-    folder = build(dummy, "cls_1.25mm").folder
-    mine = (folder / "README.md").read_text() + "\nMy own words."
-    (folder / "README.md").write_text(mine)
-    for command in (lambda: card(folder), lambda: build(dummy, "cls_1.25mm")):
+def test_an_edited_card_is_not_overwritten(small, build, dummy) -> None:
+    mine = (small / "README.md").read_text() + "\nMy own words."
+    (small / "README.md").write_text(mine)
+    for command in (lambda: card(small), lambda: build(dummy, "cls_1.25mm")):
         with pytest.raises(OutputError, match=r"README\.md"):
             command()
-    assert (folder / "README.md").read_text() == mine
+    assert (small / "README.md").read_text() == mine
 
 
-def test_a_build_of_one_config_and_folders_that_are_none(build, cli, dummy, tmp_path) -> None:
+def test_a_build_of_one_config_and_folders_that_are_not_builds(build, cli, dummy, tmp_path) -> None:
     folder = build(dummy, "det3d_5mm").folder
     card(folder)
     assert [config["config_name"] for config in head_of(folder)["configs"]] == ["preview", "det3d_5mm"]
@@ -272,8 +278,49 @@ def test_a_build_of_one_config_and_folders_that_are_none(build, cli, dummy, tmp_
     assert cli("card", folder, "--repository", "no/such/name").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("config", "loads", "reads"),
+    [
+        ("cls_1.25mm", ["cls_1.25mm"], None),
+        ("det3d_5mm", ["det3d_5mm"], '"<i2"'),
+        ("det3d_bmp_1.25mm", ["det3d_bmp_1.25mm"], '"u1"'),
+    ],
+)
+def test_the_code_of_a_card_names_what_the_build_contains(build, dummy, config, loads, reads) -> None:
+    text = (build(dummy, config).folder / "README.md").read_text()
+    assert re.findall(r'load_dataset\("USER/lung_nodule_ct", "([^"]+)"', text) == loads
+    assert (re.findall(r'frombuffer\(scan\["volume"\]\["bytes"\], ([^)]+)\)', text) or [None]) == [reads]
+    assert ("world coordinates are" in text) == (reads == '"<i2"')
+
+
+def test_a_config_of_an_unknown_kind_has_a_picture(build, dummy) -> None:
+    from lung_mask_2d import LUNG_MASK_2D, register, unregister
+
+    register()
+    try:
+        folder = build(dummy, LUNG_MASK_2D.name).folder
+    finally:
+        unregister()
+    card(folder)
+    pixels = np.asarray(Image.open(folder / "pictures" / f"{LUNG_MASK_2D.name}.png"))
+    assert pixels.max() > 240  # labels 3 and 4 would look black
+    (row,) = pq.read_table(next((folder / "data" / "preview").iterdir())).to_pylist()
+    assert (row["config"], row["objects"], row["pathology"]) == (LUNG_MASK_2D.name, [], None)
+
+
+def test_pictures_of_scans_do_not_depend_on_their_kind(build, dummy) -> None:
+    folder = build(dummy, "det3d_5mm").folder
+    before = config_picture(open_build(folder), "det3d_5mm")
+    manifest = json.loads((folder / "build.json").read_text())
+    manifest["configs"]["det3d_5mm"]["kind"] = "other"
+    (folder / "build.json").write_text(json.dumps(manifest))
+    after = config_picture(open_build(folder), "det3d_5mm")
+    assert (np.asarray(before.image) == np.asarray(after.image)).all()
+    assert before.caption == after.caption
+
+
 @pytest.mark.parametrize(("world", "slice_index"), [(None, 3), ("0.08,-17,33", 2), ("-6,-20.9,29.5", 0)])
-def test_no_nodule_and_nodules_whose_centre_is_outside(build, tmp_path, world, slice_index) -> None:
+def test_no_nodule_and_nodules_with_their_centre_outside(build, tmp_path, world, slice_index) -> None:
     tiny = TinySource()
     rows = f"7_20180102,{world},4\n" if world else ""
     tiny[NODULES] = {"annotations.csv": f"seriesuid,coordX,coordY,coordZ,diameter_mm\n{rows}".encode()}

@@ -1,9 +1,10 @@
-"""croissant.json: valid to mlcroissant, and its records are the rows that ``load_dataset`` gives."""
+"""croissant.json: it is valid for mlcroissant, and its records are the rows of ``load_dataset``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,30 @@ from PIL import Image
 from tiny import MASKS, NODULES, TinySource, table
 
 from lung_nodule_ct.declaration.configs import CONFIGS
-from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
+from lung_nodule_ct.publish.card_folder import CardOptions, add_card
+from lung_nodule_ct.publish.croissant import croissant_text
 from lung_nodule_ct.read.build_folder import open_build
 
 mlc = pytest.importorskip("mlcroissant")
 
 
 @pytest.fixture(scope="module")
-def carded(cli, dummy, tmp_path_factory) -> Path:
-    """A build of everything, with its card."""
+def carded(dummy_build, tmp_path_factory) -> Path:
+    """A build of all configs, with its card."""
     out = tmp_path_factory.mktemp("croissant") / "lung_nodule_ct"
-    assert cli("build", "--all", "--source", dummy, "--out", out).returncode == 0
+    shutil.copytree(dummy_build("parquet"), out)
     add_card(open_build(out), CardOptions(examples=4, croissant=True))
     return out
 
 
 @pytest.fixture(scope="module")
 def dataset(carded) -> Any:
-    """The file as mlcroissant reads it."""
+    """The file, read by mlcroissant."""
     return mlc.Dataset(jsonld=str(carded / "croissant.json"))
 
 
 def plain(value: Any, prefix: str) -> Any:
-    """A value of a record as ``load_dataset`` has it: names without their path, text for bytes, numbers of Python."""
+    """A value of a record as ``load_dataset`` returns it: names without path, text for bytes, numbers of Python."""
     match value:
         case dict():
             return {name.removeprefix(f"{prefix}/"): plain(own, name) for name, own in value.items()}
@@ -52,7 +54,7 @@ def plain(value: Any, prefix: str) -> Any:
 
 
 def loaded(value: Any) -> Any:
-    """A value of ``load_dataset``, to compare."""
+    """A value of ``load_dataset``, for the comparison."""
     match value:
         case Image.Image():
             return np.asarray(value.convert("RGB")).tolist()
@@ -64,7 +66,7 @@ def loaded(value: Any) -> Any:
 
 
 def assert_same_records(folder: Path, dataset: Any, config: str, cache: Path) -> list[dict[str, Any]]:
-    """Compare all records of a config with the rows of ``load_dataset``, and give them."""
+    """Compare all records of a config with the rows of ``load_dataset``, and return the rows."""
     splits = datasets.load_dataset(str(folder), config, cache_dir=str(cache))
     expected = {split: [loaded(row) for row in own] for split, own in splits.items()}
     records: dict[str, list[dict[str, Any]]] = {split: [] for split in expected}
@@ -100,10 +102,23 @@ def test_nulls_are_nulls(build, tmp_path) -> None:
     assert {row["days_since_first"] is None for row in rows} == {True, False}
 
 
+def test_a_config_of_an_unknown_kind_is_described(build, dummy, tmp_path) -> None:
+    from lung_mask_2d import LUNG_MASK_2D, register, unregister
+
+    register()
+    try:
+        folder = build(dummy, LUNG_MASK_2D.name).folder
+    finally:
+        unregister()
+    (folder / "croissant.json").write_text(croissant_text(open_build(folder)))
+    dataset = mlc.Dataset(jsonld=str(folder / "croissant.json"))
+    assert len(assert_same_records(folder, dataset, LUNG_MASK_2D.name, tmp_path)) == 95
+
+
 def test_it_is_valid_croissant_1_1(carded, dataset) -> None:
     issues = dataset.metadata.ctx.issues
     assert not issues.errors
-    # neither a day of publication nor a licence is known to this build, and neither is made up
+    # this build knows neither a date of publication nor a licence, and neither is invented
     assert len(issues.warnings) == 2
     assert all("datePublished" in text or "license" in text for text in issues.warnings)
     document = json.loads((carded / "croissant.json").read_text())
@@ -124,7 +139,7 @@ def test_it_is_valid_croissant_1_1(carded, dataset) -> None:
     }
 
 
-def test_every_shard_is_named_with_its_hash(carded) -> None:
+def test_every_shard_is_listed_with_its_hash(carded) -> None:
     document = json.loads((carded / "croissant.json").read_text())
     files = {entry["contentUrl"]: entry for entry in document["distribution"] if entry["@type"] == "cr:FileObject"}
     assert set(files) == {path.relative_to(carded).as_posix() for path in carded.rglob("*.parquet")}
@@ -159,7 +174,7 @@ def test_one_split_can_be_read_alone(carded, dataset) -> None:
     assert len(records) == open_build(carded).configs["cls_1.25mm"]["validation"]
 
 
-def test_without_mlcroissant_the_card_does_without_or_says_what_to_install(build, dummy, python, tmp_path) -> None:
+def test_without_mlcroissant_there_is_no_file_and_a_hint(build, dummy, python, tmp_path) -> None:
     folder = build(dummy, "cls_1.25mm").folder
     code = (
         "import sys; sys.modules['mlcroissant'] = None; sys.argv[1:] = ['card', {!r}, '--examples', '1', {!r}]; "

@@ -447,7 +447,7 @@ def test_a_damaged_audit_is_reported(build, tmp_path, content):
     folder = tmp_path / "build"
     shutil.copytree(build.folder, folder)
     (folder / "audit.json").write_text(content)
-    with pytest.raises(BuildFolderError, match=r"audit\.json is no(t an)? audit"):
+    with pytest.raises(BuildFolderError, match=r"audit\.json is not an audit"):
         write_preview(open_build(folder), tmp_path / "page.html")
 
 

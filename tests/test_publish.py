@@ -1,4 +1,4 @@
-"""Publishing: what is refused before any server is asked, and a real upload to a Hub on this machine."""
+"""Publishing: the checks, which contact no server, and an upload to a Hub on this machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from altered import alter
 from hub_server import running_hub
 
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
-from lung_nodule_ct.publish.checks import plan_publication
+from lung_nodule_ct.publish.card_folder import CardOptions, add_card
+from lung_nodule_ct.publish.publication import plan_publication
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import SIDECARS, add_sidecars, record_sidecar
 
@@ -40,13 +40,13 @@ def folder(carded, tmp_path) -> Path:
 
 @pytest.fixture
 def hub():
-    """A Hub."""
+    """A Hub on this machine."""
     with running_hub() as running:
         yield running
 
 
 def environment(hub, home: Path) -> dict[str, str]:
-    """That of a user who is logged in by ``HF_TOKEN``."""
+    """The environment of a user who is logged in by ``HF_TOKEN``."""
     return {
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": hub.token,
@@ -72,9 +72,9 @@ def audit(folder: Path, verdict: str) -> None:
         (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
 
 
-def test_a_whole_build_passes_and_a_dry_run_asks_no_server(folder, cli, hub, tmp_path) -> None:
+def test_a_complete_build_passes_and_a_dry_run_contacts_no_server(folder, cli_process, hub, tmp_path) -> None:
     (folder / "diary.txt").write_text("mine")
-    done = cli("publish", folder, "me/nodules", "--dry-run", **environment(hub, tmp_path / "hf"))
+    done = cli_process("publish", folder, "me/nodules", "--dry-run", **environment(hub, tmp_path / "hf"))
     assert done.returncode == 0, done.stderr
     for path in folder.rglob("*"):
         if path.is_file() and path.name != "diary.txt":
@@ -85,9 +85,9 @@ def test_a_whole_build_passes_and_a_dry_run_asks_no_server(folder, cli, hub, tmp
     assert not hub.requests
 
 
-def test_what_is_uploaded_is_the_build_and_nothing_else(folder, cli, hub, tmp_path) -> None:
+def test_only_the_build_is_uploaded(folder, cli_process, hub, tmp_path) -> None:
     (folder / "diary.txt").write_text("mine")
-    done = cli("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))
+    done = cli_process("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))
     assert done.returncode == 0, done.stderr
     expected = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     del expected["diary.txt"]
@@ -96,11 +96,13 @@ def test_what_is_uploaded_is_the_build_and_nothing_else(folder, cli, hub, tmp_pa
     assert f"{hub.url}/datasets/me/nodules/commit/" in done.stdout
     assert all(token is None for _, path, token in hub.requests if path.startswith("/objects/"))
     hub.repos["me/nodules"] |= {"data/det2d_1.25mm/train-00000-of-00001.parquet": b"old", "notes.md": b"theirs"}
-    assert cli("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf")).returncode == 0
+    assert (
+        cli_process("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf")).returncode == 0
+    )
     assert hub.repos["me/nodules"] == expected | {"notes.md": b"theirs"}
 
 
-def test_the_token_is_neither_printed_nor_stored(folder, cli, hub, tmp_path) -> None:
+def test_the_token_is_neither_printed_nor_stored(folder, cli_process, hub, tmp_path) -> None:
     outputs = []
     for fail_at, extra in (
         ("nowhere", ()),
@@ -109,7 +111,7 @@ def test_the_token_is_neither_printed_nor_stored(folder, cli, hub, tmp_path) -> 
         ("", ("--dry-run",)),
     ):
         hub.fail_at = fail_at
-        done = cli("publish", folder, "me/nodules", *extra, **environment(hub, tmp_path / "hf"))
+        done = cli_process("publish", folder, "me/nodules", *extra, **environment(hub, tmp_path / "hf"))
         assert "Traceback" not in done.stderr
         assert done.returncode == (1 if fail_at.startswith("/") else 0), done.stderr
         outputs.append(done.stdout + done.stderr)
@@ -119,49 +121,49 @@ def test_the_token_is_neither_printed_nor_stored(folder, cli, hub, tmp_path) -> 
     assert not any(hub.token.encode() in content for content in (*stored, *map(str.encode, outputs)))
 
 
-def test_a_public_repository_is_not_taken_for_a_private_one(folder, cli, hub, tmp_path) -> None:
+def test_a_public_repository_is_refused_with_private(folder, cli_process, hub, tmp_path) -> None:
     hub.repos["me/nodules"], hub.private["me/nodules"] = {}, False
-    done = cli("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))
+    done = cli_process("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))
     assert done.returncode == 1
     assert "is public" in done.stderr
     assert hub.repos == {"me/nodules": {}}
 
 
-def test_a_wrong_token_and_a_dead_server_are_told_in_a_sentence(folder, cli, hub, tmp_path) -> None:
+def test_a_wrong_token_and_a_dead_server_give_one_sentence(folder, cli_process, hub, tmp_path) -> None:
     own = environment(hub, tmp_path / "hf")
     for wrong in ({"HF_TOKEN": "hf_wrong"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
-        done = cli("publish", folder, "me/nodules", **{**own, **wrong})
+        done = cli_process("publish", folder, "me/nodules", **{**own, **wrong})
         assert done.returncode == 1
-        assert "the Hub did not take me/nodules" in done.stderr
+        assert "the Hub did not accept me/nodules" in done.stderr
         assert "Traceback" not in done.stderr
     assert not hub.repos
 
 
-def test_an_unknown_licence_refuses_unless_it_is_allowed_by_name(folder, cli, hub, tmp_path) -> None:
+def test_an_unknown_licence_is_refused_unless_it_is_allowed_by_name(folder, cli, cli_process, hub, tmp_path) -> None:
     edit(folder / "build.json", lambda document: document.update(records=[]))
     assert refused(folder) == ["unknown-licence"]
     assert refused(folder, "unknown-licence") == []
     own = environment(hub, tmp_path / "hf")
-    done = cli("publish", folder, "me/nodules", **own)
+    done = cli_process("publish", folder, "me/nodules", **own)
     assert done.returncode == 1
     assert "--allow unknown-licence" in done.stderr
     assert not hub.requests
-    assert cli("publish", folder, "me/nodules", "--allow", "shards", **own).returncode == 2
+    assert cli("publish", folder, "me/nodules", "--allow", "shards").returncode == 2
 
 
-def test_dates_refuse(folder) -> None:
+def test_dates_are_refused(folder) -> None:
     assert refused(folder) == []
     audit(folder, "fail")
     assert refused(folder) == ["dates"]
     assert refused(folder, "dates") == []
     audit(folder, "pass")
     assert refused(folder) == []
-    assert any("does not have the audit" in note for note in plan_publication(open_build(folder)).notes)
+    assert any("does not contain the audit" in note for note in plan_publication(open_build(folder)).notes)
     edit(folder / "build.json", lambda document: document.update(keep_source_names=True))
     assert "dates" in refused(folder)
 
 
-def test_dates_in_the_shards_or_the_findings_refuse_without_an_audit(folder) -> None:
+def test_dates_in_shards_or_findings_are_refused_without_an_audit(folder) -> None:
     report = json.loads((folder / "findings.json").read_text())
     report["findings"][0]["member"] = "80_20190314.mhd"
     (folder / "findings.json").write_text(json.dumps(report))
@@ -170,8 +172,8 @@ def test_dates_in_the_shards_or_the_findings_refuse_without_an_audit(folder) -> 
     (folder / "findings.json").write_text(json.dumps(report))
     path = next((folder / "data" / "det3d_5mm").iterdir())
     stored = pq.read_table(path)
-    place = stored.column_names.index("patient_id")
-    dated = stored.set_column(place, stored.schema.field(place), pa.array(["2019-03-14"] * len(stored)))
+    index = stored.column_names.index("patient_id")
+    dated = stored.set_column(index, stored.schema.field(index), pa.array(["2019-03-14"] * len(stored)))
     pq.write_table(dated, path)
     edit(
         folder / "build.json",
@@ -180,20 +182,34 @@ def test_dates_in_the_shards_or_the_findings_refuse_without_an_audit(folder) -> 
     assert refused(folder) == ["shards", "dates"]
 
 
-def test_dates_in_pictures_refuse_without_an_audit(folder) -> None:
+def test_dates_in_pictures_are_refused_without_an_audit(folder) -> None:
     (check,) = [check for check in plan_publication(open_build(folder)).checks if check.name == "dates"]
-    assert "the metadata of pictures" in check.title
+    assert "metadata of pictures" in check.title
     alter(folder, "cls_1.25mm", lambda rows: rows[0]["image"].update(bytes=rows[0]["image"]["bytes"] + b"2019-03-14"))
     (check,) = [check for check in plan_publication(open_build(folder)).checks if check.name == "dates"]
-    assert check.problem == "metadata of pictures spell dates in cls_1.25mm, image: build again, which leaves them out"
+    assert check.problem == (
+        "there are calendar dates (cls_1.25mm, image (metadata): 2); expected none. "
+        "A new build removes those in the metadata of pictures"
+    )
     audit(folder, "pass")
     (check,) = [check for check in plan_publication(open_build(folder)).checks if check.name == "dates"]
     assert check.problem is None
     assert "by the audit" in check.title
 
 
+def test_pictures_that_cannot_be_opened_are_refused_without_an_audit(folder) -> None:
+    alter(folder, "cls_1.25mm", lambda rows: rows[0]["image"].update(bytes=b"not a picture"))
+    (check,) = [check for check in plan_publication(open_build(folder)).checks if check.name == "dates"]
+    assert "the search for dates failed: cls_1.25mm, image" in check.problem
+
+
+def test_files_that_are_not_published_may_contain_dates(folder) -> None:
+    (folder / "diary.txt").write_text("on 14.03.2019")
+    assert refused(folder) == []
+
+
 @pytest.mark.parametrize(
-    ("how", "says"),
+    ("fault", "check"),
     [
         ("yaml broken", "card"),
         ("rows changed", "card"),
@@ -204,10 +220,10 @@ def test_dates_in_pictures_refuse_without_an_audit(folder) -> None:
         ("preview in one large group", "preview"),
     ],
 )
-def test_what_does_not_fit_together_is_refused_whatever_is_allowed(folder, how, says) -> None:
+def test_inconsistent_files_are_always_refused(folder, fault, check) -> None:
     card = folder / "README.md"
     text = card.read_text()
-    match how:
+    match fault:
         case "yaml broken":
             card.write_text(text.replace("configs:", "configs: [", 1))
         case "rows changed":
@@ -227,10 +243,10 @@ def test_what_does_not_fit_together_is_refused_whatever_is_allowed(folder, how, 
             shard = next((folder / "data" / "preview").iterdir())
             pq.write_table(pa.table({"image": [bytes(31_000_000)]}), shard)
             record_sidecar(folder, shard.relative_to(folder).as_posix(), by="card")
-    assert says in refused(folder, "dates", "unknown-licence")
+    assert check in refused(folder, "dates", "unknown-licence")
 
 
-def test_a_card_that_somebody_wrote_on_is_published(folder) -> None:
+def test_an_edited_card_is_published(folder) -> None:
     (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMy own words.\n")
     publication = plan_publication(open_build(folder))
     assert not publication.refused()

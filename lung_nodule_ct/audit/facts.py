@@ -1,12 +1,21 @@
-"""What one reading of a build leaves behind for the checks: a few numbers a row, no voxels."""
+"""The facts that one reading of a build keeps for the checks: a few numbers per row, no voxels.
+
+Every row has :class:`ExampleFacts`, whatever its config. A slice stack has :class:`VolumeFacts` and a scan has
+:class:`ScanFacts`, which contain more. A config of a kind that the audit does not know is therefore still checked for
+dates, patients, splits and equal pixels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.configs import Kind
+from lung_nodule_ct.declaration.published import CountedConfig, CountedExample, FigureCount, count_figures
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -16,24 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VoxelFacts:
-    """Of one volume.
+    """Facts of the voxels of one volume.
 
     Attributes:
         shape: z, y, x.
-        key: Equal for equal voxels.
         lowest: The lowest value.
         highest: The highest value.
-        below: Voxels under -1024, what the 12 bits of a scanner cannot say.
-        above: Voxels over 3071, likewise.
-        padding: The most frequent value under -1024, ``None`` where there is none.
-        constant: Slices of one value only.
-        repeated: Slices that equal the one before them, those of one value apart.
-        step: The largest mean difference of two neighbouring slices over the median one; ``None`` under five slices or
-            where the median is 0.
+        below: Number of voxels below -1024, the lowest value of a 12-bit scanner.
+        above: Number of voxels above 3071, its highest value.
+        padding: The most frequent value below -1024, ``None`` if there is no such voxel.
+        constant: Number of slices in which all voxels are equal.
+        repeated: Number of other slices that are equal to the slice before them.
+        step: The largest mean difference between neighbouring slices, divided by the median one; ``None`` if there are
+            fewer than five slices or the median is 0.
     """
 
     shape: tuple[int, int, int]
-    key: str
     lowest: int
     highest: int
     below: int
@@ -46,19 +53,21 @@ class VoxelFacts:
 
 @dataclass(frozen=True, slots=True)
 class NoduleFacts:
-    """Of one nodule of a scan.
+    """Facts of one nodule of a scan.
 
     Attributes:
-        diameter_mm: As stored.
-        pathology: Class index, ``None`` where it is not known.
-        voxel_residual: How far the stored voxel centre is from the one that the frame gives for the world centre, in voxels,
-            on the worst axis.
-        world_residual: Distance of the stored world centre from the one that the frame gives for the voxel centre, in mm.
-        box_agrees: Whether the stored box is the one of the sphere.
+        diameter_mm: Its diameter, as stored.
+        pathology: Index of its class, ``None`` if unknown.
+        voxel_residual: Distance in voxels, on the worst axis, between the stored voxel centre and the position that the
+            frame gives for the world centre.
+        world_residual: Distance in mm between the stored world centre and the position that the frame gives for the
+            voxel centre.
+        box_agrees: Whether the stored box is the box of the sphere.
         has_box: Whether there is a box.
-        in_volume: Whether the centre lies in the volume, its voxels' halves at the border included.
-        center_in_lung: Whether the voxel of the centre has a lung label; ``None`` without a mask or out of the volume.
-        lung_share: The part of the box's voxels that have a lung label; ``None`` without a mask or a box.
+        in_volume: Whether the centre is inside the volume, up to the outer faces of its voxels.
+        center_in_lung: Whether the voxel of the centre has a lung label; ``None`` without a mask, or outside the
+            volume.
+        lung_share: The fraction of the voxels of the box that have a lung label; ``None`` without a mask or a box.
     """
 
     diameter_mm: float
@@ -72,99 +81,93 @@ class NoduleFacts:
     lung_share: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class ScanFacts:
-    """Of one row of a scan config. What is not listed is a column, as the config declares it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleFacts:
+    """Facts of one row of any config.
 
     Attributes:
-        config: The config's name.
+        config: Name of the config.
         split: The split.
-        row: The row's place in the split, from 0.
-        identity: Whether the direction matrix is the identity.
-        orthonormal: Whether the direction matrix is a rotation, mirrored or not.
-        has_mask: Whether there is a lung mask.
-        lung_median: Median HU of the voxels with a lung label, ``None`` without any.
-        voxels: Its volume in numbers.
-        nodules: Its nodules in numbers.
+        row: Number of the row in the split, from 0.
+        patient_id: The patient, ``None`` if unknown or if the config has no such column.
+        scan_id: The scan, ``None`` likewise.
+        fold: The fold of the patient, ``None`` likewise.
+        pixels_key: Equal for equal voxels of the first volume or, without one, for equal pixels of the first picture;
+            ``None`` without either.
+        pathology: Index of the pathology class, ``None`` if the config has no column of pathology classes.
+        num_records: Number of entries in the first column of records (boxes, nodules), 0 without such a column.
     """
 
     config: str
     split: str
     row: int
-    scan_id: str | None
     patient_id: str | None
+    scan_id: str | None
     fold: int | None
+    pixels_key: str | None
+    pathology: int | None
+    num_records: int
+
+    @property
+    def scan_key(self) -> str:
+        """Equal for rows of one scan, of either thickness. The key of a row without a ``scan_id`` is unique."""
+        return self.scan_id or f"{self.config}/{self.split}/{self.row}"
+
+    def __str__(self) -> str:
+        return f"{self.config} {self.split} row {self.row}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeFacts(ExampleFacts):
+    """Facts of one row with a volume: a scan or a slice stack.
+
+    Attributes:
+        voxels: The facts of its voxels.
+    """
+
+    voxels: VoxelFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanFacts(VolumeFacts):
+    """Facts of one row of a scan config. Attributes that are not listed are columns of the config.
+
+    Attributes:
+        is_identity: Whether the direction matrix is the identity.
+        is_orthonormal: Whether the direction matrix is a rotation or a mirrored rotation.
+        has_mask: Whether there is a lung mask.
+        lung_median: Median HU of the voxels with a lung label, ``None`` if there are none.
+        nodules: The facts of its nodules.
+    """
+
     timepoint: int | None
     num_timepoints: int | None
     days_since_first: int | None
     slice_thickness_mm: float
     spacing: tuple[float, float, float]
-    identity: bool
-    orthonormal: bool
+    is_identity: bool
+    is_orthonormal: bool
     has_mask: bool
     lung_median: float | None
-    voxels: VoxelFacts
     nodules: tuple[NoduleFacts, ...]
 
     @property
-    def key(self) -> tuple[str, float]:
-        """The same for the same volume in two configs; a row without a scan id is a volume of its own."""
-        return self.scan_id or f"{self.config}/{self.split}/{self.row}", self.slice_thickness_mm
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """Of one row of a picture config.
-
-    Attributes:
-        config: The config's name.
-        split: The split.
-        row: The row's place in the split, from 0.
-        patient_id: The patient, ``None`` where the archives name none.
-        fold: 0 to 4, ``None`` without a patient.
-        key: Equal for equal pixels.
-        label: Class index, ``None`` where the config has no classes.
-        boxes: How many boxes; ``None`` where the config has none.
-    """
-
-    config: str
-    split: str
-    row: int
-    patient_id: str | None
-    fold: int | None
-    key: str
-    label: int | None
-    boxes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class StackFacts:
-    """Of one row of the stack config.
-
-    Attributes:
-        config: The config's name.
-        split: The split.
-        row: The row's place in the split, from 0.
-        voxels: Its volume in numbers.
-    """
-
-    config: str
-    split: str
-    row: int
-    voxels: VoxelFacts
+    def volume_key(self) -> tuple[str, float]:
+        """Equal for rows of the same volume in two configs: the scan and its slice thickness."""
+        return self.scan_key, self.slice_thickness_mm
 
 
 @dataclass(frozen=True, slots=True)
 class DateFacts:
-    """Where dates stand, never which.
+    """How many dates there are and where, but never which.
 
     Attributes:
-        dates: How many calendar dates there are, by place.
-        possible: What could be one (eight digits, 201903), by place, the certain ones apart.
-        texts: How many texts of rows were looked at.
-        pictures: How many pictures' metadata were.
-        files: The files beside the shards that were read.
-        unread: Those of which only the name was.
+        dates: Number of calendar dates by location.
+        possible: Number of other texts by location that could contain a date (eight digits, 201903).
+        texts: Number of texts that were searched in rows.
+        pictures: Number of pictures whose metadata were searched.
+        files: The other files of the build that were searched.
+        unread: The files of which only the name was searched.
     """
 
     dates: Mapping[str, int]
@@ -177,32 +180,67 @@ class DateFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the checks have.
+    """Everything that the checks use.
 
     Attributes:
         build: The build.
-        report: Its ``findings.json``.
-        scans: The rows of the scan configs.
-        images: The rows of the picture configs.
-        stacks: The rows of the stack config.
-        hounsfield: How often each HU value from -32768 stands in the distinct scans, shape (65536,).
-        dates: Where dates stand.
+        report: The content of its ``findings.json``.
+        examples: The facts of all rows, in the order of the build.
+        hounsfield: How often each HU value from -32768 occurs in the distinct scans, shape (65536,).
+        dates: The search for dates.
     """
 
     build: BuildFolder
     report: Mapping[str, Any]
-    scans: tuple[ScanFacts, ...]
-    images: tuple[ImageFacts, ...]
-    stacks: tuple[StackFacts, ...]
+    examples: tuple[ExampleFacts, ...]
     hounsfield: NDArray[np.int64]
     dates: DateFacts
 
-    @property
-    def distinct_scans(self) -> tuple[ScanFacts, ...]:
-        """Every volume once, though ``longitudinal`` holds those of the other configs again."""
-        return tuple({scan.key: scan for scan in reversed(self.scans)}.values())[::-1]
+    @cached_property
+    def scans(self) -> tuple[ScanFacts, ...]:
+        """The rows of the scan configs."""
+        return tuple(example for example in self.examples if isinstance(example, ScanFacts))
 
-    def findings(self, config: str, codes: Sequence[str]) -> int:
-        """How many cases of some findings the build reported for a config."""
-        own = (finding for finding in self.report.get("findings", ()) if finding["config"] == config)
-        return sum(finding["count"] for finding in own if finding["code"] in codes)
+    @cached_property
+    def distinct_scans(self) -> tuple[ScanFacts, ...]:
+        """Every volume of the scan configs once, although two configs may contain it."""
+        return tuple({scan.volume_key: scan for scan in reversed(self.scans)}.values())[::-1]
+
+    @cached_property
+    def volumes(self) -> tuple[VolumeFacts, ...]:
+        """Every volume of scans once, then the slice stacks."""
+        stacks = [row for row in self.examples if isinstance(row, VolumeFacts) and not isinstance(row, ScanFacts)]
+        return (*self.distinct_scans, *stacks)
+
+    @cached_property
+    def figures(self) -> tuple[FigureCount, ...]:
+        """The published figures, counted in the rows of this build."""
+        counted = [
+            CountedConfig(self.build.config(name), tuple(map(_counted, self.of(name)))) for name in self.build.configs
+        ]
+        return tuple(count_figures(counted, annotated="slices with at least one usable box"))
+
+    def of(self, *configs: str) -> list[ExampleFacts]:
+        """The rows of some configs."""
+        return [example for example in self.examples if example.config in configs]
+
+    def configs(self, kind: Kind) -> list[str]:
+        """The names of the configs of a kind."""
+        return [name for name in self.build.configs if self.build.config(name).kind == kind]
+
+    def findings(self, configs: Collection[str], codes: Collection[str]) -> int:
+        """The number of cases of some findings that the build reported for some configs."""
+        entries = (finding for finding in self.report.get("findings", ()) if finding["config"] in configs)
+        return sum(finding["count"] for finding in entries if finding["code"] in codes)
+
+
+def _counted(example: ExampleFacts) -> CountedExample:
+    diameters = tuple(nodule.diameter_mm for nodule in example.nodules) if isinstance(example, ScanFacts) else ()
+    return CountedExample(
+        example.split,
+        example.patient_id,
+        example.scan_key,
+        diameters,
+        annotated=example.num_records > 0,
+        label=example.pathology,
+    )

@@ -1,20 +1,21 @@
-"""The voxels of one volume in numbers, a slice at a time: a volume's copy is never made.
+"""The one reading of a build: every row of every config is read once and leaves its facts.
 
-The one reading of a build: every row of every config goes by once, and leaves its facts.
+Voxels are measured one slice at a time, so that a volume is never copied.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
 from lung_nodule_ct.audit.date_checks import DateSearch
-from lung_nodule_ct.audit.facts import Facts, ImageFacts, NoduleFacts, ScanFacts, StackFacts, VoxelFacts
-from lung_nodule_ct.declaration.schema import Picture, Records, Text
+from lung_nodule_ct.audit.facts import ExampleFacts, Facts, NoduleFacts, ScanFacts, VolumeFacts, VoxelFacts
+from lung_nodule_ct.declaration.configs import Kind
+from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
+from lung_nodule_ct.declaration.schema import Category, Picture, Records, Voxels
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.examples.family import pixels_key
-from lung_nodule_ct.formats.pictures import decode_picture
+from lung_nodule_ct.formats.pictures import decode_picture, pixels_key
 from lung_nodule_ct.geometry.boxes import sphere_box
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame
 from lung_nodule_ct.read.rows import iterate_rows
@@ -24,52 +25,78 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
     from lung_nodule_ct.declaration.schema import Column
+    from lung_nodule_ct.geometry.types import CTVolume, MaskVolume
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.read.rows import IndexedRow
     from lung_nodule_ct.system.progress import BuildProgress
 
-
 LOW_HU: Final = -1024
 HIGH_HU: Final = 3071
-"""What 12 bits hold under the usual rescale intercept of -1024."""
+"""The range of 12 bits with the usual rescale intercept of -1024."""
 
 OFFSET: Final = 32768
-"""The place of 0 in a histogram of int16 values."""
+"""The index of the value 0 in a histogram of int16 values."""
 
 _BINS = 1 << 16
-_THINNED = 4  # neighbouring slices are compared at every fourth pixel of every fourth line
-_ENOUGH_SLICES = 5
+_STEP = 4  # neighbouring slices are compared at every fourth pixel of every fourth line
+_MIN_SLICES = 5
+
+
+def collect_facts(build: BuildFolder, progress: BuildProgress | None = None) -> Facts:
+    """Read every row of a build once. At most one row group and the facts are in memory.
+
+    Args:
+        build: The build.
+        progress: Receives the progress.
+
+    Raises:
+        BuildFolderError: A shard is damaged, a picture does not decode, or a scan has no valid frame.
+    """
+    examples: list[ExampleFacts] = []
+    hounsfield = np.zeros(_BINS, np.int64)
+    counted: set[tuple[str, float]] = set()
+    search = DateSearch()
+    for row in iterate_rows(build, tuple(build.configs), progress):
+        columns = build.columns(row.config)
+        example, counts = _example(build, row, columns)
+        if isinstance(example, ScanFacts) and example.volume_key not in counted:
+            counted.add(example.volume_key)
+            hounsfield += counts
+        examples.append(example)
+        search.add_row(row.config, row.row, columns)
+    search.add_files(build)
+    return Facts(build, build.report, tuple(examples), hounsfield, search.facts())
 
 
 def measure_voxels(volume: NDArray[Any]) -> tuple[VoxelFacts, NDArray[np.int64]]:
-    """Facts of a volume, and its histogram.
+    """Return the facts of a volume, and its histogram.
 
     Args:
         volume: int16 or uint8, axes (z, y, x), at least one voxel.
 
     Returns:
-        The facts, and how often each value from -32768 stands in it, shape (65536,).
+        The facts, and how often each value from -32768 occurs, shape (65536,).
     """
     counts = np.zeros(_BINS, np.int64)
     constant = repeated = 0
     steps: list[float] = []
-    for place, plane in enumerate(volume):
+    for index, plane in enumerate(volume):
         counts += histogram(plane)
-        flat = bool(plane.min() == plane.max())
-        constant += flat
-        if place:
-            before = volume[place - 1]
-            repeated += not flat and bool(np.array_equal(plane, before))
-            near, far = (each[::_THINNED, ::_THINNED].astype(np.float32) for each in (plane, before))
-            steps.append(float(np.abs(near - far).mean()))
+        is_constant = bool(plane.min() == plane.max())
+        constant += is_constant
+        if index:
+            previous = volume[index - 1]
+            repeated += not is_constant and bool(np.array_equal(plane, previous))
+            sampled, before = (each[::_STEP, ::_STEP].astype(np.float32) for each in (plane, previous))
+            steps.append(float(np.abs(sampled - before).mean()))
     used = np.flatnonzero(counts)
     below = counts[: OFFSET + LOW_HU]
-    median = float(np.median(steps)) if len(steps) >= _ENOUGH_SLICES - 1 else 0.0
+    median = float(np.median(steps)) if len(steps) >= _MIN_SLICES - 1 else 0.0
     z, y, x = volume.shape
     facts = VoxelFacts(
         shape=(z, y, x),
-        key=pixels_key(volume),
         lowest=int(used[0]) - OFFSET,
         highest=int(used[-1]) - OFFSET,
         below=int(below.sum()),
@@ -83,15 +110,15 @@ def measure_voxels(volume: NDArray[Any]) -> tuple[VoxelFacts, NDArray[np.int64]]
 
 
 def histogram(values: NDArray[Any]) -> NDArray[np.int64]:
-    """How often each value from -32768 stands in some int16 or uint8 values, shape (65536,)."""
+    """Return how often each value from -32768 occurs in int16 or uint8 values, shape (65536,)."""
     flat = np.ravel(values)
-    # counted as they lie in memory, where the negative ones come last; then turned round to begin with those
+    # counted by bit pattern, in which negative values come last; then rotated so that they come first
     counts = np.bincount(flat.view(np.uint16) if flat.dtype == np.int16 else flat, minlength=_BINS)
     return np.roll(counts, OFFSET).astype(np.int64, copy=False)
 
 
-def lung_median(volume: NDArray[np.int16], mask: NDArray[np.uint8]) -> float | None:
-    """The median HU of the voxels with a lung label, ``None`` without any; both axes (z, y, x)."""
+def lung_median(volume: CTVolume, mask: MaskVolume) -> float | None:
+    """Return the median HU of the voxels with a lung label, ``None`` if there are none."""
     counts = np.zeros(_BINS, np.int64)
     for plane, labels in zip(volume, mask, strict=True):
         if labels.any():
@@ -100,95 +127,63 @@ def lung_median(volume: NDArray[np.int16], mask: NDArray[np.uint8]) -> float | N
     return float(np.searchsorted(np.cumsum(counts), (total + 1) // 2)) - OFFSET if total else None
 
 
-def collect_facts(build: BuildFolder, progress: BuildProgress | None = None) -> Facts:
-    """Read a build, each row once; at most a row group and the facts are in memory.
-
-    Args:
-        build: The build.
-        progress: Is told how far it is.
-
-    Raises:
-        BuildFolderError: A shard is damaged, a picture does not decode, or a frame is impossible.
-    """
-    scans: list[ScanFacts] = []
-    images: list[ImageFacts] = []
-    stacks: list[StackFacts] = []
-    hounsfield = np.zeros(1 << 16, np.int64)
-    counted: set[tuple[str, float]] = set()
-    search = DateSearch()
-    for placed in iterate_rows(build, tuple(build.configs), progress):
-        row = placed.row
-        if "direction" in row:
-            voxels, counts = measure_voxels(row["volume"])
-            scan = _scan(placed, voxels)
-            if scan.key not in counted:
-                counted.add(scan.key)
-                hounsfield += counts
-            scans.append(scan)
-        elif "volume" in row:
-            voxels, _ = measure_voxels(row["volume"])
-            stacks.append(StackFacts(placed.config, placed.split, placed.number, voxels))
-        else:
-            images.append(_image(build, placed))
-        _look_for_dates(search, placed, build.columns(placed.config))
-    return Facts(build, build.report, tuple(scans), tuple(images), tuple(stacks), hounsfield, search.files(build))
+def _example(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> tuple[ExampleFacts, NDArray[np.int64]]:
+    """The facts of a row, and the histogram of its volume, which is empty for other rows."""
+    pixels = _pixels(build, row, columns)
+    common: dict[str, Any] = {
+        "config": row.config,
+        "split": row.split,
+        "row": row.number,
+        "patient_id": row.row.get("patient_id"),
+        "scan_id": row.row.get("scan_id"),
+        "fold": row.row.get("fold"),
+        "pixels_key": None if pixels is None else pixels_key(pixels),
+        "pathology": next((row.row[column.name] for column in columns if _is_pathology(column)), None),
+        "num_records": next((len(row.row[column.name]) for column in columns if isinstance(column.type, Records)), 0),
+    }
+    config = build.config(row.config)
+    if pixels is not None and config.schema.has_voxels and config.kind in (Kind.SCAN, Kind.STACK):
+        voxels, counts = measure_voxels(pixels)
+        if config.kind == Kind.SCAN and config.schema.has_frame:
+            return _scan(cast("ScanRow", row.row), row.frame, {**common, "voxels": voxels}), counts
+        return VolumeFacts(**common, voxels=voxels), counts
+    return ExampleFacts(**common), np.zeros(0, np.int64)
 
 
-def _look_for_dates(search: DateSearch, placed: IndexedRow, columns: Sequence[Column]) -> None:
-    for column in columns:
-        value = placed.row[column.name]
-        place = f"{placed.config}, {column.name}"
-        if isinstance(column.type, Text) and value is not None:
-            search.text(place, value)
-        elif isinstance(column.type, Picture):
-            search.picture(place, value)
-        elif isinstance(column.type, Records):
-            names = [field.name for field in column.type.fields if isinstance(field.type, Text)]
-            for name in names:
-                for record in value:
-                    search.text(f"{place}.{name}", record[name])
-
-
-def _image(build: BuildFolder, placed: IndexedRow) -> ImageFacts:
-    row = placed.row
+def _pixels(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> NDArray[Any] | None:
+    """The voxels of the first volume of a row or, without a column of volumes, the pixels of its first picture."""
+    column = next((column for kind in (Voxels, Picture) for column in columns if isinstance(column.type, kind)), None)
+    value = None if column is None else row.row[column.name]
+    if column is None or value is None or isinstance(column.type, Voxels):
+        return cast("NDArray[Any] | None", value)
     try:
-        key = pixels_key(decode_picture(row["image"]))
+        return decode_picture(value)
     except ValueError as error:
-        raise BuildFolderError(f"{build.folder}: {placed} cannot be shown: {error}") from error
-    boxes = len(row["objects"]) if "objects" in row else None
-    return ImageFacts(
-        placed.config, placed.split, placed.number, row["patient_id"], row["fold"], key, row.get("label"), boxes
-    )
+        raise BuildFolderError(f"{build.folder}: {row}: {column.name} cannot be decoded: {error}") from error
 
 
-def _scan(placed: IndexedRow, voxels: VoxelFacts) -> ScanFacts:
-    row = placed.row
-    frame = placed.frame
-    mask = row["lung_mask"]
+def _is_pathology(column: Column) -> bool:
+    return isinstance(column.type, Category) and column.type.names == PATHOLOGY_NAMES
+
+
+def _scan(row: ScanRow, frame: Frame, common: dict[str, Any]) -> ScanFacts:
+    volume, mask = row["volume"], row.get("lung_mask")
     return ScanFacts(
-        config=placed.config,
-        split=placed.split,
-        row=placed.number,
-        scan_id=row["scan_id"],
-        patient_id=row["patient_id"],
-        fold=row["fold"],
+        **common,
         timepoint=row["timepoint"],
         num_timepoints=row["num_timepoints"],
         days_since_first=row["days_since_first"],
         slice_thickness_mm=row["slice_thickness_mm"],
         spacing=frame.spacing,
-        identity=frame.direction == IDENTITY,
-        orthonormal=frame.is_orthonormal,
+        is_identity=frame.direction == IDENTITY,
+        is_orthonormal=frame.is_orthonormal,
         has_mask=mask is not None,
-        lung_median=None if mask is None else lung_median(row["volume"], mask),
-        voxels=voxels,
-        nodules=tuple(_nodule(nodule, frame, row["volume"].shape, mask) for nodule in row["nodules"]),
+        lung_median=None if mask is None else lung_median(volume, mask),
+        nodules=tuple(_nodule(nodule, frame, volume.shape, mask) for nodule in row.get("nodules", ())),
     )
 
 
-def _nodule(
-    nodule: dict[str, Any], frame: Frame, shape: tuple[int, int, int], mask: NDArray[np.uint8] | None
-) -> NoduleFacts:
+def _nodule(nodule: NoduleRecord, frame: Frame, shape: tuple[int, ...], mask: MaskVolume | None) -> NoduleFacts:
     world, voxel = np.array(nodule["center_world"]), np.array(nodule["center_voxel"])
     box, diameter = nodule["box_voxel"], nodule["diameter_mm"]
     expected = sphere_box(voxel.tolist(), diameter, frame.spacing, shape).clipped if diameter > 0 else None

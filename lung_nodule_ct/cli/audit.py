@@ -18,32 +18,32 @@ def audit(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a build, Parquet or Arrow.")],
     as_json: Json = False,
 ) -> None:
-    """Check that a build is what it says it is: a table, audit.json and plots in the build's folder."""
-    from lung_nodule_ct.audit import audit_build
-    from lung_nodule_ct.audit.output import PICTURES, write_audit
-    from lung_nodule_ct.audit.plots import INSTALL
+    """Check that the data of a build match their description. Writes a table, audit.json and plots."""
+    from lung_nodule_ct.audit import audit_build, write_audit
+    from lung_nodule_ct.audit.report import INSTALL, PICTURES
     from lung_nodule_ct.read.audit_report import AUDIT
     from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.system.progress import BuildProgressBar
 
-    opened = open_build(build)
     with BuildProgressBar() as progress:
-        done = audit_build(opened, progress)
-    plots = write_audit(build, done)
+        result = audit_build(open_build(build), progress)
+    plots = write_audit(build, result)
     if as_json:
-        print_json(done.document())
+        print_json(result.document())
         return
-    _print(done)
+    _print(result)
     console = terminal()
     console.print(f"written to {build / AUDIT}", highlight=False, soft_wrap=True)
     if plots is None:
-        console.print("without plots, for want of matplotlib:", INSTALL, markup=False, highlight=False)
+        console.print(
+            "no plots, because matplotlib is not installed:", INSTALL, markup=False, highlight=False, soft_wrap=True
+        )
     elif plots:
         console.print(f"{len(plots)} plots in {build / PICTURES}", highlight=False, soft_wrap=True)
 
 
 def _print(audit: Audit) -> None:
-    """A line a check; below, what there is to know of those that did not pass."""
+    """Print one line per check, then the details of the checks that did not pass."""
     from collections import Counter
 
     from rich.markup import escape
@@ -65,12 +65,12 @@ def _print(audit: Audit) -> None:
         header_style="bold underline",
         expand=True,
     )
-    shown = [(check, check.to_dict()) for check in audit.checks]
-    for check, texts in shown:
+    lines = [(check, check.to_dict()) for check in audit.checks]
+    for check, texts in lines:
         verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
         table.add_row(verdict, *(escape(texts[key] or "") for key in ("title", "measured", "expected")))
     console.print(table, "")
-    for check, texts in shown:
+    for check, texts in lines:
         if check.verdict in (Verdict.FAIL, Verdict.WARN) and texts["detail"]:
             console.print(
                 f"[{colours[check.verdict]}]{check.verdict}[/] [bold]{escape(check.title)}[/]", highlight=False

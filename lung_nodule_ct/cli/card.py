@@ -14,18 +14,20 @@ from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
 def card(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a finished Parquet build.")],
     examples: Annotated[
-        int, typer.Option("--examples", min=1, help="Pictures of each config in the preview config, at most.")
+        int, typer.Option("--examples", min=1, help="Largest number of pictures of each config in the preview config.")
     ] = 32,
     repository: Annotated[
         str,
-        typer.Option("--repository", metavar="USER/REPO", help="Where it shall stand on the Hub; the code names it."),
+        typer.Option(
+            "--repository", metavar="USER/REPO", help="The repository on the Hub that the code of the card loads."
+        ),
     ] = "USER/lung_nodule_ct",
     croissant: Annotated[
         bool | None,
         typer.Option(
             "--croissant/--no-croissant",
-            help='Write croissant.json; it needs pip install "lung_nodule_ct[croissant]". Without either it is written '
-            "where that is installed.",
+            help='Write croissant.json, which needs pip install "lung_nodule_ct[croissant]". By default it is written '
+            "if this extra is installed.",
         ),
     ] = None,
     as_json: Json = False,
@@ -34,7 +36,7 @@ def card(
     from rich.console import Console
     from rich.progress import Progress
 
-    from lung_nodule_ct.publish.card_pictures import CardOptions, add_card
+    from lung_nodule_ct.publish.card_folder import CardOptions, add_card
     from lung_nodule_ct.publish.croissant import CROISSANT
     from lung_nodule_ct.read.build_folder import open_build
 
@@ -42,22 +44,22 @@ def card(
         options = CardOptions(examples, croissant, repository)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--repository") from error
-    opened = open_build(build)
-    total = sum(min(examples, sum(splits.values())) for splits in opened.configs.values())
+    folder = open_build(build)
+    total = sum(min(examples, sum(splits.values())) for splits in folder.configs.values())
     with Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("pictures", total=total)
-        written = add_card(opened, options, lambda: bars.advance(task))
+        written = add_card(folder, options, lambda: bars.advance(task))
     if as_json:
         print_json({"folder": str(build), "files": written})
         return
-    shown = new_table("file", bytes=True)
+    table = new_table("file", bytes=True)
     for name, size in written.items():
-        shown.add_row(name, f"{size:,}")
+        table.add_row(name, f"{size:,}")
     console = terminal()
-    console.print(shown)
+    console.print(table)
     if CROISSANT not in written and croissant is None:
         console.print(
-            f'{CROISSANT} was left out: pip install "lung_nodule_ct[croissant]" and run this again',
+            f'{CROISSANT} was left out: pip install "lung_nodule_ct[croissant]", then run this command again',
             markup=False,
             highlight=False,
             soft_wrap=True,

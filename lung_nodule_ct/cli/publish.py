@@ -11,27 +11,27 @@ from lung_nodule_ct.cli.options import Json
 from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.publish.checks import Publication
+    from lung_nodule_ct.publish.publication import Publication
 
 
 def publish(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a finished Parquet build.")],
     repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="The dataset repository on the Hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Only you may see it.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the files and run every check; ask no server.")
+        bool, typer.Option("--dry-run", help="List the files and run every check, without contacting a server.")
     ] = False,
     allow: Annotated[
         list[str] | None,
-        typer.Option("--allow", metavar="NAME", help="Publish in spite of this check: dates, unknown-licence."),
+        typer.Option("--allow", metavar="NAME", help="Publish although this check fails: dates, unknown-licence."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Upload a build to the Hugging Face Hub, if its checks say that it may be."""
+    """Upload a build to the Hugging Face Hub, if it passes the checks."""
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
     from lung_nodule_ct.errors import PublishError
-    from lung_nodule_ct.publish.checks import OVERRIDABLE, plan_publication
+    from lung_nodule_ct.publish.publication import OVERRIDABLE, plan_publication, upload
     from lung_nodule_ct.read.build_folder import open_build
 
     try:
@@ -41,7 +41,7 @@ def publish(
     allowed = frozenset(allow or ())
     if unknown := allowed - set(OVERRIDABLE):
         raise typer.BadParameter(
-            f"no check that may be overruled is named {min(unknown)}: {', '.join(OVERRIDABLE)}", param_hint="--allow"
+            f"{min(unknown)} is not a check that can be overridden: {', '.join(OVERRIDABLE)}", param_hint="--allow"
         )
     publication = plan_publication(open_build(build))
     refused = publication.refused(allowed)
@@ -51,12 +51,10 @@ def publish(
         first = refused[0]
         raise PublishError(
             f"not published: {first.name}: {first.problem}",
-            remedy=f"or publish in spite of it with --allow {first.name}" if first.overridable else None,
+            remedy=f"to publish it all the same, use --allow {first.name}" if first.overridable else None,
         )
     address = None
     if not dry_run and not refused:
-        from lung_nodule_ct.publish.upload import upload
-
         address = upload(publication, repository, private=private)
     if as_json:
         print_json(
@@ -72,8 +70,10 @@ def publish(
         if refused:
             raise typer.Exit(1)
         return
-    told = f"published: {address}" if address else f"nothing was sent; without --dry-run this goes to {repository}"
-    terminal().print(told, markup=False, highlight=False, soft_wrap=True)
+    result = (
+        f"published: {address}" if address else f"nothing was sent; without --dry-run this is uploaded to {repository}"
+    )
+    terminal().print(result, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print(publication: Publication, allowed: frozenset[str]) -> None:

@@ -7,25 +7,16 @@ archives, but not the plan. The same unit always gives the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-import numpy as np
-
-from lung_nodule_ct.system import inflate
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.sources.source import ArchivePool, Source
     from lung_nodule_ct.sources.zip_directory import Member
     from lung_nodule_ct.system.memory import BufferPool
-
-_SAMPLE_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,19 +98,3 @@ class Family(Generic[UnitT]):
 
     plan: Callable[[Config, Source], tuple[Sequence[UnitT], Sequence[Finding]]]
     make: Callable[[UnitT, Reading], Sequence[Example]]
-
-
-def pixels_key(pixels: NDArray[Any], crc: int | None = None) -> str:
-    """Return a key that is equal for arrays of equal shape and values.
-
-    It joins a CRC-32 of all values and a SHA-256 of a sample of them. A SHA-256 of a complete volume would take longer than
-    inflating it, and nobody has a reason to forge these keys.
-
-    Args:
-        pixels: The array.
-        crc: The CRC-32 of its bytes in C order, if that is known.
-    """
-    flat = np.ascontiguousarray(pixels).reshape(-1)
-    sample = flat[:: max(1, flat.size // _SAMPLE_SIZE)].tobytes()
-    crc = inflate.crc32(flat.view(np.uint8)) if crc is None else crc
-    return f"{pixels.shape}-{crc:08x}-{hashlib.sha256(sample).hexdigest()[:32]}"

@@ -20,9 +20,9 @@ from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.declaration.rows import StackNoduleRecord, StackRow
 from lung_nodule_ct.errors import MemberError, Place
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit, pixels_key
+from lung_nodule_ct.examples.family import Example, Family, Reading, Unit
 from lung_nodule_ct.examples.plan_findings import empty_archive, shortened, table_findings, unused_members
-from lung_nodule_ct.formats.pictures import SUFFIXES, as_grey, read_picture
+from lung_nodule_ct.formats.pictures import SUFFIXES, as_grey, pixels_key, read_picture
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes, parse_split_list
 from lung_nodule_ct.geometry.boxes import clip_box
 from lung_nodule_ct.sources.source import ArchivePool

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -13,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
 from lung_nodule_ct.sources.zip_member import read_member
+from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_PICTURE_BYTES: Final = 256 << 20
 _MAX_PIXELS = 64 << 20
+_KEY_SAMPLE_SIZE = 1 << 16
 _FORMATS = ("JPEG", "BMP", "PNG")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 SUFFIXES: Final = (".jpg", ".jpeg", ".bmp", ".png")
@@ -60,6 +63,22 @@ def as_grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if pixels.ndim == 3:
         raise ValueError("a colour picture")
     return pixels
+
+
+def pixels_key(pixels: NDArray[Any], crc: int | None = None) -> str:
+    """Return a key that is equal for arrays of equal shape and values.
+
+    It joins a CRC-32 of all values and a SHA-256 of a sample of them. A SHA-256 of a complete volume would take longer than
+    inflating it, and nobody has a reason to forge these keys.
+
+    Args:
+        pixels: The array.
+        crc: The CRC-32 of its bytes in C order, if that is known.
+    """
+    flat = np.ascontiguousarray(pixels).reshape(-1)
+    sample = flat[:: max(1, flat.size // _KEY_SAMPLE_SIZE)].tobytes()
+    crc = inflate.crc32(flat.view(np.uint8)) if crc is None else crc
+    return f"{pixels.shape}-{crc:08x}-{hashlib.sha256(sample).hexdigest()[:32]}"
 
 
 def read_picture(member: Member, archives: ArchivePool) -> tuple[bytes, NDArray[np.uint8]]:

@@ -1,23 +1,22 @@
-"""The card: ``README.md`` with the YAML that the Hub and ``datasets`` read, and the prose of ``card/`` with a build's numbers.
+"""The text of a card: ``README.md`` with the YAML for the Hub and ``datasets``, and the prose and numbers of a build.
 
-All of it comes from a finished build (``build.json``, ``findings.json`` and, where there is one, ``audit.json``).
+Everything comes from a finished build: ``build.json``, ``findings.json`` and, if there is one, ``audit.json``.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
-from lung_nodule_ct.declaration.archives import RELEASES
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG
-from lung_nodule_ct.declaration.labels import PATHOLOGY, SplitBy
-from lung_nodule_ct.declaration.published import CITATION, DOI
-from lung_nodule_ct.declaration.schema import Records
+from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.manifest import VolumeCodec
+from lung_nodule_ct.declaration.published import CITATION
+from lung_nodule_ct.declaration.schema import Records, Voxels
 from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY, PreviewShard
-from lung_nodule_ct.publish.text import escape, fill, sections, table
+from lung_nodule_ct.publish.prose import TAGS, TITLE, build_facts, escape, fill, licences, prose_of, record_links, table
 from lung_nodule_ct.read.build_folder import read_build
 from lung_nodule_ct.read.sidecars import record_sidecar
 from lung_nodule_ct.targets.hub_features import InfoOfConfig
@@ -31,23 +30,37 @@ if TYPE_CHECKING:
     from lung_nodule_ct.read.build_folder import BuildFolder
 
 CARD: Final = "README.md"
+CARD_COMMAND: Final = "card"
 PLACEHOLDER: Final = "USER/lung_nodule_ct"
-TITLE: Final = "Cross spatio-temporal pathology-based lung nodule CT"
-TAGS: Final = ("medical", "radiology", "ct", "chest", "lung-nodule", "pathology", "longitudinal", "biology")
 
-# the Creative Commons licences that the Hub knows by name: https://huggingface.co/docs/hub/repositories-licenses
+# The Creative Commons licences with a name on the Hub: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENCE = re.compile(r"cc0-1\.0|cc-by(?:-nc)?(?:-sa|-nd)?-[234]\.0")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
+_VOLUME_READERS = {
+    VolumeCodec.RAW: """\
+A volume is stored as raw little-endian voxels with their shape. One line reads it, without our package:
 
-@dataclass(frozen=True)
-class Shown:
-    """A picture of the card.
+```python
+import numpy as np
 
-    Attributes:
-        path: Where it stands in the build.
-        alt: What it shows, in a sentence.
-    """
+# axes z, y, x; "<i2" is for int16 columns, "u1" for uint8 columns
+volume = np.frombuffer(scan["{column}"]["bytes"], "{dtype}").reshape(scan["{column}"]["shape"])
+```""",
+    VolumeCodec.B2ND: """\
+A volume is stored as a blosc2 frame (b2nd). One line opens it (`pip install blosc2`); slicing decodes only some blocks:
+
+```python
+import blosc2
+
+volume = blosc2.ndarray_from_cframe(scan["{column}"]["bytes"])  # z, y, x
+patch = volume[10:42, 100:196, 100:196]  # a NumPy array
+```""",
+}
+
+
+class CardPicture(NamedTuple):
+    """A picture of a card: its path in the build, and one sentence about its content."""
 
     path: str
     alt: str
@@ -56,35 +69,34 @@ class Shown:
 def card_text(
     build: BuildFolder,
     preview: PreviewShard | None = None,
-    pictures: Iterable[Shown] = (),
+    pictures: Iterable[CardPicture] = (),
     audit: AuditReport | None = None,
-    plots: Iterable[Shown] = (),
+    plots: Iterable[CardPicture] = (),
     repository: str = PLACEHOLDER,
 ) -> str:
-    """The content of ``README.md``.
+    """Return the content of ``README.md``.
 
     Args:
-        build: A finished build of Parquet.
-        preview: The shard of the ``preview`` config, which is then the default.
-        pictures: What to show.
-        audit: What an audit of this build found.
-        plots: Its plots.
-        repository: Where it shall stand on the Hub.
+        build: A finished Parquet build.
+        preview: The shard of the config ``preview``, which becomes the default config.
+        pictures: Pictures of examples.
+        audit: The audit of this build.
+        plots: The plots of the audit.
+        repository: The repository on the Hub that the code of the card loads.
 
     Raises:
         BuildFolderError: ``findings.json`` is missing or damaged.
     """
     head = yaml.safe_dump(_metadata(build, preview), sort_keys=False, allow_unicode=True, width=120)
-    prose = prose_of(build)
     facts = {
-        **_facts(build),
-        **prose,
+        **build_facts(build),
+        **prose_of(build),
         "citation": CITATION,
-        "repository": repository,
         "licence": _licence_text(build),
-        "volume_reader": _VOLUME_READERS[build.manifest.get("volume_codec", "raw")],
+        "loading": _loading(build, repository),
+        "volumes": _volumes(build),
         "pictures": _gallery(pictures),
-        "configs": table(("config", "an example is", "examples", "size"), _config_rows(build, preview)),
+        "configs": table(("config", "one example is", "examples", "size"), _config_rows(build, preview)),
         "splits_note": _splits_note(build),
         "columns": "\n\n".join(_columns(build, preview)),
         "figures": table(
@@ -98,74 +110,20 @@ def card_text(
     return f"---\n{head}---\n\n{body}"
 
 
-_VOLUME_READERS = {
-    "raw": """A volume is raw little-endian voxels and a shape; one line reads it, without any package of ours:
+def write_first_card(folder: Path) -> None:
+    """Write the card of a new build, without pictures and preview, which ``lung-nodule-ct card`` adds later.
 
-```python
-import numpy as np
-
-volume = np.frombuffer(scan["volume"]["bytes"], "<i2").reshape(
-    scan["volume"]["shape"]
-)  # z, y, x; uint8 in masks and det3d_bmp
-```""",
-    "b2nd": """A volume is a blosc2 frame (b2nd); one line opens it (`pip install blosc2`), and what is sliced is decoded:
-
-```python
-import blosc2
-
-volume = blosc2.ndarray_from_cframe(scan["volume"]["bytes"])  # z, y, x
-patch = volume[10:42, 100:196, 100:196]  # a NumPy array
-```""",
-}
-
-
-def prose_of(build: BuildFolder) -> dict[str, str]:
-    """The sections of ``card/`` with what this build knows, in Markdown."""
-    return sections(_facts(build))
-
-
-def licences(build: BuildFolder) -> list[str]:
-    """The licences of all records, none where one of them is not known: it is never assumed."""
-    records = build.manifest["records"]
-    known = [record["licence"] for record in records if record["licence"]]
-    return sorted(set(known)) if known and len(known) == len(records) else []
-
-
-def _facts(build: BuildFolder) -> dict[str, str]:
-    shared = {
-        f"{name}, {pair}": count
-        for name, pairs in build.report["shared_patients"].items()
-        for pair, count in pairs.items()
-    }
-    return {
-        "doi": DOI,
-        "records": ", ".join(
-            f"[{escape(number)}]({url}){f' (DOI {escape(doi)})' if doi else ''}" for number, url, doi in _records(build)
-        ),
-        "classes": ", ".join(
-            f"{entry.folder} {entry.name} ({'malignant' if entry.malignant else 'benign'})" for entry in PATHOLOGY
-        ),
-        "shared": ", ".join(f"{count} in {pair}" for pair, count in shared.items() if count) or "none in this build",
-        "dates": (
-            "This build keeps the source names, so **it spells those dates**."
-            if build.manifest["keep_source_names"]
-            else "They did not leave the builder: scans carry their rank in time and the days since the patient's first scan."
-        ),
-    }
-
-
-def _records(build: BuildFolder) -> list[tuple[str, str, str | None]]:
-    """Number, address and DOI of the records that the archives are of; of the published release where that is not known."""
-    own = [
-        (str(record["number"]), f"https://zenodo.org/records/{int(record['number'])}", record["doi"])
-        for record in build.manifest["records"]
-    ]
-    return own or [(str(RELEASES[0].record(part)), RELEASES[0].url(part), None) for part in "AB"]
+    Args:
+        folder: The build: shards, ``build.json`` and ``findings.json``.
+    """
+    (folder / CARD).write_text(card_text(read_build(folder)), encoding="utf-8")
+    record_sidecar(folder, CARD, by=CARD_COMMAND)
 
 
 def _metadata(build: BuildFolder, preview: PreviewShard | None) -> dict[str, Any]:
+    """The YAML at the top of the card."""
+    default = PREVIEW if preview else _default_config(build)
     total = sum(rows for splits in build.configs.values() for rows in splits.values())
-    default = DEFAULT_CONFIG.name if DEFAULT_CONFIG.name in build.configs else next(iter(build.configs))
     configs: list[dict[str, Any]] = [
         {
             "config_name": name,
@@ -175,7 +133,6 @@ def _metadata(build: BuildFolder, preview: PreviewShard | None) -> dict[str, Any
     ]
     infos = [(name, _info(build, name)) for name in build.configs]
     if preview is not None:
-        default = PREVIEW
         configs.insert(0, {"config_name": PREVIEW, "data_files": [{"split": PREVIEW_SPLIT, "path": preview.path}]})
         size = (PREVIEW_SPLIT, preview.arrow_bytes, preview.file_bytes)
         infos.insert(0, (PREVIEW, InfoOfConfig(PREVIEW_SCHEMA.columns, {PREVIEW_SPLIT: preview.rows}, [size])))
@@ -191,18 +148,18 @@ def _metadata(build: BuildFolder, preview: PreviewShard | None) -> dict[str, Any
         "size_categories": [next((name for limit, name in _SIZES if total < limit), "1M<n<10M")],
         "tags": list(TAGS),
         "configs": configs,
-        # what push_to_hub itself writes
+        # as push_to_hub writes it
         "dataset_info": [{"config_name": name, **info.to_yaml()} for name, info in infos],
     }
 
 
+def _default_config(build: BuildFolder) -> str:
+    return DEFAULT_CONFIG.name if DEFAULT_CONFIG.name in build.configs else next(iter(build.configs))
+
+
 def _info(build: BuildFolder, name: str) -> InfoOfConfig:
-    files = build.manifest["configs"][name]["files"]
-    return InfoOfConfig(
-        build.columns(name),
-        build.configs[name],
-        [(file["split"], file["arrow_bytes"], file["bytes"]) for file in files],
-    )
+    files = [(file["split"], file["arrow_bytes"], file["bytes"]) for file in build.files(name)]
+    return InfoOfConfig(build.columns(name), build.configs[name], files)
 
 
 def _licence_metadata(build: BuildFolder) -> dict[str, str]:
@@ -211,23 +168,53 @@ def _licence_metadata(build: BuildFolder) -> dict[str, str]:
         return {"license": "unknown"}
     if len(known) == 1 and _HUB_LICENCE.fullmatch(known[0]):
         return {"license": known[0]}
-    return {"license": "other", "license_name": " and ".join(known), "license_link": _records(build)[0][1]}
+    return {"license": "other", "license_name": " and ".join(known), "license_link": record_links(build)[0].url}
 
 
 def _licence_text(build: BuildFolder) -> str:
     if not licences(build):
-        return "Unknown to this build: read it on the records before you use or share the data."
-    named = ", ".join(
+        return "Unknown to this build. Read it on the pages of the records before you use or share the data."
+    by_record = ", ".join(
         f"{escape(str(record['doi'] or record['number']))}: {escape(record['licence'])}"
         for record in build.manifest["records"]
     )
-    return f"As the records have it ({named})."
+    return f"As the records state it ({by_record})."
+
+
+def _loading(build: BuildFolder, repository: str) -> str:
+    """Code that loads the default config and streams one with volumes."""
+    default, volumes = _default_config(build), _volume_config(build)
+    lines = ["from datasets import load_dataset", ""]
+    if default != volumes:
+        lines.append(f'examples = load_dataset("{repository}", "{default}", split="{build.splits(default)[0]}")')
+    if volumes is not None:
+        split = build.splits(volumes)[0]
+        lines.append(f'scans = load_dataset("{repository}", "{volumes}", split="{split}", streaming=True)')
+    return "\n".join(lines)
+
+
+def _volumes(build: BuildFolder) -> str:
+    """How to read a volume, and its coordinates; empty if the build has no volumes."""
+    config = _volume_config(build)
+    if config is None:
+        return ""
+    column = next(column for column in build.columns(config) if isinstance(column.type, Voxels))
+    dtype = "<i2" if column.type == Voxels("int16") else "u1"
+    codec = VolumeCodec(build.manifest.get("volume_codec", VolumeCodec.RAW))
+    reader = _VOLUME_READERS[codec].format(column=column.name, dtype=dtype)
+    return f"{reader}\n\n{fill('coordinates', {})}" if build.config(config).schema.has_frame else reader
+
+
+def _volume_config(build: BuildFolder) -> str | None:
+    """The first config with volumes, preferably one with world coordinates."""
+    configs = [build.config(name) for name in build.configs if build.config(name).schema.has_voxels]
+    return next((config.name for config in sorted(configs, key=lambda config: not config.schema.has_frame)), None)
 
 
 def _splits_note(build: BuildFolder) -> str:
     if SplitBy(build.manifest["split_by"]) is SplitBy.PATIENT:
-        return "Split by patient: folds 0 to 2 are train, 3 is validation, 4 is test; no patient stands in two splits."
-    return "Splits are those that the authors published; what no list names is in `unassigned`."
+        return "Splits are by patient, without overlap: folds 0 to 2 are train, 3 is validation, 4 is test."
+    return "Splits are those that the authors published. Examples that no published list names are in `unassigned`."
 
 
 def _config_rows(build: BuildFolder, preview: PreviewShard | None) -> Iterator[tuple[str, ...]]:
@@ -235,7 +222,7 @@ def _config_rows(build: BuildFolder, preview: PreviewShard | None) -> Iterator[t
         yield f"`{PREVIEW}`", f"one picture. {PREVIEW_SUMMARY}", f"{preview.rows:,}", _size(preview.file_bytes)
     for name, splits in build.configs.items():
         rows = ", ".join(f"{escape(split)} {count:,}" for split, count in splits.items())
-        size = sum(file["bytes"] for file in build.manifest["configs"][name]["files"])
+        size = sum(file["bytes"] for file in build.files(name))
         yield f"`{name}`", f"{build.config(name).example}. {build.config(name).summary}", rows, _size(size)
 
 
@@ -269,8 +256,8 @@ def _column_rows(prefix: str, column: Column) -> Iterator[tuple[str, str]]:
 def _figure_rows(figures: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for entry in figures:
         numbers = (entry[name] for name in ("here", "preprint", "published"))
-        shown = ("" if number is None else f"{number:,}" for number in numbers)
-        yield escape(entry["figure"]), *shown, entry["agrees_with"] or "", escape(entry["counted"])
+        cells = ("" if number is None else f"{number:,}" for number in numbers)
+        yield escape(entry["figure"]), *cells, entry["agrees_with"] or "", escape(entry["counted"])
 
 
 def _finding_rows(findings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
@@ -278,7 +265,7 @@ def _finding_rows(findings: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[s
         yield f"`{code}`", escape(entry["grade"]), f"{entry['count']:,}", escape(entry["meaning"])
 
 
-def _audit_text(audit: AuditReport, plots: Iterable[Shown]) -> str:
+def _audit_text(audit: AuditReport, plots: Iterable[CardPicture]) -> str:
     rows = [
         (escape(check.title), escape(check.verdict), escape(check.measured), escape(check.expected or ""))
         for check in audit.checks
@@ -286,15 +273,5 @@ def _audit_text(audit: AuditReport, plots: Iterable[Shown]) -> str:
     return f"## Audit\n\n{table(('check', 'verdict', 'measured', 'expected'), rows)}\n\n{_gallery(plots)}"
 
 
-def _gallery(pictures: Iterable[Shown]) -> str:
+def _gallery(pictures: Iterable[CardPicture]) -> str:
     return "\n\n".join(f"![{escape(picture.alt)}]({picture.path})\n*{escape(picture.alt)}*" for picture in pictures)
-
-
-def write_first_card(folder: Path) -> None:
-    """Write the card of a build that is about to appear, without pictures or preview; ``lung-nodule-ct card`` adds them.
-
-    Args:
-        folder: The build: shards, ``build.json`` and ``findings.json``.
-    """
-    (folder / CARD).write_text(card_text(read_build(folder)), encoding="utf-8")
-    record_sidecar(folder, CARD, by="card")

@@ -1,9 +1,9 @@
-"""``croissant.json``: the build as Croissant 1.1 with the fields of its Responsible AI extension, written with mlcroissant.
+"""``croissant.json``: a build as Croissant 1.1 with the Responsible AI fields, written with mlcroissant.
 
 Formats: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and
-https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html. Every shard is named with its size and SHA-256; a config
-is a record set over the shards of its folder, which are found beside ``croissant.json``. Records as mlcroissant gives them
-hold text as bytes, and pictures decoded.
+https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html. The file lists every shard with its size and SHA-256.
+Each config is a record set over the shards of its folder, at paths relative to ``croissant.json``. mlcroissant reads
+text as bytes, and decodes pictures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY
-from lung_nodule_ct.declaration.manifest import GENERATOR
+from lung_nodule_ct.declaration.manifest import GENERATOR, VolumeCodec
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.declaration.schema import (
     Category,
@@ -28,8 +28,8 @@ from lung_nodule_ct.declaration.schema import (
     Vector,
     Voxels,
 )
-from lung_nodule_ct.publish.card import TAGS, TITLE, licences, prose_of
 from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
+from lung_nodule_ct.publish.prose import TAGS, TITLE, licences, prose_of
 from lung_nodule_ct.system.imports import require_modules
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 CROISSANT: Final = "croissant.json"
 
 _CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
-# mlcroissant writes the JSON-LD context of 1.0; the standard one of 1.1 has these, too
+# mlcroissant writes the JSON-LD context of 1.0. The standard context of 1.1 also has these terms.
 _NEW_IN_1_1 = {
     "arrayShape": "cr:arrayShape",
     "isArray": "cr:isArray",
@@ -50,22 +50,22 @@ _NEW_IN_1_1 = {
     "name": {"@container": "@language"},
 }
 _PARQUET = "application/x-parquet"
-_UNKNOWN = "Not known to those who converted the data."
-# what stands in place of {config}: the voxels of which volume a voxel box or centre counts
+_UNKNOWN = "Unknown to the authors of this conversion."
+# The coordinate system of each column of coordinates; {volume} is the column with the volume.
 _FRAMES = {
-    "box_voxel": "Frame: voxel indices of `{config}/volume`, axes x, y, z (its shape is z, y, x); the low corner is the "
-    "first voxel inside, the high corner the first outside: volume[z0:z1, y0:y1, x0:x1].",
-    "center_voxel": "Frame: continuous voxel index of `{config}/volume`, axes x, y, z; integers are voxels' centres.",
+    "box_voxel": "Frame: voxel indices of `{volume}`, axes x, y, z (its shape is z, y, x); the low corner is the first "
+    "voxel inside, the high corner the first voxel outside: volume[z0:z1, y0:y1, x0:x1].",
+    "center_voxel": "Frame: continuous voxel index of `{volume}`, axes x, y, z; integers are the centres of voxels.",
     "center_world": "Frame: LPS millimetres; world = origin + direction @ diag(spacing) @ voxel.",
 }
 
 
 def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> str:
-    """The content of ``croissant.json``.
+    """Return the content of ``croissant.json``.
 
     Args:
-        build: A finished build of Parquet.
-        preview: The shard of its ``preview`` config.
+        build: A finished Parquet build.
+        preview: The shard of its config ``preview``.
 
     Raises:
         MissingExtraError: mlcroissant is not installed.
@@ -74,13 +74,12 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
     require_modules("croissant", "croissant.json", "mlcroissant")
     import mlcroissant as mlc  # noqa: PLC0415 -- an extra, and slow to import
 
-    writer = _Writer(mlc)
+    writer = _Writer(mlc, VolumeCodec(build.manifest.get("volume_codec", VolumeCodec.RAW)))
     prose = prose_of(build)
     distribution: list[Any] = []
     record_sets = [writer.classes()]
     shards = {
-        name: [(file["path"], file["bytes"], file["sha256"]) for file in entry["files"]]
-        for name, entry in build.manifest["configs"].items()
+        name: [(file["path"], file["bytes"], file["sha256"]) for file in build.files(name)] for name in build.configs
     }
     declared = {
         name: (build.config(name).summary, build.columns(name), tuple(build.configs[name])) for name in build.configs
@@ -107,10 +106,10 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
         data_collection=prose["collection"],
         data_collection_type=["Secondary Data Analysis"],
         data_collection_missing_data=(
-            "Age, sex, scanner and protocol are not in the archives. A column that may be unknown is null where it is."
+            "Age, sex, scanner and protocol are not in the archives. Unknown values of a column are null."
         ),
-        data_collection_raw_data="CT scans of a hospital; the archives hold them as MetaImage volumes and as pictures.",
-        data_imputation_protocol="None: nothing that is missing is filled in.",
+        data_collection_raw_data="CT scans of one hospital, in the archives as MetaImage volumes and as pictures.",
+        data_imputation_protocol="None: missing values are not filled in.",
         data_preprocessing_protocol=[prose["preprocessing"]],
         data_annotation_protocol=[prose["annotation"]],
         data_annotation_platform=[_UNKNOWN],
@@ -129,33 +128,34 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
 
 
 class _Writer:
-    """The nodes of one document, which share a context."""
+    """Makes the nodes of one document, which share a context."""
 
-    def __init__(self, mlc: Any) -> None:
+    def __init__(self, mlc: Any, codec: VolumeCodec) -> None:
         self._mlc = mlc
+        self._codec = codec
         self.context = mlc.Context(conforms_to=_CONFORMS_TO[0])
         self.context.rdf = mlc.Rdf(context={**mlc.Rdf().context, **_NEW_IN_1_1})
 
     def classes(self) -> Any:
-        """The pathology classes, so that an index can be read."""
+        """The record set of the pathology classes, which gives the name of each index."""
         name = "pathology_classes"
         fields = [
-            ("index", "cr:Int32", "the class as the columns have it"),
-            ("name", "sc:Text", "the pathology"),
-            ("malignant", "sc:Boolean", "whether it counts as malignant"),
+            ("index", "cr:Int32", "index of the class, as in the columns"),
+            ("name", "sc:Text", "name of the class"),
+            ("malignant", "sc:Boolean", "whether the class counts as malignant"),
         ]
         return self._mlc.RecordSet(
             ctx=self.context,
             id=name,
             name=name,
-            description="The classes that `pathology` and `label` are indices of.",
+            description="The pathology classes. The columns `pathology` and `label` contain their indices.",
             data_types=["sc:Enumeration"],
             key=[f"{name}/index"],
             fields=[
                 self._mlc.Field(
-                    ctx=self.context, id=f"{name}/{own}", name=own, description=doc, data_types=[self._type(kind)]
+                    ctx=self.context, id=f"{name}/{field}", name=field, description=doc, data_types=[self._type(kind)]
                 )
-                for own, kind, doc in fields
+                for field, kind, doc in fields
             ],
             data=[
                 {f"{name}/index": entry.index, f"{name}/name": entry.name, f"{name}/malignant": entry.malignant}
@@ -164,7 +164,7 @@ class _Writer:
         )
 
     def files(self, config: str, shards: Iterable[tuple[str, int, str]]) -> Iterator[Any]:
-        """The shards of a config one by one, and as the set that its records are read from."""
+        """The shards of a config one by one, and the set of them from which its records are read."""
         for path, size, sha256 in shards:
             yield self._mlc.FileObject(
                 ctx=self.context,
@@ -180,16 +180,19 @@ class _Writer:
             ctx=self.context,
             id=_file_set(config),
             name=_file_set(config),
-            description=f"The shards of {config}, beside this file.",
+            description=f"The shards of {config}, in the folder of this file.",
             encoding_formats=[_PARQUET],
             includes=[f"data/{config}/*.parquet"],
         )
 
     def record_set(self, config: str, summary: str, columns: Iterable[Column], splits: Iterable[str]) -> Any:
-        """The examples of a config."""
+        """The record set of a config: its examples."""
+        columns = tuple(columns)
+        names = [column.name for column in columns]
+        volume = next((f"{config}/{column.name}" for column in columns if isinstance(column.type, Voxels)), "")
         split = self._mlc.Field(
             ctx=self.context,
-            id=f"{config}/split" if config != PREVIEW else f"{config}/split_of_shard",
+            id=f"{config}/split_of_shard" if "split" in names else f"{config}/split",
             name="split",
             description="The split, from the name of the shard.",
             data_types=[self._type("sc:Text")],
@@ -204,57 +207,57 @@ class _Writer:
             id=config,
             name=config,
             description=summary,
-            fields=[split, *(self._field(config, column) for column in columns)],
+            fields=[split, *(self._field(config, column, volume) for column in columns)],
         )
 
-    def _field(self, config: str, column: Column) -> Any:
-        own = f"{config}/{column.name}"
+    def _field(self, config: str, column: Column, volume: str) -> Any:
+        id_ = f"{config}/{column.name}"
+        doc = _description(column, volume)
         if isinstance(column.type, Records):
             fields = [
                 self._leaf(
-                    f"{own}/{field.name}",
+                    f"{id_}/{field.name}",
                     field.name,
-                    _described(config, field),
+                    _description(field, volume),
                     field.type,
                     self._source(config, column=column.name, transform={"json_path": field.name}),
                 )
                 for field in column.type.fields
             ]
-            return self._node(
-                own, column.name, _described(config, column), sub_fields=fields, is_array=True, shape="-1"
-            )
+            return self._node(id_, column.name, doc, sub_fields=fields, is_array=True, shape="-1")
         if isinstance(column.type, Voxels):
-            dtype = f"little-endian {column.type.dtype}" if column.type.dtype == "int16" else column.type.dtype
+            dtype = "little-endian int16" if column.type.dtype == "int16" else column.type.dtype
+            stored = "raw bytes" if self._codec is VolumeCodec.RAW else "a blosc2 frame (b2nd)"
             parts: list[tuple[str, str, ColumnType]] = [
-                ("bytes", f"the voxels as raw bytes: {dtype}, C order, axes z, y, x", Text()),
+                ("bytes", f"the voxels as {stored}: {dtype}, C order, axes z, y, x", Text()),
                 ("shape", "the number of voxels along z, y, x", Vector(Integer(), 3)),
             ]
             fields = [
                 self._leaf(
-                    f"{own}/{name}",
+                    f"{id_}/{name}",
                     name,
-                    doc,
+                    part_doc,
                     kind,
                     self._source(config, column=column.name, transform={"json_path": name}),
                 )
-                for name, doc, kind in parts
+                for name, part_doc, kind in parts
             ]
-            return self._node(own, column.name, _described(config, column), sub_fields=fields)
+            return self._node(id_, column.name, doc, sub_fields=fields)
         transform = {"json_path": "bytes"} if isinstance(column.type, Picture) else None
         source = self._source(config, column=column.name, transform=transform)
-        return self._leaf(own, column.name, _described(config, column), column.type, source)
+        return self._leaf(id_, column.name, doc, column.type, source)
 
-    def _leaf(self, own: str, name: str, doc: str, kind: ColumnType, source: Any) -> Any:
+    def _leaf(self, id_: str, name: str, doc: str, kind: ColumnType, source: Any) -> Any:
         if isinstance(kind, Vector):
             types = _types(kind.item)
             if name == "bbox":
                 types = (*types, "cr:BoundingBox")
-            return self._node(own, name, doc, types=types, source=source, is_array=True, shape=str(kind.length))
-        return self._node(own, name, doc, types=_types(kind), source=source)
+            return self._node(id_, name, doc, types=types, source=source, is_array=True, shape=str(kind.length))
+        return self._node(id_, name, doc, types=_types(kind), source=source)
 
     def _node(
         self,
-        own: str,
+        id_: str,
         name: str,
         doc: str,
         types: tuple[str, ...] = (),
@@ -266,7 +269,7 @@ class _Writer:
         more = {"source": source} if source is not None else {"sub_fields": sub_fields}
         return self._mlc.Field(
             ctx=self.context,
-            id=own,
+            id=id_,
             name=name,
             description=doc,
             data_types=[self._type(kind) for kind in types],
@@ -300,12 +303,12 @@ def _file_set(config: str) -> str:
     return f"{config}-shards"
 
 
-def _described(config: str, column: Column) -> str:
+def _description(column: Column, volume: str) -> str:
     parts = [column.doc + (", or null" if column.nullable else "")]
     if isinstance(column.type, Category):
         parts.append("Index into: " + ", ".join(f"{index} {name}" for index, name in enumerate(column.type.names)))
     if column.name in _FRAMES:
-        parts.append(_FRAMES[column.name].format(config=config))
+        parts.append(_FRAMES[column.name].format(volume=volume))
     return ". ".join(part.rstrip(".") for part in parts) + "."
 
 
@@ -324,4 +327,4 @@ def _types(kind: ColumnType) -> tuple[str, ...]:
         case Picture():
             return ("sc:ImageObject",)
         case _:
-            raise TypeError(f"no leaf of Croissant: {kind}")
+            raise TypeError(f"Croissant has no single field for {kind}")

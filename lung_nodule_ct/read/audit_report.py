@@ -1,9 +1,9 @@
-"""``audit.json``: the checks of an audit, as the audit writes them and as the page, the card and the publisher read them."""
+"""``audit.json``: checks and their results. The audit writes it; the preview page, the card and ``publish`` read it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AUDIT: Final = "audit.json"
+AUDIT_COMMAND: Final = "audit"
+"""The command that writes it, by which ``beside.json`` lists its files."""
 FORMAT_VERSION: Final = 1
 
 
 class Verdict(StrEnum):
-    """What a check comes to."""
+    """The result of a check."""
 
-    PASS = "pass"  # noqa: S105 -- no password
+    PASS = "pass"  # noqa: S105 -- not a password
     WARN = "warn"
     FAIL = "fail"
     UNKNOWN = "unknown"
@@ -28,16 +30,19 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question put to a build.
+    """One check of a build, and its result.
 
     Attributes:
-        name: Its key, stable between versions.
-        title: The question in a few words.
-        verdict: ``pass``; ``warn``: a careful reader wants to know; ``fail``: the data are not what they say they are, or
-            not fit for what they are split for; ``unknown``: the build lacks what would answer it.
-        measured: The number, with its unit.
-        expected: What a sound build has, ``None`` where nothing is expected.
-        detail: How it was measured, and what follows from it.
+        name: Its key, which does not change between versions.
+        title: What is checked, in a few words.
+        verdict: ``pass``; ``warn`` if a careful reader should know the result; ``fail`` if the data contradict their
+            description or are not fit for their splits; ``unknown`` if the build lacks the data for the check.
+        measured: The measured value, with its unit.
+        expected: The value of a sound build, ``None`` if no value is expected.
+        detail: How the value was measured, and what follows from it.
+
+    Raises:
+        ValueError: Name, title or measured value is empty.
     """
 
     name: str
@@ -49,10 +54,15 @@ class Check:
 
     def __post_init__(self) -> None:
         if not (self.name and self.title and self.measured):
-            raise ValueError(f"a check has a name, a title and a measure, got {self}")
+            raise ValueError(f"a check needs a name, a title and a measured value, got {self}")
+
+    @classmethod
+    def unknown(cls, name: str, title: str, reason: str, expected: str | None = None) -> Check:
+        """A check for which the build has no data, with the reason as its detail."""
+        return cls(name, title, Verdict.UNKNOWN, "not measured", expected, reason)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, fit for one line of a terminal each."""
+        """The check as JSON values, every text on one line."""
         return {
             "name": self.name,
             "title": self.title,
@@ -63,11 +73,11 @@ class Check:
         }
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Check:
-        """What :meth:`to_dict` made of one.
+    def from_dict(cls, entry: Mapping[str, Any]) -> Check:
+        """The check that :meth:`to_dict` wrote.
 
         Raises:
-            ValueError: It did not, or it was changed since.
+            ValueError: The entry is not a check, or was changed.
             KeyError: Likewise.
         """
         texts = [
@@ -83,13 +93,28 @@ class Check:
         return cls(name, title, Verdict(entry["verdict"]), measured, entry.get("expected"), detail)
 
 
-@dataclass(frozen=True)
-class AuditReport:
-    """An audit as it stands beside a build.
+@dataclass(frozen=True, slots=True)
+class CheckGroup:
+    """The checks of one subject.
 
     Attributes:
-        generator: Who made it.
-        checks: In the order of the audit.
+        name: Its key in the ``numbers`` of ``audit.json``.
+        checks: The checks, in the order of the report.
+        numbers: The numbers behind the checks, as JSON values.
+    """
+
+    name: str
+    checks: tuple[Check, ...]
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The stored audit of a build.
+
+    Attributes:
+        generator: The program that wrote it.
+        checks: The checks, in the order of the audit.
     """
 
     generator: str
@@ -97,10 +122,10 @@ class AuditReport:
 
 
 def read_audit(folder: Path) -> AuditReport | None:
-    """The audit beside a build; ``None`` where there is none.
+    """Return the audit that is stored in the folder of a build, ``None`` if there is none.
 
     Raises:
-        BuildFolderError: It is damaged, or of another version.
+        BuildFolderError: The file is damaged, or has another version.
     """
     path = folder / AUDIT
     if not path.exists():
@@ -109,8 +134,10 @@ def read_audit(folder: Path) -> AuditReport | None:
         document = json.loads(path.read_text("utf-8"))
         if document["format_version"] != FORMAT_VERSION:
             raise ValueError(f"expected format_version {FORMAT_VERSION}, got {document['format_version']}")
-        return AuditReport(str(document.get("generator") or ""), tuple(Check.of(entry) for entry in document["checks"]))
+        checks = tuple(Check.from_dict(entry) for entry in document["checks"])
+        return AuditReport(str(document.get("generator") or ""), checks)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BuildFolderError(
-            f"{path} is no audit: {error!r}", remedy=f"audit again: lung-nodule-ct audit {folder}; or remove it"
+            f"{path} is not an audit: {error!r}",
+            remedy=f"audit the build again: lung-nodule-ct audit {folder}; or remove the file",
         ) from error

@@ -1,19 +1,19 @@
-"""What commands add to a finished build (a card, a preview, an audit), and how a later build knows it for ours.
+"""Files that commands add to a finished build: a card, a preview page, an audit.
 
-A build lists its shards in ``build.json``; whoever adds files afterwards lists them here, in ``beside.json``, by name and
-SHA-256. So a rebuild into the same folder may replace what we wrote, and is refused where a stranger put a file of theirs or
-changed one of ours.
+A build lists its shards in ``build.json``. A command that adds files later lists them in ``beside.json``, with name and
+SHA-256. A rebuild into the same folder may therefore replace the files that our commands wrote, and stops if the folder
+holds a file that somebody else added or changed.
 
-How a command uses it::
+Example::
 
     with add_sidecars(folder, by="audit") as stage:
         (stage / "audit.json").write_text(...)
         (stage / "pictures").mkdir()
         (stage / "pictures" / "audit-sizes.png").write_bytes(...)
 
-``stage`` is an empty folder near the build. When the block ends well, each file in it takes its place in the build under the
-same relative name, and what the same command wrote an earlier time and did not write again is taken away. When the block
-fails, nothing changes. ``by`` is the command's name; two commands never write the same file.
+``stage`` is a new, empty folder. When the block ends without an error, its files move into the build under the same
+relative names, and files that the same command wrote earlier but not this time are removed. If the block raises an
+error, the build does not change. ``by`` is the name of the command. Two commands never write the same file.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _FORMAT_VERSION = 1
 
 @contextlib.contextmanager
 def add_sidecars(folder: str | Path, *, by: str) -> Iterator[Path]:
-    """An empty folder; what a block writes into it stands in a build when the block ends well.
+    """Add the files that the block writes into a temporary folder to a build, when the block ends without an error.
 
     Args:
         folder: A finished build.
-        by: The command that writes, by which its next run replaces what it wrote.
+        by: The name of the command that writes. Its next run replaces the files of this one.
 
     Yields:
-        Where to write, under the names relative to ``folder``.
+        The temporary folder. Its files keep their relative names in ``folder``.
 
     Raises:
-        OutputError: A file that is not ours, or was changed since, stands where one shall be written; the build was replaced
-            in the meantime; or ``folder`` cannot be written.
+        OutputError: A file that this command did not write, or that was changed later, has the name of a new file; the
+            build was replaced during the block; or ``folder`` cannot be written.
     """
     target = Path(folder).absolute()
     built = _build_of(target)
@@ -57,23 +57,27 @@ def add_sidecars(folder: str | Path, *, by: str) -> Iterator[Path]:
         yield stage
         names = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
         try:
-            with locked(target.with_name(f".{target.name}.beside.lock")):
+            with locked(target.with_name(f".{target.name}.sidecars.lock")):
                 if built is None or _build_of(target) != built:
-                    raise OutputError(f"the build in {target} was replaced or removed while something was added to it")
+                    raise OutputError(f"the build in {target} was replaced or removed while files were added to it")
                 _move_in(stage, target, names, by)
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(f"{target} cannot be written: {error}") from error
+            raise OutputError(f"files cannot be added to {target}: {error}") from error
 
 
 def record_sidecar(folder: Path, name: str, *, by: str) -> None:
-    """Take a file that stands in a build, and that nobody else can have written, for one of ``by``."""
+    """List a file of a build as one that the command ``by`` wrote. For files that the build itself creates."""
     _write(folder, {**_recorded(folder), name: {"by": by, "sha256": file_hash(folder / name, "sha256")}})
 
 
 def own_sidecars(folder: Path) -> dict[str, str]:
-    """The files that commands added to a build and that are still as they wrote them: the command by the file's name."""
+    """Return the files that commands added to a build, except for files that were changed later.
+
+    Returns:
+        The name of the command by the name of the file.
+    """
     return {name: str(entry["by"]) for name, entry in _recorded(folder).items() if _unchanged(folder, name, entry)}
 
 
@@ -82,8 +86,8 @@ def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
     for name in names:
         if (target / name).exists() and ours.get(name) != by:
             raise OutputError(
-                f"{target / name} is not what `{by}` wrote: somebody made or changed it",
-                remedy="rename or remove it, then run the command again",
+                f"{target / name} is not the file that `{by}` wrote: somebody created or changed it",
+                remedy="rename or remove the file, then run the command again",
             )
     dropped = [name for name, owner in ours.items() if owner == by and name not in names]
     kept = {name: entry for name, entry in recorded.items() if name in ours and name not in dropped}
@@ -92,14 +96,14 @@ def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
     for name in dropped:
         (target / name).unlink()
         with contextlib.suppress(OSError):
-            (target / name).parent.rmdir()  # an empty one
+            (target / name).parent.rmdir()  # succeeds only if it is empty
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (stage / name).replace(target / name)
 
 
 def _recorded(folder: Path) -> dict[str, dict[str, Any]]:
-    """What ``beside.json`` lists; nothing where there is none of ours."""
+    """The entries of ``beside.json``; none if the file is missing or was not written by this package."""
     try:
         document = json.loads((folder / SIDECARS).read_text("utf-8"))
         if not document["generator"].startswith("lung_nodule_ct ") or document["format_version"] != _FORMAT_VERSION:

@@ -16,10 +16,11 @@ from lung_nodule_ct.declaration.configs import CONFIGS, Config, add_config
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.declaration.schema import Column, Flag, Integer, Picture, Schema, Text
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit, pixels_key
+from lung_nodule_ct.examples.family import Example, Family, Reading, Unit
 from lung_nodule_ct.examples.plan import FAMILIES, add_family
 from lung_nodule_ct.examples.scans.listing import list_volumes
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
+from lung_nodule_ct.formats.pictures import pixels_key
 from lung_nodule_ct.sources.source import Source
 from lung_nodule_ct.sources.zip_directory import Member
 

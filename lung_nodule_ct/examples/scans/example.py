@@ -11,8 +11,9 @@ from lung_nodule_ct.declaration.findings import Code, FindingCollector
 from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.family import Example, Reading, pixels_key
+from lung_nodule_ct.examples.family import Example, Reading
 from lung_nodule_ct.formats.metaimage_volume import MetaImage, open_metaimage
+from lung_nodule_ct.formats.pictures import pixels_key
 from lung_nodule_ct.geometry.boxes import sphere_box
 
 if TYPE_CHECKING:

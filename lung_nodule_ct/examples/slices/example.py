@@ -11,8 +11,8 @@ from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.rows import ObjectRecord, SliceRow
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.family import Example, Reading, pixels_key
-from lung_nodule_ct.formats.pictures import read_published
+from lung_nodule_ct.examples.family import Example, Reading
+from lung_nodule_ct.formats.pictures import pixels_key, read_published
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
 from lung_nodule_ct.sources.zip_member import read_member
 

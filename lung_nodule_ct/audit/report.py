@@ -1,20 +1,29 @@
-"""The plots of an audit, in the style of the paper's Fig. 5: class, size, class by size; and intervals and spacing.
+"""What an audit writes into the folder of a build: ``audit.json``, and plots in the style of Fig. 5 of the paper.
 
-Colours are Okabe and Ito's (Color Universal Design, 2008), which the colour-blind tell apart; groups differ by hatching, too.
+The plots use the colours of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers can distinguish.
+Groups also differ by hatching.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY
+from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
+from lung_nodule_ct.errors import OutputError
+from lung_nodule_ct.read.audit_report import AUDIT, AUDIT_COMMAND, FORMAT_VERSION
+from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from lung_nodule_ct.read.audit_report import Check, CheckGroup
+
+PICTURES: Final = "pictures"
 INSTALL: Final = 'pip install "lung_nodule_ct[show]"'
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -25,15 +34,65 @@ _GROUPS = ("≤ 10", "10-20", "20-30", "> 30")
 _DAYS_PER_BIN = 90
 
 
+@dataclass(frozen=True)
+class Audit:
+    """The result of an audit.
+
+    Attributes:
+        groups: The groups of checks, in the order of the report.
+    """
+
+    groups: tuple[CheckGroup, ...]
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All checks."""
+        return tuple(check for group in self.groups for check in group.checks)
+
+    def document(self) -> dict[str, Any]:
+        """The content of ``audit.json``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "generator": GENERATOR,
+            "checks": [check.to_dict() for check in self.checks],
+            "numbers": {group.name: dict(group.numbers) for group in self.groups},
+        }
+
+
+def write_audit(folder: Path, audit: Audit) -> tuple[Path, ...] | None:
+    """Write an audit into the folder of a build. An earlier audit and its plots are replaced, all files at once.
+
+    Args:
+        folder: The build.
+        audit: The result of the audit.
+
+    Returns:
+        The plots; ``None`` if matplotlib is not installed. Then there are no plots, and those of an earlier audit are
+        removed.
+
+    Raises:
+        OutputError: The folder cannot be written, or somebody else's file has the name of a new file.
+    """
+    document = audit.document()
+    with add_sidecars(folder, by=AUDIT_COMMAND) as stage:
+        try:
+            (stage / AUDIT).write_text(to_json(document), encoding="utf-8")
+            (stage / PICTURES).mkdir()
+            drawn = draw_plots(document["numbers"], stage / PICTURES)
+        except OSError as error:
+            raise OutputError(f"the audit of {folder} cannot be written: {error}") from error
+    return None if drawn is None else tuple(folder / PICTURES / path.name for path in drawn)
+
+
 def draw_plots(numbers: Mapping[str, Any], folder: Path) -> list[Path] | None:
-    """Draw what there is to draw as ``audit-<name>.png``.
+    """Draw the plots for which there is data, as ``audit-<name>.png``.
 
     Args:
         numbers: The numbers of an audit.
-        folder: Where to.
+        folder: The folder of the plots.
 
     Returns:
-        The files; ``None`` where matplotlib is missing.
+        The files; ``None`` if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 -- an extra
@@ -52,8 +111,8 @@ def draw_plots(numbers: Mapping[str, Any], folder: Path) -> list[Path] | None:
     return paths
 
 
-def _axes(figure: Any, places: tuple[int, int, int] = (1, 1, 1)) -> Any:
-    axes = figure.add_subplot(*places)
+def _axes(figure: Any, position: tuple[int, int, int] = (1, 1, 1)) -> Any:
+    axes = figure.add_subplot(*position)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
     return axes
@@ -66,11 +125,11 @@ def _legend_above(figure: Any, axes: Any) -> None:
 def _classes(figure: Any, numbers: Mapping[str, Any]) -> None:
     axes = _axes(figure)
     by_split = numbers["classes"]["by_split"]
-    places = np.arange(len(PATHOLOGY))
+    positions = np.arange(len(PATHOLOGY))
     height = 0.8 / len(by_split)
     for number, (split, counts) in enumerate(by_split.items()):
         bars = axes.barh(
-            places + (number - (len(by_split) - 1) / 2) * height,
+            positions + (number - (len(by_split) - 1) / 2) * height,
             counts,
             height,
             label=f"{split} ({sum(counts):,})",
@@ -80,9 +139,9 @@ def _classes(figure: Any, numbers: Mapping[str, Any]) -> None:
         )
         axes.bar_label(bars, fontsize=8, padding=2)
     names = [f"{entry.letter}: {entry.name}" for entry in PATHOLOGY]
-    axes.set_yticks(places, names)
+    axes.set_yticks(positions, names)
     axes.invert_yaxis()
-    axes.set_xlabel("crops")
+    axes.set_xlabel("examples")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(x=0.15)
     benign = next(entry.index for entry in PATHOLOGY if not entry.malignant) - 0.5
@@ -95,17 +154,23 @@ def _classes(figure: Any, numbers: Mapping[str, Any]) -> None:
 
 def _sizes(figure: Any, numbers: Mapping[str, Any]) -> None:
     axes = _axes(figure)
-    own, told = np.array(numbers["sizes"]["counts"]), np.array(numbers["sizes"]["preprint"])
-    places = np.arange(len(_GROUPS))
+    built, published = np.array(numbers["sizes"]["counts"]), np.array(numbers["sizes"]["preprint"])
+    positions = np.arange(len(_GROUPS))
     for offset, counts, label, colour, hatch in (
-        (-0.2, own, f"this build ({own.sum():,})", _COLOURS[0], ""),
-        (0.2, told, f"preprint ({told.sum():,})", _GREY, "//"),
+        (-0.2, built, f"this build ({built.sum():,})", _COLOURS[0], ""),
+        (0.2, published, f"preprint ({published.sum():,})", _GREY, "//"),
     ):
         bars = axes.bar(
-            places + offset, 100 * counts / counts.sum(), 0.4, label=label, color=colour, hatch=hatch, edgecolor="white"
+            positions + offset,
+            100 * counts / counts.sum(),
+            0.4,
+            label=label,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
         )
         axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=1)
-    axes.set_xticks(places, _GROUPS)
+    axes.set_xticks(positions, _GROUPS)
     axes.set_xlabel("diameter in mm")
     axes.set_ylabel("% of nodules")
     axes.margins(y=0.12)
@@ -115,7 +180,7 @@ def _sizes(figure: Any, numbers: Mapping[str, Any]) -> None:
 def _classes_by_size(figure: Any, numbers: Mapping[str, Any]) -> None:
     axes = _axes(figure)
     by_size = numbers["classes"]["by_size"]
-    places, base = np.arange(len(_GROUPS)), np.zeros(len(_GROUPS))
+    positions, base = np.arange(len(_GROUPS)), np.zeros(len(_GROUPS))
     rows = [
         (
             f"{entry.letter}: {entry.name}",
@@ -125,15 +190,22 @@ def _classes_by_size(figure: Any, numbers: Mapping[str, Any]) -> None:
         )
         for number, entry in enumerate(PATHOLOGY)
     ]
-    rows.append(("class not known", by_size["class_unknown"], "#DDDDDD", ""))
+    rows.append(("class unknown", by_size["class_unknown"], "#DDDDDD", ""))
     for label, counts, colour, hatch in rows:
         axes.bar(
-            places, counts, 0.6, base, label=f"{label} ({sum(counts):,})", color=colour, hatch=hatch, edgecolor="white"
+            positions,
+            counts,
+            0.6,
+            base,
+            label=f"{label} ({sum(counts):,})",
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
         )
         base += np.array(counts)
-    for place, total in zip(places, base, strict=True):
-        axes.text(place, total, f"{total:,.0f}", ha="center", va="bottom", fontsize=8)
-    axes.set_xticks(places, _GROUPS)
+    for position, total in zip(positions, base, strict=True):
+        axes.text(position, total, f"{total:,.0f}", ha="center", va="bottom", fontsize=8)
+    axes.set_xticks(positions, _GROUPS)
     axes.set_xlabel("diameter in mm")
     axes.set_ylabel("nodules")
     axes.yaxis.get_major_locator().set_params(integer=True)
@@ -154,32 +226,32 @@ def _intervals(figure: Any, numbers: Mapping[str, Any]) -> None:
     bins = np.arange(0, max(days) + _DAYS_PER_BIN + 1, _DAYS_PER_BIN)
     axes.hist(days, bins, color=_COLOURS[0], edgecolor="white")
     axes.axvline(float(np.median(days)), color=_COLOURS[5], linestyle="--")
-    axes.set_xlabel(f"days, {_DAYS_PER_BIN} a bin; dashed: median, {np.median(days):,.0f} days")
+    axes.set_xlabel(f"days, {_DAYS_PER_BIN} per bin; dashed: median, {np.median(days):,.0f} days")
     axes.set_ylabel(f"intervals ({len(days):,})")
     axes.yaxis.get_major_locator().set_params(integer=True)
 
 
 def _spacing(figure: Any, numbers: Mapping[str, Any]) -> None:
     sets = numbers["spacing"]["by_nominal_mm"]
-    for place, (key, label, width) in enumerate(
+    for column, (key, label, width) in enumerate(
         (("slice_mm", "slice spacing", 0.25), ("in_plane_mm", "pixel spacing", 0.05)), 1
     ):
-        axes = _axes(figure, (1, 2, place))
-        values = [own[key] for own in sets.values()]
+        axes = _axes(figure, (1, 2, column))
+        values = [spacings[key] for spacings in sets.values()]
         low, high = min(map(min, values)), max(map(max, values))
         bins = np.arange(round(low / width) - 1.5, round(high / width) + 2.5) * width
         _, _, bars = axes.hist(
             values,
             bins,
             stacked=True,
-            label=[f"{nominal} mm set ({len(own[key]):,} scans)" for nominal, own in sets.items()],
+            label=[f"{nominal} mm set ({len(spacings[key]):,} scans)" for nominal, spacings in sets.items()],
             color=_COLOURS[: len(sets)],
             edgecolor="white",
         )
         for hatch, container in zip(_HATCHES, bars if len(sets) > 1 else [bars], strict=False):
             for bar in container:
                 bar.set_hatch(hatch)
-        axes.set_xlabel(f"{label} in mm, {width:g} a bin")
+        axes.set_xlabel(f"{label} in mm, {width:g} per bin")
         axes.yaxis.get_major_locator().set_params(integer=True)
     figure.axes[0].set_ylabel("scans")
     _legend_above(figure, axes)
@@ -187,7 +259,7 @@ def _spacing(figure: Any, numbers: Mapping[str, Any]) -> None:
 
 _PLOTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool], Callable[[Any, Mapping[str, Any]], None]]] = {
     "classes": (
-        "Crops by pathology class",
+        "Examples by pathology class",
         lambda numbers: any(map(any, numbers["classes"]["by_split"].values())),
         _classes,
     ),
@@ -198,9 +270,9 @@ _PLOTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool], Callable[[A
         _classes_by_size,
     ),
     "intervals": (
-        "Time between a patient's scans",
+        "Time between the scans of a patient",
         lambda numbers: bool(numbers["timepoints"]["intervals_days"]),
         _intervals,
     ),
-    "spacing": ("Spacing of the voxels", lambda numbers: bool(numbers["spacing"]["by_nominal_mm"]), _spacing),
+    "spacing": ("Voxel spacing", lambda numbers: bool(numbers["spacing"]["by_nominal_mm"]), _spacing),
 }
