@@ -253,11 +253,11 @@ def count_group(group: SizeGroup, examples: Sequence[CountedExample]) -> int:
     return sum(group.holds(diameter) for example in examples for diameter in example.diameters_mm)
 
 
-def _role(config: Config) -> str:
-    """What a config contributes to the published counts; its name if it contributes nothing."""
+def _role(config: Config) -> str | None:
+    """What a config contributes to the published counts, ``None`` if nothing."""
     if config.kind == Kind.SCAN:
         if config.longitudinal:
             return "longitudinal"
         return "thin" if Role.CT_1_25MM in config.reads else "thick"
     by_kind: dict[str, str] = {Kind.CROP: "crops", Kind.SLICE: "slices"}
-    return by_kind.get(config.kind, config.name)
+    return by_kind.get(config.kind)
