@@ -25,15 +25,13 @@ BOX, TEXT = "#ffb000", "#1f2933"  # amber on grey: told apart by every eye
 
 def main() -> None:
     """Generate, build, draw."""
-    make.SHAPE, make.SPACING = (16, 200, 280), (1.2, 1.2, 1.25)
     with tempfile.TemporaryDirectory() as scratch:
-        make.HERE = Path(scratch) / "source"
-        make.HERE.mkdir()
-        make.main()
+        source = Path(scratch, "source")
+        make.write(source, shape=(16, 200, 280), spacing=(1.2, 1.2, 1.25))
 
         def load(config: str, split: str = "train") -> Any:
             return lung_nodule_ct.load(
-                config, source=make.HERE, split=split, keep_source_names=True, cache_dir=Path(scratch, "cache")
+                config, source=source, split=split, keep_source_names=True, cache_dir=Path(scratch, "cache")
             )
 
         figure = plt.figure(figsize=(11, 7.4), facecolor="white", layout="constrained")
