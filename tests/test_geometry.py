@@ -7,10 +7,10 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import directions, points, spacings
 
 from lung_nodule_ct import Frame, convert_boxes
 from lung_nodule_ct.geometry.boxes import clip_box, sphere_box
+from lung_nodule_ct.testing.strategies import frames, points
 
 
 def image_of(frame: Frame) -> sitk.Image:
@@ -21,18 +21,16 @@ def image_of(frame: Frame) -> sitk.Image:
     return image
 
 
-@given(points, spacings, directions(), points)
-def test_frame_agrees_with_simpleitk(origin, spacing, direction, point) -> None:
-    frame = Frame(origin, spacing, direction)
+@given(frames(), points())
+def test_frame_agrees_with_simpleitk(frame, point) -> None:
     image = image_of(frame)
     index = image.TransformPhysicalPointToContinuousIndex(point)
-    assert np.abs((frame.to_voxel(point) - index) * spacing).max() < 1e-6
+    assert np.abs((frame.to_voxel(point) - index) * frame.spacing).max() < 1e-6
     assert np.abs(frame.to_world(point) - image.TransformContinuousIndexToPhysicalPoint(point)).max() < 1e-6
 
 
-@given(points, spacings, directions(), st.lists(points, min_size=1, max_size=5))
-def test_world_and_voxel_are_inverse_for_many_points(origin, spacing, direction, many) -> None:
-    frame = Frame(origin, spacing, direction)
+@given(frames(), st.lists(points(), min_size=1, max_size=5))
+def test_world_and_voxel_are_inverse_for_many_points(frame, many) -> None:
     assert frame.to_world(frame.to_voxel(many)).shape == (len(many), 3)
     np.testing.assert_allclose(frame.to_world(frame.to_voxel(many)), many, atol=1e-6)
 

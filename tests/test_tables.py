@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import packed, workbook
 
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.formats.tables import parse_boxes, parse_nodules, parse_split_list
 from lung_nodule_ct.formats.voc import parse_voc
 from lung_nodule_ct.formats.workbook import parse_workbook
+from lung_nodule_ct.testing.archives import workbook, zip_archive
+from lung_nodule_ct.testing.strategies import box_tables, nodule_tables, split_lists
 
 LUNA = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 
@@ -147,10 +148,22 @@ def test_a_cell_without_end_is_a_row_that_cannot_be_read() -> None:
     assert len(table.bad) == 1
 
 
-@given(st.lists(st.tuples(st.from_regex(r"\A[0-9_]{1,12}\Z"), *[st.floats(-1e3, 1e3)] * 4), max_size=20))
-def test_what_is_written_is_read(rows) -> None:
-    text = "\n".join([LUNA, *(f"{name},{x!r},{y!r},{z!r},{d!r}" for name, x, y, z, d in rows)])
-    assert spheres(text) == [(name, (x, y, z), d) for name, x, y, z, d in rows]
+@given(nodule_tables())
+def test_every_nodule_is_read(case) -> None:
+    assert spheres(case.data) == list(case.content)
+
+
+@given(box_tables())
+def test_every_box_is_read(case) -> None:
+    table = parse_boxes(case.data)
+    assert [(row.pid, row.low, row.high, row.diameter) for row in table.good] == list(case.content)
+    assert not table.bad
+    assert table.unknown_header is None
+
+
+@given(split_lists())
+def test_every_entry_of_a_split_list_is_read(case) -> None:
+    assert [(entry.stem, entry.boxes) for entry in parse_split_list(case.data)] == list(case.content)
 
 
 @given(st.binary(max_size=200))
@@ -229,7 +242,7 @@ def test_workbook_with_and_without_header() -> None:
     assert parse_workbook(workbook([["a.jpg", 1, 2, 3, 4]]), "x.xlsx")[0].box == (1, 2, 3, 4)
 
 
-@pytest.mark.parametrize("data", [b"", b"no workbook", packed({"a": b"1"})])
+@pytest.mark.parametrize("data", [b"", b"no workbook", zip_archive({"a": b"1"})])
 def test_what_is_no_workbook_is_refused(data) -> None:
     with pytest.raises((ValueError, LungNoduleCTError)):
         parse_workbook(data, "x.xlsx")

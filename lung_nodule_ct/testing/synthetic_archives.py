@@ -90,6 +90,9 @@ class TinyArchives(dict[str, Members]):
         self._add_pictures()
         self._add_stacks()
 
+    def __repr__(self) -> str:
+        return f"<TinyArchives: {sum(map(len, self.values()))} members in {len(self)} archives>"
+
     def _add_volumes(self) -> None:
         mask = np.zeros(SHAPE, np.int16)
         mask[1:4, 2:6, 2:6], mask[1:4, 2:6, 7:10] = LEFT_LUNG, RIGHT_LUNG
