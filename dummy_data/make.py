@@ -85,18 +85,13 @@ class Scan:
         return self.name.partition("_")[0]
 
 
-def nodule(x: float, y: float, z: float, diameter: float) -> PhantomNodule:
-    """A nodule in one of the lungs."""
-    return PhantomNodule((x, y, z), diameter)
-
-
 SCANS = (
-    Scan("3", (nodule(70, 20, 1, 18),)),
-    Scan("12_20180305", (nodule(-80, -20, 0, 16),)),
-    Scan("12_20190611", (nodule(-80, -20, 0, 20),)),
-    Scan("12_20200903", (nodule(-80, -20, 0, 25),), QUARTER_TURN),
-    Scan("27_20210118", (nodule(85, 30, -2, 22), nodule(-60, 40, 3, 12)), MIRRORED),
-    Scan("27_20211202", (nodule(85, 30, -2, 26), nodule(-60, 40, 3, 14))),
+    Scan("3", (PhantomNodule((70, 20, 1), 18),)),
+    Scan("12_20180305", (PhantomNodule((-80, -20, 0), 16),)),
+    Scan("12_20190611", (PhantomNodule((-80, -20, 0), 20),)),
+    Scan("12_20200903", (PhantomNodule((-80, -20, 0), 25),), QUARTER_TURN),
+    Scan("27_20210118", (PhantomNodule((85, 30, -2), 22), PhantomNodule((-60, 40, 3), 12)), MIRRORED),
+    Scan("27_20211202", (PhantomNodule((85, 30, -2), 26), PhantomNodule((-60, 40, 3), 14))),
     Scan("41_20220520"),
 )
 
@@ -137,15 +132,12 @@ def write(
 def thin_scans(chests: Chests) -> dict[str, Members]:
     """The 1.25 mm volumes in two archives, their masks, and their table."""
     stored = {scan.name: chests[scan.name].reoriented(scan.direction) for scan in SCANS}
-    names = list(stored)
+    archives: dict[str, Members] = {CT0: {}, CT1: {}, MASKS: masks(stored)}
+    for index, (name, phantom) in enumerate(stored.items()):
+        archives[CT0 if index < 4 else CT1] |= volume(name, phantom)
     rows = [row for scan in SCANS for row in nodule_rows(scan)]
     annotations = table(NODULE_COLUMNS, *rows, "99_20200101,10,20,30,8.5", "")
-    return {
-        CT0: {key: data for name in names[:4] for key, data in volume(name, stored[name]).items()},
-        CT1: {key: data for name in names[4:] for key, data in volume(name, stored[name]).items()},
-        MASKS: masks(stored),
-        NODULES: {"annotations.csv": codecs.BOM_UTF8 + annotations},
-    }
+    return archives | {NODULES: {"annotations.csv": codecs.BOM_UTF8 + annotations}}
 
 
 def thick_scans(chests: Chests) -> dict[str, Members]:
@@ -200,7 +192,8 @@ def masks(stored: Chests) -> Members:
 def nodule_rows(scan: Scan) -> list[str]:
     """The scan's rows of annotations.csv."""
     return [
-        ",".join([scan.name, *(f"{end:g}" for end in own.center_world), f"{own.diameter_mm:g}"]) for own in scan.nodules
+        ",".join([scan.name, *(f"{value:g}" for value in (*nodule.center_world, nodule.diameter_mm))])
+        for nodule in scan.nodules
     ]
 
 
@@ -221,8 +214,8 @@ def crops(chests: Chests) -> Members:
     classes = {"3": (2,), "12": (1,), "27": (3, 5)}
     for scan in SCANS[:6]:
         chest = chests[scan.name]
-        for k, (own, folder) in enumerate(zip(scan.nodules, classes[scan.patient], strict=False)):
-            x, y, z = chest.voxel_of(own)
+        for k, (nodule, folder) in enumerate(zip(scan.nodules, classes[scan.patient], strict=False)):
+            x, y, z = chest.voxel_of(nodule)
             for offset, split in ((-1, "train"), (0, "train"), (1, "validate")):
                 crop = grey(chest.volume[z + offset])[max(0, y - 12) : y + 12, max(0, x - 12) : x + 12]
                 name = f"{split}/{folder}/{scan.name}_{z + offset:03d}_{k:02d}.bmp"
@@ -253,15 +246,15 @@ def slices(chests: Chests) -> Members:
             stem = f"{scan.name}_{z:03d}"
             colour = np.repeat(grey(chest.volume[z])[..., None], 3, axis=2)
             members[f"JPEGImages/{stem}.jpg"] = encode_picture(colour, "JPEG", quality=90)
-            boxes[stem] = [box for own in scan.nodules if (box := chest.box_in_slice(own, z))]
+            boxes[stem] = [box for nodule in scan.nodules if (box := chest.box_in_slice(nodule, z))]
     stems = list(boxes)
     boxes[stems[1]].append((70, 30, 66, 34))
     boxes[stems[4]].append((80, 40, 90, 48))
     unannotated, unlisted = stems[-2], stems[-1]
-    annotated = {stem: own for stem, own in boxes.items() if stem != unannotated}
+    annotated = {stem: in_slice for stem, in_slice in boxes.items() if stem != unannotated}
     height, width = chests[SCANS[0].name].volume.shape[1:]
-    for stem, own in annotated.items():
-        xml = voc_annotation(*own, filename=f"{stem}.jpg", size=(width, height))
+    for stem, in_slice in annotated.items():
+        xml = voc_annotation(*in_slice, filename=f"{stem}.jpg", size=(width, height))
         # with a misspelling that is common in this field
         members[f"Annotations/{stem}.xml"] = xml.replace(b"<bndbox>", b"<diffcult>0</diffcult><bndbox>") + b"\n"
     listed = [stem for stem in stems if stem != unlisted]
@@ -273,7 +266,8 @@ def slices(chests: Chests) -> Members:
     lines = {s: f"JPEGImages/{s}.jpg " + " ".join(",".join(map(str, box)) for box in boxes[s]) for s in listed}
     members |= split_files([lines[stem] for stem in train], [lines[stem] for stem in val])
     header = ["image", "xmin", "ymin", "xmax", "ymax"]
-    members["VOC_CT.xlsx"] = workbook([header, *([f"{s}.jpg", *box] for s, own in annotated.items() for box in own)])
+    rows = [[f"{stem}.jpg", *box] for stem, in_slice in annotated.items() for box in in_slice]
+    members["VOC_CT.xlsx"] = workbook([header, *rows])
     return members
 
 
@@ -286,17 +280,17 @@ def stacks(chests: Chests) -> dict[str, Members]:
     boxes: dict[str, Box] = {}
     diameters: dict[str, float] = {}
     for index, (scan, members) in enumerate(zip((SCANS[0], SCANS[1], SCANS[5]), archives.values(), strict=True)):
-        chest, own = chests[scan.name], scan.nodules[0]
-        x, y, z = chest.voxel_of(own)
+        chest, nodule = chests[scan.name], scan.nodules[0]
+        x, y, z = chest.voxel_of(nodule)
         stack = grey(chest.volume[2:14])
-        half = round(own.diameter_mm / 2 / chest.frame.spacing[0])
+        half = round(nodule.diameter_mm / 2 / chest.frame.spacing[0])
         box = (z - 2 - 3, z - 2 + 3, y - half, y + half, x - half, x + half)
         last = stack.shape[1] - 1
         flipped = (*box[:2], last - box[3], last - box[2], *box[4:])
         for pid, slices_, ends in ((f"{index + 1:05d}", stack, box), (f"{9001 + index:05d}", stack[:, ::-1], flipped)):
             first = 1 if pid == "00002" else 0  # numbered from 1: the z of its box is the number in the file's name
             boxes[pid] = (ends[0] + first, ends[1] + first, *ends[2:])
-            diameters[pid] = own.diameter_mm
+            diameters[pid] = nodule.diameter_mm
             members |= {f"imgs/{pid}/{k + first}.bmp": encode_picture(s, "BMP") for k, s in enumerate(slices_)}
     return archives | {BMP_TABLES: stack_tables(boxes, diameters, val=["00003", "09002"])}
 

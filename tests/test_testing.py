@@ -15,8 +15,8 @@ from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
-from lung_nodule_ct.targets.build import BuildOptions, build_folder
-from lung_nodule_ct.targets.parquet import ParquetLayout
+from lung_nodule_ct.targets.build import build_folder
+from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.testing.archives import CT0, NODULE_COLUMNS, NODULES, metaimage, table
 from lung_nodule_ct.testing.phantoms import Phantom, PhantomNodule, make_chest, make_lesion
 from lung_nodule_ct.testing.strategies import axis_aligned_directions, tiny_archives
@@ -133,7 +133,7 @@ def rows_of_build(archives: TinyArchives, folder: Path) -> dict[tuple[str, str],
     """The rows of all configs by config and split, sorted, voxels as bytes."""
     source = open_folder(archives.write(folder / "in"))
     options = BuildOptions(keep_source_names=True)
-    build_folder(list(CONFIGS.values()), source, folder / "out", ParquetLayout(), options)
+    build_folder(list(CONFIGS.values()), source, folder / "out", options)
     build = open_build(folder / "out")
     return {
         (name, split): sorted(

@@ -179,7 +179,7 @@ def nodule_tables(draw: st.DrawFn) -> FileCase[NoduleRows]:
         >>> @given(nodule_tables())
         ... def test_every_row_is_read(case):
         ...     rows = parse_nodules(case.data).good
-        ...     assert [(row.name, row.center, row.diameter) for row in rows] == list(case.content)
+        ...     assert [(row.series_uid, row.center, row.diameter) for row in rows] == list(case.content)
         >>> test_every_row_is_read()
     """
     number = st.floats(-1e3, 1e3)
@@ -208,7 +208,7 @@ def box_tables(draw: st.DrawFn) -> FileCase[BoxRows]:
     ends = st.tuples(*[st.integers(-5, 600)] * 3)
     diameter = st.floats(0.1, 100) if has_diameter else st.none()
     rows = draw(st.lists(st.tuples(scan_names(), ends, ends, diameter), max_size=20))
-    suffix = draw(st.sampled_from(["", ".0"]))  # spreadsheets write whole numbers as 5.0
+    suffix = draw(st.sampled_from(["", ".0"]))  # spreadsheets may write the integer 5 as 5.0
     cells = []
     for pid, low, high, size in rows:
         written = [f"{end}{suffix}" for pair in zip(low[::-1], high[::-1], strict=True) for end in pair]
@@ -234,11 +234,11 @@ def split_lists(draw: st.DrawFn) -> FileCase[SplitEntries]:
     end = st.integers(0, 511).map(float)
     boxes = st.lists(st.tuples(end, end, end, end), max_size=3).map(tuple)
     lines, entries = [], []
-    for stem, own in draw(st.lists(st.tuples(scan_names(), boxes), max_size=10)):
+    for stem, listed in draw(st.lists(st.tuples(scan_names(), boxes), max_size=10)):
         folder = draw(st.sampled_from(["", "JPEGImages/", "some folder/JPEGImages/", "D:\\my data\\"]))
         suffix = draw(st.sampled_from([".jpg", ".JPG", ".bmp", ".png"]))
-        written = "".join(" " + ",".join(f"{value:g}" for value in box) for box in own)
-        with_boxes = (f"{folder}{stem}{suffix}{written}", own)
+        written = "".join(" " + ",".join(f"{value:g}" for value in box) for box in listed)
+        with_boxes = (f"{folder}{stem}{suffix}{written}", listed)
         line, kept = draw(st.sampled_from([(stem, ()), (f"{stem} 1", ()), with_boxes]))
         lines.append(line)
         entries.append((stem, kept))

@@ -61,7 +61,7 @@ _EXTENT: Final = (96.0, 96.0, 48.0)
 """Size of a volume, x, y, z in mm."""
 _THIN: Final = (2.0, 2.0, 2.0)
 _THICK: Final = (2.0, 2.0, 5.0)
-"""Spacing x, y, z in mm of the volumes that take the place of 1.25 mm and 5 mm scans; both are coarse to be small."""
+"""Spacing x, y, z in mm of the 1.25 mm and the 5 mm volumes. They are coarser than the real ones, to be small."""
 _DIAMETERS: Final = ((4, 10, 0.4033), (10, 20, 0.3978), (20, 30, 0.1437), (30, 36, 0.0552))
 """Lowest and highest diameter in mm, and the share of the nodules as the paper reports it. It has no bounds; these are 4 and 36."""
 _SLICE_SIZE: Final = 96
