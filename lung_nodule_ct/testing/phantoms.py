@@ -9,13 +9,13 @@ Arrays have the axes (z, y, x). Positions are x, y, z in LPS millimetres.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from lung_nodule_ct.geometry.display import Orientation
-from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.geometry.frame import IDENTITY, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ class Phantom:
         return Phantom(
             np.ascontiguousarray(turn.volume(self.volume)),
             np.ascontiguousarray(turn.volume(self.lung_mask)),
-            Frame(tuple(self.frame.to_world(corner).tolist()), turn.extent(self.frame.spacing), target.direction),
+            _frame(self.frame.to_world(corner), turn.extent(self.frame.spacing), target.direction),
         )
 
     def voxel_of(self, nodule: PhantomNodule) -> tuple[int, int, int]:
@@ -155,7 +155,7 @@ class Phantom:
         averaged = self.volume.reshape(slices // count, count, height, width).mean(axis=1)
         origin = self.frame.to_world((0, 0, (count - 1) / 2))  # the middle of the first group
         x, y, z = self.frame.spacing
-        frame = replace(self.frame, origin=tuple(origin.tolist()), spacing=(x, y, z * count))
+        frame = _frame(origin, (x, y, z * count), self.frame.direction)
         return Phantom(np.rint(averaged).astype(np.int16), self.lung_mask[::count], frame)
 
 
@@ -194,7 +194,7 @@ def make_chest(
         if noise:
             hu += _smooth(random.standard_normal(hu.shape)) * noise
         volume[index] = np.clip(np.rint(hu), -1024, 3071)
-    return Phantom(volume, mask, Frame((float(x[0]), float(y[0]), float(z[0])), spacing))
+    return Phantom(volume, mask, _frame(np.array([x[0], y[0], z[0]]), spacing))
 
 
 def make_lesion(
@@ -243,6 +243,12 @@ def make_lesion(
     }
     density: np.ndarray = np.clip(0.12 + noise + lesions[texture], 0, 1)
     return density
+
+
+def _frame(origin: Floats, spacing: tuple[float, float, float], direction: tuple[float, ...] = IDENTITY) -> Frame:
+    """A frame whose origin has nine decimals at most, so that -119.4 mm is not written as -119.39999999999999."""
+    x, y, z = (round(value, 9) for value in origin.tolist())
+    return Frame((x, y, z), spacing, direction)
 
 
 def _centered_axis(count: int, step: float) -> Floats:
