@@ -1,9 +1,7 @@
-"""Archives of generated CT in the published layout, as large as one likes."""
+"""Archives of generated CT in the published layout, of any size."""
 
 from __future__ import annotations
 
-import io
-import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,7 +11,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from benchmarks.phantom import Nodule, make_chest
+from lung_nodule_ct.geometry.display import LUNG
+from lung_nodule_ct.testing.archives import (
+    CLS,
+    CT0,
+    CT1,
+    DET2D,
+    MASKS,
+    NODULE_COLUMNS,
+    NODULES,
+    encode_picture,
+    metaimage,
+    metaimage_header,
+    split_files,
+    table,
+    voc_annotation,
+    write_archives,
+)
+from lung_nodule_ct.testing.phantoms import PhantomNodule, make_chest
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,22 +39,25 @@ SPACING = (0.7, 0.7, 1.25)
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Elements, deflated once, to stand in an archive under as many names as one likes."""
+class DeflatedData:
+    """Elements that are deflated once and written to an archive under any number of names."""
 
     data: bytes
     size: int
     crc: int
 
     @classmethod
-    def of(cls, array: NDArray[np.int16]) -> Packed:
+    def of(cls, array: NDArray[np.int16]) -> DeflatedData:
         """Deflate the elements as ``zip`` does by default."""
         raw = array.astype("<i2").tobytes()
         deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         return cls(deflater.compress(raw) + deflater.flush(), len(raw), zlib.crc32(raw))
 
     def add_to(self, archive: zipfile.ZipFile, name: str) -> None:
-        """Write a member; zipfile, which would deflate anew, is told that it is stored, and its entry is mended."""
+        """Write a member.
+
+        zipfile would deflate the data again, so it writes them as a stored member, whose entry is corrected afterwards.
+        """
         entry = zipfile.ZipInfo(name)
         with archive.open(entry, "w") as member:
             member.write(self.data)
@@ -51,90 +70,75 @@ class Packed:
 
 
 def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE, distinct: int | None = None) -> Path:
-    """The archives that ``det3d_1.25mm`` reads, with ``volumes`` scans, each of another patient.
+    """Write the archives that ``det3d_1.25mm`` reads, with one scan per patient.
 
-    Every volume is the same chest moved along z, under noise of its own, so that none deflates to another's bytes; with
-    ``distinct`` only so many of them are made, and stand under all names in turn.
+    Every volume is the same chest, moved along z and with other noise, so that no two deflate to the same bytes.
+
+    Args:
+        folder: It is made if it does not exist.
+        volumes: The number of scans.
+        shape: Shape of a volume, z, y, x.
+        distinct: Make only this many volumes, and use them in turn. By default all are distinct.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    nodule = Nodule((70.0, 20.0, 0.0), 14.0)
-    base, mask = make_chest(shape, SPACING, (nodule,), noise=0)
+    nodule = PhantomNodule((70.0, 20.0, 0.0), 14.0)
+    chest = make_chest(shape, SPACING, (nodule,), noise=0)
     rng = np.random.default_rng(1)
     noise = np.rint(rng.standard_normal((shape[1] * 2, shape[2] * 2)) * 10).astype(np.int16)
-    z, y, x = shape
-    origin = " ".join(f"{-(count - 1) / 2 * step:g}" for count, step in zip((x, y, z), SPACING, strict=True))
-    head = (
-        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
-        f"TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = {origin}\nElementSpacing = {SPACING[0]} {SPACING[1]} {SPACING[2]}\n"
-        f"DimSize = {x} {y} {z}\nElementType = MET_SHORT\nElementDataFile = "
-    )
-    made: list[Packed] = []
-    labels = Packed.of(mask)
+    names = [f"{number}_20200101" for number in range(1, volumes + 1)]
+    rows = [f"{name},70,20,0,14" for name in names]
+    write_archives(folder, {CT1: {}, NODULES: {"annotations.csv": table(NODULE_COLUMNS, *rows)}})
+    made: list[DeflatedData] = []
+    mask = DeflatedData.of(chest.lung_mask)
     with (
-        zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_0.zip", "w", zipfile.ZIP_DEFLATED) as scans,
-        zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_2.zip", "w", zipfile.ZIP_DEFLATED) as masks,
+        zipfile.ZipFile(folder / CT0, "w", zipfile.ZIP_DEFLATED) as scans,
+        zipfile.ZipFile(folder / MASKS, "w", zipfile.ZIP_DEFLATED) as masks,
     ):
-        for number in range(1, volumes + 1):
-            name = f"{number}_20200101"
-            if distinct is None or number <= distinct:
-                volume = np.roll(base, number, axis=0)
-                for index in range(z):
+        for number, name in enumerate(names):
+            if distinct is None or number < distinct:
+                volume = np.roll(chest.volume, number + 1, axis=0)
+                for z in range(shape[0]):
                     dy, dx = rng.integers(0, shape[1]), rng.integers(0, shape[2])
-                    volume[index] += noise[dy : dy + y, dx : dx + x]
-                made.append(Packed.of(volume))
-            for archive, packed in ((scans, made[(number - 1) % len(made)]), (masks, labels)):
-                archive.writestr(f"{name}.mhd", f"{head}{name}.raw\n")
-                packed.add_to(archive, f"{name}.raw")
+                    volume[z] += noise[dy : dy + shape[1], dx : dx + shape[2]]
+                made.append(DeflatedData.of(volume))
+            for archive, data in ((scans, made[number % len(made)]), (masks, mask)):
+                archive.writestr(f"{name}.mhd", metaimage_header(name, shape, chest.frame))
+                data.add_to(archive, f"{name}.raw")
             if distinct is None:
                 made.clear()
-    with zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_1.zip", "w"):
-        pass
-    rows = "".join(f"{number}_20200101,70,20,0,14\n" for number in range(1, volumes + 1))
-    with zipfile.ZipFile(folder / "1.25mm_3D_detection_mhd_3.zip", "w") as tables:
-        tables.writestr("annotations.csv", "seriesuid,coordX,coordY,coordZ,diameter_mm\n" + rows)
     return folder
 
 
 def write_patients(folder: Path, patients: int, shape: tuple[int, int, int] = (64, 320, 320)) -> Path:
-    """The archives that all training recipes read: of each patient two 1.25 mm scans, 40 crops, and 20 slices of 512 pixels a side."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-    from tiny import CLS, CT0, CT1, DET2D, NODULES, TinySource, mhd, table, voc  # type: ignore[import-not-found]
+    """Write the archives that all training recipes read.
 
+    Every patient has two 1.25 mm scans, 40 crops, and 20 slices of 512 x 512 pixels.
+    """
     rng = np.random.default_rng(2)
-    chest, _ = make_chest(shape, SPACING, (Nodule((40.0, 10.0, 0.0), 14.0),), noise=0)
-    source = TinySource()
+    chest = make_chest(shape, SPACING, (PhantomNodule((40.0, 10.0, 0.0), 14.0),), noise=0)
+    archives = TinyArchives()
     for name in (CLS, DET2D, CT0, CT1):
-        source[name] = {}
-    origin = [-(count - 1) / 2 * step for count, step in zip(shape[::-1], SPACING, strict=True)]
-    rows, lists = [], {"train": "", "val": ""}
+        archives[name] = {}
+    rows: list[str] = []
+    lists: dict[str, list[str]] = {"train": [], "validate": []}
     for number in range(100, 100 + patients):
-        part, listed = ("validate", "val") if number % 5 == 0 else ("train", "train")
-        for place, date in enumerate(("20180102", "20190304")):
+        split = "train" if number % 5 else "validate"
+        for archive, date in ((CT0, "20180102"), (CT1, "20190304")):
             name = f"{number}_{date}"
-            volume = chest + np.rint(rng.standard_normal(shape, np.float32) * 10).astype(np.int16)
-            source[(CT0, CT1)[place]] |= mhd(name, volume, spacing=SPACING, origin=origin)
+            volume = chest.volume + np.rint(rng.standard_normal(shape, np.float32) * 10).astype(np.int16)
+            archives[archive] |= metaimage(name, volume, chest.frame)
             rows.append(f"{name},40,10,0,14")
-            slices = np.clip((volume.astype(np.float32) + 1350) / 1500 * 255, 0, 255).astype(np.uint8)
+            middle, grey = shape[0] // 2, LUNG.to_grey(volume)
             for index in range(20):
-                crop = slices[shape[0] // 2 - index, 130:194, 180:244]
-                source[CLS][f"class_dataset/{part}/{number % 6 + 1}/{name}_{index:03}_01.bmp"] = _encoded(
-                    crop, 64, "BMP"
-                )
+                crop = grey[middle - index, 130:194, 180:244]
+                member = f"class_dataset/{split}/{number % 6 + 1}/{name}_{index:03}_01.bmp"
+                archives[CLS][member] = encode_picture(crop, "BMP")
             for index in range(10):
                 stem = f"{name}_{index:03}"
-                source[DET2D][f"JPEGImages/{stem}.jpg"] = _encoded(slices[shape[0] // 2 + index], 512, "JPEG")
-                source[DET2D][f"Annotations/{stem}.xml"] = voc(
-                    (300, 250, 340, 290), filename=f"{stem}.jpg", size=(512, 512)
-                )
-                lists[listed] += f"{stem}\n"
-    for name, text in lists.items():
-        source[DET2D][f"ImageSets/Main/{name}.txt"] = text.encode()
-    source[NODULES]["annotations.csv"] = table("seriesuid,coordX,coordY,coordZ,diameter_mm", *rows)
-    written: Path = source.write(folder)
-    return written
-
-
-def _encoded(pixels: np.ndarray, side: int, form: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((side, side)).save(buffer, form)
-    return buffer.getvalue()
+                picture = np.asarray(Image.fromarray(grey[middle + index]).resize((512, 512)))
+                xml = voc_annotation((300, 250, 340, 290), filename=f"{stem}.jpg", size=(512, 512))
+                archives[DET2D][f"JPEGImages/{stem}.jpg"] = encode_picture(picture, "JPEG")
+                archives[DET2D][f"Annotations/{stem}.xml"] = xml
+                lists[split].append(stem)
+    archives[DET2D] |= split_files(lists["train"], lists["validate"], "ImageSets/Main/")
+    archives[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, *rows)
+    return archives.write(folder)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import SimpleITK
 
 from benchmarks.archives import SHAPE, SPACING
-from benchmarks.phantom import Nodule, make_chest
+from lung_nodule_ct.testing.phantoms import PhantomNodule, make_chest
 
 EDGE = 96
 ZSTD = {f"zstd {level}, pages of {kib // 1024} MiB": (level, kib) for level in (1, 3, 6) for kib in (1024,)} | {
@@ -108,8 +108,7 @@ def _places(volume: Any, count: int) -> list[tuple[int, ...]]:
 
 
 def _generate() -> Any:
-    volume, _ = make_chest(SHAPE, SPACING, (Nodule((70.0, 20.0, 0.0), 14.0),))
-    return volume
+    return make_chest(SHAPE, SPACING, (PhantomNodule((70.0, 20.0, 0.0), 14.0),)).volume
 
 
 def _read(path: Path) -> Any:

@@ -20,20 +20,18 @@ from matplotlib.patches import Circle, Rectangle
 import lung_nodule_ct
 from dummy_data import make
 
-BOX, TEXT = "#ffb000", "#1f2933"  # amber on grey: told apart by every eye
+BOX, TEXT = "#ffb000", "#1f2933"  # amber on grey: also distinct for readers with colour blindness
 
 
 def main() -> None:
     """Generate, build, draw."""
-    make.SHAPE, make.SPACING = (16, 200, 280), (1.2, 1.2, 1.25)
     with tempfile.TemporaryDirectory() as scratch:
-        make.HERE = Path(scratch) / "source"
-        make.HERE.mkdir()
-        make.main()
+        source = Path(scratch, "source")
+        make.write(source, shape=(16, 200, 280), spacing=(1.2, 1.2, 1.25))
 
         def load(config: str, split: str = "train") -> Any:
             return lung_nodule_ct.load(
-                config, source=make.HERE, split=split, keep_source_names=True, cache_dir=Path(scratch, "cache")
+                config, source=source, split=split, keep_source_names=True, cache_dir=Path(scratch, "cache")
             )
 
         figure = plt.figure(figsize=(11, 7.4), facecolor="white", layout="constrained")
@@ -62,8 +60,8 @@ def crops(figure: Any, dataset: Any) -> None:
     """One crop a class."""
     heading(figure, "cls_1.25mm", "crops with a pathology class")
     names = dataset.features["label"].names
-    own = [row for row in dataset if row["patient_id"]]
-    chosen = [row for _, row in sorted({row["label"]: row for row in own}.items())][:4]
+    named = [row for row in dataset if row["patient_id"]]
+    chosen = [row for _, row in sorted({row["label"]: row for row in named}.items())][:4]
     for axes, row in zip(figure.subplots(1, len(chosen)), chosen, strict=True):
         show(axes, np.asarray(row["image"]), window=(0, 255))
         axes.set_title(names[row["label"]].replace(" adeno", "\nadeno"), fontsize=7, color=TEXT)
@@ -129,7 +127,7 @@ def times(figure: Any, dataset: Any) -> None:
         (row["scan_id"], row["slice_thickness_mm"]) for row in dataset.select_columns(["scan_id", "slice_thickness_mm"])
     ]
     axes = figure.subplots(1, len(sequence))
-    for place, (panel, scan, days) in enumerate(zip(axes, sequence, sequence.days_since_first, strict=True)):
+    for timepoint, (panel, scan, days) in enumerate(zip(axes, sequence, sequence.days_since_first, strict=True)):
         nodule = scan["nodules"][0]
         view = views[keys.index((scan["scan_id"], sequence.slice_thickness_mm))]
         patch = view.patch(center_world=nodule["center_world"], size=(96, 64, 1))[0]
@@ -138,7 +136,7 @@ def times(figure: Any, dataset: Any) -> None:
         panel.add_patch(Circle((47.5, 31.5), radius, fill=False, color=BOX, lw=1.5))
         turned = "" if scan["direction"][0] == 1 else " (stored turned by a right angle)"
         panel.set_title(
-            f"timepoint {place}, day {days:,}: {nodule['diameter_mm']:g} mm{turned}", fontsize=8, color=TEXT
+            f"timepoint {timepoint}, day {days:,}: {nodule['diameter_mm']:g} mm{turned}", fontsize=8, color=TEXT
         )
 
 

@@ -12,8 +12,6 @@ import inflate64
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
-from tiny import flagged, packed
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, Role
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
@@ -22,6 +20,8 @@ from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_directory import Archive
 from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
+from lung_nodule_ct.testing.archives import overwrite_zip_field, zip_archive
+from lung_nodule_ct.testing.strategies import zip_archives
 
 
 def open_zip(folder: Path, data: bytes, name: str = "some.zip") -> tuple[ArchivePool, Archive]:
@@ -44,10 +44,9 @@ def rewritten(data: bytes, old: bytes, new: bytes) -> bytes:
     return data.replace(old, new)
 
 
-@given(st.lists(st.binary(max_size=300_000) | st.integers(0, 400_000).map(bytes), max_size=3), st.sampled_from([0, 8]))
-def test_content_is_what_zipfile_reads(tmp_path_factory, blobs, method) -> None:
-    members = {f"folder/{index}.bin": blob for index, blob in enumerate(blobs)}
-    assert contents(tmp_path_factory.mktemp("zip"), packed(members, method)) == members
+@given(zip_archives())
+def test_every_member_is_read(tmp_path_factory, case) -> None:
+    assert contents(tmp_path_factory.mktemp("zip"), case.data) == case.content
 
 
 def test_fast_and_standard_inflate_are_equal(tmp_path, monkeypatch) -> None:
@@ -56,7 +55,7 @@ def test_fast_and_standard_inflate_are_equal(tmp_path, monkeypatch) -> None:
         "b": b"",
         "c": bytes(1 << 18),
     }
-    data = packed(members)
+    data = zip_archive(members)
     fast = contents(tmp_path, data)
     monkeypatch.setattr(inflate, "_zlib", zlib)
     assert contents(tmp_path, data) == fast == members
@@ -64,7 +63,7 @@ def test_fast_and_standard_inflate_are_equal(tmp_path, monkeypatch) -> None:
 
 def deflate64(members: dict[str, bytes]) -> bytes:
     """A zip archive as Windows writes it for large files: method 9."""
-    stored = packed(members, zipfile.ZIP_STORED)
+    stored = zip_archive(members, method=zipfile.ZIP_STORED)
     buffer, directory = io.BytesIO(), b""
     for info in zipfile.ZipFile(io.BytesIO(stored)).infolist():
         deflater = inflate64.Deflater()
@@ -94,21 +93,21 @@ def test_zip64_is_read(tmp_path) -> None:
 def test_names_are_repaired(tmp_path) -> None:
     chinese = "肺结节/扫描.mhd"
     gbk = rewritten(
-        packed({"X" * len(chinese.encode("gbk")): b"1"}), b"X" * len(chinese.encode("gbk")), chinese.encode("gbk")
+        zip_archive({"X" * len(chinese.encode("gbk")): b"1"}), b"X" * len(chinese.encode("gbk")), chinese.encode("gbk")
     )
     assert contents(tmp_path, gbk) == {chinese: b"1"}
-    assert contents(tmp_path, packed({chinese: b"1"})) == {chinese: b"1"}
-    assert contents(tmp_path, rewritten(packed({"train/1/a": b"1"}), b"train/1/a", b"train\\1\\a")) == {
+    assert contents(tmp_path, zip_archive({chinese: b"1"})) == {chinese: b"1"}
+    assert contents(tmp_path, rewritten(zip_archive({"train/1/a": b"1"}), b"train/1/a", b"train\\1\\a")) == {
         "train/1/a": b"1"
     }
     system_files = {"__MACOSX/._a": b"", "x/.DS_Store": b"", "x/._b": b"", "x/Thumbs.db": b"", "x/": b"", "x/a": b"1"}
-    assert contents(tmp_path, packed(system_files)) == {"x/a": b"1"}
+    assert contents(tmp_path, zip_archive(system_files)) == {"x/a": b"1"}
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x.raw", "a/../../x", "C:/x.raw", "c:x.raw"])
 def test_names_that_lead_out_of_the_archive_are_errors(tmp_path, name) -> None:
     placeholder = "_" * len(name)
-    data = rewritten(packed({placeholder: b"1"}), placeholder.encode(), name.encode())
+    data = rewritten(zip_archive({placeholder: b"1"}), placeholder.encode(), name.encode())
     with pytest.raises(MemberError, match=r"some\.zip > .*leads out of the archive") as caught:
         open_zip(tmp_path, data)
     assert caught.value.member == name
@@ -117,25 +116,25 @@ def test_names_that_lead_out_of_the_archive_are_errors(tmp_path, name) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: flagged(data, 6, 8, b"\1\0"), "encrypted"),
-        (lambda data: flagged(data, 8, 10, b"\14\0"), "method 12"),
-        (lambda data: flagged(data, 22, 24, b"\xff\xff\xff\x7f"), "cut short"),
-        (lambda data: flagged(data, 22, 24, b"\1\0\0\0"), "longer than the directory states"),
-        (lambda data: flagged(data, 14, 16, b"\0\0\0\0"), "checksum"),
-        (lambda data: flagged(data, 18, 20, b"\xff\xff\0\0"), "overlaps"),
+        (lambda data: overwrite_zip_field(data, "flags", 1), "encrypted"),
+        (lambda data: overwrite_zip_field(data, "method", 12), "method 12"),
+        (lambda data: overwrite_zip_field(data, "size", 0x7FFFFFFF), "cut short"),
+        (lambda data: overwrite_zip_field(data, "size", 1), "longer than the directory states"),
+        (lambda data: overwrite_zip_field(data, "crc", 0), "checksum"),
+        (lambda data: overwrite_zip_field(data, "packed_size", 0xFFFF), "overlaps"),
         (lambda data: data.replace(b"PK\3\4", b"XX\3\4", 1), "does not begin"),
         (lambda data: data[:40] + b"\xff" * 9 + data[49:], "damaged"),
     ],
 )
 def test_errors_name_archive_and_member(tmp_path, change, message) -> None:
-    data = packed({"a.raw": np.random.default_rng(0).bytes(3000), "b.raw": b"22"})
+    data = zip_archive({"a.raw": np.random.default_rng(0).bytes(3000), "b.raw": b"22"})
     with pytest.raises(MemberError, match=message) as caught:
         contents(tmp_path, change(data))
     assert (caught.value.archive, caught.value.member) == ("some.zip", "a.raw")
 
 
 def test_a_member_is_never_inflated_beyond_its_stated_size(tmp_path) -> None:
-    bomb = flagged(packed({"a.raw": bytes(50_000_000)}), 22, 24, struct.pack("<I", 1000))
+    bomb = overwrite_zip_field(zip_archive({"a.raw": bytes(50_000_000)}), "size", 1000)
     archives, archive = open_zip(tmp_path, bomb)
     taken = 0
     with archives, pytest.raises(MemberError, match="longer than"):
@@ -147,7 +146,7 @@ def test_a_member_is_never_inflated_beyond_its_stated_size(tmp_path) -> None:
 
 
 def test_a_member_above_the_limit_is_an_error(tmp_path) -> None:
-    archives, archive = open_zip(tmp_path, packed({"a.csv": bytes(100)}))
+    archives, archive = open_zip(tmp_path, zip_archive({"a.csv": bytes(100)}))
     with archives, pytest.raises(MemberError, match="at most 99"):
         read_member(archive.members[0], archives, limit=99)
 
@@ -163,7 +162,7 @@ def test_a_member_above_the_limit_is_an_error(tmp_path) -> None:
         (b"<!DOCTYPE html><html><body>403", "HTML"),
         (b"\n<html>", "HTML"),
         (b"Rar!\x1a\x07", "RAR"),
-        (packed({"a": bytes(5000), "b": b"2"})[:-30], "broke off"),
+        (zip_archive({"a": bytes(5000), "b": b"2"})[:-30], "broke off"),
         (b"not a zip at all", "broke off"),
     ],
 )
@@ -175,7 +174,7 @@ def test_other_files_are_named(tmp_path, data, message) -> None:
 
 
 def test_a_duplicate_name_is_a_finding_and_the_first_is_used(tmp_path) -> None:
-    data = rewritten(packed({"a.raw": b"first", "b.raw": b"second"}), b"b.raw", b"a.raw")
+    data = rewritten(zip_archive({"a.raw": b"first", "b.raw": b"second"}), b"b.raw", b"a.raw")
     archives, archive = open_zip(tmp_path, data)
     with archives:
         assert [read_member(member, archives) for member in archive.members] == [b"first"]
@@ -197,7 +196,7 @@ def test_archives_match_by_pattern_at_any_depth(tmp_path, style) -> None:
     for index, spec in enumerate(ARCHIVES):
         folder = tmp_path / "deep" / f"part_{index % 2}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / renamed(spec.name)).write_bytes(packed({"x": spec.name.encode()}))
+        (folder / renamed(spec.name)).write_bytes(zip_archive({"x": spec.name.encode()}))
     source = open_folder(tmp_path)
     for spec in ARCHIVES:
         with ArchivePool() as archives:
@@ -205,8 +204,8 @@ def test_archives_match_by_pattern_at_any_depth(tmp_path, style) -> None:
 
 
 def test_missing_and_ambiguous_archives_are_named(tmp_path) -> None:
-    (tmp_path / "class_dataset.zip").write_bytes(packed({}))
-    (tmp_path / "class_dataset (1).zip").write_bytes(packed({}))
+    (tmp_path / "class_dataset.zip").write_bytes(zip_archive({}))
+    (tmp_path / "class_dataset (1).zip").write_bytes(zip_archive({}))
     source = open_folder(tmp_path)
     with pytest.raises(ArchiveNotFoundError, match="more than one file"):
         source.archives(Role.CLASSIFICATION)

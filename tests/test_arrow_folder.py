@@ -6,7 +6,6 @@ import json
 
 import datasets
 import pytest
-from tiny import CT0, TinySource, ct, mhd
 
 import lung_nodule_ct
 from lung_nodule_ct.declaration.configs import DET3D_1_25MM
@@ -14,6 +13,8 @@ from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.arrow import ArrowLayout
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.options import BuildOptions
+from lung_nodule_ct.testing.archives import CT0, metaimage, noise_volume
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
@@ -41,9 +42,9 @@ def test_several_configs_stand_side_by_side(cli, dummy, tmp_path) -> None:
 
 
 def test_threads_and_processes_write_the_same(cli, tmp_path) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 330):
-        tiny[CT0] |= mhd(f"{number}", ct(number, (8, 40, 40)))
+        tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (8, 40, 40)))
     source = tiny.write(tmp_path / "in")
     manifests = []
     for workers in ("1", "4"):
@@ -62,9 +63,9 @@ def test_threads_and_processes_write_the_same(cli, tmp_path) -> None:
 def test_many_shards_are_the_same_by_any_workers(tmp_path, monkeypatch, workers) -> None:
     layout = ArrowLayout(nested=False, shard_bytes=40_000)
     monkeypatch.setattr(BuildOptions, "layout", lambda *_: layout)
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 312):
-        tiny[CT0] |= mhd(f"{number}", ct(number, (8, 40, 40)))
+        tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (8, 40, 40)))
     source = open_folder(tiny.write(tmp_path / "in"))
     rows = []
     for number in (1, workers):
@@ -76,9 +77,9 @@ def test_many_shards_are_the_same_by_any_workers(tmp_path, monkeypatch, workers)
 
 
 def test_an_error_ahead_stops_the_build(cli, tmp_path) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 330):
-        tiny[CT0] |= mhd(f"{number}", ct(number))
+        tiny[CT0] |= metaimage(f"{number}", noise_volume(number))
     tiny[CT0]["320.raw"] = b"short"
     out = tmp_path / "outputs"
     out.mkdir()

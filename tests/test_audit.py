@@ -17,27 +17,28 @@ from altered import alter
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import (
+
+from lung_nodule_ct.audit import audit_build
+from lung_nodule_ct.declaration.dates import count_dates, mask_dates
+from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.testing.archives import (
     BMP0,
     CLS,
     CT0,
     CT1,
     DET2D,
+    FRAME,
     MASKS,
     NODULES,
     SHAPE,
-    SPACING,
-    TinySource,
-    ct,
-    mhd,
-    picture,
+    metaimage,
+    noise_picture,
+    noise_volume,
     table,
     workbook,
 )
-
-from lung_nodule_ct.audit import audit_build
-from lung_nodule_ct.declaration.dates import count_dates, mask_dates
-from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 ALL = ("cls_1.25mm", "det2d_1.25mm", "det3d_1.25mm", "det3d_5mm", "longitudinal", "det3d_bmp_1.25mm")
 DET3D = "det3d_1.25mm"
@@ -45,8 +46,8 @@ SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 
 
 @pytest.fixture
-def tiny() -> TinySource:
-    return TinySource()
+def tiny() -> TinyArchives:
+    return TinyArchives()
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_each_shard_is_read_once(tiny, made) -> None:
     counters = Path("/proc/self/io")
     if not counters.is_file():
         pytest.skip("only Linux counts what a process reads")
-    tiny[CT0] |= mhd("7_20180102", ct(1, (60, 200, 200)))
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1, (60, 200, 200)))
     folder = made()
     build = open_build(folder)
     audit_build(build)  # so that everything loaded at first use is loaded now
@@ -220,7 +221,9 @@ def itk_image(row: dict[str, Any]) -> Any:
 
 
 def test_residuals_of_centres_equal_those_of_itk(tiny, made, dummy) -> None:
-    tiny[CT0] |= mhd("7_20180102", ct(1), axes=(0, 1, 0, -1, 0, 0, 0, 0, 1), origin=(5, -8, 30))
+    tiny[CT0] |= metaimage(
+        "7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, (0, -1, 0, 1, 0, 0, 0, 0, 1))
+    )
     tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,2.5,-5.25,33.1,4.2", "9,-6,-17,33,3.5")
     folder = made(DET3D)
     assert verdict(folder, "world-voxel") == "pass"
@@ -265,11 +268,11 @@ def test_nodules_outside_their_volume_are_counted(tiny, made) -> None:
 def test_nodules_and_boxes_compared_with_masks(tiny, made) -> None:
     mask = np.zeros(SHAPE, np.int16)
     mask[2:4, 4:6, 4:6] = 4
-    tiny[MASKS] = mhd("7_20180102", mask)
+    tiny[MASKS] = metaimage("7_20180102", mask)
     origin = np.array((-10.0, -20.0, 30.0))
 
     def world(voxel: tuple[float, float, float]) -> str:
-        return ",".join(f"{value:.6f}" for value in origin + np.array(voxel) * SPACING)
+        return ",".join(f"{value:.6f}" for value in origin + np.array(voxel) * FRAME.spacing)
 
     rows = [f"7_20180102,{world(voxel)},2" for voxel in ((4.4, 5.4, 3.4), (5.6, 5, 3), (10, 8, 1))]
     tiny[NODULES]["annotations.csv"] = table(SPHERES, *rows)
@@ -282,7 +285,7 @@ def test_nodules_and_boxes_compared_with_masks(tiny, made) -> None:
     boxes = [nodule["box_voxel"] for nodule in row["nodules"]]
     shares = [np.mean(mask[z0:z1, y0:y1, x0:x1] == 4) for x0, y0, z0, x1, y1, z1 in boxes]
     assert document["numbers"]["lungs"]["box_lung_shares"] == pytest.approx(shares)
-    inside = ct(1)[mask > 0]
+    inside = noise_volume(1)[mask > 0]
     assert document["numbers"]["lungs"]["lung_median_hu"] == [np.median(inside)] or len(inside) % 2 == 0
 
 
@@ -290,8 +293,8 @@ def test_spacing_compared_with_the_nominal_thickness(tiny, made) -> None:
     before = audited(made())["checks"]["spacing"]
     assert before["measured"].startswith("0 of 6 ")
     assert "not square" in before["detail"]  # 0.8 x 0.7 mm
-    tiny[CT1] |= mhd("7_20190304", ct(3), spacing=(0.8, 0.7, 2.5))
-    tiny[CT0] |= mhd("9", ct(2), spacing=(0.8, 0.8, 1.26))
+    tiny[CT1] |= metaimage("7_20190304", noise_volume(3), Frame(FRAME.origin, (0.8, 0.7, 2.5)))
+    tiny[CT0] |= metaimage("9", noise_volume(2), Frame(FRAME.origin, (0.8, 0.8, 1.26)))
     document = audited(made())
     assert document["checks"]["spacing"]["verdict"] == "warn"
     assert document["checks"]["spacing"]["measured"].startswith("1 of 6 ")
@@ -302,11 +305,11 @@ def test_spacing_compared_with_the_nominal_thickness(tiny, made) -> None:
 
 
 def test_range_and_padding(tiny, made) -> None:
-    values = {name: ct(seed) for seed, name in enumerate(("7_20180102", "9", "7_20190304"))}
+    values = {name: noise_volume(seed) for seed, name in enumerate(("7_20180102", "9", "7_20190304"))}
     values["7_20180102"][:, :2] = -2000
     values["9"][0, 0, 0] = 3500
-    tiny[CT0] |= {**mhd("7_20180102", values["7_20180102"]), **mhd("9", values["9"])}
-    tiny[CT1] |= mhd("7_20190304", values["7_20190304"])
+    tiny[CT0] |= {**metaimage("7_20180102", values["7_20180102"]), **metaimage("9", values["9"])}
+    tiny[CT1] |= metaimage("7_20190304", values["7_20190304"])
     document = audited(made(DET3D))
     numbers = document["numbers"]["intensities"]
     assert document["checks"]["hu-range"]["verdict"] == "warn"
@@ -320,14 +323,14 @@ def test_range_and_padding(tiny, made) -> None:
 
 
 def test_volumes_without_air_are_not_in_hu(tiny, made) -> None:
-    tiny[CT0] |= mhd("9", np.abs(ct(2)))
+    tiny[CT0] |= metaimage("9", np.abs(noise_volume(2)))
     assert verdict(made(DET3D), "hu-range") == "fail"
 
 
 @pytest.mark.parametrize(("fault", "count"), [("constant", 1), ("repeated", 2), ("volumes_with_jump", 1)])
 def test_slices_that_a_volume_shows_to_be_wrong(tiny, made, fault, count) -> None:
-    smooth = np.linspace(0, 990, 12).astype(np.int16)[:, None, None] + ct(1, (12, 10, 12)) // 100
-    tiny[CT0] |= mhd("9", smooth)
+    smooth = np.linspace(0, 990, 12).astype(np.int16)[:, None, None] + noise_volume(1, (12, 10, 12)) // 100
+    tiny[CT0] |= metaimage("9", smooth)
     assert verdict(made(DET3D), "missing-slices") == "pass"
     if fault == "constant":
         smooth[4] = -1000
@@ -335,7 +338,7 @@ def test_slices_that_a_volume_shows_to_be_wrong(tiny, made, fault, count) -> Non
         smooth[4] = smooth[5] = smooth[3]
     else:
         smooth = np.delete(smooth, [5, 6, 7], axis=0)
-    tiny[CT0] |= mhd("9", smooth)
+    tiny[CT0] |= metaimage("9", smooth)
     document = audited(made(DET3D))
     assert document["checks"]["missing-slices"]["verdict"] == "warn"
     assert document["numbers"]["slices"][fault] == count
@@ -389,8 +392,8 @@ def test_a_patient_in_two_folds_is_detected(made) -> None:
 
 def test_equal_pixels(tiny, made) -> None:
     assert verdict(made(), "duplicates") == "pass"
-    tiny[CLS]["class_dataset/train/5/9_001_02.bmp"] = picture(3)  # occurs in validate, too
-    tiny[DET2D]["JPEGImages/9_004.jpg"] = picture(0, kind="JPEG")  # occurs in train, too
+    tiny[CLS]["class_dataset/train/5/9_001_02.bmp"] = noise_picture(3)  # occurs in validate, too
+    tiny[DET2D]["JPEGImages/9_004.jpg"] = noise_picture(0, kind="JPEG")  # occurs in train, too
     numbers = audited(made())["numbers"]["duplicates"]
     assert numbers["groups_across_splits"] == {"cls_1.25mm": 1}
     assert numbers["groups_within_a_split"] == {"det2d_1.25mm": 1}
@@ -445,7 +448,7 @@ def test_a_class_without_examples_in_a_split_is_detected(tiny, made) -> None:
     assert verdict(made("cls_1.25mm"), "class-balance") == "warn"
     for number in range(1, 7):
         for split in ("train", "validate"):
-            tiny[CLS][f"class_dataset/{split}/{number}/9_{number}{split}.bmp"] = picture(number + 40)
+            tiny[CLS][f"class_dataset/{split}/{number}/9_{number}{split}.bmp"] = noise_picture(number + 40)
     assert verdict(made("cls_1.25mm"), "class-balance") == "pass"
 
 

@@ -7,7 +7,21 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny import BMP0, BMP_TABLES, CLS, CT0, DET2D, MASKS, NODULES, TinySource, flagged, header, packed, picture
+
+from lung_nodule_ct.testing.archives import (
+    BMP0,
+    BMP_TABLES,
+    CLS,
+    CT0,
+    DET2D,
+    MASKS,
+    NODULES,
+    metaimage_header,
+    noise_picture,
+    overwrite_zip_field,
+    zip_archive,
+)
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 
 def stays_clean(folder: Path) -> bool:
@@ -39,7 +53,7 @@ def refused(tmp_path, cli):
     return run
 
 
-def damaged(tiny: TinySource, folder: Path, archive: str, member: str) -> Path:
+def damaged(tiny: TinyArchives, folder: Path, archive: str, member: str) -> Path:
     """Flip a bit in the packed bytes of a member."""
     source = tiny.write(folder)
     data = bytearray((source / archive).read_bytes())
@@ -61,7 +75,7 @@ def damaged(tiny: TinySource, folder: Path, archive: str, member: str) -> Path:
     ],
 )
 def test_a_damaged_member(tmp_path, refused, archive, member, config) -> None:
-    message = refused(damaged(TinySource(), tmp_path / "in", archive, member), config)
+    message = refused(damaged(TinyArchives(), tmp_path / "in", archive, member), config)
     assert archive in message
     assert member in message
 
@@ -75,12 +89,12 @@ def test_a_damaged_member(tmp_path, refused, archive, member, config) -> None:
             [CT0, "9.mhd", "9.raw", "1,440", "1,439"],
         ),
         (
-            lambda t: t[CT0].update({"9.mhd": header("9", ElementDataFile="../x.raw")}),
+            lambda t: t[CT0].update({"9.mhd": metaimage_header("9", ElementDataFile="../x.raw")}),
             "det3d_1.25mm",
             [CT0, "9.mhd", "../x.raw"],
         ),
         (
-            lambda t: t[CT0].update({"9.mhd": header("9", DimSize="12 10 7")}),
+            lambda t: t[CT0].update({"9.mhd": metaimage_header("9", DimSize="12 10 7")}),
             "det3d_1.25mm",
             [CT0, "9.mhd", "12 x 10 x 7"],
         ),
@@ -95,12 +109,12 @@ def test_a_damaged_member(tmp_path, refused, archive, member, config) -> None:
             [DET2D, "9_004.jpg"],
         ),
         (
-            lambda t: t[DET2D].update({"JPEGImages/9_004.jpg": picture(kind="GIF")}),
+            lambda t: t[DET2D].update({"JPEGImages/9_004.jpg": noise_picture(kind="GIF")}),
             "det2d_1.25mm",
             [DET2D, "9_004.jpg"],
         ),
         (
-            lambda t: t[BMP0].update({"imgs/00001/3.bmp": picture(size=(9, 9))}),
+            lambda t: t[BMP0].update({"imgs/00001/3.bmp": noise_picture(size=(9, 9))}),
             "det3d_bmp_1.25mm",
             [BMP0, "imgs/00001/3.bmp", "9 x 9"],
         ),
@@ -109,7 +123,7 @@ def test_a_damaged_member(tmp_path, refused, archive, member, config) -> None:
     ],
 )
 def test_a_member_that_cannot_be_used(tmp_path, refused, change, config, names) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     change(tiny)
     message = refused(tiny.write(tmp_path / "in"), config)
     for name in names:
@@ -133,7 +147,7 @@ def test_a_member_that_cannot_be_used(tmp_path, refused, change, config, names) 
     ],
 )
 def test_a_git_lfs_pointer_in_a_members_place(tmp_path, refused, archive, member, config) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     tiny[archive][member] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
     message = refused(tiny.write(tmp_path / "in"), config)
     assert f"{archive} > {member}: is a Git LFS pointer and not the data" in message
@@ -148,7 +162,7 @@ def test_a_git_lfs_pointer_in_a_members_place(tmp_path, refused, archive, member
     ],
 )
 def test_a_slice_that_is_none_is_told_once(tmp_path, refused, slice_, says) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     tiny[BMP0]["imgs/00001/3.bmp"] = slice_
     message = refused(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
     assert f"imgs/00001/3.bmp: {says}" in message
@@ -163,12 +177,12 @@ def test_a_slice_that_is_none_is_told_once(tmp_path, refused, slice_, says) -> N
         (b"", "empty file"),
         (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "Git LFS pointer"),
         (b"<!DOCTYPE html>", "HTML"),
-        (packed({"a": bytes(999)})[:-9], "broke off"),
-        (flagged(packed({"9.mhd": b"x" * 99}), 6, 8, b"\1\0"), "encrypted"),
+        (zip_archive({"a": bytes(999)})[:-9], "broke off"),
+        (overwrite_zip_field(zip_archive({"9.mhd": b"x" * 99}), "flags", 1), "encrypted"),
     ],
 )
 def test_an_archive_that_is_none(tmp_path, refused, data, says) -> None:
-    source = TinySource().write(tmp_path / "in")
+    source = TinyArchives().write(tmp_path / "in")
     if data is None:
         (source / CT0).unlink()
     else:
@@ -179,8 +193,8 @@ def test_an_archive_that_is_none(tmp_path, refused, data, says) -> None:
 
 
 def test_a_member_name_that_climbs_out(tmp_path, refused) -> None:
-    tiny = TinySource()
-    tiny[DET2D]["../../escaped.jpg"] = picture()
+    tiny = TinyArchives()
+    tiny[DET2D]["../../escaped.jpg"] = noise_picture()
     message = refused(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert DET2D in message
     assert "../../escaped.jpg" in message
@@ -188,7 +202,7 @@ def test_a_member_name_that_climbs_out(tmp_path, refused) -> None:
 
 
 def test_a_name_that_would_write_to_the_terminal_is_one_plain_line(tmp_path, refused) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     tiny[DET2D]["JPEGImages/7\n_\x1b[31m_\u202e1.jpg"] = b"\xff\xd8\xff cut"
     message = refused(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert "JPEGImages/7\\n_\\x1b[31m_\\u202e1.jpg" in message
@@ -199,16 +213,16 @@ def test_no_source_and_no_folder(tmp_path, refused) -> None:
 
 
 def test_errors_of_worker_processes_arrive_whole(tmp_path, refused, monkeypatch) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 320):
-        tiny[CT0] |= {f"{number}.mhd": header(str(number)), f"{number}.raw": bytes(1440)}
+        tiny[CT0] |= {f"{number}.mhd": metaimage_header(str(number)), f"{number}.raw": bytes(1440)}
     tiny[CT0]["310.raw"] = b"short"
     message = refused(tiny.write(tmp_path / "in"), "det3d_1.25mm", "--num-proc", "2")
     assert "310.raw" in message
 
 
 def test_an_output_that_is_not_ours_is_left_alone(tmp_path, cli) -> None:
-    source = TinySource().write(tmp_path / "in")
+    source = TinyArchives().write(tmp_path / "in")
     out = tmp_path / "precious"
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
@@ -219,8 +233,8 @@ def test_an_output_that_is_not_ours_is_left_alone(tmp_path, cli) -> None:
 
 
 def test_strict_refuses_errors_and_lets_warnings_pass(tmp_path, refused, cli) -> None:
-    tiny = TinySource()
-    tiny[DET2D]["JPEGImages/9_005.jpg"] = picture(9, kind="JPEG")
+    tiny = TinyArchives()
+    tiny[DET2D]["JPEGImages/9_005.jpg"] = noise_picture(9, kind="JPEG")
     done = cli(
         "build",
         "det2d_1.25mm",

@@ -16,7 +16,6 @@ import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 from rendered import chromium, render
-from tiny import NODULES, TinySource
 
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OutputError
@@ -26,6 +25,8 @@ from lung_nodule_ct.publish.card_pictures import config_picture
 from lung_nodule_ct.publish.prose import escape, table
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import add_sidecars, own_sidecars
+from lung_nodule_ct.testing.archives import NODULES
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 SECTIONS = (
     "Configs Columns Motivation Collection Annotation Preprocessing Uses Limits Biases Ethics-approval Privacy "
@@ -321,7 +322,7 @@ def test_pictures_of_scans_do_not_depend_on_their_kind(build, dummy) -> None:
 
 @pytest.mark.parametrize(("world", "slice_index"), [(None, 3), ("0.08,-17,33", 2), ("-6,-20.9,29.5", 0)])
 def test_no_nodule_and_nodules_with_their_centre_outside(build, tmp_path, world, slice_index) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     rows = f"7_20180102,{world},4\n" if world else ""
     tiny[NODULES] = {"annotations.csv": f"seriesuid,coordX,coordY,coordZ,diameter_mm\n{rows}".encode()}
     folder = build(tiny.write(tmp_path / "in"), "det3d_1.25mm").folder

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny import DET2D, TinySource
+
+from lung_nodule_ct.testing.archives import DET2D
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 
 def test_configs_for_people_and_programs(cli) -> None:
@@ -66,7 +68,7 @@ def test_build_prints_what_was_done_and_found(cli, dummy, tmp_path) -> None:
 
 
 def test_a_terminal_of_any_encoding_will_do(cli_process, tmp_path) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     tiny[DET2D]["肺/notes.bin"] = b"1"
     source = tiny.write(tmp_path / "in")
     for arguments in (

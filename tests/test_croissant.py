@@ -12,12 +12,13 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import MASKS, NODULES, TinySource, table
 
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.publish.card_folder import CardOptions, add_card
 from lung_nodule_ct.publish.croissant import croissant_text
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.testing.archives import MASKS, NODULES, table
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 mlc = pytest.importorskip("mlcroissant")
 
@@ -89,7 +90,7 @@ def test_records_are_the_rows_of_load_dataset(carded, dataset, config, tmp_path)
 
 
 def test_nulls_are_nulls(build, tmp_path) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     tiny[NODULES]["annotations.csv"] = table("9,900,900,900,4", "9,-6.0,-17.0,33.0,3", "7_20180102,-6.0,-17.0,33.0,3")
     del tiny[MASKS]["9.mhd"], tiny[MASKS]["9.raw"]
     folder = build(tiny.write(tmp_path / "in"), "det3d_1.25mm").folder

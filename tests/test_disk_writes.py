@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CT0, TinySource, mhd
 
 from lung_nodule_ct.system import background, disk_writes
 from lung_nodule_ct.system.background import BackgroundQueue, HashingWriter
 from lung_nodule_ct.system.disk_writes import DirectFile, WriteBackThrottle
+from lung_nodule_ct.testing.archives import CT0, metaimage
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 LENGTHS = (0, 1, 4095, 4096, 3_000_001, 5, 1 << 22, 70_000, 9_000_000)
 
@@ -122,9 +123,11 @@ def test_an_error_in_the_block_is_not_replaced_by_one_of_the_disk() -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_a_build_that_is_too_large_for_the_disk_leaves_nothing(python, tmp_path, form, workers) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 312):
-        tiny[CT0] |= mhd(f"{number}", np.random.default_rng(number).integers(-1000, 1000, (20, 128, 128), np.int16))
+        tiny[CT0] |= metaimage(
+            f"{number}", np.random.default_rng(number).integers(-1000, 1000, (20, 128, 128), np.int16)
+        )
     source = tiny.write(tmp_path / "in")
     outputs = tmp_path / "outputs"
     done = python(

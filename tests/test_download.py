@@ -17,7 +17,6 @@ import archive_server as at
 import numpy as np
 import pytest
 from archive_server import ArchiveServer
-from tiny import DET2D
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
@@ -26,6 +25,7 @@ from lung_nodule_ct.sources.records import Lock
 from lung_nodule_ct.sources.retry import Retry, Timeouts, TransientError
 from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.system.progress import DownloadProgress
+from lung_nodule_ct.testing.archives import DET2D
 
 NAME = "class_dataset.zip"
 SPEC = next(spec for spec in ARCHIVES if spec.name == NAME)

@@ -21,7 +21,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import CT0, CT1, DET2D, NODULES, TinySource, ct, mhd, picture, table, voc
 from unknown_config import as_unknown_config
 
 from lung_nodule_ct.cli.export import FormatName
@@ -31,6 +30,19 @@ from lung_nodule_ct.export import FORMATS, export_config
 from lung_nodule_ct.export.nndetection import draw_spheres
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.testing.archives import (
+    CT0,
+    CT1,
+    DET2D,
+    FRAME,
+    NODULES,
+    metaimage,
+    noise_picture,
+    noise_volume,
+    table,
+    voc_annotation,
+)
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
 _PICTURES, _SCANS = (SLICES, STACKS), (THIN, "det3d_5mm", "longitudinal")
@@ -38,15 +50,15 @@ EXPORTABLE = dict.fromkeys(("coco", "yolo", "voc"), _PICTURES) | dict.fromkeys(
     ("monai", "nndetection", "nifti"), _SCANS
 )
 SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
-TURNED = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, 0.6, 0.0, -0.6, 0.8)
+TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, -0.6, 0.0, 0.6, 0.8)
 MIRRORED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
-SHEARED = (1.0, 0.0, 0.0, 0.2, 1.0, 0.0, 0.0, 0.0, 1.0)
+SHEARED = (1.0, 0.2, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @pytest.fixture
-def tiny() -> TinySource:
-    return TinySource()
+def tiny() -> TinyArchives:
+    return TinyArchives()
 
 
 def every_row(folder: Path, config: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,8 +143,8 @@ def test_coco_ids_do_not_depend_on_what_else_is_exported(tiny, build, tmp_path) 
         }
 
     before = ids("one")
-    tiny[DET2D]["JPEGImages/5_20180102_002.jpg"] = picture(50, kind="JPEG")
-    tiny[DET2D]["Annotations/5_20180102_002.xml"] = voc((2, 3, 9, 11))
+    tiny[DET2D]["JPEGImages/5_20180102_002.jpg"] = noise_picture(50, kind="JPEG")
+    tiny[DET2D]["Annotations/5_20180102_002.xml"] = voc_annotation((2, 3, 9, 11))
     after = ids("two")
     assert len(after) == len(before) + 1
     assert {name: after[name] for name in before} == before
@@ -229,9 +241,11 @@ def test_a_build_of_exported_voc_has_the_same_rows(build, dummy, tmp_path) -> No
 # --- volumes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("axes", [TURNED, TILTED, MIRRORED, SHEARED], ids=["turned", "tilted", "mirrored", "sheared"])
-def test_nifti_is_the_same_volume_in_the_same_frame(tiny, build, tmp_path, axes) -> None:
-    tiny[CT0] |= mhd("7_20180102", ct(1), axes=axes, origin=(5, -8, 30))
+@pytest.mark.parametrize(
+    "direction", [TURNED, TILTED, MIRRORED, SHEARED], ids=["turned", "tilted", "mirrored", "sheared"]
+)
+def test_nifti_is_the_same_volume_in_the_same_frame(tiny, build, tmp_path, direction) -> None:
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, direction))
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
     out = exported(folder, THIN, "nifti", tmp_path / "nifti")
     with (out / "scans.csv").open(newline="") as file:
@@ -254,7 +268,7 @@ def test_nifti_is_the_same_volume_in_the_same_frame(tiny, build, tmp_path, axes)
                 assert lps.tolist() == stored["center_world"]
                 np.testing.assert_allclose(image.affine @ [*voxel, 1], [*(lps * (-1, -1, 1)), 1], atol=1e-4)
             if image.header["qform_code"] == 0:
-                assert axes is SHEARED  # a qform cannot shear
+                assert direction is SHEARED  # a qform cannot shear
                 assert not Frame(*(tuple(row[name]) for name in ("origin", "spacing", "direction"))).is_orthonormal
                 continue
             np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-4)
@@ -266,7 +280,7 @@ def test_nifti_is_the_same_volume_in_the_same_frame(tiny, build, tmp_path, axes)
 
 
 def test_a_scan_without_mask_or_id_is_exported(tiny, build, tmp_path) -> None:
-    tiny[CT1] |= mhd("20200101", ct(9))
+    tiny[CT1] |= metaimage("20200101", noise_volume(9))
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
     assert any(row["scan_id"] is None for _, row in every_row(folder, THIN))
     out = exported(folder, THIN, "nifti", tmp_path / "nifti")
@@ -289,9 +303,9 @@ def test_the_monai_datalist_has_the_spheres_in_ras(tiny, build, tmp_path) -> Non
             assert box[3:] == [nodule["diameter_mm"]] * 3
 
 
-def _turned_build(tiny: TinySource, build: Any, tmp_path: Path) -> Path:
-    tiny[CT0] |= mhd("7_20180102", ct(1), axes=TURNED, origin=(5, -8, 30))
-    tiny[CT0] |= mhd("9", ct(2), axes=MIRRORED, origin=(5, -8, 36))
+def _turned_build(tiny: TinyArchives, build: Any, tmp_path: Path) -> Path:
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, TURNED))
+    tiny[CT0] |= metaimage("9", noise_volume(2), Frame((5, -8, 36), FRAME.spacing, MIRRORED))
     tiny[NODULES]["annotations.csv"] = table(
         SPHERES, "7_20180102,2.5,-5.25,33.1,2.2", "9,1,-12,33,3", "7_20190304,-6,-17,33,3"
     )

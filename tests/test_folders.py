@@ -5,7 +5,6 @@ from __future__ import annotations
 import fsspec
 import pytest
 from built import Built
-from tiny import CLS, DET2D, packed
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, Role
 from lung_nodule_ct.declaration.configs import CONFIGS
@@ -13,6 +12,7 @@ from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, SourceErro
 from lung_nodule_ct.sources.byte_sources import FsspecFile
 from lung_nodule_ct.sources.resolve import open_folder, open_source
 from lung_nodule_ct.targets.build import build_folder
+from lung_nodule_ct.testing.archives import CLS, DET2D, zip_archive
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_folders_are_listed_by_the_same_rules(tmp_path, prefix):
         "other.zip",
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(packed({}))
+        (folder / name).write_bytes(zip_archive({}))
     (tmp_path / "linked").mkdir()
-    (tmp_path / "linked" / "5mm_3D_detection_mhd0.zip").write_bytes(packed({}))
+    (tmp_path / "linked" / "5mm_3D_detection_mhd0.zip").write_bytes(zip_archive({}))
     (folder / "link").symlink_to(tmp_path / "linked")
     source = open_folder(f"{prefix}{folder}")
     assert {spec.name for spec in ARCHIVES if source.has(spec)} == {CLS, DET2D}

@@ -1,4 +1,4 @@
-"""Frames against SimpleITK, sphere boxes against brute force, and the forms of boxes."""
+"""Frames compared with SimpleITK, boxes of spheres compared with brute force, and the forms of boxes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import directions, points, spacings
 
 from lung_nodule_ct import Frame, convert_boxes
 from lung_nodule_ct.geometry.boxes import clip_box, sphere_box
+from lung_nodule_ct.testing.strategies import frames, points
 
 
 def image_of(frame: Frame) -> sitk.Image:
@@ -21,18 +21,16 @@ def image_of(frame: Frame) -> sitk.Image:
     return image
 
 
-@given(points, spacings, directions(), points)
-def test_frame_agrees_with_simpleitk(origin, spacing, direction, point) -> None:
-    frame = Frame(origin, spacing, direction)
+@given(frames(), points())
+def test_frame_agrees_with_simpleitk(frame, point) -> None:
     image = image_of(frame)
     index = image.TransformPhysicalPointToContinuousIndex(point)
-    assert np.abs((frame.to_voxel(point) - index) * spacing).max() < 1e-6
+    assert np.abs((frame.to_voxel(point) - index) * frame.spacing).max() < 1e-6
     assert np.abs(frame.to_world(point) - image.TransformContinuousIndexToPhysicalPoint(point)).max() < 1e-6
 
 
-@given(points, spacings, directions(), st.lists(points, min_size=1, max_size=5))
-def test_world_and_voxel_are_inverse_for_many_points(origin, spacing, direction, many) -> None:
-    frame = Frame(origin, spacing, direction)
+@given(frames(), st.lists(points(), min_size=1, max_size=5))
+def test_world_and_voxel_are_inverse_for_many_points(frame, many) -> None:
     assert frame.to_world(frame.to_voxel(many)).shape == (len(many), 3)
     np.testing.assert_allclose(frame.to_world(frame.to_voxel(many)), many, atol=1e-6)
 
@@ -76,7 +74,7 @@ def test_sphere_box_holds_every_voxel_of_the_sphere_and_touches_it_on_each_side(
     assert (inside == expected).all()
 
 
-def test_between_voxels_is_told_from_outside() -> None:
+def test_between_voxels_differs_from_outside() -> None:
     between = sphere_box((1, 1, 0.5), 1, (1, 1, 5), (3, 3, 3))
     outside = sphere_box((-9, 1, 1), 4, (1, 1, 1), (3, 3, 3))
     assert between.clipped is None
@@ -89,9 +87,9 @@ def test_between_voxels_is_told_from_outside() -> None:
 def test_clipping_is_what_slicing_does(box) -> None:
     shape = (4, 6, 8)
     x0, y0, z0, x1, y1, z1 = box
-    whole = np.zeros((40, 40, 40), bool)
-    whole[z0 + 10 : z1 + 10, y0 + 10 : y1 + 10, x0 + 10 : x1 + 10] = True
-    inside = whole[10 : 10 + shape[0], 10 : 10 + shape[1], 10 : 10 + shape[2]]
+    padded = np.zeros((40, 40, 40), bool)
+    padded[z0 + 10 : z1 + 10, y0 + 10 : y1 + 10, x0 + 10 : x1 + 10] = True
+    inside = padded[10 : 10 + shape[0], 10 : 10 + shape[1], 10 : 10 + shape[2]]
     clipped = clip_box(box, shape)
     again = np.zeros(shape, bool)
     if clipped is not None:
@@ -118,17 +116,17 @@ def test_boxes_come_back_exactly(many, form, bounds) -> None:
     assert (back == np.array(many)).all()
 
 
-def test_forms_mean_what_they_say() -> None:
+def test_forms_and_bounds_address_the_same_voxels() -> None:
     volume = np.zeros((10, 11, 12), bool)
     box = (2, 3, 4, 5, 7, 9)
     x0, y0, z0, x1, y1, z1 = box
     volume[z0:z1, y0:y1, x0:x1] = True
     low_zyx, high_zyx = np.split(convert_boxes(box, "xyzxyz", "zyxzyx", target_bounds="inclusive"), 2)
-    found = np.argwhere(volume)
-    assert (found.min(0) == low_zyx).all()
-    assert (found.max(0) == high_zyx).all()
+    inside_voxels = np.argwhere(volume)
+    assert (inside_voxels.min(0) == low_zyx).all()
+    assert (inside_voxels.max(0) == high_zyx).all()
     center, size = np.split(convert_boxes(box, "xyzxyz", "cccwhd"), 2)
-    assert (center - 0.5 == found[:, ::-1].mean(0)).all()  # edges' scale against voxel centres
+    assert (center - 0.5 == inside_voxels[:, ::-1].mean(0)).all()  # edges' scale against voxel centres
     assert size.prod() == volume.sum()
 
 
@@ -139,7 +137,7 @@ def test_integers_stay_integers() -> None:
 @pytest.mark.parametrize(
     ("wrong", "form"), [([0, 0, 0, 1, 1], "xyzxyz"), ([0, 0, 0, 0, 1, 1], "xyzxyz"), ([0, 0, 0, 1, 1, 1], "xyxyzz")]
 )
-def test_what_is_no_box_is_refused(wrong, form) -> None:
+def test_invalid_boxes_are_refused(wrong, form) -> None:
     with pytest.raises(ValueError, match=r"boxes|xyxyzz"):
         convert_boxes(wrong, form, "cccwhd")
 

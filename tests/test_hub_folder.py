@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from tiny import CT0, TinySource, ct, mhd
 
 from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.testing.archives import CT0, metaimage, noise_volume
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 COLUMNS = {
     "cls_1.25mm": ["image", "label", "malignant", "image_id", "patient_id", "scan_id", "fold"],
@@ -179,9 +180,9 @@ def test_a_new_build_replaces_the_old_one_whole(tmp_path, cli, dummy) -> None:
 
 
 def test_a_killed_build_leaves_nothing_that_loads_and_the_next_one_cleans_up(tmp_path, cli) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 380):
-        tiny[CT0] |= mhd(f"{number}", ct(number, (40, 120, 120)))
+        tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (40, 120, 120)))
     source = tiny.write(tmp_path / "in")
     outputs = tmp_path / "outputs"
     outputs.mkdir()
@@ -200,15 +201,15 @@ def test_a_killed_build_leaves_nothing_that_loads_and_the_next_one_cleans_up(tmp
     assert not list(outputs.rglob("*.parquet"))
     assert not list(outputs.rglob("README.md"))
     assert all(left.name.startswith(".hub.building-") for left in outputs.iterdir())
-    small = TinySource().write(tmp_path / "small")
+    small = TinyArchives().write(tmp_path / "small")
     assert cli("build", "det3d_1.25mm", "--source", small, "--out", outputs / "hub").returncode == 0
     assert [path.name for path in outputs.iterdir()] == ["hub"]
 
 
 def test_an_interrupted_build_leaves_nothing(tmp_path) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 380):
-        tiny[CT0] |= mhd(f"{number}", ct(number, (40, 120, 120)))
+        tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (40, 120, 120)))
     source = tiny.write(tmp_path / "in")
     outputs = tmp_path / "outputs"
     outputs.mkdir()
@@ -280,9 +281,9 @@ def test_shards_are_dealt_by_size_and_keep_their_order(tmp_path, monkeypatch) ->
     from lung_nodule_ct.sources.resolve import open_folder
     from lung_nodule_ct.targets.shards import plan_shards
 
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 340):
-        tiny[CT0] |= mhd(f"{number}", ct(number, (4, 8, 8 + 8 * (number % 5))))
+        tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (4, 8, 8 + 8 * (number % 5))))
     plan = make_plan(DET3D_1_25MM, open_folder(tiny.write(tmp_path)))
     total = sum(unit.packed_bytes for unit in plan.units)
     for count in (1, 3, 7, 10_000):

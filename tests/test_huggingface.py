@@ -10,11 +10,12 @@ import datasets
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-from tiny import CT0, DET2D, TinySource, ct, mhd, picture
 
 import lung_nodule_ct
 from lung_nodule_ct.system import disk_writes
 from lung_nodule_ct.targets import huggingface
+from lung_nodule_ct.testing.archives import CT0, DET2D, metaimage, noise_picture, noise_volume
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 BOTH_ORDERS = [
     "import lung_nodule_ct; from datasets import load_dataset",
@@ -95,14 +96,14 @@ print("loaded")
 
 
 def test_the_cache_follows_what_the_archives_hold(tmp_path) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     source = tiny.write(tmp_path / "in")
 
     def count() -> int:
         return lung_nodule_ct.load("det2d_1.25mm", source=source, split="train", cache_dir=tmp_path / "cache").num_rows
 
     assert count() == 2
-    tiny[DET2D]["JPEGImages/7_20180102_009.jpg"] = picture(50, kind="JPEG")
+    tiny[DET2D]["JPEGImages/7_20180102_009.jpg"] = noise_picture(50, kind="JPEG")
     tiny[DET2D]["ImageSets/Main/train.txt"] += b"7_20180102_009\n"
     tiny.write(source)
     assert count() == 3
@@ -114,7 +115,7 @@ def test_the_cache_follows_what_the_archives_hold(tmp_path) -> None:
 
 
 def test_options_are_part_of_the_cache(tmp_path) -> None:
-    source = TinySource().write(tmp_path / "in")
+    source = TinyArchives().write(tmp_path / "in")
     cache = tmp_path / "cache"
     plain = lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache)
     named = lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache, keep_source_names=True)
@@ -129,9 +130,9 @@ def test_options_are_part_of_the_cache(tmp_path) -> None:
 
 
 def test_many_processes_give_the_same_and_one_report(tmp_path) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 312):
-        tiny[CT0] |= mhd(f"{number}", ct(number))
+        tiny[CT0] |= metaimage(f"{number}", noise_volume(number))
     source = tiny.write(tmp_path / "in")
     one = lung_nodule_ct.load("det3d_1.25mm", source=source, split="train", cache_dir=tmp_path / "one")
     three = lung_nodule_ct.load("det3d_1.25mm", source=source, split="train", cache_dir=tmp_path / "three", num_proc=3)
@@ -154,8 +155,8 @@ def test_shards_that_settle_while_they_are_written_are_the_same(tmp_path, dummy,
 
 
 def test_a_bucket_takes_what_is_prepared(tmp_path) -> None:
-    tiny = TinySource()
-    tiny[CT0] |= mhd("301", ct(301)) | mhd("302", ct(301))
+    tiny = TinyArchives()
+    tiny[CT0] |= metaimage("301", noise_volume(301)) | metaimage("302", noise_volume(301))
     source = tiny.write(tmp_path / "in")
 
     def builder() -> datasets.DatasetBuilder:
@@ -238,7 +239,7 @@ def test_errors_and_missing_sources_are_clear(tmp_path, dummy, monkeypatch) -> N
 
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_a_damaged_member_is_named_and_leaves_no_cache(tmp_path, cli, num_proc) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     tiny[CT0]["9.raw"] = b"short"
     source = tiny.write(tmp_path / "in")
     with pytest.raises(lung_nodule_ct.LungNoduleCTError, match=r"9\.raw") as caught:
@@ -253,10 +254,10 @@ def test_a_damaged_member_is_named_and_leaves_no_cache(tmp_path, cli, num_proc) 
 
 
 def test_formats_keep_trailing_zeros(tmp_path) -> None:
-    volume = ct(1)
+    volume = noise_volume(1)
     volume[-1] = 0
-    tiny = TinySource()
-    tiny[CT0] |= mhd("7_20180102", volume)
+    tiny = TinyArchives()
+    tiny[CT0] |= metaimage("7_20180102", volume)
     loaded = lung_nodule_ct.load(
         "det3d_1.25mm", source=tiny.write(tmp_path / "in"), split="train", cache_dir=tmp_path / "cache"
     )

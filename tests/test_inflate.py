@@ -9,7 +9,9 @@ import zlib
 
 import pytest
 from built import Built
-from tiny import CT0, TinySource
+
+from lung_nodule_ct.testing.archives import CT0
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 WITHOUT = {
     "libdeflate": "import sys; sys.modules['imagecodecs'] = None",
@@ -31,7 +33,7 @@ def test_a_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "trailing"])
 def test_damage_is_reported_the_same_way(damage, cli, python, tmp_path):
-    source = TinySource().write(tmp_path / "in")
+    source = TinyArchives().write(tmp_path / "in")
     archive = next(source.rglob(CT0))
     _damage(archive, "9.raw", damage)
     arguments = ["build", "det3d_1.25mm", "--source", str(source), "--out", str(tmp_path / "out")]

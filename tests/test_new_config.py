@@ -19,6 +19,8 @@ from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.testing.archives import MASKS, metaimage
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 NAME = LUNG_MASK_2D.name
 
@@ -159,10 +161,8 @@ print(next(build.rows({NAME!r}, "train"))["slice_index"], [column.name for colum
 
 def test_equal_pixels_are_one_finding_of_bounded_length(tmp_path) -> None:
     """82 blank slices of one mask are one finding, not 82, and its text does not grow with them."""
-    from tiny import MASKS, TinySource, mhd
-
-    tiny = TinySource()
-    tiny[MASKS] = mhd("9", np.zeros((82, 10, 12), np.int16))
+    tiny = TinyArchives()
+    tiny[MASKS] = metaimage("9", np.zeros((82, 10, 12), np.int16))
     out = tmp_path / "out"
     run("build", NAME, "--source", str(tiny.write(tmp_path / "in")), "--out", str(out))
     findings = json.loads((out / "findings.json").read_text())["findings"]

@@ -6,32 +6,22 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from hypothesis import given
-from hypothesis import strategies as st
 
 from lung_nodule_ct.geometry.display import Orientation
 from lung_nodule_ct.geometry.frame import Frame
-
-AXES = st.permutations(range(3))
-SIGNS = st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3)
+from lung_nodule_ct.testing.strategies import axis_aligned_directions
 
 
-def _direction(axes, signs) -> np.ndarray:
-    matrix = np.zeros((3, 3))
-    for stored, (patient, sign) in enumerate(zip(axes, signs, strict=True)):
-        matrix[patient, stored] = sign
-    return matrix
-
-
-@given(AXES, SIGNS)
-def test_voxels_points_and_boxes_are_reoriented_as_by_itk(axes, signs):
+@given(axis_aligned_directions())
+def test_voxels_points_and_boxes_are_reoriented_as_by_itk(direction):
     stored = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
-    spacing, direction = (0.5, 0.75, 2.0), _direction(axes, signs)
+    spacing = (0.5, 0.75, 2.0)
     image = sitk.GetImageFromArray(stored)
     image.SetSpacing(spacing)
     image.SetOrigin((10.0, -20.0, 30.0))
-    image.SetDirection(direction.ravel().tolist())
+    image.SetDirection(direction)
     turned = sitk.DICOMOrient(image, "LPS")
-    orientation = Orientation.from_frame(Frame((10.0, -20.0, 30.0), spacing, tuple(direction.ravel())))
+    orientation = Orientation.from_frame(Frame((10.0, -20.0, 30.0), spacing, direction))
     assert np.array_equal(orientation.volume(stored), sitk.GetArrayFromImage(turned))
     assert orientation.extent(spacing) == turned.GetSpacing()
     assert orientation.tilt_degrees == pytest.approx(0, abs=1e-6)

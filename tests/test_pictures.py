@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
-from tiny import CLS, DET2D, TinySource
 
 from lung_nodule_ct.declaration.dates import count_dates
 from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
+from lung_nodule_ct.testing.archives import CLS, DET2D
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 GREY = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8))
 DAY = b"2019:03:14 10:00:00"
@@ -148,7 +149,7 @@ def test_no_bytes_do_harm(data: bytes, at: int, more: bytes) -> None:
     assert len(clean) < len(bent) if kinds else clean is bent
 
 
-def dated(tiny: TinySource) -> dict[str, tuple[bytes, bytes]]:
+def dated(tiny: TinyArchives) -> dict[str, tuple[bytes, bytes]]:
     """Bend two pictures; returns for each source name the picture as published and as it may leave the builder."""
     slice_, crop = "JPEGImages/9_004.jpg", "class_dataset/train/5/9_001_02.bmp"
     told = {}
@@ -163,7 +164,7 @@ def dated(tiny: TinySource) -> dict[str, tuple[bytes, bytes]]:
 
 
 def test_dates_in_pictures_stay_in_the_archives(tmp_path, build) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     told = dated(tiny)
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm", "cls_1.25mm", keep_source_names=False)
     images = [row["image"]["bytes"] for config in ("det2d_1.25mm", "cls_1.25mm") for row in built.rows(config)]
@@ -179,7 +180,7 @@ def test_dates_in_pictures_stay_in_the_archives(tmp_path, build) -> None:
 
 
 def test_who_keeps_the_names_keeps_the_metadata(tmp_path, build) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     told = dated(tiny)
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm", "cls_1.25mm", keep_source_names=True)
     for config in ("det2d_1.25mm", "cls_1.25mm"):
@@ -192,7 +193,7 @@ def test_who_keeps_the_names_keeps_the_metadata(tmp_path, build) -> None:
 def test_what_is_loaded_without_a_build_has_none_either(tmp_path) -> None:
     import lung_nodule_ct
 
-    tiny = TinySource()
+    tiny = TinyArchives()
     told = dated(tiny)
     rows = lung_nodule_ct.load(
         "det2d_1.25mm", source=tiny.write(tmp_path / "in"), split="train", cache_dir=tmp_path / "cache"

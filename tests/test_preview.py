@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 import SimpleITK as sitk
 from PIL import Image
-from tiny import CT0, CT1, NODULES, TinySource
 from unknown_config import as_unknown_config
 
 from lung_nodule_ct.declaration.configs import CONFIGS
@@ -27,6 +26,8 @@ from lung_nodule_ct.geometry.display import LUNG, MEDIASTINAL
 from lung_nodule_ct.preview import PreviewOptions, write_preview
 from lung_nodule_ct.preview.samples import largest, largest_nodule
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.testing.archives import CT0, CT1, NODULES
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 NASTY = '</script><img src=x onerror="alert(1)"><!--'
 ROOT = Path(__file__).parents[1]
@@ -507,7 +508,7 @@ def test_volumes_that_are_not_shown_are_not_read(build, tmp_path):
 
 
 def test_a_page_of_one_scan_without_annotations(browser, tmp_path):
-    source = TinySource()
+    source = TinyArchives()
     source[NODULES]["annotations.csv"] = b"seriesuid,coordX,coordY,coordZ,diameter_mm\n"
     source[CT0] = {name: data for name, data in source[CT0].items() if name.startswith("9")}
     source[CT1] = {}

@@ -9,7 +9,9 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tiny import (
+
+from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.testing.archives import (
     BMP0,
     BMP2,
     BMP_TABLES,
@@ -17,21 +19,23 @@ from tiny import (
     CT0,
     CT1,
     DET2D,
+    FRAME,
     MASKS,
     NODULES,
     SHAPE,
     THICK1,
     THICK_NODULES,
-    TinySource,
-    ct,
-    header,
-    mhd,
-    packed,
-    picture,
+    metaimage,
+    metaimage_header,
+    noise_picture,
+    noise_volume,
+    split_files,
     table,
-    voc,
+    voc_annotation,
     workbook,
+    zip_archive,
 )
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 DET3D = "det3d_1.25mm"
 THICK = "det3d_5mm"
@@ -39,8 +43,8 @@ SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 
 
 @pytest.fixture
-def tiny() -> TinySource:
-    return TinySource()
+def tiny() -> TinyArchives:
+    return TinyArchives()
 
 
 def voxels(row: dict, column: str = "volume", dtype: str = "<i2") -> np.ndarray:
@@ -56,7 +60,7 @@ def times(rows: list[dict]) -> dict[str, tuple]:
 
 def test_timepoints_count_the_dates_of_both_sets_together(tiny, tmp_path, build) -> None:
     del tiny[THICK1]["7_20190304.mhd"], tiny[THICK1]["7_20190304.raw"]
-    tiny[THICK1] |= mhd("7_20180601", ct(1, (2, 10, 12)))
+    tiny[THICK1] |= metaimage("7_20180601", noise_volume(1, (2, 10, 12)))
     built = build(tiny.write(tmp_path / "in"), DET3D, THICK, "longitudinal")
     assert times(built.rows(DET3D)) == {"7_20180102": (0, 3, 0), "7_20190304": (2, 3, 426), "9": (0, 1, None)}
     assert times(built.rows(THICK)) == {"7_20180102": (0, 3, 0), "7_20180601": (1, 3, 150), "9": (0, 1, None)}
@@ -65,14 +69,14 @@ def test_timepoints_count_the_dates_of_both_sets_together(tiny, tmp_path, build)
 
 
 def test_dates_in_slice_and_crop_names_are_no_timepoints(tiny, tmp_path, build) -> None:
-    tiny[DET2D]["JPEGImages/9_20200101_001.jpg"] = picture(kind="JPEG")
-    tiny[CLS]["class_dataset/train/5/9_20200102_001.bmp"] = picture(9)
+    tiny[DET2D]["JPEGImages/9_20200101_001.jpg"] = noise_picture(kind="JPEG")
+    tiny[CLS]["class_dataset/train/5/9_20200102_001.bmp"] = noise_picture(9)
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert times(built.rows(DET3D))["9"] == (0, 1, None)
 
 
 def test_an_undated_scan_beside_dated_ones_has_no_place_in_time(tiny, tmp_path, build) -> None:
-    tiny[CT1] |= mhd("7", ct(8))
+    tiny[CT1] |= metaimage("7", noise_volume(8))
     built = build(tiny.write(tmp_path / "in"), DET3D, "longitudinal")
     assert times(built.rows(DET3D))["7"] == (None, 2, None)
     assert [finding["member"] for finding in built.findings("undated-scan")] == ["7.mhd"]
@@ -81,7 +85,11 @@ def test_an_undated_scan_beside_dated_ones_has_no_place_in_time(tiny, tmp_path, 
 
 
 def test_of_several_scans_without_a_date_nobody_knows_the_order(tiny, tmp_path, build) -> None:
-    tiny[CT0] |= {**mhd("6_201903", ct(1)), **mhd("6_201911", ct(2)), **mhd("8", ct(3))}
+    tiny[CT0] |= {
+        **metaimage("6_201903", noise_volume(1)),
+        **metaimage("6_201911", noise_volume(2)),
+        **metaimage("8", noise_volume(3)),
+    }
     built = build(tiny.write(tmp_path / "in"), DET3D)
     seen = times(built.rows(DET3D))
     assert (seen["6_201903"], seen["6_201911"], seen["8"]) == ((None, None, None), (None, None, None), (0, 1, None))
@@ -90,7 +98,7 @@ def test_of_several_scans_without_a_date_nobody_knows_the_order(tiny, tmp_path, 
 
 @pytest.mark.parametrize("name", ["7_20181301", "7_20190230", "7_99999999", "7_201903"])
 def test_a_date_that_is_none_is_a_finding(tiny, tmp_path, build, name) -> None:
-    tiny[CT1] |= mhd(name, ct(8))
+    tiny[CT1] |= metaimage(name, noise_volume(8))
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert times(built.rows(DET3D))[name] == (None, 2, None)
     assert built.by_name(DET3D)[name]["patient_id"] == "7"
@@ -98,7 +106,7 @@ def test_a_date_that_is_none_is_a_finding(tiny, tmp_path, build, name) -> None:
 
 
 def test_longitudinal_key_is_unique_and_patients_with_one_date_stay_out(tiny, tmp_path, build) -> None:
-    tiny[CT1] |= mhd("8_20200101", ct(8))
+    tiny[CT1] |= metaimage("8_20200101", noise_volume(8))
     built = build(tiny.write(tmp_path / "in"), "longitudinal")
     rows = built.rows("longitudinal")
     assert {row["patient_id"] for row in rows} == {"7"}
@@ -134,7 +142,7 @@ def test_pathology_joins_only_where_there_is_no_doubt(tiny, tmp_path, build) -> 
 @pytest.mark.parametrize("doubt", ["two classes", "two nodules", "no class", "a row that cannot be read"])
 def test_pathology_is_null_where_there_is_doubt(tiny, tmp_path, build, doubt) -> None:
     if doubt == "two classes":
-        tiny[CLS]["class_dataset/validate/2/7_20180102_001_01.bmp"] = picture(9)
+        tiny[CLS]["class_dataset/validate/2/7_20180102_001_01.bmp"] = noise_picture(9)
     elif doubt == "two nodules":
         for name in (NODULES, THICK_NODULES):
             tiny[name]["annotations.csv"] += b"7_20180102,-5,-16,32,2\n7_20190304,-5,-16,32,2\n"
@@ -167,8 +175,8 @@ def test_keys_join_the_configs(tiny, tmp_path, build) -> None:
 
 
 def test_names_without_a_patient_are_null_together(tiny, tmp_path, build) -> None:
-    tiny[DET2D]["JPEGImages/00012.jpg"] = picture(5, kind="JPEG")
-    tiny[CLS]["class_dataset/train/2/17.bmp"] = picture(6)
+    tiny[DET2D]["JPEGImages/00012.jpg"] = noise_picture(5, kind="JPEG")
+    tiny[CLS]["class_dataset/train/2/17.bmp"] = noise_picture(6)
     built = build(tiny.write(tmp_path / "in"), "cls_1.25mm", "det2d_1.25mm")
     for config, name in (("det2d_1.25mm", "00012"), ("cls_1.25mm", "train/2/17")):
         row = built.by_name(config)[name]
@@ -178,9 +186,9 @@ def test_names_without_a_patient_are_null_together(tiny, tmp_path, build) -> Non
 
 
 def test_two_volumes_of_one_patient_and_date_are_one_identity(tiny, tmp_path, build) -> None:
-    tiny[CT1] |= mhd("7_20180102", ct(99))
+    tiny[CT1] |= metaimage("7_20180102", noise_volume(99))
     built = build(tiny.write(tmp_path / "in"), DET3D)
-    assert (voxels(built.by_name(DET3D)["7_20180102"]) == ct(1)).all()
+    assert (voxels(built.by_name(DET3D)["7_20180102"]) == noise_volume(1)).all()
     (finding,) = built.findings("duplicate-id")
     assert (finding["archive"], finding["member"]) == (CT1, "7_20180102.mhd")
 
@@ -203,11 +211,11 @@ ALL = ("cls_1.25mm", "det2d_1.25mm", DET3D, THICK, "longitudinal", "det3d_bmp_1.
 
 
 def test_volume_geometry_and_nodules_are_itks(tiny, tmp_path, build) -> None:
-    axes = (0, 1, 0, -1, 0, 0, 0, 0, 1)
-    tiny[CT0] |= mhd("7_20180102", ct(1), axes=axes, origin=(5, -8, 30))
+    turned = Frame((5, -8, 30), FRAME.spacing, (0, -1, 0, 1, 0, 0, 0, 0, 1))
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), turned)
     tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,2.5,-5.25,33.1,4.2")
     row = build(tiny.write(tmp_path / "in"), DET3D).by_name(DET3D)["7_20180102"]
-    for name, data in mhd("7_20180102", ct(1), axes=axes, origin=(5, -8, 30)).items():
+    for name, data in metaimage("7_20180102", noise_volume(1), turned).items():
         (tmp_path / name).write_bytes(data)
     image = sitk.ReadImage(str(tmp_path / "7_20180102.mhd"))
     assert (voxels(row) == sitk.GetArrayFromImage(image)).all()
@@ -228,8 +236,8 @@ def test_volume_geometry_and_nodules_are_itks(tiny, tmp_path, build) -> None:
 @pytest.mark.parametrize("kind", ["MET_USHORT", "MET_UCHAR", "MET_FLOAT", "MET_INT", "MET_DOUBLE"])
 def test_other_element_types_become_int16_exactly(tiny, tmp_path, build, kind) -> None:
     dtype = {"MET_USHORT": "<u2", "MET_UCHAR": "u1", "MET_FLOAT": "<f4", "MET_INT": "<i4", "MET_DOUBLE": "<f8"}[kind]
-    values = np.abs(ct(5)) % 250
-    tiny[CT0]["9.mhd"] = header("9", ElementType=kind)
+    values = np.abs(noise_volume(5)) % 250
+    tiny[CT0]["9.mhd"] = metaimage_header("9", ElementType=kind)
     tiny[CT0]["9.raw"] = values.astype(dtype).tobytes()
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert (voxels(built.by_name(DET3D)["9"]) == values).all()
@@ -237,9 +245,9 @@ def test_other_element_types_become_int16_exactly(tiny, tmp_path, build, kind) -
 
 
 def test_intensities_that_do_not_fit_are_reported(tiny, tmp_path, build) -> None:
-    values = ct(5).astype("<f4")
+    values = noise_volume(5).astype("<f4")
     values[0, 0, :3] = (0.4, 40000, -99999)
-    tiny[CT0]["9.mhd"], tiny[CT0]["9.raw"] = header("9", ElementType="MET_FLOAT"), values.tobytes()
+    tiny[CT0]["9.mhd"], tiny[CT0]["9.raw"] = metaimage_header("9", ElementType="MET_FLOAT"), values.tobytes()
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert voxels(built.by_name(DET3D)["9"])[0, 0, :3].tolist() == [0, 32767, -32768]
     assert len(built.findings("intensity-rounded")) == len(built.findings("intensity-clipped")) == 1
@@ -248,10 +256,10 @@ def test_intensities_that_do_not_fit_are_reported(tiny, tmp_path, build) -> None
 def test_masks_keep_their_labels_and_are_never_cast(tiny, tmp_path, build) -> None:
     labels = np.zeros(SHAPE, np.int16)
     labels[2, 3:5, 3:5], labels[3], labels[4, 4, 4] = 7, 3, 9
-    tiny[MASKS] |= mhd("7_20180102", labels, origin=(999, 999, 999))
-    tiny[MASKS] |= mhd("7_20190304", ct(3))
-    tiny[MASKS] |= mhd("9", labels[:-1])
-    tiny[MASKS] |= mhd("10", labels)
+    tiny[MASKS] |= metaimage("7_20180102", labels, Frame((999, 999, 999), FRAME.spacing))
+    tiny[MASKS] |= metaimage("7_20190304", noise_volume(3))
+    tiny[MASKS] |= metaimage("9", labels[:-1])
+    tiny[MASKS] |= metaimage("10", labels)
     built = build(tiny.write(tmp_path / "in"), DET3D)
     rows = built.by_name(DET3D)
     assert (voxels(rows["7_20180102"], "lung_mask", "u1") == labels).all()
@@ -278,7 +286,7 @@ def test_a_mask_says_of_every_label_what_it_is(tiny, tmp_path, build, label, dty
     labels[4, 5, 6] = label
     kind = {"i1": "MET_CHAR", "u1": "MET_UCHAR", "<u2": "MET_USHORT", "<i4": "MET_INT", "<f4": "MET_FLOAT"}
     fields = {"ElementType": kind.get(dtype, "MET_SHORT"), "BinaryDataByteOrderMSB": str(dtype[0] == ">")}
-    tiny[MASKS] |= {"9.mhd": header("9", **fields), "9.raw": labels.tobytes()}
+    tiny[MASKS] |= {"9.mhd": metaimage_header("9", **fields), "9.raw": labels.tobytes()}
     built = build(tiny.write(tmp_path / "in"), DET3D)
     row = built.by_name(DET3D)["9"]
     expected = {0: None, 3: None, 4: None, 7: "mask-label-7", -1: "mask-values"}.get(label, "mask-label-unknown")
@@ -291,17 +299,26 @@ def test_a_mask_says_of_every_label_what_it_is(tiny, tmp_path, build, label, dty
 
 
 def test_equal_voxels_are_found_however_they_are_stored(tiny, tmp_path, build) -> None:
-    volume = ct(77)
-    tiny[CT0] |= mhd("301", volume)
-    tiny[CT0] |= {"302.mhd": header("302", BinaryDataByteOrderMSB="True"), "302.raw": volume.astype(">i2").tobytes()}
-    tiny[CT0] |= {"303.mhd": header("303", ElementType="MET_FLOAT"), "303.raw": volume.astype("<f4").tobytes()}
+    volume = noise_volume(77)
+    tiny[CT0] |= metaimage("301", volume)
+    tiny[CT0] |= {
+        "302.mhd": metaimage_header("302", BinaryDataByteOrderMSB="True"),
+        "302.raw": volume.astype(">i2").tobytes(),
+    }
+    tiny[CT0] |= {
+        "303.mhd": metaimage_header("303", ElementType="MET_FLOAT"),
+        "303.raw": volume.astype("<f4").tobytes(),
+    }
     squeezed = zlib.compress(volume.tobytes())
-    tiny[CT0] |= {"304.mhd": header("304", CompressedData="True", ElementDataFile="304.zraw"), "304.zraw": squeezed}
-    tiny[CT0]["305.mha"] = header("305", ElementDataFile="LOCAL") + volume.tobytes()
-    tiny[CT0] |= {"306.mhd": header("306"), "306.raw": volume.tobytes() + b"more"}
+    tiny[CT0] |= {
+        "304.mhd": metaimage_header("304", CompressedData="True", ElementDataFile="304.zraw"),
+        "304.zraw": squeezed,
+    }
+    tiny[CT0]["305.mha"] = metaimage_header("305", ElementDataFile="LOCAL") + volume.tobytes()
+    tiny[CT0] |= {"306.mhd": metaimage_header("306"), "306.raw": volume.tobytes() + b"more"}
     other = volume.copy()
     other[0, 0, 0] += 1
-    tiny[CT0] |= mhd("307", other)
+    tiny[CT0] |= metaimage("307", other)
     (found,) = build(tiny.write(tmp_path / "in"), DET3D).findings("same-pixels")
     assert found["count"] == 5
     assert all(name in found["member"] for name in ("301", "302", "303", "304", "305", "306"))
@@ -310,7 +327,7 @@ def test_equal_voxels_are_found_however_they_are_stored(tiny, tmp_path, build) -
 def test_a_fractional_or_large_mask_is_null(tiny, tmp_path, build) -> None:
     for stem, value in (("9", 2.5), ("7_20180102", 300.0), ("7_20190304", float("nan"))):
         mask = np.full(SHAPE, value, "<f4")
-        tiny[MASKS] |= {f"{stem}.mhd": header(stem, ElementType="MET_FLOAT"), f"{stem}.raw": mask.tobytes()}
+        tiny[MASKS] |= {f"{stem}.mhd": metaimage_header(stem, ElementType="MET_FLOAT"), f"{stem}.raw": mask.tobytes()}
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert [row["lung_mask"] for row in built.rows(DET3D)] == [None] * 3
     assert len(built.findings("mask-values")) == 3
@@ -373,7 +390,7 @@ def test_nodules_at_the_edges(tiny, tmp_path, build) -> None:
 
 
 def test_2d_boxes_are_kept_dropped_and_never_mended(tiny, tmp_path, build) -> None:
-    tiny[DET2D]["Annotations/9_004.xml"] = voc(
+    tiny[DET2D]["Annotations/9_004.xml"] = voc_annotation(
         (1, 2, 5, 4),
         (1.5, 2, "007", 4),
         (5, 2, 5, 9),
@@ -397,16 +414,16 @@ def test_2d_boxes_are_kept_dropped_and_never_mended(tiny, tmp_path, build) -> No
 
 
 def test_a_box_that_stands_twice_in_2d_is_kept_and_said(tiny, tmp_path, build) -> None:
-    tiny[DET2D]["Annotations/9_004.xml"] = voc((1, 2, 5, 4), (1, 2, 5, 4))
+    tiny[DET2D]["Annotations/9_004.xml"] = voc_annotation((1, 2, 5, 4), (1, 2, 5, 4))
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert [entry["bbox"] for entry in built.by_name("det2d_1.25mm")["9_004"]["objects"]] == [[1, 2, 5, 4]] * 2
     assert len(built.findings("duplicate-annotation")) == 1
 
 
 def test_an_image_whose_boxes_are_all_dropped_stays(tiny, tmp_path, build) -> None:
-    tiny[DET2D]["Annotations/9_004.xml"] = voc((5, 2, 5, 9), filename="elsewhere/other.jpg", size=(99, 99))
-    tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc((1, 2, 3, 4), name="mass")
-    tiny[DET2D]["Annotations/nobody.xml"] = voc((1, 2, 3, 4))
+    tiny[DET2D]["Annotations/9_004.xml"] = voc_annotation((5, 2, 5, 9), filename="elsewhere/other.jpg", size=(99, 99))
+    tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc_annotation((1, 2, 3, 4), name="mass")
+    tiny[DET2D]["Annotations/nobody.xml"] = voc_annotation((1, 2, 3, 4))
     del tiny[DET2D]["Annotations/7_20190304_003.xml"]
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert [row["objects"] for row in built.rows("det2d_1.25mm")] == [[], [], []]
@@ -422,7 +439,7 @@ def test_an_image_whose_boxes_are_all_dropped_stays(tiny, tmp_path, build) -> No
 
 
 def test_2d_rows_are_as_published(tiny, tmp_path, build) -> None:
-    tiny[DET2D]["Annotations/9_004.xml"] = voc((1, 2, 5, 4), filename="9_004", size=(0, 0))
+    tiny[DET2D]["Annotations/9_004.xml"] = voc_annotation((1, 2, 5, 4), filename="9_004", size=(0, 0))
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     for row in built.rows("det2d_1.25mm"):
         assert row["image"] == {"bytes": tiny[DET2D][f"JPEGImages/{row['source_name']}.jpg"], "path": None}
@@ -430,16 +447,12 @@ def test_2d_rows_are_as_published(tiny, tmp_path, build) -> None:
     assert not built.findings("stale-file-name") + built.findings("image-size-mismatch")
 
 
-def lists(place: str, train: list[str], val: list[str]) -> dict[str, bytes]:
-    return {f"{place}train.txt": table(*train), f"{place}val.txt": table(*val)}
-
-
 STEMS = ["7_20180102_002", "7_20190304_003", "9_004"]
 PLACES = ["ImageSets/Main/", "ImageSets/", "", "images/"]
 
 
 def test_lists_that_name_nobody_do_not_win(tiny, tmp_path, build) -> None:
-    tiny[DET2D] |= lists("ImageSets/Main/", [], []) | lists("ImageSets/", STEMS[:2], STEMS[2:])
+    tiny[DET2D] |= split_files([], [], "ImageSets/Main/") | split_files(STEMS[:2], STEMS[2:], "ImageSets/")
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert [row["source_name"] for row in built.rows("det2d_1.25mm", "train")] == STEMS[:2]
     assert len(built.findings("split-lists-disagree")) == 1
@@ -463,7 +476,7 @@ def test_split_lists_in_every_place_and_the_first_wins(tiny, tmp_path, build, fi
             f"JPEGImages/{s}.jpg" if place == "images/" else f"D:\\x\\{s}.jpg 2,3,9,11" if place == "" else s
             for s in order
         ]
-        tiny[DET2D] |= lists(place, shown[:2], shown[2:])
+        tiny[DET2D] |= split_files(shown[:2], shown[2:], place)
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert [row["source_name"] for row in built.rows("det2d_1.25mm", "train")] == STEMS[:2]
     assert [row["source_name"] for row in built.rows("det2d_1.25mm", "validation")] == STEMS[2:]
@@ -471,7 +484,7 @@ def test_split_lists_in_every_place_and_the_first_wins(tiny, tmp_path, build, fi
 
 
 def test_lists_that_name_too_much_twice_or_too_little(tiny, tmp_path, build) -> None:
-    tiny[DET2D] |= lists("ImageSets/Main/", ["7_20180102_002", "ghost"], ["7_20180102_002", "9_004"])
+    tiny[DET2D] |= split_files(["7_20180102_002", "ghost"], ["7_20180102_002", "9_004"], "ImageSets/Main/")
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert {
         split: [row["source_name"] for row in built.rows("det2d_1.25mm", split)]
@@ -493,11 +506,11 @@ def test_the_workbook_and_listed_boxes_check_the_xml(tiny, tmp_path, build) -> N
         ["ghost.jpg", 1, 2, 3, 4],
     ]
     tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
-    tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc((2, 3, 9, 11), (1, 1, 2, 2))
+    tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc_annotation((2, 3, 9, 11), (1, 1, 2, 2))
     rows.append(["7_20180102_002", 1, 1, 2, 2])
     tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
     a_line_a_box = [f"{STEMS[0]}.jpg 2,3,9,11", f"{STEMS[0]}.jpg 1,1,2,2", f"{STEMS[1]}.jpg 2 3 9 11"]
-    tiny[DET2D] |= lists("", a_line_a_box, [f"{STEMS[2]}.jpg 2,3,9,11 1,1,2,2"])
+    tiny[DET2D] |= split_files(a_line_a_box, [f"{STEMS[2]}.jpg 2,3,9,11 1,1,2,2"])
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     found = {(finding["member"], finding["row"]) for finding in built.findings("tables-disagree")}
     assert found == {
@@ -509,7 +522,7 @@ def test_the_workbook_and_listed_boxes_check_the_xml(tiny, tmp_path, build) -> N
 
 
 def test_a_broken_workbook_only_costs_the_check(tiny, tmp_path, build) -> None:
-    tiny[DET2D]["VOC_CT.xlsx"] = packed({"xl/workbook.xml": b"<x/>"})
+    tiny[DET2D]["VOC_CT.xlsx"] = zip_archive({"xl/workbook.xml": b"<x/>"})
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert len(built.rows("det2d_1.25mm")) == 3
     assert len(built.findings("cross-check-impossible")) == 1
@@ -520,7 +533,7 @@ def test_a_broken_workbook_only_costs_the_check(tiny, tmp_path, build) -> None:
 
 def test_crops_by_folder_with_counts_checked(tiny, tmp_path, build) -> None:
     tiny[CLS]["class_dataset/READ_ME.txt"] = table("train:", "  1: 1", "5: 2", "test:", "1: 1")
-    tiny[CLS]["class_dataset/train/7/9_009.bmp"] = picture(8)
+    tiny[CLS]["class_dataset/train/7/9_009.bmp"] = noise_picture(8)
     built = build(tiny.write(tmp_path / "in"), "cls_1.25mm")
     assert {(row["source_name"], row["label"], row["malignant"]) for row in built.rows("cls_1.25mm")} == {
         ("train/1/7_20180102_003_01", 0, True),
@@ -550,7 +563,7 @@ def test_equal_pixels_are_told_however_they_are_encoded(tiny, tmp_path, build) -
 # --- stacks -----------------------------------------------------------------------------------------------------------
 
 
-def slices_of(tiny: TinySource, archive: str, pid: str) -> list[bytes]:
+def slices_of(tiny: TinyArchives, archive: str, pid: str) -> list[bytes]:
     return [tiny[archive][f"imgs/{pid}/{k}.bmp"] for k in range(11)]
 
 
@@ -691,7 +704,7 @@ def test_lists_and_tables_that_disagree(tiny, tmp_path, build) -> None:
 
 def test_a_case_may_be_spread_over_archives_and_say_that_it_is_a_copy(tiny, tmp_path, build) -> None:
     tiny[BMP2] |= {f"imgs/00001/{k}.bmp": tiny[BMP0].pop(f"imgs/00001/{k}.bmp") for k in range(5)}
-    tiny[BMP2]["imgs/00001/7.bmp"] = picture(77)
+    tiny[BMP2]["imgs/00001/7.bmp"] = noise_picture(77)
     lines = tiny[BMP_TABLES]["image_annotation_augment_diameter.csv"].decode().split()
     tiny[BMP_TABLES]["image_annotation_augment_diameter.csv"] = table(
         f"{lines[0]},augmented", f"{lines[1]},0", f"{lines[2]},", f"{lines[3]},1"
@@ -708,8 +721,10 @@ def test_a_case_may_be_spread_over_archives_and_say_that_it_is_a_copy(tiny, tmp_
 
 def test_split_by_patient_shares_nobody(tiny, tmp_path, build) -> None:
     for patient in range(20, 40):
-        tiny[CLS][f"class_dataset/{'train' if patient % 2 else 'validate'}/3/{patient}_001.bmp"] = picture(patient)
-    tiny[CLS]["class_dataset/train/3/0001.bmp"] = picture(99)
+        tiny[CLS][f"class_dataset/{'train' if patient % 2 else 'validate'}/3/{patient}_001.bmp"] = noise_picture(
+            patient
+        )
+    tiny[CLS]["class_dataset/train/3/0001.bmp"] = noise_picture(99)
     built = build(tiny.write(tmp_path / "in"), "cls_1.25mm", "det3d_bmp_1.25mm", split_by="patient")
     splits = {split: built.rows("cls_1.25mm", split) for split in ("train", "validation", "test")}
     for split, rows in splits.items():
@@ -726,7 +741,7 @@ def test_split_by_patient_shares_nobody(tiny, tmp_path, build) -> None:
 def test_without_source_names_nothing_spells_a_date(tiny, tmp_path, build) -> None:
     import re
 
-    tiny[CT1] |= mhd("7_20190230", ct(8))
+    tiny[CT1] |= metaimage("7_20190230", noise_volume(8))
     tiny[NODULES]["annotations.csv"] += b"99_20200101,1,2,3,4\n"
     built = build(tiny.write(tmp_path / "in"), *ALL, keep_source_names=False)
     pattern = re.compile(rb"(?:2018|2019|2020)(?:0[1-9]|1[0-2])[0-3]\d")
@@ -764,7 +779,7 @@ def test_gbk_names_and_tables(tiny, tmp_path, build) -> None:
     tiny[NODULES] = {
         "annotations.csv": tiny[NODULES]["annotations.csv"].replace(b"seriesuid", "扫描".encode("gb18030"))
     }
-    tiny[CT0]["9.mhd"] = header("9", ElementDataFile="肺 9.raw").decode().encode("gb18030")
+    tiny[CT0]["9.mhd"] = metaimage_header("9", ElementDataFile="肺 9.raw").decode().encode("gb18030")
     data = tiny[CT0].pop("9.raw")
     placeholder = "_" * len("肺 9.raw".encode("gbk"))
     tiny[CT0][placeholder] = data
@@ -773,5 +788,5 @@ def test_gbk_names_and_tables(tiny, tmp_path, build) -> None:
     path.write_bytes(path.read_bytes().replace(placeholder.encode(), "肺 9.raw".encode("gbk")))
     built = build(source, DET3D)
     row = built.by_name(DET3D)["9"]
-    assert (voxels(row) == ct(2)).all()
+    assert (voxels(row) == noise_volume(2)).all()
     assert len(row["nodules"]) == 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import packed, workbook
 
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.formats.tables import parse_boxes, parse_nodules, parse_split_list
 from lung_nodule_ct.formats.voc import parse_voc
 from lung_nodule_ct.formats.workbook import parse_workbook
+from lung_nodule_ct.testing.archives import workbook, zip_archive
+from lung_nodule_ct.testing.strategies import box_tables, nodule_tables, split_lists
 
 LUNA = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 
@@ -42,7 +43,7 @@ def test_one_nodule_in_every_spelling(text) -> None:
     assert spheres(text) == [("09184", (1.5, -2.0, 30.0), 4.0)]
 
 
-def test_rows_that_cannot_be_read_are_told_apart() -> None:
+def test_rows_that_cannot_be_read_are_reported() -> None:
     table = parse_nodules(
         f"{LUNA}\na,1,2,3,4\nb,1,2,x,4\nc,1,2\n,1,2,3,4\nd,nan,2,3,4\ne,1_0,2,3,4\nf,1e308,2,3,4\n".encode()
     )
@@ -74,7 +75,7 @@ def test_one_box_in_both_spellings_and_any_order(text) -> None:
     assert not table.bad
 
 
-def test_boxes_may_lack_a_diameter_and_say_that_they_are_copies() -> None:
+def test_boxes_may_lack_a_diameter_and_be_marked_as_augmented() -> None:
     table = parse_boxes(
         b"pid,zmin,zmax,ymin,ymax,xmin,xmax,augment\n1,1,2,3,4,5,6,1\n2,1,2,3,4,5,6,none\n3,1,2,3,4,5,6,\n4,1,2,3,4,5,6,flipud\n5,1,2.5,3,4,5,6,0\n"
     )
@@ -87,7 +88,7 @@ def test_boxes_may_lack_a_diameter_and_say_that_they_are_copies() -> None:
     assert len(table.bad) == 1
 
 
-def test_a_header_is_known_by_its_exact_words_or_reported() -> None:
+def test_a_header_with_unknown_words_is_reported() -> None:
     both = parse_nodules(b"patient_id,seriesuid,coordX,coordY,coordZ,diameter_mm\n9,9_20190314,1,2,3,4\n")
     assert [(row.series_uid, row.center, row.diameter) for row in both.good] == [("9_20190314", (1, 2, 3), 4)]
     assert both.unknown_header is None
@@ -109,7 +110,7 @@ def test_a_header_is_known_by_its_exact_words_or_reported() -> None:
         ("seriesuid,coordX,coordY,coordZ,直径", ()),
     ],
 )
-def test_one_unknown_word_costs_no_nodule(header, guessed) -> None:
+def test_one_unknown_column_name_loses_no_nodule(header, guessed) -> None:
     index = "0," * header.startswith(",")
     table = parse_nodules(f"{header}\n{index}9,1,2,3,4\n".encode())
     assert [(row.series_uid, row.center, row.diameter) for row in table.good] == [("9", (1, 2, 3), 4)]
@@ -117,7 +118,7 @@ def test_one_unknown_word_costs_no_nodule(header, guessed) -> None:
     assert (table.unknown_header is not None) == bool(guessed)
 
 
-def test_words_that_contradict_the_order_are_not_overruled() -> None:
+def test_columns_are_not_guessed_against_a_known_name() -> None:
     table = parse_nodules(b"name,a,x,b,d\n9,1,2,3,4\n")
     assert (len(table.good), len(table.bad), table.guessed) == (0, 1, ())
     assert table.unknown_header is not None
@@ -134,27 +135,39 @@ def test_words_that_contradict_the_order_are_not_overruled() -> None:
         ("case no,a,b,c,d e,f,g,h", 7.5, ("pid", "zmin", "zmax", "ymin", "ymax", "xmin", "xmax", "diameter"), True),
     ],
 )
-def test_one_unknown_word_costs_no_box_and_makes_no_diameter(header, diameter, guessed, reported) -> None:
+def test_one_unknown_column_name_loses_no_box_and_invents_no_diameter(header, diameter, guessed, reported) -> None:
     table = parse_boxes(f"{header}\n9,1,2,3,4,5,6,7.5\n".encode())
     assert [(row.pid, row.low, row.high, row.diameter) for row in table.good] == [("9", (5, 3, 1), (6, 4, 2), diameter)]
     assert table.guessed == guessed
     assert (table.unknown_header is not None) == reported
 
 
-def test_a_cell_without_end_is_a_row_that_cannot_be_read() -> None:
+def test_a_row_with_a_huge_cell_cannot_be_read() -> None:
     table = parse_nodules(f"{LUNA}\na,1,2,3,4\nb,{'9' * 200_000},2,3,4\n".encode())
     assert [row.series_uid for row in table.good] == ["a"]
     assert len(table.bad) == 1
 
 
-@given(st.lists(st.tuples(st.from_regex(r"\A[0-9_]{1,12}\Z"), *[st.floats(-1e3, 1e3)] * 4), max_size=20))
-def test_what_is_written_is_read(rows) -> None:
-    text = "\n".join([LUNA, *(f"{name},{x!r},{y!r},{z!r},{d!r}" for name, x, y, z, d in rows)])
-    assert spheres(text) == [(name, (x, y, z), d) for name, x, y, z, d in rows]
+@given(nodule_tables())
+def test_every_nodule_is_read(case) -> None:
+    assert spheres(case.data) == list(case.content)
+
+
+@given(box_tables())
+def test_every_box_is_read(case) -> None:
+    table = parse_boxes(case.data)
+    assert [(row.pid, row.low, row.high, row.diameter) for row in table.good] == list(case.content)
+    assert not table.bad
+    assert table.unknown_header is None
+
+
+@given(split_lists())
+def test_every_entry_of_a_split_list_is_read(case) -> None:
+    assert [(entry.stem, entry.boxes) for entry in parse_split_list(case.data)] == list(case.content)
 
 
 @given(st.binary(max_size=200))
-def test_no_table_does_harm(data) -> None:
+def test_any_bytes_can_be_parsed_as_a_table(data) -> None:
     parse_nodules(data)
     parse_boxes(data)
     parse_split_list(data)
@@ -199,7 +212,7 @@ def test_voc_in_every_encoding(data) -> None:
     assert [entry.box for entry in annotation.objects] == [(1.0, 2.0, 3.5, 4.0)]
 
 
-def test_voc_numbers_that_are_none() -> None:
+def test_voc_numbers_that_cannot_be_read() -> None:
     for text in ("x", "", "nan"):
         (entry,) = parse_voc(VOC.format(BOX.format(text)).encode()).objects
         assert entry.box is None
@@ -229,7 +242,7 @@ def test_workbook_with_and_without_header() -> None:
     assert parse_workbook(workbook([["a.jpg", 1, 2, 3, 4]]), "x.xlsx")[0].box == (1, 2, 3, 4)
 
 
-@pytest.mark.parametrize("data", [b"", b"no workbook", packed({"a": b"1"})])
-def test_what_is_no_workbook_is_refused(data) -> None:
+@pytest.mark.parametrize("data", [b"", b"no workbook", zip_archive({"a": b"1"})])
+def test_invalid_workbooks_are_refused(data) -> None:
     with pytest.raises((ValueError, LungNoduleCTError)):
         parse_workbook(data, "x.xlsx")

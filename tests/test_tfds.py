@@ -16,12 +16,13 @@ from built import Built
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import CT0, TinySource
 
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.declaration.schema import Flag, Integer, Picture, Real, Records, Text, Vector, Voxels
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.testing.archives import CT0
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 tfds = pytest.importorskip("tensorflow_datasets")
 import lung_nodule_ct  # noqa: E402, F401 -- registers
@@ -215,7 +216,7 @@ def test_without_tensorflow_it_builds_and_reads(python, dummy, tmp_path, hub, co
 
 
 def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
-    tiny = TinySource()
+    tiny = TinyArchives()
     tiny[CT0]["9.raw"] = b"short"
     source = tiny.write(tmp_path / "in")
     outputs = tmp_path / "outputs"

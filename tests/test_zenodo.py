@@ -11,7 +11,6 @@ import datasets
 import numpy as np
 import pytest
 from archive_server import ArchiveServer, serve
-from tiny import BMP0, CLS, CT0, CT1, DET2D, MASKS, NODULES, TinySource, ct, mhd
 
 import lung_nodule_ct
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE
@@ -23,6 +22,8 @@ from lung_nodule_ct.sources.remote_archive import RemoteFile
 from lung_nodule_ct.sources.resolve import open_zenodo
 from lung_nodule_ct.sources.retry import Timeouts
 from lung_nodule_ct.sources.zenodo import Zenodo
+from lung_nodule_ct.testing.archives import BMP0, CLS, CT0, CT1, DET2D, MASKS, NODULES, metaimage, noise_volume
+from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 HASTE = Timeouts(connect_s=2, read_s=0.5, window_s=0.6, attempts=4, first_wait_s=0.01, max_wait_s=0.05)
 
@@ -158,12 +159,12 @@ def test_missing_and_ambiguous_archives_of_a_record_are_named(zenodo, cli, tmp_p
     assert "all match" in refused.stderr
 
 
-def large_source(folder: Path) -> TinySource:
+def large_source(folder: Path) -> TinyArchives:
     """Archives of some size: forty volumes of noise, which cannot be compressed."""
-    tiny = TinySource()
+    tiny = TinyArchives()
     for number in range(300, 320):
-        tiny[CT0] |= mhd(str(number), ct(number, (10, 256, 256)))
-        tiny[CT1] |= mhd(str(number + 50), ct(number + 50, (10, 256, 256)))
+        tiny[CT0] |= metaimage(str(number), noise_volume(number, (10, 256, 256)))
+        tiny[CT1] |= metaimage(str(number + 50), noise_volume(number + 50, (10, 256, 256)))
     tiny.write(folder)
     return tiny
 
@@ -271,7 +272,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(remote, fault, error) 
 
 
 def test_the_argument_has_priority_over_the_environment_and_both_over_zenodo(zenodo, cli, dummy, tmp_path) -> None:
-    tiny = TinySource().write(tmp_path / "tiny")
+    tiny = TinyArchives().write(tmp_path / "tiny")
     out = tmp_path / "hub"
 
     def count(*arguments: object, **env: str) -> int:

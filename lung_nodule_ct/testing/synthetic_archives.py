@@ -1,36 +1,146 @@
-"""Made-up patients with known truth: lesions of six textures, sizes by the paper's distribution, malignant ones that grow.
+"""Complete sets of archives in the published layout: :class:`TinyArchives`, and patients whose lesions a model can learn.
 
-:func:`write_synthetic_archives` writes them as archives in the published layout, so that a build of them is what learning can be tested on
-before the real archives are there. Not anatomy: what learns here works, and no score of here says how well.
+:func:`write_synthetic_archives` makes the patients. Their lesions have one texture per pathology class, diameters
+distributed as the paper reports them, and malignant ones grow from the first scan to the second. They are not anatomy: a
+model that learns here works, and its score does not predict the score on real scans.
 """
 
 from __future__ import annotations
 
-import io
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from PIL import Image
 
-from lung_nodule_ct.declaration.archives import Role, archives_of
+from lung_nodule_ct.declaration.archives import ARCHIVES, Role, archives_of
 from lung_nodule_ct.declaration.labels import PATHOLOGY
+from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.testing.archives import (
+    BMP0,
+    BMP1,
+    BMP2,
+    BMP_TABLES,
+    BOX_COLUMNS,
+    CLS,
+    CT0,
+    CT1,
+    DET2D,
+    MASKS,
+    NODULE_COLUMNS,
+    NODULES,
+    SHAPE,
+    THICK0,
+    THICK1,
+    THICK2,
+    THICK_FRAME,
+    THICK_NODULES,
+    THICK_SHAPE,
+    Members,
+    encode_picture,
+    metaimage,
+    noise_picture,
+    noise_volume,
+    split_files,
+    stack_tables,
+    table,
+    voc_annotation,
+    workbook,
+    write_archives,
+)
+from lung_nodule_ct.testing.phantoms import LEFT_LUNG, RIGHT_LUNG, TEXTURES, make_lesion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    Members = dict[str, bytes]
+    from numpy.typing import NDArray
 
 _DATES: Final = ("20180102", "20190304")
-_EXTENT: Final = np.array([48.0, 96.0, 96.0])
-"""Of a volume, z, y, x in mm."""
+_EXTENT: Final = (96.0, 96.0, 48.0)
+"""Size of a volume, x, y, z in mm."""
 _THIN: Final = (2.0, 2.0, 2.0)
-_THICK: Final = (5.0, 2.0, 2.0)
-"""Distance of voxels z, y, x in mm; thin ones stand for 1.25 mm, to keep them small."""
-_SIZES: Final = ((4, 10, 0.4033), (10, 20, 0.3978), (20, 30, 0.1437), (30, 36, 0.0552))
-"""Low and high diameter in mm, and the share of the nodules (the paper's; nothing below 4 mm or above 36 mm is made)."""
+_THICK: Final = (2.0, 2.0, 5.0)
+"""Spacing x, y, z in mm of the 1.25 mm and the 5 mm volumes. They are coarser than the real ones, to be small."""
+_DIAMETERS: Final = ((4, 10, 0.4033), (10, 20, 0.3978), (20, 30, 0.1437), (30, 36, 0.0552))
+"""Lowest and highest diameter in mm, and the share of the nodules as the paper reports it. It has no bounds; these are 4 and 36."""
+_SLICE_SIZE: Final = 96
+_CROP_SIZE: Final = 32
+"""Side of a slice and of a crop in pixels."""
+
+
+class TinyArchives(dict[str, Members]):
+    """All fourteen archives with very little in them: patient 7 with two dates and patient 9 without a date.
+
+    A dictionary of dictionaries, from the file name of an archive and the name of a member to its bytes. Change what a test
+    is about, then :meth:`write` the archives.
+
+    Example:
+        >>> from lung_nodule_ct.testing.archives import CT0, MASKS
+        >>> archives = TinyArchives()
+        >>> sorted(archives[CT0])
+        ['7_20180102.mhd', '7_20180102.raw', '9.mhd', '9.raw']
+        >>> archives[CT0] |= metaimage("11_20200101", noise_volume(5))  # one more patient
+        >>> del archives[MASKS]["9.mhd"], archives[MASKS]["9.raw"]  # and a scan without a mask
+    """
+
+    def __init__(self) -> None:
+        super().__init__({spec.name: {} for spec in ARCHIVES})
+        self._add_volumes()
+        self._add_pictures()
+        self._add_stacks()
+
+    def __repr__(self) -> str:
+        return f"<TinyArchives: {sum(map(len, self.values()))} members in {len(self)} archives>"
+
+    def _add_volumes(self) -> None:
+        mask = np.zeros(SHAPE, np.int16)
+        mask[1:4, 2:6, 2:6], mask[1:4, 2:6, 7:10] = LEFT_LUNG, RIGHT_LUNG
+        center = "-6.0,-17.0,33.0"
+        rows: list[str] = []
+        thick_rows: list[str] = []
+        for scan, seed, thin, thick, diameter in (
+            ("7_20180102", 1, CT0, THICK0, "3"),
+            ("7_20190304", 3, CT1, THICK1, "4"),
+            ("9", 2, CT0, THICK2, "3.5"),
+        ):
+            self[thin] |= metaimage(scan, noise_volume(seed))
+            self[MASKS] |= metaimage(scan, mask)
+            self[thick] |= metaimage(scan, noise_volume(4 + len(rows), THICK_SHAPE), THICK_FRAME)
+            rows.append(f"{scan},{center},{diameter}")
+            thick_rows.append(f"{scan},{center},9")
+        self[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, *rows)
+        self[THICK_NODULES]["annotations.csv"] = table(*thick_rows)
+
+    def _add_pictures(self) -> None:
+        self[CLS] |= {
+            "class_dataset/train/1/7_20180102_003_01.bmp": noise_picture(1),
+            "class_dataset/train/5/9_001_02.bmp": noise_picture(2),
+            "class_dataset/validate/1/7_20190304_003_03.bmp": noise_picture(3),
+        }
+        stems = ("7_20180102_002", "7_20190304_003", "9_004")
+        box = (2, 3, 9, 11)
+        for seed, stem in enumerate(stems):
+            self[DET2D][f"JPEGImages/{stem}.jpg"] = noise_picture(seed, kind="JPEG")
+            self[DET2D][f"Annotations/{stem}.xml"] = voc_annotation(box, filename=f"{stem}.jpg")
+        self[DET2D] |= split_files((stems[0], stems[2]), (stems[1],), "ImageSets/Main/")
+        header = ["image", "xmin", "ymin", "xmax", "ymax"]
+        self[DET2D]["VOC_CT.xlsx"] = workbook([header, *([f"{stem}.jpg", *box] for stem in stems)])
+
+    def _add_stacks(self) -> None:
+        boxes = {"00001": (2, 4, 3, 8, 5, 9), "00002": (1, 3, 2, 6, 4, 4), "09001": (0, 10, 0, 15, 0, 19)}
+        for archive, pid in zip((BMP0, BMP1, BMP2), boxes, strict=True):
+            self[archive] |= {f"imgs/{pid}/{k}.bmp": noise_picture(int(pid) + k) for k in range(11)}
+        self[BMP_TABLES] |= stack_tables(boxes, dict.fromkeys(boxes, 7.5), val=["00002"])
+
+    def write(self, folder: Path, *, method: int = zipfile.ZIP_DEFLATED) -> Path:
+        """Write the archives into a folder, which is made if it does not exist, and return the folder.
+
+        Args:
+            folder: The folder.
+            method: The compression method, as in :func:`~lung_nodule_ct.testing.archives.zip_archive`.
+        """
+        return write_archives(folder, self, method=method)
 
 
 @dataclass(frozen=True)
@@ -39,59 +149,72 @@ class _Scan:
 
     Attributes:
         name: Patient and date.
-        split: The folder that its crops lie in.
-        kind: Index of its class, which is its texture.
-        diameter: In mm.
-        center: z, y, x in mm from the middle of the first voxel.
+        split: The folder of its crops, ``train`` or ``validate``.
+        label: Index of its pathology class, and of the texture of its lesion.
+        diameter: Of the lesion in mm.
+        center: Of the lesion: x, y, z in mm from the centre of the first voxel.
     """
 
     name: str
     split: str
-    kind: int
+    label: int
     diameter: float
-    center: tuple[float, ...]
+    center: tuple[float, float, float]
 
 
 def write_synthetic_archives(folder: Path, patients: int, *, stacks: bool = False, seed: int = 0) -> Path:
-    """Write the archives of so many patients with two scans each into a new folder; every fifth is for validation.
+    """Write the archives of synthetic patients with two scans each. Every fifth patient is for validation.
 
     Args:
-        folder: Where to.
-        patients: How many.
-        stacks: Write the archives of 8-bit stacks as well, which take as long as all others.
+        folder: A new folder.
+        patients: The number of patients.
+        stacks: Whether to write the archives of 8-bit stacks too, which take as long as all others.
         seed: The same seed gives the same bytes.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: The folder exists.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     source = write_synthetic_archives(Path(folder, "source"), patients=2)
+        ...     sorted(path.name for path in source.iterdir())[:3]
+        ['1.25mm_2D_detection.zip', '1.25mm_3D_detection_mhd_0.zip', '1.25mm_3D_detection_mhd_1.zip']
     """
     random = np.random.default_rng(seed)
-    scans = _scans(patients, random)
+    scans = _draw_scans(patients, random)
+    by_role = (
+        _crops(scans, random)
+        | _slices(scans, random)
+        | _volumes(scans, random, _THIN, Role.CT_1_25MM, Role.NODULES_1_25MM)
+        | _volumes(scans, random, _THICK, Role.CT_5MM, Role.NODULES_5MM)
+        | (_stacks(scans, random) if stacks else {})
+        | {Role.LUNG_MASKS: {}}
+    )
+    archives: dict[str, Members] = {}
+    for role, members in by_role.items():
+        first, *others = archives_of(role)
+        archives |= {first.name: members} | {other.name: {} for other in others}
     folder.mkdir(parents=True)
-    for members in (
-        _crops(scans, random),
-        _slices(scans, random),
-        _volumes(scans, random, _THIN, Role.CT_1_25MM, Role.NODULES_1_25MM),
-        _volumes(scans, random, _THICK, Role.CT_5MM, Role.NODULES_5MM),
-        _stacks(scans, random) if stacks else {},
-    ):
-        for role, held in members.items():
-            first, *others = archives_of(role)
-            _pack(folder / first.name, held)
-            for empty in others:
-                _pack(folder / empty.name, {})
-    for masks in archives_of(Role.LUNG_MASKS):
-        _pack(folder / masks.name, {})
-    return folder
+    return write_archives(folder, archives, method=zipfile.ZIP_STORED)
 
 
-def _scans(patients: int, random: np.random.Generator) -> list[_Scan]:
-    shares = np.array([share for *_, share in _SIZES])
+def _draw_scans(patients: int, random: np.random.Generator) -> list[_Scan]:
+    shares = np.array([share for *_, share in _DIAMETERS])
     scans = []
     for number in range(100, 100 + patients):
-        kind = number % len(PATHOLOGY)  # every split gets its share of all
-        low, high, _ = _SIZES[random.choice(len(_SIZES), p=shares / shares.sum())]
-        first, center = random.uniform(low, high), random.uniform(0.35, 0.65, 3) * _EXTENT
-        growth = random.uniform(1.3, 1.6) if PATHOLOGY[kind].malignant else random.uniform(0.9, 1.05)
+        label = number % len(PATHOLOGY)  # so that every split has all classes
+        low, high, _ = _DIAMETERS[random.choice(len(_DIAMETERS), p=shares / shares.sum())]
+        first = random.uniform(low, high)
+        z, y, x = (random.uniform(0.35, 0.65, 3) * _EXTENT[::-1]).tolist()
+        growth = random.uniform(1.3, 1.6) if PATHOLOGY[label].malignant else random.uniform(0.9, 1.05)
         split = "train" if number % 5 else "validate"
         scans += [
-            _Scan(f"{number}_{date}", split, kind, diameter, tuple(center.tolist()))
+            _Scan(f"{number}_{date}", split, label, diameter, (x, y, z))
             for date, diameter in zip(_DATES, (first, first * growth), strict=True)
         ]
     return scans
@@ -101,125 +224,77 @@ def _crops(scans: Sequence[_Scan], random: np.random.Generator) -> dict[Role, Me
     members = {}
     for scan in scans:
         for number in range(2):
-            picture = _picture(scan.kind, 32, random.uniform(14, 18, 2), max(scan.diameter * 0.3, 5), random)
-            members[f"class_dataset/{scan.split}/{scan.kind + 1}/{scan.name}_{number:03}_01.bmp"] = _encoded(
-                picture, "BMP"
-            )
+            (y, x), radius = random.uniform(14, 18, 2), max(scan.diameter * 0.3, 5)
+            name = f"class_dataset/{scan.split}/{scan.label + 1}/{scan.name}_{number:03}_01.bmp"
+            members[name] = encode_picture(_picture(scan, _CROP_SIZE, (x, y), radius, random), "BMP")
     return {Role.CLASSIFICATION: members}
 
 
 def _slices(scans: Sequence[_Scan], random: np.random.Generator) -> dict[Role, Members]:
-    members, lists = {}, {"train": "", "validate": ""}
-    for scan in scans:
-        (y, x), reach = random.uniform(24, 72, 2), max(scan.diameter * 0.375, 5)
-        name = f"{scan.name}_001"
-        corners = {"xmin": x - reach, "ymin": y - reach, "xmax": x + reach + 1, "ymax": y + reach + 1}
-        box = "".join(f"<{corner}>{round(value)}</{corner}>" for corner, value in corners.items())
-        size = "<size><width>96</width><height>96</height><depth>3</depth></size>"
-        members[f"JPEGImages/{name}.jpg"] = _encoded(_picture(scan.kind, 96, np.array([y, x]), reach, random), "JPEG")
-        members[f"Annotations/{name}.xml"] = (
-            f"<annotation><filename>{name}.jpg</filename>{size}<object><name>nodule</name><bndbox>{box}</bndbox></object>"
-            "</annotation>"
-        ).encode()
-        lists[scan.split] += f"{name}\n"
-    members["ImageSets/Main/train.txt"] = lists["train"].encode()
-    members["ImageSets/Main/val.txt"] = lists["validate"].encode()
-    return {Role.DETECTION_2D: members}
+    by_stem = {f"{scan.name}_001": scan for scan in scans}
+    members: Members = {}
+    for stem, scan in by_stem.items():
+        (y, x), radius = random.uniform(24, 72, 2), max(scan.diameter * 0.375, 5)
+        box = [round(end) for end in (x - radius, y - radius, x + radius + 1, y + radius + 1)]
+        size = (_SLICE_SIZE, _SLICE_SIZE)
+        picture = _picture(scan, _SLICE_SIZE, (x, y), radius, random)
+        members[f"JPEGImages/{stem}.jpg"] = encode_picture(picture, "JPEG")
+        members[f"Annotations/{stem}.xml"] = voc_annotation(box, filename=f"{stem}.jpg", size=size)
+    return {Role.DETECTION_2D: members | _split_files(by_stem, "ImageSets/Main/")}
+
+
+def _split_files(scans: Mapping[str, _Scan], folder: str = "") -> Members:
+    train, val = ([name for name, scan in scans.items() if scan.split == split] for split in ("train", "validate"))
+    return split_files(train, val, folder)
 
 
 def _volumes(
-    scans: Sequence[_Scan], random: np.random.Generator, spacing: tuple[float, ...], volumes: Role, nodules: Role
+    scans: Sequence[_Scan],
+    random: np.random.Generator,
+    spacing: tuple[float, float, float],
+    volumes: Role,
+    nodules: Role,
 ) -> dict[Role, Members]:
-    members, rows = {}, ["seriesuid,coordX,coordY,coordZ,diameter_mm"]
+    members: Members = {}
+    rows = [NODULE_COLUMNS]
     for scan in scans:
         density = _density(scan, spacing, random)
-        header = {
-            "ObjectType": "Image",
-            "NDims": "3",
-            "BinaryData": "True",
-            "BinaryDataByteOrderMSB": "False",
-            "TransformMatrix": "1 0 0 0 1 0 0 0 1",
-            "Offset": "0 0 0",
-            "ElementSpacing": " ".join(map(str, spacing[::-1])),
-            "DimSize": " ".join(map(str, density.shape[::-1])),
-            "ElementType": "MET_SHORT",
-            "ElementDataFile": f"{scan.name}.raw",
-        }
-        members[f"{scan.name}.mhd"] = "".join(f"{key} = {value}\n" for key, value in header.items()).encode()
-        members[f"{scan.name}.raw"] = (density * 1000 - 950).astype("<i2").tobytes()
-        z, y, x = scan.center
+        written = " ".join(map(str, spacing))  # as 2.0, so that a seed gives the bytes that it has always given
+        fields = {"CompressedData": None, "ElementSpacing": written}
+        members |= metaimage(scan.name, (density * 1000 - 950).astype(np.int16), Frame(), **fields)
+        x, y, z = scan.center
         rows.append(f"{scan.name},{x},{y},{z},{scan.diameter}")
     return {volumes: members, nodules: {"annotations.csv": "\n".join(rows).encode()}}
 
 
 def _stacks(scans: Sequence[_Scan], random: np.random.Generator) -> dict[Role, Members]:
-    pictures, boxes, lists = {}, ["pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter"], {"train": "", "validate": ""}
-    for number, scan in enumerate(scans, 1):
-        density, case = _density(scan, _THIN, random), f"{number:05}"
+    by_pid = {f"{number:05}": scan for number, scan in enumerate(scans, 1)}
+    pictures: Members = {}
+    boxes = [BOX_COLUMNS]
+    for pid, scan in by_pid.items():
+        density = _density(scan, _THIN, random)
         for level, plane in enumerate(density):
-            pictures[f"imgs/{case}/{level}.bmp"] = _encoded(plane, "BMP")
+            pictures[f"imgs/{pid}/{level}.bmp"] = encode_picture(_grey(plane), "BMP")
         middle, radius = np.array(scan.center) / _THIN, scan.diameter / 2 / np.array(_THIN)
-        ends = np.clip(np.round([middle - radius, middle + radius]), 0, np.array(density.shape) - 1).astype(int)
-        boxes.append(f"{case},{','.join(f'{low},{high}' for low, high in ends.T)},{scan.diameter}")
-        lists[scan.split] += f"{case}\n"
-    tables = {
-        "image_annotation_augment_diameter.csv": "\n".join(boxes).encode(),
-        "train.txt": lists["train"].encode(),
-        "val.txt": lists["validate"].encode(),
-    }
+        ends = np.clip(np.round([middle - radius, middle + radius]), 0, np.array(density.shape[::-1]) - 1).astype(int)
+        boxes.append(f"{pid},{','.join(f'{low},{high}' for low, high in ends.T[::-1])},{scan.diameter}")
+    tables = {"image_annotation_augment_diameter.csv": "\n".join(boxes).encode(), **_split_files(by_pid)}
     return {Role.BMP_SLICES: pictures, Role.BMP_TABLES: tables}
 
 
-def _density(scan: _Scan, spacing: tuple[float, ...], random: np.random.Generator) -> np.ndarray:
-    """A scan's volume, 0 to 1, axes (z, y, x)."""
-    shape = tuple(np.rint(_EXTENT / spacing).astype(int))
-    return _drawn(scan.kind, shape, np.array(scan.center), scan.diameter / 2, np.array(spacing), random)
+def _density(scan: _Scan, spacing: tuple[float, float, float], random: np.random.Generator) -> NDArray[np.float64]:
+    """The volume of a scan as densities from 0 to 1, axes (z, y, x)."""
+    shape = [round(extent / step) for extent, step in zip(reversed(_EXTENT), reversed(spacing), strict=True)]
+    return make_lesion(TEXTURES[scan.label], shape, spacing, scan.center, scan.diameter, random)
 
 
-def _picture(kind: int, side: int, center: np.ndarray, radius: float, random: np.random.Generator) -> np.ndarray:
-    """A square picture, 0 to 1; the centre as y, x, in pixels as the radius."""
-    return _drawn(kind, (side, side), center, radius, np.ones(2), random)
+def _picture(
+    scan: _Scan, side: int, center: Sequence[float], radius: float, random: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A square picture of the lesion; centre x, y and radius in pixels."""
+    density = make_lesion(TEXTURES[scan.label], (side, side), (1.0, 1.0), center, 2 * radius, random)
+    return _grey(density)
 
 
-def _drawn(
-    kind: int,
-    shape: tuple[int, ...],
-    center: np.ndarray,
-    radius: float,
-    spacing: np.ndarray,
-    random: np.random.Generator,
-) -> np.ndarray:
-    """Noise with a lesion in it, 0 to 1; centre and radius in what ``spacing`` is in, all in array order."""
-    axes = np.meshgrid(*(np.arange(n) * step for n, step in zip(shape, spacing, strict=True)), indexing="ij")
-    distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, center, strict=True))) / radius
-    tissue: np.ndarray = np.clip(0.12 + random.normal(0, 0.04, shape) + _lesion(kind, distance, random), 0, 1)
-    return tissue
-
-
-def _lesion(kind: int, distance: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Density 0 to 1 of a lesion of one of six textures, by the distance from its centre in radii; any shape."""
-    inside = np.clip((1.05 - distance) * 8, 0, 1)
-    core = np.clip((0.55 - distance) * 8, 0, 1)
-    textures = (
-        inside * 0.85,  # solid
-        inside * 0.35 + core * 0.5,  # part-solid
-        inside * 0.35,  # ground glass
-        (inside - core) * 0.85,  # with a cavity
-        inside * (random.random(distance.shape) < 0.5) * 0.8,  # speckled
-        inside * 0.55 + np.clip((0.35 - distance) * 8, 0, 1) * 0.45,  # with a calcified core
-    )
-    return textures[kind]
-
-
-def _encoded(density: np.ndarray, form: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray((density * 255).astype(np.uint8)).save(buffer, form)
-    return buffer.getvalue()
-
-
-def _pack(path: Path, members: Members) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(
-                zipfile.ZipInfo(name), data
-            )  # without the time, so that the same seed gives the same bytes
+def _grey(density: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return (density * 255).astype(np.uint8)

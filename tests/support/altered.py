@@ -1,4 +1,4 @@
-"""A build with something changed in its rows, as if it had been built so."""
+"""Change the rows of a finished build, as if it had been built with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 
 def alter(folder: Path, config: str, change: Callable[[list[dict[str, Any]]], object]) -> Path:
-    """Let ``change`` loose on the rows of each shard of a config, and write them back as valid Parquet."""
+    """Apply ``change`` to the rows of each shard of a config, write them back as valid Parquet, and return the folder."""
     manifest = json.loads((folder / "build.json").read_text())
     for entry in manifest["configs"][config]["files"]:
         path = folder / entry["path"]
