@@ -1,4 +1,4 @@
-"""``lung-nodule-ct train``."""
+"""The command ``train``."""
 
 from __future__ import annotations
 
@@ -20,21 +20,28 @@ if TYPE_CHECKING:
 
 def train(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train; --list names them.")] = "",
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe to train; --list shows all recipes.")] = "",
     data: Data = Path("build/lung_nodule_ct"),
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; runs/RECIPE by default.")] = None,
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="See that it learns: a small variant on made-up patients, in minutes, in runs/check-RECIPE."
+            "--check",
+            help="Check that the recipe learns: train a small variant on synthetic patients, in runs/check-RECIPE.",
         ),
     ] = False,
-    listing: Annotated[bool, typer.Option("--list", help="Name the recipes and what --check expects of them.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List the recipes and the scores that --check expects.")
+    ] = False,
 ) -> None:
-    """Train a model on a build; the same command again resumes.
+    """Train a model on a build. The same command again continues an interrupted run.
 
-    Every number of the recipe can be changed: --steps 500 --seed 0 --batch-size 8 --split-by patient --optim.learning-rate 3e-4;
-    "RECIPE -- --help" lists them. On more hosts set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID on each.
+    Every option of the recipe can be changed, for example --steps 500 --seed 0
+    --batch-size 8 --split-by patient --optim.learning-rate 3e-4.
+    "RECIPE -- --help" lists all of them.
+
+    To train on several hosts, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+    and JAX_PROCESS_ID on each of them.
     """
     if listing or not name:
         _print_recipes()
@@ -42,25 +49,30 @@ def train(
     if check:
         given = context.get_parameter_source("data")
         if given is not None and given.name != "DEFAULT":
-            raise typer.BadParameter("the check makes its own data", param_hint="--data")
+            raise typer.BadParameter("--check makes its own data", param_hint="--data")
         _check(name, out or Path("runs") / f"check-{name}", context.args)
         return
-    recipe = recipe_of(name, context.args)
+    recipe = parse_recipe(name, context.args)
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.train.devices import begin
-    from lung_nodule_ct.train.runs import Run, data_of
+    from lung_nodule_ct.train.devices import initialize_jax
 
     build = open_build(data)
-    begin()
+    initialize_jax()
     from lung_nodule_ct.train.loop import train as train_run
+    from lung_nodule_ct.train.runs import Run, data_identity
 
-    run = Run(out or Path("runs") / name, name, recipe, data_of(build, recipe.config))
+    run = Run(out or Path("runs") / name, name, recipe, data_identity(build, recipe.config))
     train_run(run, build)
     terminal().print(f"trained: {run.folder}", highlight=False, soft_wrap=True)
 
 
-def recipe_of(name: str, arguments: Sequence[str]) -> Recipe:
-    """The recipe of that name with what the command line changes."""
+def parse_recipe(name: str, arguments: Sequence[str]) -> Recipe:
+    """The recipe of that name, with the options that the command line changes.
+
+    Raises:
+        TrainingError: There is no such recipe, or an option is not valid.
+        MissingExtraError: The extra ``train`` is not installed.
+    """
     from lung_nodule_ct.train.recipes import get_recipe
 
     recipe = get_recipe(name)
@@ -69,44 +81,43 @@ def recipe_of(name: str, arguments: Sequence[str]) -> Recipe:
     require_extra()
     import tyro
 
-    plain = (tyro.conf.EnumChoicesFromValues,)
+    settings = (tyro.conf.EnumChoicesFromValues,)
     prog = f"lung-nodule-ct train {name}"
-    changed: Recipe = tyro.cli(type(recipe), default=recipe, args=list(arguments), prog=prog, config=plain)
-    return changed
+    parsed: Recipe = tyro.cli(type(recipe), default=recipe, args=list(arguments), prog=prog, config=settings)
+    return parsed
 
 
 def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
-    from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
-    from lung_nodule_ct.train.recipes import get_recipe
+    from lung_nodule_ct.train.recipes import EXPECTED_SCORES, get_recipe
 
     get_recipe(name)
-    aim = EXPECTED_SCORES[name]
-    options = (*aim.options, *arguments)
-    recipe = recipe_of(name, options)
-    from lung_nodule_ct.train.devices import begin
+    expected = EXPECTED_SCORES[name]
+    options = (*expected.options, *arguments)
+    recipe = parse_recipe(name, options)
+    from lung_nodule_ct.train.devices import initialize_jax
 
-    begin()
-    from lung_nodule_ct.train.learning_check import DATA
-    from lung_nodule_ct.train.learning_check import check as check_recipe
+    initialize_jax()
+    from lung_nodule_ct.train.learning_check import DATA, check_learning
 
-    as_command = shlex.join(
+    command = shlex.join(
         ["lung-nodule-ct", "train", name, "--data", str(folder / DATA), "--out", str(folder), *options]
     )
-    terminal().print(f"on made-up patients: {as_command}", highlight=False, soft_wrap=True)
-    document = check_recipe(folder, name, recipe, aim)
+    terminal().print(f"on synthetic patients: {command}", highlight=False, soft_wrap=True)
+    document = check_learning(folder, name, recipe, expected)
     print_scores([document | {"run": folder.name}])
-    terminal().print(f"{name}: {'it runs; ' if aim.least is None else 'learns, at least '}{aim}", highlight=False)
+    result = "it runs" if expected.minimum is None else "it learns, at least"
+    terminal().print(f"{name}: {result}{'; ' if expected.minimum is None else ' '}{expected}", highlight=False)
 
 
 def _print_recipes() -> None:
-    from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
-    from lung_nodule_ct.train.recipes import RECIPES
+    from lung_nodule_ct.train.recipes import EXPECTED_SCORES, RECIPES
 
     table = new_table("recipe", "reads", "model", "split by", "check expects")
     for name, recipe in RECIPES.items():
         table.add_row(name, recipe.config, recipe.model.head, str(recipe.split_by), str(EXPECTED_SCORES[name]))
     terminal().print(table)
     terminal().print(
-        "\nTrain one:         lung-nodule-ct train RECIPE --data BUILD\nSee that it works: lung-nodule-ct train RECIPE --check",
+        "\nTrain a recipe:       lung-nodule-ct train RECIPE --data BUILD\n"
+        "Check that it learns: lung-nodule-ct train RECIPE --check",
         highlight=False,
     )

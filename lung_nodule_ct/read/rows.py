@@ -1,25 +1,20 @@
-"""Walking through the rows of a build, once, while somebody is told how far it is.
-
-Rows of a build by number, from any process: Arrow mapped into memory, so that a patch costs what its pages cost.
-
-An Arrow build is read where it stands. Parquet is decoded once, into an Arrow copy in the user's cache folder.
-"""
+"""The rows of a build: iteration over all rows, and random access to the rows of a split."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SplitBy
 from lung_nodule_ct.declaration.manifest import Format
+from lung_nodule_ct.declaration.schema import Schema
 from lung_nodule_ct.errors import BuildFolderError, TrainingError
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.voxel_columns import VoxelColumn
@@ -98,85 +93,105 @@ def iterate_rows(
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a config. Made by :func:`rows_of`; crosses process borders as paths and numbers.
+    """Some rows of a config, with random access to their voxels. Made by :func:`split_rows`.
+
+    The Arrow files are mapped into memory, so that a patch of a volume costs only the memory pages that it touches. A
+    copy in another process is cheap: it holds paths and numbers, and maps the files again.
 
     Attributes:
-        paths: Arrow streams.
-        places: Which rows of them, counted through all streams.
-        light: The columns without voxels and pictures, a dict a row of ``places``.
-        heavy: The columns with them.
+        schema: The columns of the config.
+        paths: Arrow stream files, which hold all rows of the config.
+        indices: Index of each row in these files, counted through all of them.
+        metadata: Each row's values of the columns that hold neither voxels nor pictures.
     """
 
+    schema: Schema
     paths: tuple[Path, ...]
-    places: tuple[int, ...]
-    light: tuple[dict[str, Any], ...]
+    indices: tuple[int, ...]
+    metadata: tuple[dict[str, Any], ...]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     @property
     def patients(self) -> tuple[str | None, ...]:
         """``patient_id`` of each row, ``None`` where it is unknown or the config has no such column."""
-        return tuple(row.get("patient_id") for row in self.light)
+        return tuple(row.get("patient_id") for row in self.metadata)
+
+    def ids(self, *columns: str) -> tuple[str, ...]:
+        """A name for each row: its value of the first of these columns that is not null, otherwise its index."""
+        return tuple(
+            next((str(row[name]) for name in columns if row.get(name) is not None), f"row {index}")
+            for row, index in zip(self.metadata, self.indices, strict=True)
+        )
 
     @cached_property
     def _table(self) -> pa.Table:
         return pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in self.paths])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the mapped table: each process maps for itself."""
-        return {"paths": self.paths, "places": self.places, "light": self.light}
+        """The declared fields, without the mapped table."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def picture(self, row: int) -> bytes:
         """The encoded image of a row."""
-        encoded: bytes = self._table.column("image")[self.places[row]]["bytes"].as_py()
+        encoded: bytes = self._table.column("image")[self.indices[row]]["bytes"].as_py()
         return encoded
 
     def voxels(self, row: int, column: str = "volume") -> NDArray[Any] | None:
         """The voxels of a row as a view, axes (z, y, x); ``None`` where the cell is null."""
-        voxels: NDArray[Any] | None = VoxelColumn(self._table.column(column)).find(self.places[row])
+        voxels: NDArray[Any] | None = VoxelColumn(self._table.column(column)).find(self.indices[row])
         return voxels
 
 
 def split_rows(build: BuildFolder, config: str, split: str, split_by: SplitBy) -> Rows:
-    """The rows of a split of a build.
+    """Return the rows of one split of a build.
+
+    An Arrow build is read in place. A Parquet build is decoded once, into Arrow files in the user's cache folder.
 
     Args:
         build: The build.
         config: One of its configs.
         split: ``train``, ``validation`` or ``test``.
-        split_by: As the build was split, or by patient from the column ``fold``; then rows of no known patient are left out.
+        split_by: How to split: as the build is split, or by patient, from the column ``fold``. Splits by patient leave
+            out the rows whose patient is unknown.
 
     Raises:
-        BuildFolderError: The build has no such config.
-        TrainingError: The split has no rows, or the build was split by patient and the published split is asked for.
-        OutputError: There is no room in the cache folder for an Arrow copy.
+        BuildFolderError: The build does not hold the config.
+        TrainingError: The split has no rows, or the published split is requested and the build was split by patient.
+        OutputError: The cache folder has too little free space for the Arrow files.
     """
     built_by = SplitBy(build.manifest["split_by"])
     if built_by is not split_by and built_by is SplitBy.PATIENT:
         raise TrainingError(
-            f"{build.folder} was split by patient", remedy="build it as published, or say --split-by patient"
+            f"{build.folder} was split by patient", remedy="build it as published, or use --split-by patient"
         )
-    light = [
-        (name, row) for name in build.splits(config) for row in build.rows(config, name, build.metadata_columns(config))
-    ]
+    names = build.metadata_columns(config)
+    metadata = [(name, row) for name in build.splits(config) for row in build.rows(config, name, names)]
     if split_by is SplitBy.PUBLISHED:
-        places = [place for place, (name, _) in enumerate(light) if name == split]
+        indices = [index for index, (name, _) in enumerate(metadata) if name == split]
     else:
-        folds = [row["fold"] for _, row in light]
-        places = [place for place, fold in enumerate(folds) if fold is not None and SPLIT_OF_FOLD[fold] == split]
-    if not places:
+        folds = [row["fold"] for _, row in metadata]
+        indices = [index for index, fold in enumerate(folds) if fold is not None and SPLIT_OF_FOLD[fold] == split]
+    if not indices:
         raise TrainingError(
             f"{config} has no rows in the split {split!r} ({split_by})",
             expected=f"one of {', '.join(build.splits(config))}" if split_by is SplitBy.PUBLISHED else None,
-            remedy="name another --split" if split_by is SplitBy.PATIENT else "name another, or say --split-by patient",
+            remedy="choose another --split"
+            if split_by is SplitBy.PATIENT
+            else "choose another, or use --split-by patient",
         )
-    return Rows(_arrow_files(build, config), tuple(places), tuple(light[place][1] for place in places))
+    return Rows(
+        Schema(build.columns(config)),
+        _arrow_files(build, config),
+        tuple(indices),
+        tuple(metadata[index][1] for index in indices),
+    )
 
 
 def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
-    files = build.manifest["configs"][config]["files"]
-    ordered = [file for split in build.splits(config) for file in files if file["split"] == split]
+    """The shards of an Arrow build, or decoded copies of the shards of a Parquet build. Missing copies are made."""
+    ordered = [file for split in build.splits(config) for file in build.files(config, split)]
     if build.format is Format.ARROW:
         return tuple(build.folder / file["path"] for file in ordered)
     key = hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
@@ -185,7 +200,8 @@ def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
         size = sum(_decoded_bytes(build.folder / file["path"]) for file in ordered)
         require_free_space(f"the Arrow copy of {config}", size, [folder.parent])
         notice(
-            f"{config}: decoding Parquet once, {size / 1e6:,.0f} MB into {folder}; a build of --format arrow needs no such copy"
+            f"{config}: decoding Parquet once, {size / 1e6:,.0f} MB into {folder}; "
+            "a build with --format arrow does not need this"
         )
         with staged_folder(folder, find_foreign=lambda _: None) as stage:
             for number, file in enumerate(ordered):
@@ -194,7 +210,7 @@ def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
 
 
 def _decoded_bytes(source: Path) -> int:
-    """What a Parquet file takes decoded, by its footer."""
+    """The decoded size of a Parquet file, as its footer states it."""
     meta = pq.read_metadata(source)
     return sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
 
@@ -207,19 +223,3 @@ def _decode(source: Path, target: Path) -> None:
     ):
         for group in range(file.num_row_groups):
             writer.write_table(file.read_row_group(group))
-
-
-def ids_of(rows: Rows, *columns: str) -> tuple[str, ...]:
-    """What to call each row by: the first of some columns that is known, else its number."""
-    return tuple(
-        next((str(row[name]) for name in columns if row.get(name) is not None), f"row {place}")
-        for row, place in zip(rows.light, rows.places, strict=True)
-    )
-
-
-def padded(values: NDArray[Any], count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """``values`` (n, k) with zeros below up to ``count`` rows, and which rows are real; what is too many is cut off."""
-    kept = values[:count]
-    full = np.zeros((count, *values.shape[1:]), np.float32)
-    full[: len(kept)] = kept
-    return full, np.arange(count) < len(kept)

@@ -1,4 +1,4 @@
-"""A run judged on a split: every example's answer in ``predictions.parquet``, scores with intervals in ``scores.json``."""
+"""Evaluation of a run on a split: ``predictions.parquet``, ``scores.json`` with intervals, plots and a page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.staging import staged_folder
-from lung_nodule_ct.train.checkpoints import Checkpoints
-from lung_nodule_ct.train.data import open_data_source
-from lung_nodule_ct.train.metrics.classification import interval_of, patient_samples
-from lung_nodule_ct.train.pages import write_pages
-from lung_nodule_ct.train.predictions import Predictions
-from lung_nodule_ct.train.tasks import task_of
+from lung_nodule_ct.train.batches import open_data_source
+from lung_nodule_ct.train.metrics import bootstrap_patients, percentile_interval
+from lung_nodule_ct.train.pages import PAGE, write_page
+from lung_nodule_ct.train.runs import Checkpoints
+from lung_nodule_ct.train.step import Predictor
+from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.runs import Run
 
 EVALUATION: Final = "evaluation"
-SCORES: Final = "scores.json"
 PREDICTIONS: Final = "predictions.parquet"
+_SCORES: Final = "scores.json"
 
 
 def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> dict[str, Any]:
-    """Judge a run's latest weights (their average) on a split and write ``<run>/evaluation/<split>/``.
+    """Evaluate the averaged weights of a run's latest checkpoint on a split, and write ``<run>/evaluation/<split>/``.
 
     Args:
         run: The run.
         build: A build that holds its config.
-        split: ``train``, ``validation`` or ``test``, split as the run was.
-        draws: Samples of patients that the intervals come from.
+        split: ``train``, ``validation`` or ``test``, split as in training.
+        draws: The number of bootstrap samples for the intervals.
 
     Returns:
-        What ``scores.json`` holds.
+        The content of ``scores.json``.
 
     Raises:
         BuildFolderError: The build does not hold the config.
-        TrainingError: There is no checkpoint, or the split cannot be judged.
+        TrainingError: There is no checkpoint, or the split has no examples that can be scored.
         OutputError: The folder cannot be written.
     """
     recipe = run.recipe
@@ -55,10 +55,10 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with Checkpoints(run.folder, recipe) as checkpoints:
         state = checkpoints.restore(device)
-    rows = Predictions(source, recipe).rows(state["average"])
-    score = task_of(recipe).scorer(rows)
-    values = score(np.arange(len(rows)))
-    samples = patient_samples([row["patient_id"] for row in rows], score, draws=draws)
+    predictions = Predictor(source, recipe).predict(state["average"])
+    scorer = get_task(recipe).scorer(predictions)
+    scores = scorer(np.arange(len(predictions)))
+    samples = bootstrap_patients([row["patient_id"] for row in predictions], scorer, draws=draws)
     document = {
         "recipe": run.name,
         "config": recipe.config,
@@ -66,25 +66,25 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
         "split_by": str(recipe.split_by),
         "steps": int(state["step"]),
         "seed": recipe.seed,
-        "rows": len(rows),
-        "patients": len({row["patient_id"] for row in rows} - {None}),
-        "scores": {name: estimate(value, samples[name]) for name, value in values.items()},
+        "rows": len(predictions),
+        "patients": len({row["patient_id"] for row in predictions} - {None}),
+        "scores": {name: with_interval(value, samples[name]) for name, value in scores.items()},
     }
     target = run.folder / EVALUATION / split
-    with staged_folder(target, find_foreign=_foreign) as stage:
-        (stage / SCORES).write_text(to_json(document), encoding="utf-8")
-        pq.write_table(pa.Table.from_pylist(rows), stage / PREDICTIONS)
-        write_pages(stage, run, source, rows, document)
+    with staged_folder(target, find_foreign=_foreign_file) as stage:
+        (stage / _SCORES).write_text(to_json(document), encoding="utf-8")
+        pq.write_table(pa.Table.from_pylist(predictions), stage / PREDICTIONS)
+        write_page(stage, run, source, predictions, document)
     return document
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
-    """What a run's evaluations say, one a split.
+    """Read the scores of a run's evaluations, one document per split, with the run's name added as ``run``.
 
     Raises:
-        TrainingError: The run was not evaluated, or what it says cannot be read.
+        TrainingError: The run was not evaluated, or the scores cannot be read.
     """
-    files = sorted(folder.glob(f"{EVALUATION}/*/{SCORES}"))
+    files = sorted(folder.glob(f"{EVALUATION}/*/{_SCORES}"))
     if not files:
         raise TrainingError(f"{folder} holds no evaluation", remedy=f"make one: lung-nodule-ct evaluate {folder}")
     try:
@@ -93,12 +93,14 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
         raise TrainingError(f"the scores of {folder} cannot be read: {error}", remedy="evaluate it again") from error
 
 
-def estimate(value: float, samples: NDArray[np.float64]) -> dict[str, float | None]:
-    """A score's ``value`` with ``low`` and ``high`` of its 95 % interval; ``None`` for what is not known."""
-    low, high = interval_of(samples)
-    return {name: float(n) if np.isfinite(n) else None for name, n in (("value", value), ("low", low), ("high", high))}
+def with_interval(value: float, samples: NDArray[np.float64]) -> dict[str, float | None]:
+    """A score as ``value``, with the ends of its 95 % interval as ``low`` and ``high``; ``None`` where undefined."""
+    low, high = percentile_interval(samples)
+    numbers = {"value": value, "low": low, "high": high}
+    return {name: float(number) if np.isfinite(number) else None for name, number in numbers.items()}
 
 
-def _foreign(folder: Path) -> str | None:
-    own = {SCORES, PREDICTIONS, "index.html"}
-    return next((path.name for path in folder.iterdir() if path.name not in own and path.suffix != ".png"), None)
+def _foreign_file(folder: Path) -> str | None:
+    """The name of a file that no evaluation has written, if there is one."""
+    written = {_SCORES, PREDICTIONS, PAGE}
+    return next((path.name for path in folder.iterdir() if path.name not in written and path.suffix != ".png"), None)

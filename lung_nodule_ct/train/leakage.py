@@ -1,4 +1,7 @@
-"""What a split that shares patients adds to a score: one recipe on the published split and on the one by patient."""
+"""The leakage gap: how much higher a recipe scores on the published split than on a split by patient.
+
+The published splits share patients.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.labels import TRAIN, VALIDATION, SplitBy
-from lung_nodule_ct.train.data import open_data_source
-from lung_nodule_ct.train.evaluation import EVALUATION, PREDICTIONS, estimate, evaluate, read_scores
+from lung_nodule_ct.train.batches import open_data_source
+from lung_nodule_ct.train.evaluation import EVALUATION, PREDICTIONS, evaluate, read_scores, with_interval
 from lung_nodule_ct.train.loop import train
-from lung_nodule_ct.train.metrics.classification import patient_samples
-from lung_nodule_ct.train.runs import Run, data_of, open_run
-from lung_nodule_ct.train.tasks import task_of
+from lung_nodule_ct.train.metrics import bootstrap_patients
+from lung_nodule_ct.train.runs import Run, data_identity, open_run
+from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,15 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gap:
-    """How much higher the scores on the published split are than those on the split by patient.
+    """The scores on the published split minus those on the split by patient.
 
     Attributes:
-        recipe: Its name.
-        config: What it reads.
-        split: ``train``, ``validation`` or ``test``, in both.
-        published: The folder's name of the run on the published split.
-        patient: That of the run by patient.
-        scores: The difference by score: ``value``, and ``low`` and ``high`` of its 95 % interval.
+        recipe: The recipe's name.
+        config: The config that it reads.
+        split: ``train``, ``validation`` or ``test``, the same in both runs.
+        published: Name of the folder of the run on the published split.
+        patient: Name of the folder of the run on the split by patient.
+        scores: The difference of each score: ``value``, and the ends of its 95 % interval, ``low`` and ``high``.
     """
 
     recipe: str
@@ -49,15 +52,17 @@ class Gap:
 
 
 def train_both(folder: Path, name: str, recipe: Recipe, build: BuildFolder, *, draws: int) -> list[Path]:
-    """Train a recipe on both splits and judge each on its validation split, in ``<folder>/published`` and ``<folder>/patient``.
+    """Train a recipe on both splits and evaluate each run on its own validation split.
 
-    What was trained before is not trained again; a run that was stopped goes on.
+    The runs are ``<folder>/published`` and ``<folder>/patient``. Finished runs are not trained again, and interrupted
+    ones continue.
 
     Raises:
         BuildFolderError: The build does not hold the config.
-        TrainingError: One of the splits cannot be trained or judged on (before anything is trained), or as :func:`train`.
+        TrainingError: One of the splits has no rows or cannot be scored, which is checked before training, or training
+            fails.
     """
-    data = data_of(build, recipe.config)
+    data = data_identity(build, recipe.config)
     runs = [Run(folder / by, name, replace(recipe, split_by=by), data) for by in SplitBy]
     for run, split in product(runs, (TRAIN, VALIDATION)):
         open_data_source(build, run.recipe, split)
@@ -68,35 +73,40 @@ def train_both(folder: Path, name: str, recipe: Recipe, build: BuildFolder, *, d
 
 
 def gaps_between(folders: Sequence[Path], *, draws: int) -> list[Gap]:
-    """The gap of each two evaluated runs that differ in nothing but how they were split.
+    """Return the gap of each pair of evaluated runs that differ only in how they were split.
 
-    The two validation splits hold other patients, so each is drawn for itself and the differences of the draws give the interval.
+    The two validation splits hold different patients. Each of them is resampled independently, and the interval is that
+    of the differences.
 
     Raises:
-        TrainingError: A folder holds no run.
+        TrainingError: A folder holds no evaluated run.
     """
     runs = [(open_run(folder), {document["split"] for document in read_scores(folder)}) for folder in folders]
     gaps = []
-    for (one, judged), (other, also_judged) in product(runs, runs):
-        apart = SplitBy.PUBLISHED, SplitBy.PATIENT
-        if (one.recipe.split_by, other.recipe.split_by) != apart or one.differences(other).keys() - {"recipe.split_by"}:
+    for (published, published_splits), (patient, patient_splits) in product(runs, runs):
+        split_by = published.recipe.split_by, patient.recipe.split_by
+        if split_by != (SplitBy.PUBLISHED, SplitBy.PATIENT):
             continue
-        gaps += [_gap(one, other, split, draws) for split in sorted(judged & also_judged)]
+        if published.differences(patient).keys() == {"recipe.split_by"}:
+            gaps += [_gap(published, patient, split, draws) for split in sorted(published_splits & patient_splits)]
     return gaps
 
 
 def _gap(published: Run, patient: Run, split: str, draws: int) -> Gap:
-    (first, first_drawn), (second, second_drawn) = (
-        _drawn(run, split, draws, seed) for seed, run in enumerate((published, patient))
+    (first, first_samples), (second, second_samples) = (
+        _resampled_scores(run, split, draws, seed) for seed, run in enumerate((published, patient))
     )
-    scores = {name: estimate(first[name] - second[name], first_drawn[name] - second_drawn[name]) for name in first}
-    name, config = published.name, published.recipe.config
-    return Gap(name, config, split, published.folder.name, patient.folder.name, scores)
+    scores = {
+        name: with_interval(first[name] - second[name], first_samples[name] - second_samples[name]) for name in first
+    }
+    return Gap(published.name, published.recipe.config, split, published.folder.name, patient.folder.name, scores)
 
 
-def _drawn(run: Run, split: str, draws: int, seed: int) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
-    """The scores of a run, and of samples of its patients."""
-    rows: list[dict[str, Any]] = pq.read_table(run.folder / EVALUATION / split / PREDICTIONS).to_pylist()
-    score = task_of(run.recipe).scorer(rows)
-    samples = patient_samples([row["patient_id"] for row in rows], score, draws=draws, seed=seed)
-    return score(np.arange(len(rows))), samples
+def _resampled_scores(
+    run: Run, split: str, draws: int, seed: int
+) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    """The scores of a run, and those of bootstrap samples of its patients."""
+    predictions: list[dict[str, Any]] = pq.read_table(run.folder / EVALUATION / split / PREDICTIONS).to_pylist()
+    scorer = get_task(run.recipe).scorer(predictions)
+    samples = bootstrap_patients([row["patient_id"] for row in predictions], scorer, draws=draws, seed=seed)
+    return scorer(np.arange(len(predictions))), samples

@@ -1,23 +1,15 @@
-"""What is trained: one frozen recipe a row, run by ``lung-nodule-ct train NAME``. No JAX in here.
+"""Recipes: what is trained, and the score that a small variant must reach in its check. Without JAX.
 
-What a small variant of each reaches on made-up patients: :mod:`.aims`.
+``lung-nodule-ct train NAME`` runs a recipe; ``lung-nodule-ct train NAME --check`` runs its check.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from lung_nodule_ct.declaration.configs import (
-    CLS_1_25MM,
-    DET2D_1_25MM,
-    DET3D_1_25MM,
-    DET3D_5MM,
-    DET3D_BMP_1_25MM,
-    LONGITUDINAL,
-    get_config,
-)
-from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.configs import get_config
+from lung_nodule_ct.declaration.labels import VALIDATION, SplitBy
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.geometry.display import LUNG
 
@@ -27,17 +19,17 @@ class ModelOptions:
     """The network.
 
     Attributes:
-        head: ``classes`` for crops; ``center`` (centre heatmap, sides, GIoU) or ``retina`` (anchors, focal loss) for boxes;
-            ``sequence`` for a patient's scans.
-        width: Channels of the first stage; each further stage has twice as many.
-        blocks: Residual blocks by stage; 3, 4, 6, 3 is ResNet-34.
+        head: ``classes`` for crops; ``center`` (centre heatmap, sides, GIoU) or ``retina`` (anchors, focal loss) for
+            boxes; ``sequence`` for the scans of a patient.
+        width: Channels of the first stage. Each further stage has twice as many.
+        blocks: Residual blocks per stage; 3, 4, 6, 3 is ResNet-34.
         squeeze: Squeeze and excitation in every block (SE-ResNet).
-        ordinal: Classes as a chain of thresholds (CORAL) in place of softmax.
-        patch: Pixels a side that the first layer takes together.
-        bf16: Compute in bfloat16; weights, optimiser and losses stay float32.
-        native_conv: Convolutions as XLA has them, or by Winograd or as products of our own, whichever is quicker on CPU; by the
-            device where ``None`` (native but on CPU). They give the same but for rounding.
-        last_only: Of a patient's scans only the last is seen: the single-timepoint twin.
+        ordinal: Predict ordered classes by a chain of thresholds (CORAL) instead of softmax.
+        patch: Side of the blocks of pixels that the first layer sees as channels.
+        bf16: Compute in bfloat16. Weights, optimiser and losses stay float32.
+        native_conv: Use XLA's convolutions. By default, they are used on every device except a CPU, where other
+            algorithms are faster. The results are equal except for rounding.
+        last_only: Use only the last scan of each patient.
     """
 
     head: Literal["classes", "center", "retina", "sequence"]
@@ -51,23 +43,24 @@ class ModelOptions:
     last_only: bool = False
 
     def __post_init__(self) -> None:
-        _positive(width=self.width, patch=self.patch, **{f"blocks[{i}]": n for i, n in enumerate(self.blocks)})
+        _check_positive(width=self.width, patch=self.patch, **{f"blocks[{i}]": n for i, n in enumerate(self.blocks)})
         if not self.blocks:
-            raise TrainingError("model.blocks: expected at least one stage, got none")
+            raise TrainingError("model.blocks has no stage", expected="at least one number of blocks")
 
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What the network sees.
+    """The input of the network.
 
     Attributes:
-        size: Pixels or voxels along (y, x) or (z, y, x); of whole slices empty: what holds the largest.
-        spacing_mm: To what distance of voxels patches are resampled, z, y, x; as stored where ``None``.
-        window: Centre and width in HU; 8-bit data are taken as they are.
-        positives: Share of the training patches with a nodule in them.
-        boxes: Room for so many boxes an image or patch.
-        scans: Room for so many scans of a patient; the latest count.
-        augment: Random flips and right-angle turns.
+        size: Pixels along (y, x) or voxels along (z, y, x). For slices it may be empty: then it is the size of the
+            largest slice.
+        spacing_mm: Voxel spacing in mm (z, y, x) that patches are resampled to; not resampled by default.
+        window: Centre and width of the CT window in Hounsfield units. 8-bit images are not windowed.
+        positives: Fraction of the training patches that contain a nodule.
+        boxes: Maximum number of boxes per image or patch.
+        scans: Maximum number of scans per patient, counted from the latest.
+        augment: Random flips and rotations by right angles.
     """
 
     size: tuple[int, ...] = ()
@@ -79,27 +72,27 @@ class InputOptions:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        _positive(
+        _check_positive(
             boxes=self.boxes,
             scans=self.scans,
             window=self.window[1],
             **{f"size[{i}]": n for i, n in enumerate(self.size)},
         )
         if not 0 <= self.positives <= 1:
-            raise TrainingError("input.positives is a share", expected="0 to 1", got=self.positives)
+            raise TrainingError("input.positives is not a fraction", expected="0 to 1", got=self.positives)
 
 
 @dataclass(frozen=True)
 class OptimOptions:
-    """AdamW with a linear warm-up and a cosine.
+    """AdamW with a linear warm-up and a cosine decay of the learning rate.
 
     Attributes:
-        learning_rate: At the top.
-        warmup: Steps up to there.
-        weight_decay: Of the kernels only.
-        clip: Largest norm of the gradient.
-        ema: Decay of the average of the weights, which is what is evaluated; 0 for none.
-        accumulate: In how many parts a batch goes through the device.
+        learning_rate: Learning rate after the warm-up.
+        warmup: Number of warm-up steps.
+        weight_decay: Weight decay of the kernels; biases and norms do not decay.
+        clip: Maximum norm of the gradient.
+        ema: Decay of the moving average of the weights, which is what is evaluated; 0 for no average.
+        accumulate: Number of parts in which a batch passes through the device.
     """
 
     learning_rate: float = 1e-3
@@ -110,9 +103,9 @@ class OptimOptions:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        _positive(learning_rate=self.learning_rate, clip=self.clip, accumulate=self.accumulate)
+        _check_positive(learning_rate=self.learning_rate, clip=self.clip, accumulate=self.accumulate)
         if not 0 <= self.ema < 1:
-            raise TrainingError("optim.ema is a decay", expected="0 up to but not 1", got=self.ema)
+            raise TrainingError("optim.ema is not a decay", expected="0 or more, and less than 1", got=self.ema)
 
 
 @dataclass(frozen=True)
@@ -120,19 +113,19 @@ class Recipe:
     """One training run.
 
     Attributes:
-        config: The config that it reads.
-        task: Which of ``lung_nodule_ct.train.tasks``.
+        config: Name of the config that it reads.
+        task: Name of a module of :mod:`lung_nodule_ct.train.tasks`.
         model: The network.
-        input: What it sees.
-        optim: How it learns.
-        steps: Batches.
-        batch_size: Examples a batch, over all devices and parts.
+        input: The input of the network.
+        optim: The optimiser.
+        steps: Number of batches.
+        batch_size: Examples per batch, over all devices and parts.
         split_by: The published splits, or splits by patient from the column ``fold``.
-        seed: Of weights, order, patches and augmentation.
-        workers: Processes that load; 0 for threads. The batches are the same.
-        save_every: Steps between checkpoints.
-        watch: How many examples of the validation split, from its first on, are scored at each checkpoint; 0 for none.
-        device: What it must run on.
+        seed: Seed of the weights, the order of the examples, the patches and the augmentation.
+        workers: Number of processes that load data; 0 for threads. It does not change the batches.
+        save_every: Number of steps between checkpoints.
+        watch: Number of validation examples that are scored at each checkpoint; 0 for none.
+        device: The type of device that it must run on.
     """
 
     config: str
@@ -150,11 +143,10 @@ class Recipe:
     device: Literal["any", "cpu", "gpu", "tpu"] = "any"
 
     def __post_init__(self) -> None:
-        get_config(self.config)
-        _positive(steps=self.steps, batch_size=self.batch_size, save_every=self.save_every)
+        _check_positive(steps=self.steps, batch_size=self.batch_size, save_every=self.save_every)
         for name, value in (("workers", self.workers), ("watch", self.watch)):
             if value < 0:
-                raise TrainingError(f"{name} cannot be fewer than none", got=value)
+                raise TrainingError(f"{name} is negative", expected="0 or more", got=value)
         if self.batch_size % self.optim.accumulate:
             raise TrainingError(
                 "a batch does not divide into equal parts",
@@ -163,64 +155,109 @@ class Recipe:
             )
 
 
-def _positive(**values: float) -> None:
+def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise TrainingError(f"{name} must be above 0", got=value)
 
 
 _RESNET = ModelOptions("classes", width=64, blocks=(3, 4, 6, 3), patch=2)
-_PYRAMID = ModelOptions("center", width=48, blocks=(2, 2, 2, 2))
-_CUBE = ModelOptions("center", width=32, blocks=(1, 2, 2))
+_PYRAMID_2D = ModelOptions("center", width=48, blocks=(2, 2, 2, 2))
+_PYRAMID_3D = ModelOptions("center", width=32, blocks=(1, 2, 2))
+_SEQUENCE = ModelOptions("sequence", width=24, blocks=(1, 1), patch=4)
 _CROP = InputOptions(size=(64, 64))
-_PATCH = InputOptions(size=(64, 96, 96), spacing_mm=(1.0, 1.0, 1.0), boxes=8)
-_THICK = InputOptions(size=(32, 96, 96), spacing_mm=(2.5, 1.0, 1.0), boxes=8)
-_STACK = InputOptions(size=(64, 96, 96), boxes=8)
-_NODULE = InputOptions(size=(32, 32, 32), spacing_mm=(1.5, 1.5, 1.5))
-_BY_PATIENT = SplitBy.PATIENT
+_THIN_PATCH = InputOptions(size=(64, 96, 96), spacing_mm=(1.0, 1.0, 1.0), boxes=8)
+_THICK_PATCH = InputOptions(size=(32, 96, 96), spacing_mm=(2.5, 1.0, 1.0), boxes=8)
+_STACK_PATCH = InputOptions(size=(64, 96, 96), boxes=8)
+_NODULE_PATCH = InputOptions(size=(32, 32, 32), spacing_mm=(1.5, 1.5, 1.5))
 
 
-def _variant(model: ModelOptions, **changes: Any) -> ModelOptions:
-    return ModelOptions(**{**vars(model), **changes})
+def _classification(**model: Any) -> Recipe:
+    return Recipe("cls_1.25mm", "classification", replace(_RESNET, **model), _CROP, batch_size=64)
 
 
-def _det3d(config: str, patch: InputOptions, head: Literal["center", "retina"] = "center") -> Recipe:
-    split = SplitBy.PUBLISHED if config == DET3D_BMP_1_25MM.name else _BY_PATIENT
-    return Recipe(config, "detection", _variant(_CUBE, head=head), patch, batch_size=8, split_by=split, watch=8)
+def _detection_3d(config: str, patch: InputOptions, head: Literal["center", "retina"] = "center") -> Recipe:
+    has_validation = VALIDATION in get_config(config).splits
+    split = SplitBy.PUBLISHED if has_validation else SplitBy.PATIENT
+    return Recipe(config, "detection", replace(_PYRAMID_3D, head=head), patch, batch_size=8, split_by=split, watch=8)
 
 
-def _sequence(**model: Any) -> Recipe:
-    network = _variant(ModelOptions("sequence", width=24, blocks=(1, 1), patch=4), **model)
-    return Recipe(LONGITUDINAL.name, "longitudinal", network, _NODULE, steps=3_000, split_by=_BY_PATIENT)
-
-
-def _crops(**model: Any) -> Recipe:
-    return Recipe(CLS_1_25MM.name, "classification", _variant(_RESNET, **model), _CROP, batch_size=64)
+def _longitudinal(**model: Any) -> Recipe:
+    network = replace(_SEQUENCE, **model)
+    return Recipe("longitudinal", "longitudinal", network, _NODULE_PATCH, steps=3_000, split_by=SplitBy.PATIENT)
 
 
 RECIPES: Final = {
-    "cls_1.25mm": _crops(),
-    "cls_1.25mm-se": _crops(squeeze=True),
-    "cls_1.25mm-ordinal": _crops(ordinal=True),
-    "det2d_1.25mm": Recipe(DET2D_1_25MM.name, "detection", _PYRAMID),
-    "det2d_1.25mm-retina": Recipe(DET2D_1_25MM.name, "detection", _variant(_PYRAMID, head="retina")),
-    "det3d_1.25mm": _det3d(DET3D_1_25MM.name, _PATCH),
-    "det3d_1.25mm-retina": _det3d(DET3D_1_25MM.name, _PATCH, "retina"),
-    "det3d_5mm": _det3d(DET3D_5MM.name, _THICK),
-    "det3d_bmp_1.25mm": _det3d(DET3D_BMP_1_25MM.name, _STACK),
-    "longitudinal": _sequence(),
-    "longitudinal-single": _sequence(last_only=True),
+    "cls_1.25mm": _classification(),
+    "cls_1.25mm-se": _classification(squeeze=True),
+    "cls_1.25mm-ordinal": _classification(ordinal=True),
+    "det2d_1.25mm": Recipe("det2d_1.25mm", "detection", _PYRAMID_2D),
+    "det2d_1.25mm-retina": Recipe("det2d_1.25mm", "detection", replace(_PYRAMID_2D, head="retina")),
+    "det3d_1.25mm": _detection_3d("det3d_1.25mm", _THIN_PATCH),
+    "det3d_1.25mm-retina": _detection_3d("det3d_1.25mm", _THIN_PATCH, "retina"),
+    "det3d_5mm": _detection_3d("det3d_5mm", _THICK_PATCH),
+    "det3d_bmp_1.25mm": _detection_3d("det3d_bmp_1.25mm", _STACK_PATCH),
+    "longitudinal": _longitudinal(),
+    "longitudinal-single": _longitudinal(last_only=True),
 }
-"""By the name that ``lung-nodule-ct train`` takes. Those of 3D and of time have no published validation split but the BMP stacks."""
+"""Recipes by name. Configs without a published validation split are split by patient."""
 
 
 def get_recipe(name: str) -> Recipe:
     """The recipe of that name.
 
     Raises:
-        TrainingError: There is none.
+        TrainingError: There is no such recipe.
     """
     try:
         return RECIPES[name]
     except KeyError:
         raise TrainingError(f"no recipe is named {name!r}", expected=f"one of {', '.join(RECIPES)}") from None
+
+
+@dataclass(frozen=True)
+class ExpectedScore:
+    """The score that a small variant of a recipe must reach on synthetic patients that it was not trained on.
+
+    Attributes:
+        options: Command-line options that make the small variant.
+        score: Name of the score. Higher is better.
+        minimum: The lowest value that passes the check; ``None`` if any value passes.
+    """
+
+    options: tuple[str, ...]
+    score: str
+    minimum: float | None
+
+    def __str__(self) -> str:
+        return "no minimum" if self.minimum is None else f"{self.score} {self.minimum}"
+
+    def is_reached(self, value: float | None) -> bool:
+        """Whether a score passes the check. An undefined score (``None``) does not, unless any value passes."""
+        return self.minimum is None or (value is not None and value >= self.minimum)
+
+
+_SMALL: Final = ("--model.width", "16", "--optim.learning-rate", "3e-3", "--save-every", "50", "--steps", "200")
+_CROPS: Final = (*_SMALL, "--batch-size", "32", "--input.size", "32", "32", "--model.blocks", "1", "1")
+_SLICES: Final = (*_SMALL, "--batch-size", "8", "--model.blocks", "1", "1", "1")
+_VOLUMES: Final = (*_SMALL, "--batch-size", "8", "--model.blocks", "1", "1", "--watch", "30")
+_THIN: Final = (*_VOLUMES, "--input.size", "16", "32", "32", "--input.spacing-mm", "2", "2", "2")
+_THICK: Final = (*_VOLUMES, "--input.size", "8", "32", "32", "--input.spacing-mm", "5", "2", "2", "--model.patch", "2")
+_STACKS: Final = (*_VOLUMES, "--input.size", "16", "32", "32")
+_CUBES: Final = ("--input.size", "16", "16", "16", "--input.spacing-mm", "3", "3", "3")
+_NODULES: Final = (*_VOLUMES, *_CUBES, "--model.patch", "2")
+
+EXPECTED_SCORES: Final = {
+    "cls_1.25mm": ExpectedScore(_CROPS, "accuracy", 0.8),
+    "cls_1.25mm-se": ExpectedScore(_CROPS, "accuracy", 0.8),
+    "cls_1.25mm-ordinal": ExpectedScore((*_CROPS, "--steps", "300"), "quadratic_kappa", 0.4),
+    "det2d_1.25mm": ExpectedScore(_SLICES, "AP50", 0.8),
+    "det2d_1.25mm-retina": ExpectedScore(_SLICES, "AP50", 0.8),
+    "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6),
+    "det3d_1.25mm-retina": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4),
+    "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
+    "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7),
+    "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
+    "longitudinal-single": ExpectedScore(_NODULES, "malignant_AUC", None),
+}
+"""The expected score of each recipe. ``longitudinal-single`` has no minimum, because it cannot see growth."""

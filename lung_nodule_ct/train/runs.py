@@ -1,35 +1,48 @@
-"""A run's folder: ``run.json`` says what was trained on what. The same command again goes on; another one is refused."""
+"""The folder of a run: ``run.json``, which says what is trained on which data, and checkpoints.
+
+A run is continued by the same command. A command that differs in anything that matters is refused.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import jax
+import orbax.checkpoint as ocp
 
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import write_atomically
+from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
+from lung_nodule_ct.train.step import initial_state
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.read.build_folder import BuildFolder
+    from types import TracebackType
 
-RUN: Final = "run.json"
-_FORMAT: Final = 1
-_FREE: Final = ("workers", "save_every", "watch", "device")  # they change nothing of what is learned
+    from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.train.step import State
+
+_RUN: Final = "run.json"
+_CHECKPOINTS: Final = "checkpoints"
+_FORMAT_VERSION: Final = 1
+_NO_INFLUENCE: Final = ("workers", "save_every", "watch", "device")
+"""Options of a recipe that do not change the trained weights."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What stands in ``run.json``.
+    """A training run: the content of ``run.json``.
 
     Attributes:
         folder: The run's folder.
         name: The recipe's name.
-        recipe: The recipe, with what was changed on the command line.
-        data: What the build was made of: archives' hashes and rows.
+        recipe: The recipe, including changes from the command line.
+        data: Identifies the training data; see :func:`data_identity`.
     """
 
     folder: Path
@@ -37,59 +50,80 @@ class Run:
     recipe: Recipe
     data: dict[str, Any]
 
-    def begin(self) -> None:
-        """Write ``run.json``, or find that it says the same.
+    def save(self) -> None:
+        """Write ``run.json``, or check that the existing one has the same content.
 
         Raises:
-            TrainingError: Another run is in the folder.
+            TrainingError: The folder holds another run.
         """
-        path = self.folder / RUN
+        path = self.folder / _RUN
         if not path.exists():
             write_atomically(path, to_json(self._document()))
             return
-        for key, (own, other) in self.differences(open_run(self.folder)).items():
+        for key, (value, saved) in self.differences(open_run(self.folder)).items():
             raise TrainingError(
                 f"{self.folder} holds another run: its {key} differs",
-                expected=json.dumps(other),
-                got=json.dumps(own),
-                remedy="give the same command to go on, or another --out",
+                expected=json.dumps(saved),
+                got=json.dumps(value),
+                remedy="use the same command to continue it, or another --out",
             )
 
     def differences(self, other: Run) -> dict[str, tuple[Any, Any]]:
-        """What of two runs differs and matters to what is learned, by its place in ``run.json``: here and there."""
-        here, there = (_flat(run._document()) for run in (self, other))
+        """The values that differ between two runs and change the trained weights, by their path in ``run.json``."""
+        values, others = (_flatten(run._document()) for run in (self, other))
         return {
-            key: (here.get(key), there.get(key))
-            for key in sorted(here.keys() | there.keys())
-            if here.get(key) != there.get(key) and key.removeprefix("recipe.") not in _FREE
+            key: (values.get(key), others.get(key))
+            for key in sorted(values.keys() | others.keys())
+            if values.get(key) != others.get(key) and key.removeprefix("recipe.") not in _NO_INFLUENCE
         }
 
     def _document(self) -> dict[str, Any]:
-        document = {"format_version": _FORMAT, "name": self.name, "recipe": asdict(self.recipe), "data": self.data}
+        document = {
+            "format_version": _FORMAT_VERSION,
+            "name": self.name,
+            "recipe": asdict(self.recipe),
+            "data": self.data,
+        }
         return json.loads(json.dumps(document))
 
 
 def open_run(folder: Path) -> Run:
-    """The run in a folder.
+    """Open the run in a folder.
 
     Raises:
-        TrainingError: There is none, or it is of another version.
+        TrainingError: There is no run, or another version wrote it.
     """
-    path = folder / RUN
+    path = folder / _RUN
     try:
         document = json.loads(path.read_text("utf-8"))
         version = document["format_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{folder} holds no run: {error}", remedy="train one: lung-nodule-ct train") from error
-    if version != _FORMAT:
-        raise TrainingError(f"{path} is of another version", expected=_FORMAT, got=version, remedy="train it again")
+    if version != _FORMAT_VERSION:
+        raise TrainingError(
+            f"{path} is of another version", expected=_FORMAT_VERSION, got=version, remedy="train it again"
+        )
     try:
-        return Run(folder, document["name"], _recipe_of(document["recipe"]), document["data"])
+        return Run(folder, document["name"], _parse_recipe(document["recipe"]), document["data"])
     except (KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path} is not what a run writes: {error}", remedy="train it again") from error
+        raise TrainingError(f"{path} is not a valid run: {error}", remedy="train it again") from error
 
 
-def _recipe_of(document: dict[str, Any]) -> Recipe:
+def data_identity(build: BuildFolder, config: str) -> dict[str, Any]:
+    """Return what identifies the rows of a config: the hashes of the archives, the kind of split, and the row counts.
+
+    Raises:
+        BuildFolderError: The build does not hold the config.
+    """
+    build.splits(config)
+    return {
+        "source": build.manifest["source"],
+        "split_by": build.manifest["split_by"],
+        "rows": build.manifest["configs"][config]["rows"],
+    }
+
+
+def _parse_recipe(document: dict[str, Any]) -> Recipe:
     def tuples(entry: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
 
@@ -102,22 +136,65 @@ def _recipe_of(document: dict[str, Any]) -> Recipe:
     return Recipe(**(document | parts))
 
 
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in document.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
 
 
-def data_of(build: BuildFolder, config: str) -> dict[str, Any]:
-    """What tells whether a build holds the same rows of a config: the sources' hashes, how it was split, and its rows.
+class Checkpoints:
+    """The two latest states of a run, in ``<run>/checkpoints/<steps>/``. Orbax writes them in the background."""
 
-    Raises:
-        BuildFolderError: It does not hold the config.
-    """
-    build.splits(config)
-    return {
-        "source": build.manifest["source"],
-        "split_by": build.manifest["split_by"],
-        "rows": build.manifest["configs"][config]["rows"],
-    }
+    def __init__(self, run: Path, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._run, self._folder = run, run / _CHECKPOINTS
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()  # waits until everything is written
+
+    @property
+    def exist(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self._manager.latest_step() is not None
+
+    def save(self, state: State, steps: int) -> None:
+        """Save the state after a number of steps. Returns as soon as the state is copied from the device."""
+        self._manager.save(steps, args=ocp.args.StandardSave(state))
+
+    def restore(self, sharding: jax.sharding.Sharding) -> State:
+        """Return the latest state that can be read. A notice is printed for each later one that cannot.
+
+        Raises:
+            TrainingError: There is no checkpoint, or none that can be read, or they are of another model.
+        """
+        shapes = jax.eval_shape(lambda: initial_state(self._recipe))
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+        problems = []
+        for steps in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state: Any = self._manager.restore(steps, args=ocp.args.StandardRestore(target))
+            except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+                path = self._folder / str(steps)
+                problems.append(f"the checkpoint {path} is damaged or of another model: {error}".splitlines()[0])
+                continue
+            for problem in problems:
+                notice(f"{problem}; the one of step {steps} is used")
+            return state
+        if not problems:
+            raise TrainingError(f"{self._run} has no checkpoint", remedy="train it first: lung-nodule-ct train")
+        raise TrainingError(
+            problems[0], remedy=f"remove {self._folder} to train it from the start, or train with another --out"
+        )
+
+    def delete_after(self, steps: int) -> None:
+        """Delete the checkpoints of later steps, which are damaged, so that they can be written again."""
+        for later in [saved for saved in self._manager.all_steps() if saved > steps]:
+            self._manager.delete(later)

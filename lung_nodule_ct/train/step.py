@@ -1,7 +1,8 @@
-"""One training step on the device: prepare, gradients part by part, AdamW, average of the weights. A pure function of state and batch."""
+"""The programs that run on the device: the initial state, one training step, and predictions."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,48 +11,56 @@ import optax
 from flax import nnx
 
 from lung_nodule_ct.train.preprocessing import preprocess
-from lung_nodule_ct.train.tasks import task_of
+from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lung_nodule_ct.train.data import Arrays, DataSource
     from lung_nodule_ct.train.recipes import OptimOptions, Recipe
+    from lung_nodule_ct.train.tasks import Prediction
 
     State = dict[str, Any]
     Batch = dict[str, Any]
 
 
-def optimizer_of(options: OptimOptions, steps: int) -> optax.GradientTransformation:
-    """AdamW after clipping, with warm-up and cosine over so many steps; only kernels decay."""
+def make_optimizer(options: OptimOptions, steps: int) -> optax.GradientTransformation:
+    """Return AdamW with clipped gradients, a linear warm-up and a cosine decay. Only kernels have weight decay."""
     warmup = min(options.warmup, max(steps - 1, 0))
     rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, warmup, max(steps, 2))
 
-    def kernels(params: Any) -> Any:
+    def is_kernel(params: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
     return optax.chain(
-        optax.clip_by_global_norm(options.clip), optax.adamw(rate, weight_decay=options.weight_decay, mask=kernels)
+        optax.clip_by_global_norm(options.clip), optax.adamw(rate, weight_decay=options.weight_decay, mask=is_kernel)
     )
 
 
-def graph_of(recipe: Recipe) -> Any:
-    """The network without its weights, to be merged with them."""
-    task = task_of(recipe)
+def network_graph(recipe: Recipe) -> Any:
+    """The network without its weights. ``nnx.merge`` combines the two."""
+    task = get_task(recipe)
     return nnx.split(nnx.eval_shape(lambda: task.build_model(recipe, nnx.Rngs(recipe.seed))))[0]
 
 
-def new_state(recipe: Recipe) -> State:
-    """Weights from the recipe's seed, their average, the optimiser's state and step 0, all float32 but the counts. To be jitted."""
-    model = task_of(recipe).build_model(recipe, nnx.Rngs(recipe.seed))
+def initial_state(recipe: Recipe) -> State:
+    """Return random weights, their moving average, the state of the optimiser, and step 0.
+
+    Use it under ``jax.jit``. All arrays are float32 except for counts.
+    """
+    model = get_task(recipe).build_model(recipe, nnx.Rngs(recipe.seed))
     params = nnx.to_pure_dict(nnx.split(model)[1])
-    optimizer = optimizer_of(recipe.optim, recipe.steps).init(params)
+    optimizer = make_optimizer(recipe.optim, recipe.steps).init(params)
     return {"params": params, "average": params, "optimizer": optimizer, "step": jnp.zeros((), jnp.int32)}
 
 
 def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
-    """The step, jitted; it takes the state's buffers for the next state. Random keys follow from the seed and the step number."""
-    task, graph, parts = task_of(recipe), graph_of(recipe), recipe.optim.accumulate
-    optimizer = optimizer_of(recipe.optim, recipe.steps)
+    """Return the compiled training step: it maps a state and a batch to the next state and the losses.
+
+    It reuses the memory of the state that it is given. Random keys depend only on the seed and on the step number.
+    """
+    task, graph, parts = get_task(recipe), network_graph(recipe), recipe.optim.accumulate
+    optimizer = make_optimizer(recipe.optim, recipe.steps)
 
     def loss(params: Any, batch: Batch, key: jax.Array) -> Any:
         return task.loss(nnx.merge(graph, params), preprocess(batch, recipe.input, key), recipe)
@@ -59,26 +68,44 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         params = state["params"]
         keys = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state["step"]), parts)
-        answers = []
-        for part in range(
-            parts
-        ):  # no lax.scan: XLA on CPU runs convolutions inside of a loop on one thread, many times slower
-            piece = jax.tree.map(lambda leaf: leaf[part::parts], batch)  # noqa: B023 -- used at once
-            answers.append(jax.grad(loss, has_aux=True)(params, piece, keys[part]))
-        grads, told = jax.tree.map(lambda *leaves: sum(leaves) / parts, *answers)
-        updates, optimizer_state = optimizer.update(grads, state["optimizer"], params)
+        results = []
+        # A Python loop, because on CPU XLA runs convolutions inside lax.scan on one thread, many times slower.
+        for part in range(parts):
+            examples = jax.tree.map(lambda leaf: leaf[part::parts], batch)  # noqa: B023 -- called at once
+            results.append(jax.grad(loss, has_aux=True)(params, examples, keys[part]))
+        gradients, losses = jax.tree.map(lambda *leaves: sum(leaves) / parts, *results)
+        updates, optimizer_state = optimizer.update(gradients, state["optimizer"], params)
         params = optax.apply_updates(params, updates)
         done = state["step"] + 1
-        decay = jnp.minimum(recipe.optim.ema, done / (done + 9.0))  # the first weights are soon forgotten
+        decay = jnp.minimum(
+            recipe.optim.ema, done / (done + 9.0)
+        )  # a small decay at first, to forget the random weights
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["average"], params)
-        return {"params": params, "average": average, "optimizer": optimizer_state, "step": done}, told
+        return {"params": params, "average": average, "optimizer": optimizer_state, "step": done}, losses
 
     return jax.jit(step, donate_argnums=0)
 
 
-def make_predict(recipe: Recipe) -> Callable[[Any, Batch], dict[str, jax.Array]]:
-    """Prepare and predict, jitted: weights and a batch to answers."""
-    task, graph = task_of(recipe), graph_of(recipe)
-    return jax.jit(
-        lambda params, batch: task.predict(nnx.merge(graph, params), preprocess(batch, recipe.input), recipe)
-    )
+class Predictor:
+    """Predictions for the examples of a source, on one device. The program is compiled once, for any weights."""
+
+    def __init__(self, source: DataSource, recipe: Recipe) -> None:
+        self._source, self._recipe = source, recipe
+        task, graph = get_task(recipe), network_graph(recipe)
+        self._predict = jax.jit(
+            lambda params, batch: task.predict(nnx.merge(graph, params), preprocess(batch, recipe.input), recipe)
+        )
+
+    def predict(self, weights: Any, limit: int | None = None) -> list[Prediction]:
+        """Return predictions together with the truth.
+
+        Args:
+            weights: The weights, all on one device.
+            limit: Maximum number of examples, counted from the first; all by default.
+        """
+        device = jax.tree.leaves(weights)[0].sharding
+
+        def apply(batch: Arrays) -> Arrays:
+            return jax.device_get(self._predict(weights, jax.device_put(batch, device)))
+
+        return list(islice(get_task(self._recipe).predict_all(self._source, apply, self._recipe), limit))

@@ -1,58 +1,82 @@
-"""What the host hands to the device: one example by its number, decoded or cut, and nothing more. A module a kind of example."""
+"""Data sources: the training examples of a split by index, as NumPy arrays.
+
+A data source decodes images or cuts patches on the host, and nothing more. The CT window, resampling and augmentation
+are applied on the device, in :mod:`lung_nodule_ct.train.preprocessing`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from lung_nodule_ct.declaration.configs import DET2D_1_25MM
-from lung_nodule_ct.read.rows import split_rows
+import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy.typing import NDArray
 
-    from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.read.rows import Rows
     from lung_nodule_ct.train.recipes import Recipe
 
-    Example = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
+"""The arrays of one example, or of a batch with a leading batch axis, by name."""
 
 
 class DataSource(Protocol):
-    """Examples by number; crosses process borders."""
+    """The examples of a split by index. It can be pickled, so that processes that load data can have a copy."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """What the examples are called."""
+        """The name of each example."""
 
     @property
     def patients(self) -> tuple[str | None, ...]:
-        """Whose they are."""
+        """The patient of each example, ``None`` where it is unknown."""
 
     def __len__(self) -> int: ...
 
-    def load(self, number: int, random: np.random.Generator) -> Example:
-        """One training example; what is drawn is drawn from ``random``."""
+    def load(self, index: int, random: np.random.Generator) -> Arrays:
+        """Load a training example. Patches are drawn with ``random``."""
 
 
-def open_data_source(build: BuildFolder, recipe: Recipe, split: str) -> DataSource:
-    """The examples of a split, as a recipe wants them.
+@dataclass(frozen=True)
+class RowSource:
+    """The part of a data source that is the same for all sources with one example per row.
 
-    Raises:
-        BuildFolderError: The build does not hold the config.
-        TrainingError: The split has no rows, one class only, or no nodule; or its images do not fit the recipe.
+    Attributes:
+        rows: The rows of the split.
+        recipe: The recipe that the examples are for.
     """
-    rows = split_rows(build, recipe.config, split, recipe.split_by)
-    if recipe.task == "classification":
-        from lung_nodule_ct.train.data.images import Crops  # noqa: PLC0415 -- only the one that is used
 
-        return Crops(rows, recipe)
-    if recipe.task == "longitudinal":
-        from lung_nodule_ct.train.data.sequences import Sequences  # noqa: PLC0415
+    id_columns: ClassVar[tuple[str, ...]] = ()
 
-        return Sequences(rows, recipe)
-    if recipe.config == DET2D_1_25MM.name:
-        from lung_nodule_ct.train.data.images import Slices  # noqa: PLC0415
+    rows: Rows
+    recipe: Recipe
 
-        return Slices(rows, recipe)
-    from lung_nodule_ct.train.data.patches import Patches  # noqa: PLC0415
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    return Patches(rows, recipe)
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The first of ``id_columns`` that is not null, of each row."""
+        return self.rows.ids(*self.id_columns)
+
+    @property
+    def patients(self) -> tuple[str | None, ...]:
+        """``patient_id`` of each row."""
+        return self.rows.patients
+
+
+def pad_boxes(boxes: NDArray[Any], count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Pad boxes with zeros to a fixed number, or drop those that are too many.
+
+    Args:
+        boxes: Shape (n, 4) or (n, 6).
+        count: The number of boxes to return.
+
+    Returns:
+        The boxes, shape (count, 4) or (count, 6), and which of them are real, shape (count,).
+    """
+    kept = boxes[:count]
+    padded = np.zeros((count, *boxes.shape[1:]), np.float32)
+    padded[: len(kept)] = kept
+    return padded, np.arange(count) < len(kept)

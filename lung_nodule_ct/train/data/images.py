@@ -1,136 +1,117 @@
-"""Nodule crops with their pathology class.
-
-Whole slices with their 2D boxes.
-"""
+"""Data sources of 2D images: nodule crops with a pathology class, and slices with nodule boxes."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 from PIL import Image
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.read.rows import Rows, ids_of, padded
+from lung_nodule_ct.train.data import RowSource, pad_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.train.recipes import Recipe
+    from lung_nodule_ct.train.data import Arrays
+
+_CANVAS_MULTIPLE: Final = 32
 
 
 @dataclass(frozen=True)
-class Crops:
-    """Examples ``image`` (y, x) uint8, resized to the recipe's size; ``label`` 0 to 5; ``weight``: rare classes weigh more.
+class Crops(RowSource):
+    """Nodule crops.
+
+    An example has ``image`` (y, x) uint8, resized to the recipe's size, ``label`` (0 to 5) and ``weight`` (larger for
+    rare classes).
 
     Raises:
-        TrainingError: All crops are of one class, or the size is no (y, x).
+        TrainingError: All crops are of one class, or the recipe's size is not (y, x).
     """
 
-    rows: Rows
-    recipe: Recipe
+    id_columns: ClassVar[tuple[str, ...]] = ("image_id",)
 
     def __post_init__(self) -> None:
         if len(self.recipe.input.size) != 2:
-            raise TrainingError("input.size of crops", expected="y, x", got=self.recipe.input.size)
+            raise TrainingError("crops need an input.size of two axes", expected="y, x", got=self.recipe.input.size)
         if len(set(self.labels)) < 2:
             raise TrainingError(
-                "there is nothing to tell apart", expected="crops of two classes or more", got="one class"
+                "all crops of the split are of one class",
+                expected="two classes or more",
+                remedy="choose another split or build",
             )
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """``image_id``."""
-        return ids_of(self.rows, "image_id")
-
-    @property
-    def patients(self) -> tuple[str | None, ...]:
-        """``patient_id``."""
-        return self.rows.patients
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Class indices."""
-        return tuple(row["label"] for row in self.rows.light)
+        """The class index of each crop."""
+        return tuple(row["label"] for row in self.rows.metadata)
 
     @cached_property
-    def _weights(self) -> NDArray[np.float32]:
-        """By class: inverse to its frequency, 1 on the mean over the examples."""
+    def _class_weights(self) -> NDArray[np.float32]:
+        """Inverse to the frequency of each class, with a mean of 1 over the examples."""
         counts = np.bincount(self.labels, minlength=len(PATHOLOGY))
         return (len(self) / (np.maximum(counts, 1) * (counts > 0).sum())).astype(np.float32)
 
-    def load(self, number: int, random: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002 -- nothing is drawn
-        """One crop."""
+    def load(self, index: int, random: np.random.Generator) -> Arrays:  # noqa: ARG002 -- a crop is not drawn
+        """Load a crop."""
         height, width = self.recipe.input.size
-        with Image.open(io.BytesIO(self.rows.picture(number))) as image:
+        with Image.open(io.BytesIO(self.rows.picture(index))) as image:
             grey = image.convert("L").resize((width, height), Image.Resampling.BILINEAR)
-        label = self.rows.light[number]["label"]
-        return {"image": np.asarray(grey), "label": np.array(label, np.int32), "weight": np.array(self._weights[label])}
-
-
-_MULTIPLE = 32
+        label = self.rows.metadata[index]["label"]
+        return {
+            "image": np.asarray(grey),
+            "label": np.array(label, np.int32),
+            "weight": np.array(self._class_weights[label]),
+        }
 
 
 @dataclass(frozen=True)
-class Slices:
-    """Examples ``image`` (y, x) uint8, black below and right of the slice; ``boxes`` (k, 4) as y0 x0 y1 x1; ``valid`` (k,).
+class Slices(RowSource):
+    """Slices with nodule boxes.
+
+    An example has ``image`` (y, x) uint8, black below and to the right of the slice, ``boxes`` (k, 4) as y0 x0 y1 x1,
+    and ``valid`` (k,), which boxes are real.
 
     Raises:
         TrainingError: No slice has a nodule, or a slice is larger than the recipe's size.
     """
 
-    rows: Rows
-    recipe: Recipe
+    id_columns: ClassVar[tuple[str, ...]] = ("image_id",)
 
     def __post_init__(self) -> None:
-        if not any(row["objects"] for row in self.rows.light):
+        if not any(row["objects"] for row in self.rows.metadata):
             raise TrainingError("no slice of the split has a nodule", remedy="choose another split or build")
-        if any(own > room for own, room in zip(self._largest, self.canvas, strict=True)):
+        if any(length > limit for length, limit in zip(self._largest, self.canvas, strict=True)):
             raise TrainingError("a slice does not fit input.size", expected=self.canvas, got=self._largest)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """``image_id``."""
-        return ids_of(self.rows, "image_id")
-
-    @property
-    def patients(self) -> tuple[str | None, ...]:
-        """``patient_id``."""
-        return self.rows.patients
 
     @cached_property
     def _largest(self) -> tuple[int, int]:
-        return max(row["height"] for row in self.rows.light), max(row["width"] for row in self.rows.light)
+        return max(row["height"] for row in self.rows.metadata), max(row["width"] for row in self.rows.metadata)
 
     @property
     def canvas(self) -> tuple[int, ...]:
-        """The size of the examples, y, x: the recipe's, or what holds the largest slice."""
-        return self.recipe.input.size or tuple(-(-length // _MULTIPLE) * _MULTIPLE for length in self._largest)
+        """The size of the examples (y, x): the recipe's size, or one that fits the largest slice."""
+        multiple = _CANVAS_MULTIPLE
+        return self.recipe.input.size or tuple(-(-length // multiple) * multiple for length in self._largest)
 
-    def truth(self, number: int) -> NDArray[np.float64]:
+    def published_boxes(self, index: int) -> NDArray[np.float64]:
         """The published boxes of a slice, shape (n, 4), xmin, ymin, xmax, ymax."""
-        return np.array([box["bbox"] for box in self.rows.light[number]["objects"]], np.float64).reshape(-1, 4)
+        return np.array([box["bbox"] for box in self.rows.metadata[index]["objects"]], np.float64).reshape(-1, 4)
 
-    def picture(self, number: int) -> NDArray[np.uint8]:
-        """The slice in grey, (y, x)."""
-        with Image.open(io.BytesIO(self.rows.picture(number))) as image:
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """The grey values of a slice, shape (y, x)."""
+        with Image.open(io.BytesIO(self.rows.picture(index))) as image:
             return np.asarray(image.convert("L"))
 
-    def load(self, number: int, random: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002 -- nothing is drawn
-        """One slice. Boxes are cut off at its border; those outside are left out."""
-        picture = self.picture(number)
+    def load(self, index: int, random: np.random.Generator) -> Arrays:  # noqa: ARG002 -- a slice is not drawn
+        """Load a slice. Boxes are clipped to the slice, and those outside it are left out."""
+        picture = self.picture(index)
         image = np.zeros(self.canvas, np.uint8)
         image[: picture.shape[0], : picture.shape[1]] = picture
-        boxes = np.clip(self.truth(number)[:, [1, 0, 3, 2]], 0, (*picture.shape, *picture.shape))
-        kept, valid = padded(boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)], self.recipe.input.boxes)
-        return {"image": image, "boxes": kept, "valid": valid}
+        boxes = np.clip(self.published_boxes(index)[:, [1, 0, 3, 2]], 0, (*picture.shape, *picture.shape))
+        padded, valid = pad_boxes(boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)], self.recipe.input.boxes)
+        return {"image": image, "boxes": padded, "valid": valid}

@@ -1,11 +1,4 @@
-"""The tasks, a module each with ``build_model, loss, predict, rows, scorer``.
-
-- ``build_model(recipe, rngs)``: an NNX module,
-- ``loss(model, batch, recipe)``: what is made small, and its parts, for a prepared batch on the device,
-- ``predict(model, batch, recipe)``: answers on the device,
-- ``rows(source, apply, recipe)``: a split's answers beside the truth, a dict an example, on the host; they make up ``predictions.parquet``,
-- ``scorer(rows)``: gives the function that scores some of the rows, in NumPy; the bootstrap calls it many times.
-"""
+"""Tasks: one module per task, with the functions of :class:`Task`."""
 
 from __future__ import annotations
 
@@ -17,32 +10,41 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lung_nodule_ct.train.data import DataSource
+    from lung_nodule_ct.train.data import Arrays, DataSource
     from lung_nodule_ct.train.recipes import Recipe
 
-    Apply = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-    Row = dict[str, Any]
+    Apply = Callable[[Arrays], Arrays]
+    Prediction = dict[str, Any]
 
 
 class Task(Protocol):
-    """What a module of a task holds."""
+    """The functions of a task's module.
+
+    The first three run on the device, and their batches are preprocessed. The last two run on the host.
+    """
 
     def build_model(self, recipe: Recipe, rngs: Any) -> Any:
-        """The network, its weights drawn from ``rngs``."""
+        """Return the network as an NNX module, with random weights."""
 
     def loss(self, model: Any, batch: dict[str, Any], recipe: Recipe) -> tuple[Any, dict[str, Any]]:
-        """The loss of a prepared batch, and its parts by name."""
+        """Return the loss of a batch, and the parts of it by name."""
 
     def predict(self, model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-        """Answers to a prepared batch."""
+        """Return predictions for a batch."""
 
-    def rows(self, source: DataSource, apply: Apply, recipe: Recipe) -> Iterator[Row]:
-        """Every example's answer beside its truth. ``apply`` prepares a batch and predicts."""
+    def predict_all(self, source: DataSource, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
+        """Yield the prediction for each example together with the truth: the rows of ``predictions.parquet``.
 
-    def scorer(self, rows: Sequence[Row]) -> Callable[[np.ndarray], dict[str, float]]:
-        """The scores of those of the rows that have some indices; what can be done once is done here."""
+        ``apply`` preprocesses a batch and predicts.
+        """
+
+    def scorer(self, predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str, float]]:
+        """Return a function that maps indices of predictions to the scores of these predictions.
+
+        The bootstrap calls that function many times, so what does not depend on the indices is computed before.
+        """
 
 
-def task_of(recipe: Recipe) -> Task:
+def get_task(recipe: Recipe) -> Task:
     """The module of a recipe's task."""
     return cast("Task", import_module(f"lung_nodule_ct.train.tasks.{recipe.task}"))

@@ -1,0 +1,118 @@
+"""From a build to batches: the data source of a recipe, batches for training, and batches for evaluation.
+
+The batches of training are a function of the step number: an example depends only on the recipe's seed and on its
+position in the shuffled order. They are the same with any number of workers, hosts and restarts, so a checkpoint needs
+no state of the loader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from lung_nodule_ct.declaration.configs import Kind
+from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.read.rows import split_rows
+from lung_nodule_ct.train.data.images import Crops, Slices
+from lung_nodule_ct.train.data.volumes import Patches, Sequences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.read.rows import Rows
+    from lung_nodule_ct.train.data import Arrays, DataSource
+    from lung_nodule_ct.train.recipes import Recipe
+
+_SOURCES: Final[dict[tuple[str, str], Callable[[Rows, Recipe], DataSource]]] = {
+    ("classification", Kind.CROP): Crops,
+    ("detection", Kind.SLICE): Slices,
+    ("detection", Kind.SCAN): Patches,
+    ("detection", Kind.STACK): Patches,
+    ("longitudinal", Kind.SCAN): Sequences,
+}
+"""Data sources by task and kind of config."""
+
+
+def open_data_source(build: BuildFolder, recipe: Recipe, split: str) -> DataSource:
+    """Return the examples of a split for a recipe.
+
+    Raises:
+        BuildFolderError: The build does not hold the config.
+        TrainingError: The task cannot be trained on configs of this kind, or the split has no rows, only one class, or
+            no nodule, or its images do not fit the recipe.
+    """
+    kind = build.config(recipe.config).kind
+    source = _SOURCES.get((recipe.task, kind))
+    if source is None:
+        kinds = [known for task, known in _SOURCES if task == recipe.task]
+        raise TrainingError(
+            f"the task {recipe.task} cannot be trained on {recipe.config}",
+            expected=f"a config of kind {' or '.join(kinds)}",
+            got=f"kind {kind}",
+            remedy="choose another --config or --task",
+        )
+    return source(split_rows(build, recipe.config, split, recipe.split_by), recipe)
+
+
+@dataclass(frozen=True)
+class _LoadExample:
+    """Load an example and add its ``index``, so that messages can name it."""
+
+    source: DataSource
+
+    def __call__(self, index: int, random: np.random.Generator) -> Arrays:
+        return self.source.load(int(index), random) | {"index": np.array(index, np.int32)}
+
+
+def host_batches(source: DataSource, recipe: Recipe, start: int = 0) -> Iterator[Arrays]:
+    """Yield this process's part of the batches, from step ``start`` to the recipe's last step."""
+    if recipe.workers and not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's workers read flags
+    epochs = -(-recipe.steps * recipe.batch_size // len(source))
+    order = grain.MapDataset.range(len(source)).seed(recipe.seed).shuffle().repeat(epochs)
+    parts = order.random_map(_LoadExample(source)).batch(recipe.batch_size // jax.process_count())
+    batches = parts[jax.process_index() :: jax.process_count()][start : recipe.steps]  # lazy: only these are loaded
+    if not recipe.workers:
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+    options = grain.MultiprocessingOptions(num_workers=recipe.workers, per_worker_buffer_size=2)
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)).mp_prefetch(options))
+
+
+def global_batches(
+    source: DataSource, recipe: Recipe, sharding: jax.sharding.Sharding, start: int = 0
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Yield the indices of this process's examples, and the batch on all devices of all processes.
+
+    The transfer of the next batch starts before a batch is used.
+    """
+    transferred: list[tuple[np.ndarray, dict[str, Any]]] = []
+    for batch in host_batches(source, recipe, start):
+        indices = batch.pop("index")
+        arrays = {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
+        transferred.append((indices, arrays))
+        if len(transferred) > 1:
+            yield transferred.pop(0)
+    yield from transferred
+
+
+def evaluation_batches(source: DataSource, size: int) -> Iterator[tuple[range, Arrays]]:
+    """Yield all examples of a source in order, as their indices and a batch of ``size``.
+
+    The last batch may have fewer indices than examples: it is filled with copies of its last example.
+    """
+    for start in range(0, len(source), size):
+        indices = range(start, min(start + size, len(source)))
+        yield indices, stack_examples((source.load(index, np.random.default_rng(0)) for index in indices), size)
+
+
+def stack_examples(examples: Iterable[Arrays], size: int) -> Arrays:
+    """Stack examples to a batch of ``size``. The last example is repeated if there are fewer."""
+    stacked = list(examples)
+    stacked += stacked[-1:] * (size - len(stacked))
+    return {name: np.stack([example[name] for example in stacked]) for name in stacked[0]}

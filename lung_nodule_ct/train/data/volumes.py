@@ -1,0 +1,267 @@
+"""Data sources of 3D patches, cut from volumes: patches of single scans, and a patch of each scan of a patient.
+
+Patches are cut in stored voxels. They are resampled to the recipe's spacing on the device.
+
+Boxes are z0 y0 x0 z1 y1 x1 on the scale of voxel edges: voxel i reaches from i to i + 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+
+import numpy as np
+
+from lung_nodule_ct.declaration.labels import PATHOLOGY
+from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.geometry.boxes import convert_boxes
+from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.volumes import Volume
+from lung_nodule_ct.train.data import RowSource, pad_boxes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.train.data import Arrays
+
+UNKNOWN_MALIGNANCY: Final = -1
+_LUNG_DRAWS: Final = 64
+
+
+@dataclass(frozen=True)
+class VolumeSource(RowSource):
+    """The part that is the same for all sources of patches. Rows are scans or stacks.
+
+    Raises:
+        TrainingError: No row has a nodule, or the recipe's size is not (z, y, x), or the recipe has a spacing and the
+            config has none.
+    """
+
+    def __post_init__(self) -> None:
+        options = self.recipe.input
+        if len(options.size) != 3:
+            raise TrainingError("patches need an input.size of three axes", expected="z, y, x", got=options.size)
+        if options.spacing_mm is not None and not self.rows.schema.has_frame:
+            raise TrainingError(
+                f"the volumes of {self.recipe.config} have no spacing in mm", remedy="remove input.spacing_mm"
+            )
+        if not any(row["nodules"] for row in self.rows.metadata):
+            raise TrainingError("no scan of the split has a nodule", remedy="choose another split or build")
+
+    def volume(self, row: int) -> NDArray[Any]:
+        """The voxels of a row as a view, axes (z, y, x)."""
+        voxels = self.rows.voxels(row)
+        assert voxels is not None  # noqa: S101 -- the column is not nullable
+        return voxels
+
+    def frame(self, row: int) -> Frame | None:
+        """The frame of a row, ``None`` if the config has no world coordinates."""
+        return Frame.from_row(self.rows.metadata[row])
+
+    def spacing(self, row: int) -> NDArray[np.float64]:
+        """Voxel spacing z, y, x in mm; 1, 1, 1 if the config has no spacing."""
+        if not self.rows.schema.has_frame:
+            return np.ones(3)
+        return np.array(self.rows.metadata[row]["spacing"][::-1], np.float64)
+
+    def nodule_boxes(self, row: int) -> NDArray[np.float64]:
+        """The boxes of the nodules of a row, shape (n, 6).
+
+        Of scans, they are the bounding boxes of spheres. Stacks have no spheres in mm, so there they are the published
+        boxes, without the nodules that have none.
+        """
+        nodules = self.rows.metadata[row]["nodules"]
+        if not self.rows.schema.has_frame:
+            boxes = [nodule["box_voxel"] for nodule in nodules if nodule["box_voxel"] is not None]
+            return convert_boxes(boxes, "xyzxyz", "zyxzyx").astype(np.float64) if boxes else np.zeros((0, 6))
+        center = np.array([nodule["center_voxel"][::-1] for nodule in nodules], np.float64).reshape(-1, 3) + 0.5
+        radius = np.array([nodule["diameter_mm"] / 2 for nodule in nodules])[:, None] / self.spacing(row)
+        return np.concatenate([center - radius, center + radius], 1)
+
+    @cached_property
+    def extent(self) -> tuple[int, ...]:
+        """Size of the patches in stored voxels, z, y, x: enough for the scan with the smallest spacing."""
+        options = self.recipe.input
+        if options.spacing_mm is None:
+            return options.size
+        finest = np.min([self.spacing(row) for row in range(len(self.rows))], axis=0)
+        sides = zip(options.size, options.spacing_mm, finest, strict=True)
+        return tuple(math.ceil(count * mm / step) + 1 for count, mm, step in sides)
+
+    def first_voxel(self, center: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The first voxel (z, y, x) of the patch around a point."""
+        return np.floor(center - np.array(self.extent) / 2).astype(np.int64)
+
+    def cut(self, row: int, first_voxel: NDArray[np.int64]) -> NDArray[Any]:
+        """Cut a patch of size ``extent``. Outside the volume it is filled with air, or with black in 8-bit stacks."""
+        center = first_voxel + (np.array(self.extent) - 1) // 2
+        return Volume(self.volume(row)).patch(center_voxel=center[::-1].tolist(), size=self.extent[::-1])
+
+
+@dataclass(frozen=True)
+class Patches(VolumeSource):
+    """Patches of single scans: at a nodule with a random offset, or anywhere in the lung. An epoch has one per scan.
+
+    An example has ``image`` (z, y, x), ``spacing`` (3,) in mm, ``boxes`` (k, 6), and ``valid`` (k,), which boxes are
+    real. A box belongs to the patch if its centre lies in the patch.
+    """
+
+    id_columns: ClassVar[tuple[str, ...]] = ("scan_id", "case_id")
+
+    def patch(self, index: int, first_voxel: NDArray[np.int64]) -> Arrays:
+        """Return the example whose first voxel is given (z, y, x)."""
+        boxes = self.nodule_boxes(index) - np.tile(first_voxel, 2)
+        center = (boxes[:, :3] + boxes[:, 3:]) / 2
+        inside = ((center >= 0) & (center < self.extent)).all(1)
+        padded, valid = pad_boxes(boxes[inside], self.recipe.input.boxes)
+        return {
+            "image": self.cut(index, first_voxel),
+            "spacing": self.spacing(index).astype(np.float32),
+            "boxes": padded,
+            "valid": valid,
+        }
+
+    def grid(self, index: int, overlap: float) -> list[NDArray[np.int64]]:
+        """The first voxels (z, y, x) of patches that cover a scan.
+
+        Args:
+            index: The scan.
+            overlap: The fraction by which neighbouring patches overlap, at least.
+        """
+        axes = []
+        for length, side, extent in zip(self.volume(index).shape, self._side(index), self.extent, strict=True):
+            margin = (extent - side) / 2  # voxels that are cut but lie outside the resampled patch
+            count = max(1, math.ceil((length - side) / (side * (1 - overlap))) + 1)
+            starts = np.linspace(0, max(length - side, 0), count) if length > side else np.array([(length - side) / 2])
+            axes.append(np.round(starts - margin).astype(np.int64))
+        return [np.array(first) for first in np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)]
+
+    def _side(self, index: int) -> NDArray[np.float64]:
+        """The size of a resampled patch in stored voxels of a scan, z, y, x."""
+        options = self.recipe.input
+        return np.array(options.size) * (options.spacing_mm or 1.0) / self.spacing(index)
+
+    def load(self, index: int, random: np.random.Generator) -> Arrays:
+        """Draw a patch of a scan."""
+        boxes = self.nodule_boxes(index)
+        if len(boxes) and random.random() < self.recipe.input.positives:
+            box = boxes[random.integers(len(boxes))]
+            center = (box[:3] + box[3:]) / 2 + random.uniform(-0.35, 0.35, 3) * self._side(index)
+        else:
+            center = self._draw_in_lung(index, random)
+        return self.patch(index, self.first_voxel(center))
+
+    def _draw_in_lung(self, index: int, random: np.random.Generator) -> NDArray[np.float64]:
+        """Draw a voxel of the lung mask, or any voxel if there is no mask."""
+        volume = self.volume(index)
+        mask = self.rows.voxels(index, "lung_mask") if "lung_mask" in self.rows.schema.names else None
+        draws = random.integers(0, volume.shape, (_LUNG_DRAWS, 3))
+        if mask is not None and mask.shape == volume.shape:
+            in_lung = draws[mask[tuple(draws.T)] > 0]
+            draws = in_lung if len(in_lung) else draws
+        return draws[0] + 0.5
+
+
+class PatchNodule(NamedTuple):
+    """The nodule that a patch of a sequence shows.
+
+    Attributes:
+        diameter_mm: Its diameter.
+        center: Its centre z, y, x in stored voxels; 0 is the centre of the first voxel of the patch.
+    """
+
+    diameter_mm: float
+    center: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sequences(VolumeSource):
+    """The scans of one patient and slice thickness in the order of time, with a patch at the largest nodule of each.
+
+    An example has t scans, the latest last, after zeros where the patient has fewer: ``image`` (t, z, y, x),
+    ``spacing`` (t, 3) in mm, ``years`` (t,) since the first of these scans, ``present`` (t,), ``malignant`` (1, 0, or
+    -1 if no pathology is known or the pathologies disagree), ``change`` of the diameter in mm from the first to the
+    last of these scans, and ``changed``, whether there are at least two scans to compare.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recipe.input.spacing_mm is None:
+            raise TrainingError("patches of sequences need input.spacing_mm", expected="millimetres along z, y, x")
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Patient and slice thickness of each sequence."""
+        first = [self.rows.metadata[group[0]] for group in self._groups]
+        return tuple(f"{row['patient_id']} at {row['slice_thickness_mm']:g} mm" for row in first)
+
+    @property
+    def patients(self) -> tuple[str | None, ...]:
+        """``patient_id`` of each sequence."""
+        return tuple(self.rows.metadata[group[0]]["patient_id"] for group in self._groups)
+
+    @cached_property
+    def _groups(self) -> list[list[int]]:
+        """The rows of each sequence: those with a nodule, in the order of time, at most the latest ``input.scans``."""
+
+        def key(row: int) -> tuple[Any, ...]:
+            return self.rows.metadata[row]["patient_id"], self.rows.metadata[row]["slice_thickness_mm"]
+
+        def time(row: int) -> int:
+            return int(self.rows.metadata[row]["timepoint"])
+
+        with_nodule = (row for row, values in enumerate(self.rows.metadata) if values["nodules"])
+        ordered = sorted(with_nodule, key=lambda row: (*key(row), time(row)))
+        return [list(group)[-self.recipe.input.scans :] for _, group in groupby(ordered, key)]
+
+    def nodules(self, index: int) -> list[PatchNodule]:
+        """The largest nodule of each scan of a sequence, in the order of time."""
+        nodules = []
+        for row in self._groups[index]:
+            center = self._nodule_center(row)
+            diameter = self._largest_nodule(row)["diameter_mm"]
+            nodules.append(PatchNodule(diameter, center - self.first_voxel(center) - 0.5))
+        return nodules
+
+    def load(self, index: int, random: np.random.Generator) -> Arrays:  # noqa: ARG002 -- a sequence is not drawn
+        """Load a sequence."""
+        group, length = self._groups[index], self.recipe.input.scans
+        missing = length - len(group)
+        image = np.zeros((length, *self.extent), np.int16)
+        spacing = np.ones((length, 3), np.float32)
+        for position, row in enumerate(group, missing):
+            image[position] = self.cut(row, self.first_voxel(self._nodule_center(row)))
+            spacing[position] = self.spacing(row)
+        days = np.array([self.rows.metadata[row]["days_since_first"] for row in group], np.float32)
+        diameters = [nodule.diameter_mm for nodule in self.nodules(index)]
+        return {
+            "image": image,
+            "spacing": spacing,
+            "years": np.concatenate([np.zeros(missing, np.float32), (days - days[0]) / np.float32(365.25)]),
+            "present": np.arange(length) >= missing,
+            "malignant": np.array(self._malignancy(group), np.int32),
+            "change": np.array(diameters[-1] - diameters[0], np.float32),
+            "changed": np.array(len(group) > 1),
+        }
+
+    def _largest_nodule_index(self, row: int) -> int:
+        return int(np.argmax([nodule["diameter_mm"] for nodule in self.rows.metadata[row]["nodules"]]))
+
+    def _largest_nodule(self, row: int) -> dict[str, Any]:
+        nodule: dict[str, Any] = self.rows.metadata[row]["nodules"][self._largest_nodule_index(row)]
+        return nodule
+
+    def _nodule_center(self, row: int) -> NDArray[np.float64]:
+        center: NDArray[np.float64] = self.nodule_boxes(row)[self._largest_nodule_index(row)].reshape(2, 3).mean(0)
+        return center
+
+    def _malignancy(self, group: list[int]) -> int:
+        classes = {self._largest_nodule(row)["pathology"] for row in group} - {None}
+        malignant = {PATHOLOGY[index].malignant for index in classes}
+        return int(malignant.pop()) if len(malignant) == 1 else UNKNOWN_MALIGNANCY
