@@ -102,46 +102,46 @@ def module_command(module: str, *arguments: str | Path) -> list[str | Path]:
     return [sys.executable, "-m", f"benchmarks.{module}", *arguments]
 
 
-class Standing:
-    """A process that makes something ready and then repeats a piece of work whenever asked, to be timed in turn with others.
+class RepeatedWork:
+    """A process that prepares a piece of work and then repeats it on request, so that several can be timed in turn.
 
     Args:
-        make: Gives the work, and what it has to tell; both the function and what it tells must cross process borders.
-        arguments: What ``make`` takes.
-        cores: On how many of the machine's cores; 0 for all of them.
+        make: Returns the work, and information about it. The function and the information must be picklable.
+        arguments: The arguments of ``make``.
+        cores: The number of cores that the process may use; 0 for all.
     """
 
     def __init__(self, make: Callable[..., tuple[Callable[[], object], Any]], *arguments: Any, cores: int = 0) -> None:
         context = multiprocessing.get_context("spawn")
-        self._line, other = context.Pipe()
-        self._process = context.Process(target=_stand, args=(other, make, arguments, cores), daemon=True)
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_repeat_on_request, args=(other, make, arguments, cores), daemon=True)
         self._process.start()
         other.close()
-        self.told = self._line.recv()
+        self.info = self._connection.recv()
 
     def run(self, times: int = 1) -> Measured:
-        """Mean seconds, wall and CPU, of the work done so many times; peak memory of the process so far."""
-        self._line.send(times)
-        measured: Measured = self._line.recv()
+        """Mean wall and CPU seconds of repeating the work, and the peak memory of the process so far."""
+        self._connection.send(times)
+        measured: Measured = self._connection.recv()
         return measured
 
-    def __enter__(self) -> Standing:
+    def __enter__(self) -> RepeatedWork:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._line.send(0)
+        self._connection.send(0)
         self._process.join()
 
 
-def _stand(line: Connection, make: Callable[..., Any], arguments: Sequence[Any], cores: int) -> None:
+def _repeat_on_request(connection: Connection, make: Callable[..., Any], arguments: Sequence[Any], cores: int) -> None:
     if cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    work, told = make(*arguments)
+    work, info = make(*arguments)
     work()  # compiles
-    line.send(told)
-    while times := line.recv():
+    connection.send(info)
+    while times := connection.recv():
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(times):
             work()
-        spent = (time.perf_counter() - wall) / times, (time.process_time() - cpu) / times
-        line.send(Measured(*spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        seconds = (time.perf_counter() - wall) / times, (time.process_time() - cpu) / times
+        connection.send(Measured(*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

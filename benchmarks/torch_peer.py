@@ -1,7 +1,8 @@
-"""Our recipes' networks, losses and training steps as one would write them in PyTorch, to be measured beside ours.
+"""The networks, losses and training steps of our recipes in PyTorch, for a comparison of speed.
 
-The same layers in the same order, so that weights can be carried over and losses compared. Eager and float32 on CPU; on GPU
-``torch.compile``, autocast to bfloat16, TF32, cuDNN's search. Memory format, fused AdamW and gradients set to ``None`` everywhere.
+The layers are the same and in the same order, so that weights can be copied and losses compared. On a CPU it is eager
+and float32. On a GPU it uses ``torch.compile``, autocast to bfloat16, TF32, and cuDNN's search for the fastest
+algorithm. Channels-last memory format, fused AdamW and gradients set to ``None`` are used everywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 -- as everybody calls it
+import torch.nn.functional as F  # noqa: N812 -- the customary name
 from torch import Tensor, nn
 
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, Recipe
@@ -25,12 +26,12 @@ Batch = dict[str, Tensor]
 
 
 def convolution(axes: int, inputs: int, outputs: int, size: int) -> nn.Module:
-    """Of stride 1 that keeps the size."""
+    """A convolution of stride 1 that keeps the size."""
     return CONVOLUTIONS[axes](inputs, outputs, size, padding=size // 2)
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """In groups of about 8 channels."""
+    """Group normalisation in groups of about 8 channels."""
     return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels, eps=1e-6)
 
 
@@ -44,13 +45,13 @@ class Block(nn.Module):
         self.skip = convolution(axes, inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (b, inputs, …) to (b, outputs, …)."""
+        """Map shape (batch, inputs, …) to (batch, outputs, …)."""
         y = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
         return F.relu(self.skip(x) + y)
 
 
 class Encoder(nn.Module):
-    """A ResNet on patches; gives the features of every stage."""
+    """A ResNet whose first layer sees blocks of pixels as channels. Returns the features of every stage."""
 
     def __init__(self, axes: int, options: ModelOptions) -> None:
         super().__init__()
@@ -58,24 +59,24 @@ class Encoder(nn.Module):
         self.widths = [options.width * 2**stage for stage in range(len(options.blocks))]
         self.stem, self.stem_norm = convolution(axes, options.patch**axes, self.widths[0], 3), norm(self.widths[0])
         self.stages = nn.ModuleList()
-        before = self.widths[0]
-        for wide, count in zip(self.widths, options.blocks, strict=True):
-            self.stages.append(nn.Sequential(*(Block(axes, wide if n else before, wide) for n in range(count))))
-            before = wide
+        inputs = self.widths[0]
+        for width, count in zip(self.widths, options.blocks, strict=True):
+            self.stages.append(nn.Sequential(*(Block(axes, width if n else inputs, width) for n in range(count))))
+            inputs = width
         self.pool = (nn.AvgPool2d if axes == 2 else nn.AvgPool3d)(2, ceil_mode=True, count_include_pad=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Shape (b, 1, …) to a list of (b, channels, … / stride)."""
+        """Map shape (batch, 1, …) to a list of shapes (batch, channels, … / stride)."""
         x = F.pad(x, [side for n in reversed(x.shape[2:]) for side in (0, -n % self.patch)])
-        x = F.relu(self.stem_norm(self.stem(self.patches(x).contiguous(memory_format=FORMATS[self.axes]))))
+        x = F.relu(self.stem_norm(self.stem(self.split_into_blocks(x).contiguous(memory_format=FORMATS[self.axes]))))
         features = []
-        for place, stage in enumerate(self.stages):
-            x = stage(self.pool(x) if place else x)
+        for index, stage in enumerate(self.stages):
+            x = stage(self.pool(x) if index else x)
             features.append(x)
         return features
 
-    def patches(self, x: Tensor) -> Tensor:
-        """Pixels of a patch as channels."""
+    def split_into_blocks(self, x: Tensor) -> Tensor:
+        """The pixels of each block as channels."""
         if self.axes == 2:
             return F.pixel_unshuffle(x, self.patch)
         batch, _, z, y, x_length = x.shape
@@ -85,7 +86,7 @@ class Encoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """An encoder, the mean of its last stage, and one layer."""
+    """An encoder, the mean of its last stage, and a linear layer."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -93,69 +94,69 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.encoder.widths[-1], CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (b, 1, y, x) to (b, 6)."""
+        """Map shape (batch, 1, y, x) to logits (batch, 6)."""
         return self.head(self.encoder(x)[-1].mean((2, 3)))
 
     def loss(self, batch: Batch) -> Tensor:
-        """Weighted cross-entropy."""
+        """The weighted cross-entropy of a batch."""
         each = F.cross_entropy(self(batch["image"]).float(), batch["label"].long(), reduction="none")
         return (each * batch["weight"]).mean()
 
 
 class Detector(nn.Module):
-    """An encoder, a pyramid from coarse to fine, and the centre heatmap's head on its finest level."""
+    """An encoder, a feature pyramid, and the head ``center`` on its finest level."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         options = recipe.model
         self.axes, self.stride = len(recipe.input.size) or 2, options.patch
         self.encoder = Encoder(self.axes, options)
-        wide = 2 * options.width
-        self.across = nn.ModuleList(convolution(self.axes, width, wide, 1) for width in self.encoder.widths)
-        self.tower = convolution(self.axes, wide, wide, 3)
-        self.score = convolution(self.axes, wide, 1, 3)
-        self.shape = convolution(self.axes, wide, 2 * self.axes, 3)
+        width = 2 * options.width
+        self.across = nn.ModuleList(convolution(self.axes, inputs, width, 1) for inputs in self.encoder.widths)
+        self.tower = convolution(self.axes, width, width, 3)
+        self.score = convolution(self.axes, width, 1, 3)
+        self.shape = convolution(self.axes, width, 2 * self.axes, 3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (b, …) and shapes (b, …, 2 n) of each cell."""
+        """The logits (batch, …) and encoded boxes (batch, …, 2 n) of each cell."""
         features = self.encoder(x)
         level = self.across[-1](features[-1])
         for across, feature in zip(reversed(self.across[:-1]), reversed(features[:-1]), strict=True):
             finer = across(feature)
-            doubled = F.interpolate(level, scale_factor=2.0, mode="nearest")
-            level = finer + doubled[(..., *(slice(n) for n in finer.shape[2:]))]
+            upsampled = F.interpolate(level, scale_factor=2.0, mode="nearest")
+            level = finer + upsampled[(..., *(slice(n) for n in finer.shape[2:]))]
         y = F.relu(self.tower(F.relu(level)))
         return self.score(y)[:, 0], self.shape(y).movedim(1, -1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Penalty-reduced focal loss of the centres and GIoU of the boxes."""
+        """The penalty-reduced focal loss of the centres plus the GIoU loss of the boxes."""
         logits, shapes = self(batch["image"])
         cells = torch.stack(
             torch.meshgrid(*(torch.arange(n, device=logits.device) for n in logits.shape[1:]), indexing="ij"), -1
         ).reshape(-1, self.axes)
         logits, shapes = logits.float().flatten(1), shapes.float().flatten(1, -2)
-        heat, whose = self.targets(cells, batch["boxes"], batch["valid"])
+        heat, matches = self.targets(cells, batch["boxes"], batch["valid"])
         p = torch.sigmoid(logits)
-        right = -F.logsigmoid(logits) * (1 - p) ** 2
-        wrong = -F.logsigmoid(-logits) * p**2 * (1 - heat) ** 4
-        where = torch.where(heat == 1, right, wrong).sum() / (heat == 1).sum().clamp(min=1)
-        sides = F.softplus(shapes) * self.stride
-        middle = (cells + 0.5) * self.stride
-        told = torch.cat([middle - sides[..., : self.axes], middle + sides[..., self.axes :]], -1)
-        truth = batch["boxes"].gather(1, whose[..., None].expand(-1, -1, 2 * self.axes))
+        positive = -F.logsigmoid(logits) * (1 - p) ** 2
+        negative = -F.logsigmoid(-logits) * p**2 * (1 - heat) ** 4
+        where = torch.where(heat == 1, positive, negative).sum() / (heat == 1).sum().clamp(min=1)
+        distances = F.softplus(shapes) * self.stride
+        center = (cells + 0.5) * self.stride
+        predicted = torch.cat([center - distances[..., : self.axes], center + distances[..., self.axes :]], -1)
+        truth = batch["boxes"].gather(1, matches[..., None].expand(-1, -1, 2 * self.axes))
         weight = torch.where(heat > 0.5, heat, 0)
-        return where + ((1 - self.overlap(told, truth)) * weight).sum() / weight.sum().clamp(min=1)
+        return where + ((1 - self.generalized_iou(predicted, truth)) * weight).sum() / weight.sum().clamp(min=1)
 
     def targets(self, cells: Tensor, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Heat of each cell (b, m), and whose it is."""
+        """The heat of each cell, and the index of the nodule that it is matched to, both (batch, m)."""
         low, high = boxes[:, None, :, : self.axes], boxes[:, None, :, self.axes :]
-        steps = cells[:, None] - torch.floor((low + high) / 2 / self.stride)
+        distance = cells[:, None] - torch.floor((low + high) / 2 / self.stride)
         spread = ((high - low) / self.stride / 6).clamp(min=0.4)
-        heat = torch.exp(-((steps / spread) ** 2).sum(-1) / 2) * valid[:, None]
+        heat = torch.exp(-((distance / spread) ** 2).sum(-1) / 2) * valid[:, None]
         return heat.max(-1)
 
-    def overlap(self, a: Tensor, b: Tensor) -> Tensor:
-        """Generalised intersection over union."""
+    def generalized_iou(self, a: Tensor, b: Tensor) -> Tensor:
+        """The generalised intersection over union of boxes."""
         (a0, a1), (b0, b1) = ((box[..., : self.axes], box[..., self.axes :]) for box in (a, b))
         common = (torch.minimum(a1, b1) - torch.maximum(a0, b0)).clamp(min=0).prod(-1)
         union = (a1 - a0).clamp(min=0).prod(-1) + (b1 - b0).clamp(min=0).prod(-1) - common
@@ -163,104 +164,107 @@ class Detector(nn.Module):
         return common / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
 
 
-def prepare(batch: Batch, options: InputOptions) -> Batch:
-    """Window, resampling, flips and turns, as ours does them on the device."""
+def preprocess(batch: Batch, options: InputOptions) -> Batch:
+    """Apply the window, resampling, flips and rotations on the device, as our code does."""
     image = batch["image"]
     if image.dtype == torch.uint8:
         image = image.float() / 255
     else:
         center, width = options.window
         image = ((image.float() - center) / width + 0.5).clamp(0, 1)
-    ready = dict(batch)
+    result = dict(batch)
     if options.spacing_mm is not None:
         scale = batch["spacing"] / torch.tensor(options.spacing_mm, device=image.device)
         size = torch.tensor(options.size, device=image.device)
         shift = (size - scale * torch.tensor(image.shape[1:], device=image.device)) / 2
-        ready["boxes"] = batch["boxes"] * scale.repeat(1, 2)[:, None] + shift.repeat(1, 2)[:, None]
-        middle = (ready["boxes"][..., :3] + ready["boxes"][..., 3:]) / 2
-        ready["valid"] = batch["valid"] & ((middle >= 0) & (middle < size)).all(-1)
+        result["boxes"] = batch["boxes"] * scale.repeat(1, 2)[:, None] + shift.repeat(1, 2)[:, None]
+        center = (result["boxes"][..., :3] + result["boxes"][..., 3:]) / 2
+        result["valid"] = batch["valid"] & ((center >= 0) & (center < size)).all(-1)
         for axis, letters in enumerate(("bij,bjyx->biyx", "bij,bzjx->bzix", "bij,bzyj->bzyi")):
-            image = torch.einsum(letters, between(image.shape[axis + 1], options.size[axis], scale[:, axis]), image)
+            image = torch.einsum(
+                letters, resampling_weights(image.shape[axis + 1], options.size[axis], scale[:, axis]), image
+            )
     if options.augment:
-        boxes = ready.get("boxes", torch.zeros(len(image), 0, 2 * (image.ndim - 1), device=image.device))
-        moved = [move(*pair) for pair in zip(image, boxes, strict=True)]
-        image, ready["boxes"] = (torch.stack(each) for each in zip(*moved, strict=True))
-    return ready | {"image": image[:, None]}
+        boxes = result.get("boxes", torch.zeros(len(image), 0, 2 * (image.ndim - 1), device=image.device))
+        augmented = [augment(*pair) for pair in zip(image, boxes, strict=True)]
+        image, result["boxes"] = (torch.stack(each) for each in zip(*augmented, strict=True))
+    return result | {"image": image[:, None]}
 
 
-def between(stored: int, count: int, scale: Tensor) -> Tensor:
-    """Weights of linear resampling around the centre, shape (b, count, stored)."""
-    places = (torch.arange(count, device=scale.device) + 0.5 - count / 2) / scale[:, None] + stored / 2 - 0.5
+def resampling_weights(stored: int, count: int, scale: Tensor) -> Tensor:
+    """The weights of linear resampling around the centre, shape (batch, count, stored)."""
+    positions = (torch.arange(count, device=scale.device) + 0.5 - count / 2) / scale[:, None] + stored / 2 - 0.5
     reach = (1 / scale).clamp(min=1)[:, None, None]
-    own = torch.arange(stored, device=scale.device)
-    weights = F.relu(1 - (places.clamp(0, stored - 1)[..., None] - own).abs() / reach)
+    indices = torch.arange(stored, device=scale.device)
+    weights = F.relu(1 - (positions.clamp(0, stored - 1)[..., None] - indices).abs() / reach)
     return weights / weights.sum(-1, keepdim=True)
 
 
-def move(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """One example flipped and turned at random, its boxes with it."""
+def augment(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Flip and rotate one example and its boxes at random."""
     axes = image.ndim
-    *flips, turn = np.random.default_rng().random(axes + 1) < 0.5
-    chosen = [axis for axis in range(axes) if flips[axis]]
-    image, boxes = torch.flip(image, chosen), boxes.clone()
-    for axis in chosen:
+    *flips, transpose = np.random.default_rng().random(axes + 1) < 0.5
+    flipped = [axis for axis in range(axes) if flips[axis]]
+    image, boxes = torch.flip(image, flipped), boxes.clone()
+    for axis in flipped:
         boxes[:, [axis, axis + axes]] = image.shape[axis] - boxes[:, [axis + axes, axis]]
-    if turn and image.shape[-1] == image.shape[-2]:
+    if transpose and image.shape[-1] == image.shape[-2]:
         order = [*range(axes - 2), axes - 1, axes - 2]
         image, boxes = image.swapaxes(-1, -2), boxes[:, [*order, *(axis + axes for axis in order)]]
     return image, boxes
 
 
-def build(recipe: Recipe, params: Any) -> Any:
-    """The network with our weights, each in its place.
+def build_model(recipe: Recipe, params: Any) -> Any:
+    """Return the network with a copy of our weights.
 
     Raises:
         RuntimeError: The networks differ.
     """
     model = Classifier(recipe) if recipe.task == "classification" else Detector(recipe)
-    model.load_state_dict({name: torch.tensor(value) for name, value in carried(params)})
+    model.load_state_dict({name: torch.tensor(value) for name, value in convert_weights(params)})
     return model
 
 
-def carried(params: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Our weights under PyTorch's names and in its order of axes."""
+def convert_weights(params: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield our weights with PyTorch's names and order of axes."""
     for name, value in params.items():
         if isinstance(value, dict):
-            yield from carried(value, f"{prefix}{name}.")
+            yield from convert_weights(value, f"{prefix}{name}.")
         elif name == "kernel":
             yield f"{prefix}weight", np.moveaxis(np.asarray(value), (-1, -2), (0, 1))
         else:
             yield f"{prefix}{'weight' if name == 'scale' else name}", np.asarray(value)
 
 
-def loss_of(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> float:
-    """The loss of our weights on a batch as it stands, in float32 on CPU."""
-    held = {name: torch.tensor(value) for name, value in batch.items()}
+def compute_loss(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> float:
+    """The loss of our weights on a batch without augmentation, in float32 on a CPU."""
+    tensors = {name: torch.tensor(value) for name, value in batch.items()}
     with torch.no_grad():
-        return float(build(recipe, params).loss(prepare(held, replace(recipe.input, augment=False))))
+        return float(build_model(recipe, params).loss(preprocess(tensors, replace(recipe.input, augment=False))))
 
 
 def make_step(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> Callable[[], float]:
-    """A training step on a batch that is on the device already; gives the loss, when all is done."""
+    """Return a training step on a batch that is already on the device. It waits for and returns the loss."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = device == "cuda"
+    on_gpu = device == "cuda"
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    held = {name: torch.tensor(value, device=device) for name, value in batch.items()}
+    tensors = {name: torch.tensor(value, device=device) for name, value in batch.items()}
     axes = len(recipe.input.size) or 2
-    model = build(recipe, params).to(device=device, memory_format=FORMATS[axes])
+    model = build_model(recipe, params).to(device=device, memory_format=FORMATS[axes])
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.optim.ema)
     )
-    kernels, others = ([p for p in model.parameters() if (p.ndim > 1) is large] for large in (True, False))
+    kernels = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": recipe.optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / recipe.optim.warmup, 1))
-    loss_of = torch.compile(model.loss) if fast else model.loss
+    model_loss = torch.compile(model.loss) if on_gpu else model.loss
 
     def step() -> float:
-        ready = prepare(held, recipe.input)
-        with torch.autocast(device, torch.bfloat16, enabled=fast):
-            loss = loss_of(ready)
+        preprocessed = preprocess(tensors, recipe.input)
+        with torch.autocast(device, torch.bfloat16, enabled=on_gpu):
+            loss = model_loss(preprocessed)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)

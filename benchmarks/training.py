@@ -1,10 +1,11 @@
-"""A training step of ours beside PyTorch's of the same network, and whether the loader keeps up with it.
+"""Compare a training step with PyTorch's step of the same network, and check that the loader keeps up with the step.
 
     python -m benchmarks.training [--recipes det3d_1.25mm ...] [--cores 1] [--rounds 5]
 
-On CPU: float32, PyTorch eager, small batches. On an accelerator: bfloat16, the recipe's batch, ``torch.compile`` and autocast where
-CUDA is, and the share of the device's stated peak (MFU). PyTorch is measured where it is installed. Both begin with the same weights
-and must find the same loss. The batch is on the device already, but where the loop is fed by the loader.
+On a CPU: float32, PyTorch eager, small batches. On an accelerator: bfloat16, the recipe's batch size, ``torch.compile``
+and autocast on CUDA, and the fraction of the device's peak (MFU). PyTorch is measured if it is installed. Both networks
+start with the same weights and must have the same loss. The batch is already on the device, except where the loader
+feeds the loop.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from typing import Any
 import numpy as np
 
 from benchmarks.archives import write_patients
-from benchmarks.harness import OURS, Measured, Standing, in_a_process_of_its_own, run_measured
+from benchmarks.harness import OURS, Measured, RepeatedWork, in_a_process_of_its_own, run_measured
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.train.recipes import RECIPES, Recipe
 
 BATCHES = {"cls_1.25mm": 8, "det2d_1.25mm": 2, "det3d_1.25mm": 2, "longitudinal": 4}
-"""The recipes that are measured, and their batches on CPU, where the recipes' own take many seconds a step."""
+"""The measured recipes and their batch sizes on a CPU, where a step with the recipe's batch size takes many seconds."""
 
 PEAKS = {"A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12}
-"""Dense bfloat16 operations a second, as NVIDIA's data sheets state them, by a part of the device's name; the first that fits counts."""
+"""Dense bfloat16 operations per second, from NVIDIA's data sheets, by a part of the device's name (first match)."""
 
 
 def main() -> None:
-    """Generate, build, measure each recipe, print."""
+    """Generate archives, build them, measure each recipe, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", choices=BATCHES, default=list(BATCHES))
-    parser.add_argument("--cores", type=int, default=0, help="keep each contender to so many cores; 0 for all")
+    parser.add_argument("--cores", type=int, default=0, help="cores for each of the two; 0 for all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--patients", type=int, default=16)
     options = parser.parse_args()
@@ -53,31 +54,31 @@ def main() -> None:
 
 
 def compare(name: str, build: Path, cores: int, rounds: int) -> None:
-    """Ours and PyTorch in turn, then the loader."""
+    """Measure our step and PyTorch's in turn, and then the loader."""
     with ExitStack() as stack:
-        ours = stack.enter_context(Standing(our_step, name, build, cores=cores))
+        ours = stack.enter_context(RepeatedWork(our_step, name, build, cores=cores))
         contenders = {"ours": ours}
-        recipe: Recipe = ours.told["recipe"]
+        recipe: Recipe = ours.info["recipe"]
         size = recipe.batch_size
-        print(f"{name}, {size} a batch, {ours.told['device']}, {cores or 'all'} cores", flush=True)
+        print(f"{name}, {size} a batch, {ours.info['device']}, {cores or 'all'} cores", flush=True)
         if find_spec("torch") is None:
             print("  PyTorch is not installed")
         elif name != "longitudinal":
-            contenders["PyTorch"] = stack.enter_context(Standing(their_step, ours.told, cores=cores))
-            loss, other = ours.told["loss"], contenders["PyTorch"].told
-            if abs(loss - other) > 1e-3 * abs(loss):
-                raise RuntimeError(f"{name}: the networks differ, losses {loss} and {other}")
+            contenders["PyTorch"] = stack.enter_context(RepeatedWork(pytorch_step, ours.info, cores=cores))
+            loss, pytorch_loss = ours.info["loss"], contenders["PyTorch"].info
+            if abs(loss - pytorch_loss) > 1e-3 * abs(loss):
+                raise RuntimeError(f"{name}: the networks differ, losses {loss} and {pytorch_loss}")
         runs: dict[str, list[Measured]] = {each: [] for each in contenders}
         for _ in range(rounds):
             for each, contender in contenders.items():
                 runs[each].append(contender.run())
-        for each, done in runs.items():
-            wall, cpu = median(run.wall for run in done), median(run.cpu for run in done)
-            peak = ours.told["peak"]
-            share = f", MFU {ours.told['flops'] / wall / peak:.1%}" if peak else ""
+        for each, measured in runs.items():
+            wall, cpu = median(run.wall for run in measured), median(run.cpu for run in measured)
+            peak = ours.info["peak"]
+            utilization = f", MFU {ours.info['flops'] / wall / peak:.1%}" if peak else ""
             print(
-                f"  {each:8} step {wall * 1e3:7.0f} ms (best {min(run.wall for run in done) * 1e3:.0f}), CPU {cpu * 1e3:7.0f} ms, "
-                f"{size / wall:7.1f} examples/s, {done[-1].peak_mb:5.0f} MB{share}"
+                f"  {each:8} step {wall * 1e3:7.0f} ms (best {min(run.wall for run in measured) * 1e3:.0f}), "
+                f"CPU {cpu * 1e3:7.0f} ms, {size / wall:7.1f} examples/s, {measured[-1].peak_mb:5.0f} MB{utilization}"
             )
         if "PyTorch" in runs:
             pairs = list(zip(runs["PyTorch"], runs["ours"], strict=True))
@@ -85,98 +86,103 @@ def compare(name: str, build: Path, cores: int, rounds: int) -> None:
                 f"  ours is {median(a.wall / b.wall for a, b in pairs):.2f} times as fast by wall, "
                 f"{median(a.cpu / b.cpu for a, b in pairs):.2f} by CPU"
             )
-    alone, cpu, synthetic, fed = in_a_process_of_its_own(feeding, name, build, rounds)
-    print(f"  loader alone {alone:.0f} examples/s, {cpu * 1e3:.2f} CPU ms each; the step needs {synthetic:.1f}/s")
-    print(f"  loop fed by the loader {fed:.1f} examples/s, {fed / synthetic:.0%} of the synthetic batch's", flush=True)
+    loader, cpu, fixed, fed = in_a_process_of_its_own(measure_loader, name, build, rounds)
+    print(f"  loader alone {loader:.0f} examples/s, {cpu * 1e3:.2f} CPU ms each; the step needs {fixed:.1f}/s")
+    print(f"  loop fed by the loader {fed:.1f} examples/s, {fed / fixed:.0%} of a loop on one fixed batch", flush=True)
 
 
 def our_step(name: str, build: Path) -> tuple[Callable[[], object], Any]:
-    """Our step on a batch that stays on the device; what the peer needs to do the same."""
+    """Return our step on a batch that stays on the device, and what PyTorch needs for the same step."""
     import jax
     from flax import nnx
 
-    from lung_nodule_ct.train.preprocessing import prepare
-    from lung_nodule_ct.train.step import graph_of, make_step, new_state
-    from lung_nodule_ct.train.tasks import task_of
+    from lung_nodule_ct.train.preprocessing import preprocess
+    from lung_nodule_ct.train.step import initial_state, make_step, network_graph
+    from lung_nodule_ct.train.tasks import get_task
 
-    recipe, batches = opened(name, build)
-    host = next(batches)
-    batch, state = jax.device_put(host), jax.jit(lambda: new_state(recipe))()
-    advance = make_step(recipe)
+    recipe, batches = recipe_and_batches(name, build)
+    host_batch = next(batches)
+    batch, state = jax.device_put(host_batch), jax.jit(lambda: initial_state(recipe))()
+    train_step = make_step(recipe)
     plain = replace(recipe, model=replace(recipe.model, bf16=False), input=replace(recipe.input, augment=False))
 
-    def loss_of(params: Any) -> Any:
-        return task_of(plain).loss(nnx.merge(graph_of(plain), params), prepare(batch, plain.input), plain)[0]
+    def loss(params: Any) -> Any:
+        model = nnx.merge(network_graph(plain), params)
+        return get_task(plain).loss(model, preprocess(batch, plain.input), plain)[0]
 
     kind = jax.devices()[0].device_kind
-    told = {
+    info = {
         "recipe": recipe,
         "device": kind,
         "peak": next((value for part, value in PEAKS.items() if part in kind), None),
-        "flops": advance.lower(state, batch).cost_analysis()["flops"],
-        "loss": float(jax.jit(loss_of)(state["params"])),
+        "flops": train_step.lower(state, batch).cost_analysis()["flops"],
+        "loss": float(jax.jit(loss)(state["params"])),
         "params": jax.tree.map(np.asarray, state["params"]),
-        "batch": host,
+        "batch": host_batch,
     }
 
     def step() -> None:
         nonlocal state
-        state, losses = advance(state, batch)
+        state, losses = train_step(state, batch)
         jax.block_until_ready((state, losses))
 
-    return step, told
+    return step, info
 
 
-def their_step(told: dict[str, Any]) -> tuple[Callable[[], object], Any]:
-    """PyTorch's step on the same batch, and its loss of the same weights."""
+def pytorch_step(info: dict[str, Any]) -> tuple[Callable[[], object], Any]:
+    """Return PyTorch's step on the same batch, and its loss with the same weights."""
     from benchmarks import torch_peer
 
-    loss = torch_peer.loss_of(told["recipe"], told["params"], told["batch"])
-    return torch_peer.make_step(told["recipe"], told["params"], told["batch"]), loss
+    loss = torch_peer.compute_loss(info["recipe"], info["params"], info["batch"])
+    return torch_peer.make_step(info["recipe"], info["params"], info["batch"]), loss
 
 
-def opened(name: str, build: Path) -> tuple[Recipe, Iterator[dict[str, np.ndarray]]]:
-    """The recipe as this device runs it, and its batches."""
+def recipe_and_batches(name: str, build: Path) -> tuple[Recipe, Iterator[dict[str, np.ndarray]]]:
+    """Return the recipe as it is measured on this device, and its batches."""
     import jax
 
-    from lung_nodule_ct.train.data import open_source
-    from lung_nodule_ct.train.feed import host_batches
+    from lung_nodule_ct.train.batches import host_batches, open_data_source
 
     recipe = RECIPES[name]
     if jax.default_backend() == "cpu":
         recipe = replace(recipe, batch_size=BATCHES[name])
     else:
         recipe = replace(recipe, model=replace(recipe.model, bf16=True))
-    batches = host_batches(open_source(open_build(build), recipe, "train"), recipe)
-    return recipe, ({key: value for key, value in batch.items() if key != "number"} for batch in batches)
+    batches = host_batches(open_data_source(open_build(build), recipe, "train"), recipe)
+    return recipe, ({key: value for key, value in batch.items() if key != "index"} for batch in batches)
 
 
-def feeding(name: str, build: Path, rounds: int) -> tuple[float, float, float, float]:
-    """Examples a second of the loader alone, its CPU seconds an example, and those a second of the step on one batch and of the fed loop."""
+def measure_loader(name: str, build: Path, rounds: int) -> tuple[float, float, float, float]:
+    """Measure the loader.
+
+    Returns:
+        Examples per second of the loader alone, its CPU seconds per example, and examples per second of the step on one
+        fixed batch and of the loop that the loader feeds.
+    """
     import jax
 
-    from lung_nodule_ct.train.step import make_step, new_state
+    from lung_nodule_ct.train.step import initial_state, make_step
 
-    recipe, batches = opened(name, build)
-    held = next(batches)
+    recipe, batches = recipe_and_batches(name, build)
+    fixed_batch = next(batches)
     count = 40
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in islice(batches, count):
         pass
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    advance, state = make_step(recipe), jax.jit(lambda: new_state(recipe))()
-    on_device = jax.device_put(held)
-    state, _ = jax.block_until_ready(advance(state, on_device))
-    shares: dict[str, list[float]] = {"synthetic": [], "fed": []}
+    train_step, state = make_step(recipe), jax.jit(lambda: initial_state(recipe))()
+    on_device = jax.device_put(fixed_batch)
+    state, _ = jax.block_until_ready(train_step(state, on_device))
+    seconds: dict[str, list[float]] = {"fixed": [], "fed": []}
     steps = 2 if jax.default_backend() == "cpu" else 50
     for _ in range(rounds):
-        for kind, seconds in shares.items():
-            begun = time.perf_counter()
+        for kind, measured in seconds.items():
+            started = time.perf_counter()
             for _ in range(steps):
-                state, told = advance(state, on_device if kind == "synthetic" else jax.device_put(next(batches)))
-            jax.block_until_ready((state, told))
-            seconds.append((time.perf_counter() - begun) / steps)
-    rates = (recipe.batch_size / median(seconds) for seconds in shares.values())
+                state, losses = train_step(state, on_device if kind == "fixed" else jax.device_put(next(batches)))
+            jax.block_until_ready((state, losses))
+            measured.append((time.perf_counter() - started) / steps)
+    rates = (recipe.batch_size / median(measured) for measured in seconds.values())
     return count * recipe.batch_size / wall, cpu / count / recipe.batch_size, *rates
 
 

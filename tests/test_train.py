@@ -1,4 +1,4 @@
-"""Training from the outside: it learns, resumes bit for bit, runs on more devices, judges itself, and says what is wrong."""
+"""Training: runs from the command line, their parts, and the messages for input that cannot be trained."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 jax = pytest.importorskip("jax")
 for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
@@ -30,57 +29,52 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 
-jax.config.update("jax_disable_most_optimizations", True)  # of what runs in this process: it compiles in half the time
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # the same in others
+# Programs compile in half the time without XLA's optimizations: in this process, and in child processes.
+jax.config.update("jax_disable_most_optimizations", True)
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
-from lung_nodule_ct.cli import app  # noqa: E402
-from lung_nodule_ct.errors import LungNoduleCTError  # noqa: E402
+from lung_nodule_ct.declaration.configs import CONFIGS  # noqa: E402
+from lung_nodule_ct.errors import TrainingError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
-from lung_nodule_ct.train import layers, prepare  # noqa: E402
-from lung_nodule_ct.train.convolution import winograd  # noqa: E402
-from lung_nodule_ct.train.data import open_source  # noqa: E402
-from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES  # noqa: E402
-from lung_nodule_ct.train.feed import host_batches  # noqa: E402
-from lung_nodule_ct.train.recipes import RECIPES, InputOptions, ModelOptions, Recipe  # noqa: E402
+from lung_nodule_ct.train import convolution, learning_check, preprocessing  # noqa: E402
+from lung_nodule_ct.train.batches import host_batches, open_data_source  # noqa: E402
+from lung_nodule_ct.train.layers import Conv  # noqa: E402
+from lung_nodule_ct.train.recipes import (  # noqa: E402
+    EXPECTED_SCORES,
+    RECIPES,
+    InputOptions,
+    ModelOptions,
+    Recipe,
+)
 from lung_nodule_ct.train.runs import open_run  # noqa: E402
 
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
+pytestmark = pytest.mark.train
 
 
 TINY = ("--model.width", "4", "--model.blocks", "1", "--optim.warmup", "2")
 CROPS = ("cls_1.25mm", *TINY, "--input.size", "16", "16", "--batch-size", "8")
-BLIND = ("--watch", "0")
+NO_SCORES = ("--watch", "0")
+STEPS = ("--steps", "24", "--save-every", "4")
 
 
 @pytest.fixture(scope="module")
 def built(cli, tmp_path_factory) -> Path:
-    """A build of made-up patients."""
+    """A build of synthetic patients."""
     folder = tmp_path_factory.mktemp("lesions")
     names = ("cls_1.25mm", "det2d_1.25mm", "det3d_1.25mm", "longitudinal")
-    done = cli("build", *names, "--source", write_synthetic_archives(folder / "source", 40), "--out", folder / "build")
+    source = write_synthetic_archives(folder / "source", 40)
+    done = cli("build", *names, "--source", source, "--out", folder / "build")
     assert done.returncode == 0, done.stderr
     return folder / "build"
 
 
-@pytest.fixture(scope="session")
-def inside() -> Callable[..., Done]:
-    """Run the command line in this process, which JAX is loaded into once."""
-
-    def run(*arguments: str | Path) -> Done:
-        result = CliRunner().invoke(app, list(map(str, arguments)))
-        error = result.exception if isinstance(result.exception, LungNoduleCTError) else None
-        if result.exception is not None and error is None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Done(result.exit_code, result.stdout, str(error or result.stderr))
-
+@pytest.fixture(scope="module")
+def finished(cli, built, tmp_path_factory) -> Path:
+    """A finished run that was never interrupted."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    done = cli("train", *CROPS, "--data", built, "--out", run, *STEPS)
+    assert done.returncode == 0, done.stderr
     return run
 
 
@@ -89,21 +83,19 @@ def losses(run: Path) -> list[str]:
         return [f"{row['step']} {row['loss_hex']}" for row in csv.DictReader(file)]
 
 
-@pytest.fixture(scope="module")
-def whole(cli, built, tmp_path_factory) -> Path:
-    """A run that nothing disturbed."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    done = cli("train", *CROPS, "--data", built, "--out", run, "--steps", "24", "--save-every", "4", **QUICK)
-    assert done.returncode == 0, done.stderr
-    return run
+def loss_values(run: Path) -> np.ndarray:
+    return np.array([float.fromhex(line.split()[1]) for line in losses(run)])
 
 
-def test_a_killed_run_goes_on_bit_for_bit_with_other_workers(whole, built, tmp_path, cli) -> None:
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_bit_for_bit_with_other_workers(finished, built, tmp_path, cli_process) -> None:
     run = tmp_path / "run"
-    command = [Path(sys.executable).with_name("lung-nodule-ct"), "train", *CROPS, "--data", built, "--out", run]
-    command += ["--steps", "24", "--save-every", "4"]
+    command = ["train", *CROPS, "--data", built, "--out", run, *STEPS]
     process = subprocess.Popen(
-        [*map(str, command), "--workers", "2"],
+        [sys.executable, "-m", "lung_nodule_ct", *map(str, command), "--workers", "2"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -118,171 +110,161 @@ def test_a_killed_run_goes_on_bit_for_bit_with_other_workers(whole, built, tmp_p
     process.wait()
     assert not (run / "checkpoints" / "24").exists(), "it was not killed in time"
     with (run / "metrics.csv").open("a") as file:
-        file.write("9,1.5,0x1.")  # a row that was being written
-    done = cli(*command[1:], **QUICK)
+        file.write("9,1.5,0x1.")  # a row that was not completely written
+    done = cli_process(*command, **QUICK)
     assert done.returncode == 0, done.stderr
-    assert losses(run) == losses(whole)
+    assert losses(run) == losses(finished)
     assert len(losses(run)) == 24
-    assert (run / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+    assert (run / "scores.csv").read_bytes() == (finished / "scores.csv").read_bytes()
     assert (run / "scores.csv").read_text().count("\n") == 1 + 24 // 4
 
 
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(whole, built, cli, inside, tmp_path) -> None:
+def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(finished, built, cli, tmp_path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(whole, run)
+    shutil.copytree(finished, run)
 
     def damage(steps: int) -> None:
-        """Cut all of its files in half."""
+        """Cut all files of a checkpoint in half."""
         files = [path for path in (run / "checkpoints" / str(steps)).rglob("*") if path.is_file()]
         assert files
         for path in files:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     damage(24)
-    judged = inside("evaluate", run, "--data", built, "--draws", "20", "--json")
-    assert json.loads(judged.stdout)["steps"] == 20
-    command = ("train", *CROPS, "--data", built, "--out", run, "--steps", "24", "--save-every", "4")
-    done = cli(*command, **QUICK)
+    evaluated = cli("evaluate", run, "--data", built, "--draws", "20", "--json")
+    assert json.loads(evaluated.stdout)["steps"] == 20
+    command = ("train", *CROPS, "--data", built, "--out", run, *STEPS)
+    done = cli(*command)
     assert done.returncode == 0, done.stderr
-    assert "checkpoints/24 is damaged" in done.stderr
-    assert "the one of step 20 is taken" in done.stderr
+    message = " ".join(done.stderr.split())
+    assert "checkpoints/24 is damaged" in message
+    assert "the one of step 20 is used" in message
     for name in ("metrics.csv", "scores.csv"):
-        assert (run / name).read_bytes() == (whole / name).read_bytes()
+        assert (run / name).read_bytes() == (finished / name).read_bytes()
     damage(24)
     damage(20)
-    done = inside(*command)
+    done = cli(*command)
     assert done.returncode == 1
     assert f"Remove {run / 'checkpoints'} to train it from the start" in done.stderr
 
 
-def test_the_same_command_again_does_nothing_and_another_is_refused(whole, built, inside) -> None:
-    before = (whole / "metrics.csv").read_bytes()
-    same = ("--data", built, "--out", whole, "--steps", "24", "--save-every", "4")
-    assert inside("train", *CROPS, *same).returncode == 0
-    assert (whole / "metrics.csv").read_bytes() == before
-    other = inside("train", *CROPS, *same, "--seed", "1")
+def test_the_same_command_again_does_nothing_and_another_is_refused(finished, built, cli) -> None:
+    before = (finished / "metrics.csv").read_bytes()
+    same = ("--data", built, "--out", finished, *STEPS)
+    assert cli("train", *CROPS, *same).returncode == 0
+    assert (finished / "metrics.csv").read_bytes() == before
+    other = cli("train", *CROPS, *same, "--seed", "1")
     assert other.returncode == 1
     assert "its recipe.seed differs" in other.stderr
 
 
-def test_losses_are_written_in_full(whole) -> None:
-    with (whole / "metrics.csv").open() as file:
+def test_losses_are_written_in_full_precision(finished) -> None:
+    with (finished / "metrics.csv").open() as file:
         for row in csv.DictReader(file):
             assert float(row["loss"]) == float.fromhex(row["loss_hex"])
-    assert any((whole / "tensorboard").iterdir())
+    assert any((finished / "tensorboard").iterdir())
 
 
-def test_four_devices_learn_what_one_does(whole, built, cli, tmp_path) -> None:
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", **QUICK}
-    command = (
-        "train",
-        *CROPS,
-        *BLIND,
-        "--data",
-        built,
-        "--out",
-        tmp_path / "four",
-        "--steps",
-        "24",
-        "--save-every",
-        "24",
+@pytest.mark.slow
+def test_four_devices_give_the_losses_of_one(finished, built, python, tmp_path) -> None:
+    same = ("--data", built, "--out", tmp_path / "four", "--steps", "24", "--save-every", "24")
+    even = [str(each) for each in ("train", *CROPS, *NO_SCORES, *same)]
+    odd = [str(each) for each in ("train", *CROPS[:-1], "6", "--data", built, "--out", tmp_path / "odd")]
+    done = python(
+        "import sys\n"
+        "from lung_nodule_ct.cli import app, main\n"
+        f"app({even!r}, standalone_mode=False)\n"
+        "print('the even batches are trained')\n"
+        f"sys.argv[1:] = {odd!r}\n"
+        "main()",
+        cwd=tmp_path,
+        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+        **QUICK,
     )
-    done = cli(*command, **flags)
-    assert done.returncode == 0, done.stderr
-    one, four = (
-        np.array([float.fromhex(line.split()[1]) for line in losses(run)]) for run in (whole, tmp_path / "four")
-    )
-    np.testing.assert_allclose(four[:10], one[:10], rtol=1e-3)
-    odd = cli("train", *CROPS[:-1], "6", "--data", built, "--out", tmp_path / "odd", **flags)
-    assert odd.returncode == 1
-    assert "multiple of 4" in odd.stderr
+    assert "the even batches are trained" in done.stdout, done.stderr
+    np.testing.assert_allclose(loss_values(tmp_path / "four")[:10], loss_values(finished)[:10], rtol=1e-3)
+    assert done.returncode == 1
+    assert "multiple of 4" in done.stderr
 
 
-def test_two_processes_learn_what_one_does(whole, built, cli, tmp_path) -> None:
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(finished, built, cli_process, tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         hosts = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2", **QUICK}
     command = ("train", *CROPS, "--data", built, "--out", tmp_path / "two", "--steps", "24", "--save-every", "24")
     with ThreadPoolExecutor(2) as pool:
-        for done in pool.map(lambda own: cli(*command, **hosts, JAX_PROCESS_ID=str(own)), range(2)):
+        for done in pool.map(lambda number: cli_process(*command, **hosts, JAX_PROCESS_ID=str(number)), range(2)):
             assert done.returncode == 0, done.stderr
-    one, two = (np.array([float.fromhex(line.split()[1]) for line in losses(run)]) for run in (whole, tmp_path / "two"))
-    np.testing.assert_allclose(two[:10], one[:10], rtol=1e-3)
+    np.testing.assert_allclose(loss_values(tmp_path / "two")[:10], loss_values(finished)[:10], rtol=1e-3)
     assert (tmp_path / "two/checkpoints/24").is_dir()
     assert (tmp_path / "two/scores.csv").read_text().count("\n") == 2
 
 
-def test_evaluate_and_compare(whole, built, inside, tmp_path) -> None:
-    done = inside("evaluate", whole, "--data", built, "--draws", "50", "--json")
+def test_evaluate_and_compare(finished, built, cli) -> None:
+    done = cli("evaluate", finished, "--data", built, "--draws", "50", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    rows = pq.read_table(whole / "evaluation/validation/predictions.parquet").to_pylist()
+    rows = pq.read_table(finished / "evaluation/validation/predictions.parquet").to_pylist()
     assert len(rows) == document["rows"] == 32
-    own = sum(row["truth"] == row["predicted"] for row in rows) / len(rows)
-    assert document["scores"]["accuracy"]["value"] == pytest.approx(own, abs=1e-12)
+    accuracy = sum(row["truth"] == row["predicted"] for row in rows) / len(rows)
+    assert document["scores"]["accuracy"]["value"] == pytest.approx(accuracy, abs=1e-12)
     assert {row["patient_id"] for row in rows} == {str(number) for number in range(100, 140, 5)}
-    page = (whole / "evaluation/validation/index.html").read_text()
+    page = (finished / "evaluation/validation/index.html").read_text()
     assert page.count("data:image/png;base64,") == 4  # loss, scores over time, confusion matrix, worst cases
-    table = inside("compare", whole)
+    table = cli("compare", finished)
     assert "paper: SE-ResNet" in table.stdout
     assert "0.555" in table.stdout
     assert max(map(len, table.stdout.splitlines())) <= 80
 
 
-def test_the_leakage_gap_in_one_command(whole, built, inside, tmp_path) -> None:
+@pytest.mark.slow
+def test_the_leakage_gap_in_one_command(finished, built, cli, tmp_path) -> None:
     out = tmp_path / "both"
-    command = ("leakage", *CROPS, *BLIND, "--data", built, "--out", out, "--steps", "2", "--draws", "20")
-    done = inside(*command, "--json")
+    command = ("leakage", *CROPS, *NO_SCORES, "--data", built, "--out", out, "--steps", "2", "--draws", "20")
+    done = cli(*command, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     published, patient = document["evaluations"]
     assert (published["split_by"], patient["split_by"]) == ("published", "patient")
     (gap,) = document["gaps"]
-    for name, entry in gap["scores"].items():
-        apart = published["scores"][name]["value"] - patient["scores"][name]["value"]
-        assert entry["value"] == pytest.approx(apart, abs=1e-12)
-        assert entry["low"] <= entry["high"]
+    for name, score in gap["scores"].items():
+        difference = published["scores"][name]["value"] - patient["scores"][name]["value"]
+        assert score["value"] == pytest.approx(difference, abs=1e-12)
+        assert score["low"] <= score["high"]
     folds = {
         row["patient_id"]: row["fold"] for row in open_build(built).rows("cls_1.25mm", "train", ["patient_id", "fold"])
     }
     rows = pq.read_table(out / "patient/evaluation/validation/predictions.parquet").to_pylist()
     assert {folds[row["patient_id"]] for row in rows if row["patient_id"] in folds} == {3}
-    shown = inside(*command).stdout
-    assert "gap: published less patient, validation" in shown
+    shown = cli(*command).stdout
+    assert "gap: published minus patient, validation" in shown
     assert (out / "patient/metrics.csv").read_text().count("\n") == 3
     assert max(map(len, shown.splitlines())) <= 80
     # runs that differ in more than the split have no gap
-    inside("evaluate", whole, "--data", built, "--draws", "20")
-    compared = inside("compare", whole, out / "patient").stdout
+    cli("evaluate", finished, "--data", built, "--draws", "20")
+    compared = cli("compare", finished, out / "patient").stdout
     assert "gap" not in compared
     assert "different builds" not in compared
     document = json.loads((out / "patient/run.json").read_text())
     (out / "patient/run.json").write_text(json.dumps(document | {"data": {}}))
-    assert "read different builds" in inside("compare", whole, out / "patient").stdout
-    refused = inside("leakage", "det3d_1.25mm", "--data", built, "--out", tmp_path / "none")
+    assert "read different builds" in cli("compare", finished, out / "patient").stdout
+    refused = cli("leakage", "det3d_1.25mm", "--data", built, "--out", tmp_path / "none")
     assert "no rows in the split 'validation' (published)" in refused.stderr
     assert not (tmp_path / "none").exists()
-    assert inside(*command, "--split-by", "patient").returncode == 2
+    assert cli(*command, "--split-by", "patient").returncode == 2
 
 
-LEARN = (
-    "--model.width",
-    "8",
-    "--model.blocks",
-    "1",
-    "1",
-    "--optim.warmup",
-    "5",
-    "--optim.learning-rate",
-    "5e-3",
-    "--batch-size",
-    "8",
+SMALL = (
+    *("--model.width", "8", "--model.blocks", "1", "1", "--batch-size", "8"),
+    *("--optim.warmup", "5", "--optim.learning-rate", "5e-3"),
 )
 MM = "--input.spacing-mm"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "options", "better"),
+    ("recipe", "options", "has_learned"),
     [
         (
             "cls_1.25mm",
@@ -302,40 +284,44 @@ MM = "--input.spacing-mm"
         ),
     ],
 )
-def test_every_task_learns(built, inside, tmp_path, recipe, options, better) -> None:
+def test_every_task_learns(built, cli, tmp_path, recipe, options, has_learned) -> None:
     run = tmp_path / "run"
-    done = inside("train", recipe, *LEARN, *options, *BLIND, "--data", built, "--out", run)
+    done = cli("train", recipe, *SMALL, *options, *NO_SCORES, "--data", built, "--out", run)
     assert done.returncode == 0, done.stderr
-    values = [float.fromhex(line.split()[1]) for line in losses(run)]
+    values = loss_values(run)
     assert np.mean(values[-10:]) < 0.8 * np.mean(values[:10])
-    judged = inside("evaluate", run, "--data", built, "--draws", "20", "--json")
-    assert judged.returncode == 0, judged.stderr
-    assert better({name: entry["value"] for name, entry in json.loads(judged.stdout)["scores"].items()})
+    evaluated = cli("evaluate", run, "--data", built, "--draws", "20", "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert has_learned({name: score["value"] for name, score in json.loads(evaluated.stdout)["scores"].items()})
     for name in ("loss.png", "worst.png"):
         assert (run / "evaluation/validation" / name).stat().st_size > 1000
 
 
-def test_a_check_says_when_a_recipe_did_not_learn(inside, tmp_path) -> None:
+def test_a_check_fails_if_a_recipe_did_not_learn(cli, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(learning_check, "_PATIENTS", 20)
     hard = ("--model.bf16", "--optim.accumulate", "2")
-    done = inside("train", "cls_1.25mm", "--check", "--out", tmp_path, "--steps", "2", *BLIND, *TINY, *hard)
+    done = cli("train", "cls_1.25mm", "--check", "--out", tmp_path, "--steps", "2", *NO_SCORES, *TINY, *hard)
     assert done.returncode == 1
-    assert "cls_1.25mm did not learn on made-up patients; expected accuracy of at least 0.8, got 0." in done.stderr
+    assert "cls_1.25mm did not learn on synthetic patients; expected accuracy of at least 0.8, got 0." in done.stderr
     assert (tmp_path / "evaluation/validation/index.html").is_file()
-    assert inside("train", "cls_1.25mm", "--check", "--data", tmp_path).returncode == 2
+    assert cli("train", "cls_1.25mm", "--check", "--data", tmp_path).returncode == 2
 
 
-# --- the parts --------------------------------------------------------------------------------------------------------
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+augment = jax.jit(preprocessing.augment)
+resample = jax.jit(preprocessing.resample, static_argnums=2)
 
 
 @given(st.integers(0, 2**31 - 1), st.sampled_from([(6, 6), (5, 8), (4, 6, 6), (3, 4, 7)]))
 @settings(max_examples=30)
-def test_boxes_move_with_their_voxels(seed, shape) -> None:
+def test_augmentation_moves_boxes_with_their_voxels(seed, shape) -> None:
     random = np.random.default_rng(seed)
     low = np.array([random.integers(0, n) for n in shape])
     high = np.array([random.integers(a + 1, n + 1) for a, n in zip(low, shape, strict=True)])
     image = np.zeros(shape, np.float32)
     image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = 1
-    moved, boxes = prepare.move(
+    moved, boxes = augment(
         jax.random.key(seed), jnp.array(image), jnp.array(np.concatenate([low, high])[None], jnp.float32)
     )
     corners = np.asarray(boxes[0]).astype(int)
@@ -344,57 +330,64 @@ def test_boxes_move_with_their_voxels(seed, shape) -> None:
     assert (np.asarray(moved) == expected).all()
 
 
-def test_all_eight_turns_and_flips_come_up() -> None:
-    image, none = jnp.arange(9.0).reshape(3, 3), jnp.zeros((0, 4))
-    seen = {tuple(np.asarray(prepare.move(jax.random.key(s), image, none)[0]).ravel()) for s in range(80)}
-    assert len(seen) == 8
+def test_augmentation_draws_all_eight_flips_and_rotations() -> None:
+    image, no_boxes = jnp.arange(9.0).reshape(3, 3), jnp.zeros((0, 4))
+    drawn = {tuple(np.asarray(augment(jax.random.key(seed), image, no_boxes)[0]).ravel()) for seed in range(80)}
+    assert len(drawn) == 8
 
 
-def test_resampling_keeps_what_is_linear_and_moves_boxes_along() -> None:
+def test_resampling_keeps_what_is_linear() -> None:
     z, y, x = np.meshgrid(*(np.arange(n) for n in (20, 24, 28)), indexing="ij")
     ramp = (3.0 * z + 2.0 * y - x).astype(np.float32)
     scale = jnp.array([1.0, 0.5, 0.75]) / jnp.array([0.8, 0.5, 0.6])
-    out = np.asarray(prepare.resample(jnp.array(ramp), scale, (10, 12, 12)))
+    out = np.asarray(resample(jnp.array(ramp), scale, (10, 12, 12)))
     steps = 1 / np.asarray(scale)
     for axis, slope in enumerate((3.0, 2.0, -1.0)):
         np.testing.assert_allclose(np.diff(out, axis=axis), slope * steps[axis], rtol=1e-4)
     assert out.mean() == pytest.approx(ramp.mean(), rel=1e-4)
 
 
+@partial(jax.jit, static_argnums=0)
+def result_and_gradients(convolve, x, kernel, gradient) -> tuple[jax.Array, ...]:
+    result, pull_back = jax.vjp(convolve, x, kernel)
+    return result, *pull_back(gradient)
+
+
+def random_operands(seed: int, shape: tuple[int, ...], inputs: int, outputs: int) -> list[jax.Array]:
+    """An image, a kernel of 3 pixels per axis, and a gradient of the result."""
+    shapes = (*shape, inputs), (*(3,) * (len(shape) - 1), inputs, outputs), (*shape, outputs)
+    keys = jax.random.split(jax.random.key(seed), 3)
+    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 4), (4, 3)])
-@pytest.mark.parametrize(("name", "shape"), [("_stacked", (2, 4, 5, 6)), ("_flat", (2, 5, 6))])
+@pytest.mark.parametrize(("name", "shape"), [("_convolution_3d", (2, 4, 5, 6)), ("_convolution_2d", (2, 5, 6))])
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=3)
-def test_convolutions_of_our_own_are_plain_ones_and_so_are_their_gradients(name, shape, inputs, outputs, seed) -> None:
-    keys = jax.random.split(jax.random.key(seed), 3)
-    shapes = (*shape, inputs), (*(3,) * (len(shape) - 1), inputs, outputs), (*shape, outputs)
-    x, kernel, above = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
-    (one, back), (other, other_back) = (jax.vjp(each, x, kernel) for each in (getattr(layers, name), layers._native))
-    for told, true in zip((one, *back(above)), (other, *other_back(above)), strict=True):
-        np.testing.assert_allclose(told, true, rtol=1e-4, atol=1e-3)
+def test_convolutions_for_cpu_and_their_gradients_equal_those_of_xla(name, shape, inputs, outputs, seed) -> None:
+    operands = random_operands(seed, shape, inputs, outputs)
+    ours, xla = (
+        result_and_gradients(each, *operands) for each in (getattr(convolution, name), convolution._xla_convolution)
+    )
+    for one, other in zip(ours, xla, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(
     ("shape", "inputs", "outputs"),
     [((2, 4, 8, 12), 32, 16), ((1, 5, 7, 6), 1, 3), ((1, 1, 2, 3), 3, 1), ((3, 9, 10), 3, 5)],
 )
-def test_winograds_convolutions_are_plain_ones_and_so_are_their_gradients(shape, inputs, outputs) -> None:
-    keys = jax.random.split(jax.random.key(0), 3)
-    shapes = (*shape, inputs), (*(3,) * (len(shape) - 1), inputs, outputs), (*shape, outputs)
-    x, kernel, above = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
-
-    def all_of(convolve):
-        told, back = jax.vjp(convolve, x, kernel)
-        return told, *back(above)
-
-    for told, true in zip(
-        *(jax.jit(all_of, static_argnums=0)(each) for each in (winograd, layers._native)), strict=True
-    ):
-        np.testing.assert_allclose(told, true, rtol=0, atol=3e-5 * float(jnp.sqrt(jnp.square(true).mean())))
+def test_winograd_convolutions_and_their_gradients_equal_those_of_xla(shape, inputs, outputs) -> None:
+    operands = random_operands(0, shape, inputs, outputs)
+    winograd, xla = (
+        result_and_gradients(each, *operands) for each in (convolution._winograd, convolution._xla_convolution)
+    )
+    for one, other in zip(winograd, xla, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-5 * float(jnp.sqrt(jnp.square(other).mean())))
 
 
 @pytest.mark.parametrize(
-    ("shape", "size", "outputs", "bf16", "chosen"),
+    ("shape", "size", "outputs", "bf16", "used"),
     [
         ((1, 8, 8, 12, 16), 3, 16, False, True),
         ((1, 8, 8, 12, 16), 3, 8, False, False),  # few channels
@@ -405,93 +398,107 @@ def test_winograds_convolutions_are_plain_ones_and_so_are_their_gradients(shape,
         ((1, 16, 16, 1), 3, 16, False, False),
     ],
 )
-def test_winograd_is_taken_where_it_pays(shape, size, outputs, bf16, chosen) -> None:
+def test_winograd_is_used_where_it_is_faster(shape, size, outputs, bf16, used) -> None:
     options = ModelOptions("center", bf16=bf16, native_conv=False)
-    layer = layers.Conv(len(shape) - 2, shape[-1], outputs, size, options=options, rngs=nnx.Rngs(0))
-    with mock.patch.object(layers, "winograd", wraps=winograd) as taken:
+    layer = Conv(len(shape) - 2, shape[-1], outputs, size, options=options, rngs=nnx.Rngs(0))
+    with mock.patch.object(convolution, "_winograd", wraps=convolution._winograd) as winograd:
         assert nnx.eval_shape(layer, jnp.ones(shape)).shape == (*shape[:-1], outputs)
-    assert taken.called is chosen
+    assert winograd.called is used
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_data_follow_from_the_step_alone(dummy, inside, tmp_path, form) -> None:
-    assert inside("build", "det3d_1.25mm", "--source", dummy, "--format", form, "--out", tmp_path / "b").returncode == 0
+def test_batches_are_a_function_of_the_step(dummy_build, form) -> None:
     model = ModelOptions("center", width=4, blocks=(1,))
     options = InputOptions(size=(8, 16, 16), spacing_mm=(2.0, 4.0, 4.0))
     recipe = Recipe("det3d_1.25mm", "detection", model, options, steps=9, batch_size=3, split_by="patient")
-    source = open_source(open_build(tmp_path / "b"), recipe, "train")
+    source = open_data_source(open_build(dummy_build(form)), recipe, "train")
     first = list(host_batches(source, recipe))
     later = list(host_batches(source, recipe, 4))
     assert len(first) == 9
     for one, other in zip(first[4:], later, strict=True):
         assert all((one[name] == other[name]).all() for name in one)
-    row, batch = source.rows.light[0], first[0]
-    assert set(batch) == {"image", "spacing", "boxes", "valid", "number"}
+    row, batch = source.rows.metadata[0], first[0]
+    assert set(batch) == {"image", "spacing", "boxes", "valid", "index"}
     assert batch["image"].dtype == np.int16
-    nodule, (low, high) = row["nodules"][0], np.array_split(source.example(0, np.zeros(3, np.int64))["boxes"][0], 2)
+    example = source.patch(0, np.zeros(3, np.int64))
+    nodule, (low, high) = row["nodules"][0], np.array_split(example["boxes"][0], 2)
     extent = np.array(nodule["diameter_mm"]) / np.array(row["spacing"][::-1])
-    inside = source.example(0, np.zeros(3, np.int64))["valid"][0]
-    if inside:
+    if example["valid"][0]:
         np.testing.assert_allclose((low + high) / 2 - 0.5, nodule["center_voxel"][::-1], atol=1e-4)
         np.testing.assert_allclose(high - low, extent, rtol=1e-5)
 
 
-# --- bad input --------------------------------------------------------------------------------------------------------
+def test_recipes_are_read_from_a_run_as_they_were(finished) -> None:
+    recipe = open_run(finished).recipe
+    assert (recipe.config, recipe.model.width, recipe.input.size) == ("cls_1.25mm", 4, (16, 16))
+    assert EXPECTED_SCORES.keys() == RECIPES.keys()
+
+
+# --- input that cannot be trained -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("nothing",), "no recipe is named 'nothing'"),
         (("det3d_5mm",), "has no det3d_5mm"),
-        (("cls_1.25mm", "--device", "tpu"), "there is no tpu; expected tpu, got"),
+        (("cls_1.25mm", "--device", "tpu"), "no tpu is available; expected tpu, got"),
         (("cls_1.25mm", "--batch-size", "8", "--optim.accumulate", "3"), "equal parts"),
         (("cls_1.25mm", "--input.size", "8", "8", "8"), "expected y, x"),
+        (("cls_1.25mm", "--config", "det2d_1.25mm"), "expected a config of kind crop, got kind slice"),
         (("det2d_1.25mm", "--input.size", "32", "32"), "does not fit input.size"),
+        (("longitudinal", "--input.spacing-mm", "None"), "need input.spacing_mm"),
         (("cls_1.25mm", "--steps", "0"), "steps must be above 0"),
     ],
 )
-def test_what_cannot_be_trained_is_said(built, inside, tmp_path, arguments, says) -> None:
-    done = inside("train", *arguments, "--data", built, "--out", tmp_path / "run")
+def test_a_message_says_what_cannot_be_trained(built, cli, tmp_path, arguments, message) -> None:
+    done = cli("train", *arguments, "--data", built, "--out", tmp_path / "run")
     assert done.returncode != 0
-    assert says in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
+def test_a_config_of_an_unknown_kind_is_refused(built) -> None:
+    framed = {name for name, config in CONFIGS.items() if config.schema.has_frame}
+    assert framed == {"det3d_1.25mm", "det3d_5mm", "longitudinal"}
+    build, recipe = open_build(built), RECIPES["det2d_1.25mm"]
+    manifest = json.loads(json.dumps(build.manifest))
+    manifest["configs"][recipe.config]["kind"] = "toy"
+    with pytest.raises(
+        TrainingError, match=r"detection cannot be trained on det2d_1.25mm; expected .* slice or .*, got kind toy"
+    ):
+        open_data_source(replace(build, manifest=manifest), recipe, "train")
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system that is full")
-def test_no_room_for_the_arrow_copy_is_said_before_it_is_made(built, inside, tmp_path, monkeypatch) -> None:
+def test_the_free_space_for_the_arrow_copy_is_checked_before_it_is_made(built, cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LUNG_NODULE_CT_CACHE", "/proc/cache")
-    done = inside("train", *CROPS, "--data", built, "--out", tmp_path / "run")
+    done = cli("train", *CROPS, "--data", built, "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "there is not enough free space for the Arrow copy of cls_1.25mm in /proc/cache/training" in done.stderr
 
 
-def test_a_loss_that_is_none_stops_with_step_and_examples(built, inside, tmp_path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_examples(built, cli, tmp_path) -> None:
     run = tmp_path / "run"
-    done = inside("train", *CROPS, "--optim.learning-rate", "1e30", "--data", built, "--out", run, "--steps", "20")
+    done = cli("train", *CROPS, "--optim.learning-rate", "1e30", "--data", built, "--out", run, "--steps", "20")
     assert done.returncode == 1
     assert "the loss at step" in done.stderr
     assert "examples" in done.stderr
 
 
-def test_checkpoints_of_another_kind_are_refused(whole, built, cli, inside, tmp_path) -> None:
+def test_checkpoints_and_runs_of_another_kind_are_refused(finished, built, cli, cli_process, tmp_path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(whole, run)
+    shutil.copytree(finished, run)
     document = json.loads((run / "run.json").read_text())
     document["recipe"]["model"]["width"] = 8
     (run / "run.json").write_text(json.dumps(document))
-    done = cli("evaluate", run, "--data", built)
+    # in a process of its own, because Orbax leaves coroutines behind that Python warns of later
+    done = cli_process("evaluate", run, "--data", built)
     assert done.returncode == 1
     assert "of another model" in done.stderr
     (run / "run.json").write_text(json.dumps(document | {"format_version": 99}))
-    done = inside("evaluate", run, "--data", built)
+    done = cli("evaluate", run, "--data", built)
     assert "of another version" in done.stderr
-    assert "holds no run" in inside("evaluate", tmp_path, "--data", built).stderr
-    assert "holds no evaluation" in inside("compare", tmp_path).stderr
-
-
-def test_recipes_are_read_back_as_they_were(whole) -> None:
-    recipe = open_run(whole).recipe
-    assert (recipe.config, recipe.model.width, recipe.input.size) == ("cls_1.25mm", 4, (16, 16))
-    assert EXPECTED_SCORES.keys() == RECIPES.keys()
+    assert "holds no run" in cli("evaluate", tmp_path, "--data", built).stderr
+    assert "holds no evaluation" in cli("compare", tmp_path).stderr

@@ -1,10 +1,10 @@
-"""Training where the extra is not installed: the recipes can be listed, and the error says what to install."""
+"""Training without the packages of the extra: what still works, and the message that says what to install."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pytest
+
+pytestmark = pytest.mark.train
 
 
 def test_recipes_are_listed(cli) -> None:
@@ -13,9 +13,33 @@ def test_recipes_are_listed(cli) -> None:
     assert "det2d_1.25mm-retina" in done.stdout
 
 
-@pytest.mark.skipif(find_spec("jax") is not None, reason="the extra train is installed")
-@pytest.mark.parametrize("command", [("train", "cls_1.25mm"), ("evaluate", "runs/x"), ("compare", "runs/x")])
-def test_without_the_extra_the_error_names_it(cli, command) -> None:
-    done = cli(*command)
+@pytest.mark.parametrize(
+    "command",
+    [["train", "cls_1.25mm"], ["evaluate", "runs/x"], ["compare", "runs/x"], ["leakage", "cls_1.25mm"]],
+    ids=lambda command: command[0],
+)
+def test_without_the_extra_the_error_names_it(python, tmp_path, command) -> None:
+    done = python(
+        "import sys\n"
+        "sys.modules['jax'] = None  # as if it were not installed\n"
+        f"sys.argv[1:] = {command!r}\n"
+        "from lung_nodule_ct.cli import main\n"
+        "main()",
+        cwd=tmp_path,
+    )
     assert done.returncode == 1
+    assert "needs the package jax" in done.stderr
     assert 'pip install "lung_nodule_ct[train]"' in done.stderr
+
+
+def test_help_and_list_do_not_import_jax(python, tmp_path) -> None:
+    done = python(
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from lung_nodule_ct.cli import app\n"
+        "for command in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['train', '--list']):\n"
+        "    assert CliRunner().invoke(app, command).exit_code == 0, command\n"
+        "assert not {'jax', 'flax', 'tyro'} & set(sys.modules)",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Scores against the field's own implementations: scikit-learn, pycocotools, LUNA16's rules."""
+"""Scores compared with reference implementations: scikit-learn, pycocotools, and the rules of LUNA16."""
 
 from __future__ import annotations
 
@@ -12,49 +12,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from sklearn import metrics as sk
+from sklearn import metrics as sklearn_metrics
 
-from lung_nodule_ct.train.metrics import classification, detection
+from lung_nodule_ct.train import metrics
+
+pytestmark = pytest.mark.train
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 @given(SEEDS, st.integers(1, 60))
-def test_classes_are_judged_as_scikit_learn_does(seed, count):
+def test_classification_scores_equal_those_of_scikit_learn(seed, count):
     random = np.random.default_rng(seed)
-    truth, told = random.integers(0, 6, (2, count))
-    table = classification.confusion_matrix(truth, told, 6)
-    assert (table == sk.confusion_matrix(truth, told, labels=range(6))).all()
-    assert classification.accuracy(table) == pytest.approx(sk.accuracy_score(truth, told), abs=1e-12)
-    if len({*truth, *told}) > 1:
-        expected = sk.cohen_kappa_score(truth, told, labels=range(6), weights="quadratic")
-        assert classification.quadratic_kappa(table) == pytest.approx(expected, abs=1e-12)
+    truth, predicted = random.integers(0, 6, (2, count))
+    table = metrics.confusion_matrix(truth, predicted, 6)
+    assert (table == sklearn_metrics.confusion_matrix(truth, predicted, labels=range(6))).all()
+    assert metrics.accuracy(table) == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted), abs=1e-12)
+    if len({*truth, *predicted}) > 1:
+        expected = sklearn_metrics.cohen_kappa_score(truth, predicted, labels=range(6), weights="quadratic")
+        assert metrics.quadratic_kappa(table) == pytest.approx(expected, abs=1e-12)
     score = random.integers(0, 8, count) / 8  # with ties
     if 0 < (truth < 4).sum() < count:
-        assert classification.area_under_curve(truth < 4, score) == pytest.approx(
-            sk.roc_auc_score(truth < 4, score), abs=1e-12
+        assert metrics.area_under_curve(truth < 4, score) == pytest.approx(
+            sklearn_metrics.roc_auc_score(truth < 4, score), abs=1e-12
         )
 
 
-def test_what_cannot_be_judged_is_not_a_number():
-    assert math.isnan(classification.accuracy(np.zeros((6, 6))))
-    assert math.isnan(classification.quadratic_kappa(np.diag([3, 0, 0])))
-    assert math.isnan(classification.area_under_curve([True, True], [0.1, 0.2]))
+def test_undefined_scores_are_nan():
+    assert math.isnan(metrics.accuracy(np.zeros((6, 6))))
+    assert math.isnan(metrics.quadratic_kappa(np.diag([3, 0, 0])))
+    assert math.isnan(metrics.area_under_curve([True, True], [0.1, 0.2]))
     with pytest.raises(ValueError, match="classes 0 to 5, got 0 to 6"):
-        classification.confusion_matrix([6], [0], 6)
+        metrics.confusion_matrix([6], [0], 6)
 
 
 def _coco(images) -> np.ndarray:
-    """pycocotools' first six figures."""
-    truth, found = [], []
-    for number, (boxes, scores, real) in enumerate(images, 1):
-        for box in real:
+    """The first six scores of pycocotools."""
+    truth, predicted = [], []
+    for number, (boxes, scores, true_boxes) in enumerate(images, 1):
+        for box in true_boxes:
             size = box[2:] - box[:2]
             truth.append(
                 {"id": len(truth) + 1, "image_id": number, "category_id": 1, "iscrowd": 0}
                 | {"bbox": [*box[:2], *size], "area": float(size.prod())}
             )
-        found += [
+        predicted += [
             {"image_id": number, "category_id": 1, "bbox": [*box[:2], *(box[2:] - box[:2])], "score": float(score)}
             for box, score in zip(boxes, scores, strict=True)
         ]
@@ -66,63 +68,63 @@ def _coco(images) -> np.ndarray:
             "categories": [{"id": 1}],
         }
         coco.createIndex()
-        judge = COCOeval(coco, coco.loadRes(found) if found else COCO(), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return np.where(judge.stats[:6] < 0, np.nan, judge.stats[:6])
+        evaluation = COCOeval(coco, coco.loadRes(predicted) if predicted else COCO(), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.where(evaluation.stats[:6] < 0, np.nan, evaluation.stats[:6])
 
 
 def _images(random: np.random.Generator, count: int):
     images = []
     for _ in range(count):
         corner = random.integers(0, 300, (random.integers(0, 4), 2)).astype(float)
-        real = np.concatenate([corner, corner + random.choice([6, 31, 32, 50, 96, 130], corner.shape)], 1)
-        near = real[random.integers(0, len(real), 6)] if len(real) else np.zeros((0, 4))
+        true_boxes = np.concatenate([corner, corner + random.choice([6, 31, 32, 50, 96, 130], corner.shape)], 1)
+        near = true_boxes[random.integers(0, len(true_boxes), 6)] if len(true_boxes) else np.zeros((0, 4))
         boxes = near + random.integers(-6, 7, near.shape)
         far = random.integers(0, 300, (random.integers(0, 130), 2)).astype(float)
         boxes = np.concatenate([boxes, np.concatenate([far, far + 40], 1)])
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-        images.append((boxes, random.integers(0, 20, len(boxes)) / 20, real))
+        images.append((boxes, random.integers(0, 20, len(boxes)) / 20, true_boxes))
     return images
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_average_precision_is_that_of_pycocotools(seed):
+def test_average_precision_equals_that_of_pycocotools(seed):
     images = _images(np.random.default_rng(seed), 1 + 2 * seed)
     if not any(len(boxes) for boxes, _, _ in images):
         images.append((np.array([[0.0, 0, 9, 9]]), np.ones(1), np.zeros((0, 4))))
-    own = detection.average_precision([detection.match(*image) for image in images])
-    np.testing.assert_allclose(list(own.values()), _coco(images), rtol=0, atol=1e-12, equal_nan=True)
+    scores = metrics.average_precision([metrics.match_boxes(*image) for image in images])
+    np.testing.assert_allclose(list(scores.values()), _coco(images), rtol=0, atol=1e-12, equal_nan=True)
 
 
 def _luna(scans) -> np.ndarray:
-    """The sensitivities as LUNA16's script reckons them, with scikit-learn's ``roc_curve``."""
+    """The sensitivities as LUNA16's script computes them, with scikit-learn's ``roc_curve``."""
     truth, scores, missed = [], [], []
-    for centers, values, nodules, diameters, excluded, wide in scans:
-        left = dict(enumerate(centers))
-        for middle, diameter in zip(nodules, diameters, strict=True):
-            matches = [i for i, c in enumerate(centers) if ((c - middle) ** 2).sum() < (diameter / 2) ** 2]
+    for centers, values, nodules, diameters, excluded, excluded_diameters in scans:
+        unmatched = dict(enumerate(centers))
+        for nodule, diameter in zip(nodules, diameters, strict=True):
+            matches = [i for i, c in enumerate(centers) if ((c - nodule) ** 2).sum() < (diameter / 2) ** 2]
             for i in matches:
-                left.pop(i, None)
+                unmatched.pop(i, None)
             truth.append(1.0)
             scores.append(max(values[i] for i in matches) if matches else -1e9)
             missed.append(not matches)
-        for middle, diameter in zip(excluded, wide, strict=True):
+        for finding, diameter in zip(excluded, excluded_diameters, strict=True):
             for i, c in enumerate(centers):
-                if ((c - middle) ** 2).sum() < (diameter / 2) ** 2:
-                    left.pop(i, None)
-        truth += [0.0] * len(left)
-        scores += [values[i] for i in left]
-        missed += [False] * len(left)
-    kept = [i for i, gone in enumerate(missed) if not gone]
-    found = sum(truth[i] for i in kept)
-    rate, share, _ = sk.roc_curve([truth[i] for i in kept], [scores[i] for i in kept])
-    return np.interp(detection.OPERATING_POINTS, rate * (len(kept) - found) / len(scans), share * found / sum(truth))
+                if ((c - finding) ** 2).sum() < (diameter / 2) ** 2:
+                    unmatched.pop(i, None)
+        truth += [0.0] * len(unmatched)
+        scores += [values[i] for i in unmatched]
+        missed += [False] * len(unmatched)
+    kept = [i for i, is_missed in enumerate(missed) if not is_missed]
+    hits = sum(truth[i] for i in kept)
+    rate, recall, _ = sklearn_metrics.roc_curve([truth[i] for i in kept], [scores[i] for i in kept])
+    return np.interp(metrics.OPERATING_POINTS, rate * (len(kept) - hits) / len(scans), recall * hits / sum(truth))
 
 
 @given(SEEDS, st.integers(1, 6))
-def test_froc_is_that_of_luna16(seed, count):
+def test_froc_equals_that_of_luna16(seed, count):
     random = np.random.default_rng(seed)
     scans = [
         (
@@ -135,29 +137,29 @@ def test_froc_is_that_of_luna16(seed, count):
         )
         for _ in range(count)
     ]
-    found = [detection.find(*scan) for scan in scans]
-    curve = detection.froc(found)
-    if any(len(scan.hits) for scan in found) and any(len(scan.false) for scan in found):
-        np.testing.assert_allclose(curve.at(), _luna(scans), rtol=0, atol=1e-12)
+    matched = [metrics.match_centers(*scan) for scan in scans]
+    curve = metrics.froc(matched)
+    if any(len(scan.hits) for scan in matched) and any(len(scan.false_positives) for scan in matched):
+        np.testing.assert_allclose(curve.sensitivity_at(), _luna(scans), rtol=0, atol=1e-12)
         assert curve.cpm == pytest.approx(_luna(scans).mean(), abs=1e-12)
 
 
 def test_froc_without_candidates_or_nodules():
-    assert detection.froc([detection.find([], [], [[0, 0, 0]], [5])]).cpm == 0
-    assert math.isnan(detection.froc([detection.find([[0, 0, 0]], [0.5], [], [])]).cpm)
+    assert metrics.froc([metrics.match_centers([], [], [[0, 0, 0]], [5])]).cpm == 0
+    assert math.isnan(metrics.froc([metrics.match_centers([[0, 0, 0]], [0.5], [], [])]).cpm)
 
 
-def test_intervals_draw_patients_and_not_rows():
+def test_intervals_resample_patients_and_not_rows():
     random = np.random.default_rng(0)
     level = random.normal(0, 1, 30)
-    values = np.repeat(level, 20)  # twenty rows a patient say no more than one
+    values = np.repeat(level, 20)  # twenty equal rows per patient
     patients = [str(i) for i in range(30) for _ in range(20)]
 
     def mean(rows):
         return {"mean": float(values[rows].mean())}
 
-    low, high = classification.interval_of(classification.patient_samples(patients, mean)["mean"])
+    low, high = metrics.percentile_interval(metrics.bootstrap_patients(patients, mean)["mean"])
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * level.std() / math.sqrt(30), rel=0.15)
-    narrow = classification.interval_of(classification.patient_samples([None] * 600, mean)["mean"])
+    narrow = metrics.percentile_interval(metrics.bootstrap_patients([None] * 600, mean)["mean"])
     assert narrow[1] - narrow[0] < (high - low) / 3
