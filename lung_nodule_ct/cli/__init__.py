@@ -15,13 +15,13 @@ from lung_nodule_ct.cli.audit import audit
 from lung_nodule_ct.cli.build import build
 from lung_nodule_ct.cli.card import card
 from lung_nodule_ct.cli.download import download, lock
-from lung_nodule_ct.cli.evaluate import compare, evaluate, leakage
+from lung_nodule_ct.cli.evaluate import compare, evaluate
 from lung_nodule_ct.cli.export import export
 from lung_nodule_ct.cli.inspect import configs, inspect
 from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.cli.preview import preview
 from lung_nodule_ct.cli.publish import publish
-from lung_nodule_ct.cli.train import train
+from lung_nodule_ct.cli.train import leakage, train
 from lung_nodule_ct.errors import LungNoduleCTError
 
 _HELP = {"help_option_names": ["-h", "--help"]}

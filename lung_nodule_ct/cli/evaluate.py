@@ -1,4 +1,4 @@
-"""The commands ``evaluate``, ``compare`` and ``leakage``, and how scores are printed."""
+"""The commands ``evaluate`` and ``compare``, and how scores are printed."""
 
 from __future__ import annotations
 
@@ -59,41 +59,10 @@ def compare(
     from lung_nodule_ct.train import require_extra
 
     require_extra()
-    _print_comparison(folders, as_json=as_json)
+    print_comparison(folders, as_json=as_json)
 
 
-def leakage(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe to train; train --list shows all recipes.")],
-    data: Data = Path("build/lung_nodule_ct"),
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The folder of both runs; runs/leakage-RECIPE by default.")
-    ] = None,
-    draws: Draws = 1000,
-    as_json: Json = False,
-) -> None:
-    """Train on the published split and on a split by patient, and print how much shared patients add to the scores.
-
-    It takes all options of train except --split-by. The runs are OUT/published and
-    OUT/patient. The same command again continues interrupted runs.
-    """
-    if any(argument.startswith(("--split-by", "--split_by")) for argument in context.args):
-        raise typer.BadParameter("leakage trains on both splits", param_hint="--split-by")
-    from lung_nodule_ct.cli.train import parse_recipe
-
-    recipe = parse_recipe(name, context.args)
-    from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.train.devices import initialize_jax
-
-    build = open_build(data)
-    initialize_jax()
-    from lung_nodule_ct.train.leakage import train_both
-
-    folders = train_both(out or Path("runs") / f"leakage-{name}", name, recipe, build, draws=draws)
-    _print_comparison(folders, as_json=as_json, draws=draws)
-
-
-def _print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 1000) -> None:
+def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 1000) -> None:
     """Print the scores of evaluated runs, the leakage gaps between them, and the paper's scores.
 
     Raises:

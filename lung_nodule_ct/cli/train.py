@@ -1,4 +1,4 @@
-"""The command ``train``."""
+"""The commands ``train`` and ``leakage``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lung_nodule_ct.cli.evaluate import print_scores
-from lung_nodule_ct.cli.options import Data
+from lung_nodule_ct.cli.evaluate import print_comparison, print_scores
+from lung_nodule_ct.cli.options import Data, Draws, Json
 from lung_nodule_ct.cli.terminal import new_table, terminal
 
 if TYPE_CHECKING:
@@ -64,6 +64,35 @@ def train(
     run = Run(out or Path("runs") / name, name, recipe, data_identity(build, recipe.config))
     train_run(run, build)
     terminal().print(f"trained: {run.folder}", highlight=False, soft_wrap=True)
+
+
+def leakage(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe to train; train --list shows all recipes.")],
+    data: Data = Path("build/lung_nodule_ct"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The folder of both runs; runs/leakage-RECIPE by default.")
+    ] = None,
+    draws: Draws = 1000,
+    as_json: Json = False,
+) -> None:
+    """Train on the published split and on a split by patient, and print how much shared patients add to the scores.
+
+    It takes all options of train except --split-by. The runs are OUT/published and
+    OUT/patient. The same command again continues interrupted runs.
+    """
+    if any(argument.startswith(("--split-by", "--split_by")) for argument in context.args):
+        raise typer.BadParameter("leakage trains on both splits", param_hint="--split-by")
+    recipe = parse_recipe(name, context.args)
+    from lung_nodule_ct.read.build_folder import open_build
+    from lung_nodule_ct.train.devices import initialize_jax
+
+    build = open_build(data)
+    initialize_jax()
+    from lung_nodule_ct.train.leakage import train_both
+
+    folders = train_both(out or Path("runs") / f"leakage-{name}", name, recipe, build, draws=draws)
+    print_comparison(folders, as_json=as_json, draws=draws)
 
 
 def parse_recipe(name: str, arguments: Sequence[str]) -> Recipe:
