@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lung_nodule_ct.declaration.configs import CONFIGS
-from lung_nodule_ct.targets.arrow_columns import to_column
-from lung_nodule_ct.targets.hub_features import to_hub_schema
+from lung_nodule_ct.targets.columns import to_column, to_hub_schema
 
 KINDS = sorted({field.type for config in CONFIGS.values() for field in to_hub_schema(config.schema)}, key=str)
 

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lung_nodule_ct.system import background, disk_writes
-from lung_nodule_ct.system.background import BackgroundQueue, HashingWriter
-from lung_nodule_ct.system.disk_writes import DirectFile, WriteBackThrottle
+from lung_nodule_ct.system import disk_writes
+from lung_nodule_ct.system.disk_writes import BackgroundQueue, DirectFile, HashingWriter, WriteBackThrottle
 from lung_nodule_ct.testing.archives import CT0, metaimage
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
@@ -164,7 +163,7 @@ def test_a_throttled_file_keeps_its_content(tmp_path, monkeypatch, part_bytes) -
 
 @pytest.mark.parametrize("part_bytes", [1, 1 << 30])
 def test_a_file_is_hashed_while_it_grows(tmp_path, monkeypatch, part_bytes) -> None:
-    monkeypatch.setattr(background, "_WRITE_BACK_BYTES", part_bytes)
+    monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", part_bytes)
     path, parts = tmp_path / "file", _parts(LENGTHS)
     path.write_bytes(b"the beginning")
     with path.open("a+b", buffering=0) as file, HashingWriter(file, ["md5", "sha256"]) as writer:

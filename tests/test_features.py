@@ -7,8 +7,7 @@ import pytest
 
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.publish.preview_config import PREVIEW_SCHEMA
-from lung_nodule_ct.targets.arrow_columns import to_arrow_schema
-from lung_nodule_ct.targets.hub_features import InfoOfConfig, features_json, to_features, to_hub_schema
+from lung_nodule_ct.targets.columns import InfoOfConfig, features_json, to_arrow_schema, to_features, to_hub_schema
 
 SCHEMAS = {name: config.built_schema(keep_source_names=True) for name, config in CONFIGS.items()} | {
     "preview": PREVIEW_SCHEMA

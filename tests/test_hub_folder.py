@@ -252,7 +252,7 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(tmp_path, dummy, cl
 
 
 def test_a_folder_of_another_build_at_work_is_left_alone(tmp_path, dummy, cli) -> None:
-    from lung_nodule_ct.system.staging import staged_folder
+    from lung_nodule_ct.system.files import staged_folder
 
     with staged_folder(tmp_path / "hub", find_foreign=lambda _: None) as stage:
         (stage / "theirs").write_text("half a build")

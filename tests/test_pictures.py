@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from lung_nodule_ct.declaration.dates import count_dates
-from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
+from lung_nodule_ct.formats.pictures import without_dated_metadata
 from lung_nodule_ct.testing.archives import CLS, DET2D
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 

@@ -21,7 +21,7 @@ from lung_nodule_ct.declaration.dates import count_dates, mask_dates
 from lung_nodule_ct.declaration.manifest import FINDINGS
 from lung_nodule_ct.declaration.schema import Picture, Records, Text, Voxels
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.formats.picture_metadata import without_dated_metadata
+from lung_nodule_ct.formats.pictures import without_dated_metadata
 from lung_nodule_ct.read.audit_report import AUDIT_COMMAND, Check, CheckGroup, Verdict
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
     from lung_nodule_ct.declaration.schema import Column
-    from lung_nodule_ct.geometry.types import CTVolume, MaskVolume
+    from lung_nodule_ct.geometry.frame import CTVolume, MaskVolume
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.read.rows import IndexedRow
     from lung_nodule_ct.system.progress import BuildProgress

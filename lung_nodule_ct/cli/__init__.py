@@ -12,15 +12,13 @@ from typing import Annotated
 import typer
 
 from lung_nodule_ct.cli.audit import audit
-from lung_nodule_ct.cli.build import build
-from lung_nodule_ct.cli.card import card
+from lung_nodule_ct.cli.build import build, prepare
 from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.evaluate import compare, evaluate
 from lung_nodule_ct.cli.export import export
 from lung_nodule_ct.cli.inspect import configs, inspect
-from lung_nodule_ct.cli.prepare import prepare
 from lung_nodule_ct.cli.preview import preview
-from lung_nodule_ct.cli.publish import publish
+from lung_nodule_ct.cli.publish import card, publish
 from lung_nodule_ct.cli.train import leakage, train
 from lung_nodule_ct.errors import LungNoduleCTError
 

@@ -53,7 +53,7 @@ def inspect(
     if len(context.args) > 1 or (context.args and (source or context.args[0].startswith("-"))):
         raise typer.BadParameter(f"unexpected arguments: {' '.join(context.args)}")
     source = source or next(iter(context.args), None)  # the folder used to be an argument
-    from lung_nodule_ct.examples.inspection import inspect_source
+    from lung_nodule_ct.examples.report import inspect_source
     from lung_nodule_ct.sources.resolve import open_source
 
     inspection = inspect_source(open_source(source, list(CONFIGS.values()), remote=True, offline=offline))

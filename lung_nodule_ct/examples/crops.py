@@ -16,8 +16,7 @@ from lung_nodule_ct.declaration.identity import image_id, parse_image_name
 from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
 from lung_nodule_ct.declaration.rows import CropRow
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit
-from lung_nodule_ct.examples.plan_findings import empty_archive, unique_images, unused_members
+from lung_nodule_ct.examples.family import Example, Family, Reading, Unit, empty_archive, unique_images, unused_members
 from lung_nodule_ct.formats.pictures import SUFFIXES, pixels_key, read_published
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of

@@ -20,8 +20,16 @@ from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.declaration.rows import StackNoduleRecord, StackRow
 from lung_nodule_ct.errors import MemberError, Place
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit
-from lung_nodule_ct.examples.plan_findings import empty_archive, shortened, table_findings, unused_members
+from lung_nodule_ct.examples.family import (
+    Example,
+    Family,
+    Reading,
+    Unit,
+    empty_archive,
+    shortened,
+    table_findings,
+    unused_members,
+)
 from lung_nodule_ct.formats.pictures import SUFFIXES, as_grey, pixels_key, read_picture
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes, parse_split_list
 from lung_nodule_ct.geometry.boxes import clip_box
@@ -30,7 +38,7 @@ from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.geometry.types import GreyVolume
+    from lung_nodule_ct.geometry.frame import GreyVolume
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 

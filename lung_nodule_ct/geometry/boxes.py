@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from lung_nodule_ct.geometry.types import Boxes
+    from lung_nodule_ct.geometry.frame import Boxes
 
 _SURFACE = 1e-6
 """Coordinates are published to about 1e-6 mm. A voxel whose centre lies on the surface of a sphere belongs to the sphere."""

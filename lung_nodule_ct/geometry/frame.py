@@ -2,6 +2,8 @@
 
 The conventions are those of ITK: ``world = origin + direction @ diag(spacing) @ voxel`` (ITK Software Guide, "Image Information"). The
 full direction matrix is always used, so a scan that is stored mirrored or rotated needs no special treatment.
+
+The array types name the dtype for the type checker, and axes and units for the reader.
 """
 
 from __future__ import annotations
@@ -9,16 +11,29 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    from lung_nodule_ct.geometry.types import VoxelPoints, WorldPoints
+
+#: A CT volume in Hounsfield units, axes (z, y, x).
+CTVolume = Annotated[NDArray[np.int16], "z y x", "HU"]
+#: A lung mask with the published labels, axes (z, y, x).
+MaskVolume = Annotated[NDArray[np.uint8], "z y x", "label"]
+#: A stack of 8-bit slices, axes (z, y, x).
+GreyVolume = Annotated[NDArray[np.uint8], "z y x", "grey value"]
+#: Points in world space, LPS millimetres, axes (point, xyz).
+WorldPoints = Annotated[NDArray[np.float64], "n 3", "mm LPS"]
+#: Points in voxel space, continuous index at the centre of a voxel, axes (point, xyz).
+VoxelPoints = Annotated[NDArray[np.float64], "n 3", "voxel index xyz"]
+#: Boxes in one of the forms of :class:`lung_nodule_ct.geometry.boxes.BoxForm`.
+Boxes = Annotated[NDArray[np.float64] | NDArray[np.int64], "n 6"]
 
 FRAME_COLUMNS: Final = ("origin", "spacing", "direction")
 IDENTITY: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)

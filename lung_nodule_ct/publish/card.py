@@ -19,7 +19,7 @@ from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVI
 from lung_nodule_ct.publish.prose import TAGS, TITLE, build_facts, escape, fill, licences, prose_of, record_links, table
 from lung_nodule_ct.read.build_folder import read_build
 from lung_nodule_ct.read.sidecars import record_sidecar
-from lung_nodule_ct.targets.hub_features import InfoOfConfig
+from lung_nodule_ct.targets.columns import InfoOfConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

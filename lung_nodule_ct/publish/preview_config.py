@@ -14,7 +14,7 @@ from PIL import Image
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.declaration.schema import Category, Column, Integer, Picture, Real, Records, Schema, Text, Vector
 from lung_nodule_ct.system.files import file_hash
-from lung_nodule_ct.targets.hub_features import to_hub_schema
+from lung_nodule_ct.targets.columns import to_hub_schema
 from lung_nodule_ct.targets.parquet import ParquetLayout
 
 if TYPE_CHECKING:

@@ -18,9 +18,8 @@ from lung_nodule_ct.declaration.schema import Schema
 from lung_nodule_ct.errors import BuildFolderError, TrainingError
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.voxel_columns import VoxelColumn
-from lung_nodule_ct.system.files import cache_folder, require_free_space
+from lung_nodule_ct.system.files import cache_folder, require_free_space, staged_folder
 from lung_nodule_ct.system.progress import BuildProgress, notice
-from lung_nodule_ct.system.staging import staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.manifest import GENERATOR, MANIFEST, to_json
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.system.files import file_hash, write_atomically
-from lung_nodule_ct.system.staging import locked, temporary_folder
+from lung_nodule_ct.system.files import file_hash, locked, temporary_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from lung_nodule_ct.errors import DownloadError, LungNoduleCTError, OutputError
 from lung_nodule_ct.sources.http import HttpClient, Response
 from lung_nodule_ct.sources.retry import Retry, TransientError
-from lung_nodule_ct.system.background import HashingWriter
+from lung_nodule_ct.system.disk_writes import HashingWriter
 from lung_nodule_ct.system.files import cache_hashes, cached_hashes, require_free_space
 from lung_nodule_ct.system.progress import DownloadProgress
 

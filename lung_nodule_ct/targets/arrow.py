@@ -14,15 +14,14 @@ import pyarrow as pa
 
 from lung_nodule_ct.declaration.manifest import GENERATOR, Format, to_json
 from lung_nodule_ct.system.disk_writes import DirectFile
-from lung_nodule_ct.targets.hub_features import InfoOfConfig, to_hub_schema
+from lung_nodule_ct.targets.columns import InfoOfConfig, to_hub_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from lung_nodule_ct.declaration.schema import Schema
-    from lung_nodule_ct.targets.layout import Build
-    from lung_nodule_ct.targets.shards import Shard, WrittenShard
+    from lung_nodule_ct.targets.shards import Build, Shard, WrittenShard
 
 
 @dataclass(frozen=True)

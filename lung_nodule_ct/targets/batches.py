@@ -21,7 +21,7 @@ from lung_nodule_ct.declaration.configs import SOURCE_NAME
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.examples.family import Reading
 from lung_nodule_ct.examples.report import Pixels
-from lung_nodule_ct.targets.arrow_columns import to_column
+from lung_nodule_ct.targets.columns import to_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -69,7 +69,7 @@ def make_batches(
         units: The units.
         family: Makes their examples.
         schema: The columns. If the source name is among them, metadata of pictures are kept, too: both may contain dates.
-        arrow_schema: The result of :func:`~lung_nodule_ct.targets.arrow_columns.to_arrow_schema`, with any metadata.
+        arrow_schema: The result of :func:`~lung_nodule_ct.targets.columns.to_arrow_schema`, with any metadata.
         archives: The open archives.
         new_buffers: Returns memory for voxels; called ``prefetch + 1`` times.
         prefetch: Number of threads that make examples in advance; with 0 each is made when it is requested.

@@ -19,11 +19,10 @@ from lung_nodule_ct.errors import SourceError, StrictError
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.examples.report import compare_figures, figure_finding, report_document, same_pixels
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
+from lung_nodule_ct.system.files import staged_folder
 from lung_nodule_ct.system.progress import BuildProgress
-from lung_nodule_ct.system.staging import staged_folder
-from lung_nodule_ct.targets.layout import Build, BuiltConfig
 from lung_nodule_ct.targets.options import BuildOptions
-from lung_nodule_ct.targets.shards import plan_shards, publish_names
+from lung_nodule_ct.targets.shards import Build, BuiltConfig, plan_shards, publish_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.examples.plan import Plan
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.targets.engine import Engine
-    from lung_nodule_ct.targets.layout import Layout
-    from lung_nodule_ct.targets.shards import WrittenShard
+    from lung_nodule_ct.targets.shards import Layout, WrittenShard
 
 #: Files next to shards that layouts write, that ``datasets`` caches next to Arrow files, and that desktops create.
 _KNOWN_FILES = re.compile(

@@ -33,7 +33,7 @@ from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
 from lung_nodule_ct.system.progress import DownloadProgressBar
 from lung_nodule_ct.targets.batches import make_batches
-from lung_nodule_ct.targets.hub_features import to_features
+from lung_nodule_ct.targets.columns import to_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

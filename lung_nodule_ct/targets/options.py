@@ -14,7 +14,7 @@ from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
     from lung_nodule_ct.targets.engine import Engine
-    from lung_nodule_ct.targets.layout import Layout
+    from lung_nodule_ct.targets.shards import Layout
 
 
 class EngineName(StrEnum):

@@ -13,16 +13,14 @@ from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.read.voxel_columns import VoxelColumn, to_b2nd
 from lung_nodule_ct.system.disk_writes import DirectFile
-from lung_nodule_ct.targets.arrow_columns import to_column
-from lung_nodule_ct.targets.hub_features import to_hub_schema
+from lung_nodule_ct.targets.columns import to_column, to_hub_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from lung_nodule_ct.declaration.schema import Schema
-    from lung_nodule_ct.targets.layout import Build
-    from lung_nodule_ct.targets.shards import Shard
+    from lung_nodule_ct.targets.shards import Build, Shard
 
 _ZSTD_LEVEL = 1
 

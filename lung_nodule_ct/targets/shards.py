@@ -1,6 +1,7 @@
 """Shards: which units are stored in which file, and how one shard is written. A shard is the work item of a process.
 
 The assignment of units to shards follows from the plan alone, so the number of workers never changes what is written.
+A :class:`Layout` adds the files that a format needs next to the shards of a :class:`Build`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.examples.plan import family_of
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.memory import BufferPool
-from lung_nodule_ct.targets.arrow_columns import to_arrow_schema
 from lung_nodule_ct.targets.batches import make_batches
+from lung_nodule_ct.targets.columns import to_arrow_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.declaration.findings import Finding
+    from lung_nodule_ct.declaration.labels import SplitBy
+    from lung_nodule_ct.declaration.manifest import Format
     from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.examples.family import Family, Unit
     from lung_nodule_ct.examples.plan import Plan
     from lung_nodule_ct.examples.report import Pixels
+    from lung_nodule_ct.sources.records import Record
+
 
 _PARTIAL = ".partial"
 
@@ -230,3 +235,71 @@ def publish_names(stage: Path, files: Iterable[WrittenShard]) -> None:
     for written in files:
         path = stage / written.path
         _partial(path).rename(path)
+
+
+@dataclass(frozen=True)
+class BuiltConfig:
+    """The result of building one config.
+
+    Attributes:
+        plan: Its plan.
+        files: The files that were written.
+        findings: Findings of the plan and of the examples.
+    """
+
+    plan: Plan
+    files: tuple[WrittenShard, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Number of examples by split."""
+        rows = dict.fromkeys(self.plan.splits, 0)
+        for written in self.files:
+            rows[written.shard.split] += written.rows
+        return rows
+
+    @property
+    def shared_patients(self) -> dict[str, int]:
+        """Number of patients that two splits share, by pair of splits."""
+        return self.plan.shared_patients
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build, complete except for the files that the layout adds to the shards.
+
+    Attributes:
+        configs: What was built, by config name; a config without examples is left out.
+        findings: By config, including configs without examples.
+        report: The content of ``findings.json``.
+        split_by: How examples were split.
+        keep_source_names: Whether the column ``source_name`` was added.
+        records: The records that the archives belong to, if they are known.
+    """
+
+    configs: Mapping[str, BuiltConfig]
+    findings: Mapping[str, tuple[Finding, ...]]
+    report: Mapping[str, Any]
+    split_by: SplitBy
+    keep_source_names: bool
+    records: tuple[Record, ...] = ()
+
+
+class Layout(ShardLayout, Protocol):
+    """The files of a build."""
+
+    @property
+    def format(self) -> Format:
+        """The file format."""
+
+    @property
+    def shard_bytes(self) -> int:
+        """Size of the members of a shard, as compressed in the archives."""
+
+    @property
+    def manifest_extra(self) -> dict[str, str]:
+        """Further entries of the manifest."""
+
+    def finish(self, folder: Path, build: Build) -> None:
+        """Write the files that the format needs next to the shards."""

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.system.staging import staged_folder
+from lung_nodule_ct.system.files import staged_folder
 from lung_nodule_ct.train.batches import open_data_source
 from lung_nodule_ct.train.metrics import bootstrap_patients, percentile_interval
 from lung_nodule_ct.train.pages import PAGE, write_page

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.examples.scans.plan import Nodule, ScanUnit
-    from lung_nodule_ct.geometry.frame import Frame
-    from lung_nodule_ct.geometry.types import CTVolume, MaskVolume
+    from lung_nodule_ct.geometry.frame import CTVolume, Frame, MaskVolume
     from lung_nodule_ct.system.memory import BufferPool
 
 _HU_MIN: Final = -32768

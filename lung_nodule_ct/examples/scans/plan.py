@@ -12,8 +12,7 @@ from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.errors import MemberError, Place
 from lung_nodule_ct.examples.crops import list_crops
-from lung_nodule_ct.examples.family import Unit
-from lung_nodule_ct.examples.plan_findings import row_finding, table_findings, unused_members
+from lung_nodule_ct.examples.family import Unit, row_finding, table_findings, unused_members
 from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes, scan_of
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
 from lung_nodule_ct.sources.source import ArchivePool

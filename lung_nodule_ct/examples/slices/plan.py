@@ -12,8 +12,8 @@ from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.family import Unit
-from lung_nodule_ct.examples.plan_findings import (
+from lung_nodule_ct.examples.family import (
+    Unit,
     empty_archive,
     row_finding,
     shortened,

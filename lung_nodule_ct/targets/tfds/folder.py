@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.declaration.schema import Schema
-    from lung_nodule_ct.targets.layout import Build
-    from lung_nodule_ct.targets.shards import Shard
+    from lung_nodule_ct.targets.shards import Build, Shard
     from lung_nodule_ct.targets.tfds.features import Piece
 
 
