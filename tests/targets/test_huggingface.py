@@ -39,7 +39,7 @@ assert streamed.num_shards == 7
 assert len(next(iter(streamed))["volume"]["bytes"]) == 2 * 16 * 60 * 84
 print("registered")
 """
-    cwd = Path(__file__).parents[1] if place == "checkout" else tmp_path
+    cwd = Path(__file__).parents[2] if place == "checkout" else tmp_path
     done = python(code, cwd=cwd)
     assert done.stdout.splitlines()[-1:] == ["registered"], done.stderr
 

@@ -30,7 +30,7 @@ from lung_nodule_ct.testing.archives import CT0, CT1, NODULES
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 NASTY = '</script><img src=x onerror="alert(1)"><!--'
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -385,7 +385,7 @@ def test_records_of_any_size_come_back(tmp_path_factory, sizes, seed) -> None:
 def test_tfds_own_tool_builds(dummy, tmp_path) -> None:
     import subprocess
 
-    folder = Path(__file__).parents[1] / "builders" / "lung_nodule_ct"
+    folder = Path(__file__).parents[2] / "builders" / "lung_nodule_ct"
     command = [
         str(Path(sys.executable).with_name("tfds")),
         "build",
@@ -432,7 +432,7 @@ if find_spec("tensorflow"):
             DATASET_CLASS = TfdsBuilder
             BUILDER_CONFIG_NAMES_TO_TEST = (config,)
             SPLITS = globals()["SPLITS"][config]
-            EXAMPLE_DIR = str(Path(__file__).parents[1] / "dummy_data")
+            EXAMPLE_DIR = str(Path(__file__).parents[2] / "dummy_data")
             SKIP_CHECKSUMS = True
 
             def setUp(self) -> None:

@@ -14,7 +14,7 @@ from lung_nodule_ct.declaration.findings import GRADES, MEANINGS, Code
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.declaration.published import BASELINES, FIGURES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_importing_it_imports_nothing_heavy(python, tmp_path) -> None:

@@ -22,7 +22,7 @@ from lung_nodule_ct.testing.phantoms import Phantom, PhantomNodule, make_chest, 
 from lung_nodule_ct.testing.strategies import axis_aligned_directions, tiny_archives
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives, write_synthetic_archives
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODULES = ("phantoms", "archives", "synthetic_archives", "strategies")
 NODULE = PhantomNodule((60.0, 15.0, -2.0), 20.0, density_hu=900.0)  # denser than any bone
 
