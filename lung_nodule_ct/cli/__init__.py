@@ -65,7 +65,7 @@ for command, settings in (
     (export, _HELP),
     (publish, _HELP),
     (train, _RECIPE),
-    (evaluate, _HELP),
+    (evaluate, _EXTRA),
     (compare, _HELP),
     (leakage, _RECIPE),
 ):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lung_nodule_ct.cli.options import Json, NumProc, Offline, SourceOption, chosen_configs
+from lung_nodule_ct.cli.options import DEFAULT_BUILD, Json, NumProc, Offline, SourceOption, chosen_configs
 from lung_nodule_ct.cli.terminal import print_findings, print_json, terminal
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
@@ -22,9 +22,9 @@ def build(
     names: Annotated[list[str] | None, typer.Argument(metavar="CONFIG...", help="The configs to build.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Build all configs.")] = False,
     source: SourceOption = None,
-    out: Annotated[Path, typer.Option("--out", help="The folder to write. A build at this path is replaced.")] = Path(
-        "build/lung_nodule_ct"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="The folder to write. A build at this path is replaced.")
+    ] = DEFAULT_BUILD,
     format_: Annotated[
         Format,
         typer.Option(

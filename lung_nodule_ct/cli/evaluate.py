@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lung_nodule_ct.cli.options import Data, Draws, Json
+from lung_nodule_ct.cli.options import Data, Draws, Json, build_and_name
 from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
 from lung_nodule_ct.declaration.labels import VALIDATION
 
@@ -20,13 +20,21 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that train wrote.")],
-    data: Data = Path("build/lung_nodule_ct"),
+    context: typer.Context,
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUILD RUN", help="A build as Parquet or Arrow, and the folder of a run that train wrote."
+        ),
+    ],
+    data: Data = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = VALIDATION,
     draws: Draws = 1000,
     as_json: Json = False,
 ) -> None:
     """Evaluate a run on a split: scores with intervals, predictions.parquet, plots and a page."""
+    data_folder, name = build_and_name([first, *context.args], data, "RUN")
+    folder = Path(name)
     from lung_nodule_ct.train import require_extra
 
     require_extra()
@@ -34,7 +42,7 @@ def evaluate(
     from lung_nodule_ct.train.devices import initialize_jax
     from lung_nodule_ct.train.runs import open_run
 
-    run, build = open_run(folder), open_build(data)
+    run, build = open_run(folder), open_build(data_folder)
     initialize_jax()
     from lung_nodule_ct.train.evaluation import EVALUATION
     from lung_nodule_ct.train.evaluation import evaluate as evaluate_run

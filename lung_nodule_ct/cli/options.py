@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from lung_nodule_ct.declaration.configs import CONFIGS, Config, get_config
+from lung_nodule_ct.declaration.manifest import MANIFEST
 from lung_nodule_ct.errors import LungNoduleCTError
 
+DEFAULT_BUILD = Path("build/lung_nodule_ct")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NumProc = Annotated[int, typer.Option("--num-proc", min=1, help="Number of workers.")]
 SourceOption = Annotated[
@@ -20,9 +22,33 @@ SourceOption = Annotated[
         "Zenodo, through the cache of downloads.",
     ),
 ]
-Data = Annotated[Path, typer.Option("--data", help="A build as Parquet or Arrow.")]
+Data = Annotated[Path | None, typer.Option("--data", hidden=True)]  # an earlier spelling of the argument BUILD
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Samples of patients for the intervals.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never contact a server; use the cache only.")]
+
+
+def build_and_name(words: list[str], data: Path | None, metavar: str) -> tuple[Path, str]:
+    """Return a build, and what is named after it: ``BUILD RECIPE`` or ``BUILD RUN``.
+
+    Args:
+        words: The two words. In an earlier spelling the build follows ``--data``, or is the default of ``build --out``; then there is only
+            the name.
+        data: The value of ``--data``.
+        metavar: What is named after the build, as in the help.
+
+    Raises:
+        typer.BadParameter: There is no name, or there are two builds, or more words.
+    """
+    if len(words) > 2:
+        raise typer.BadParameter(
+            f"got unexpected extra arguments: {' '.join(words[2:])}", param_hint=f"BUILD {metavar}"
+        )
+    *builds, name = words
+    if builds and data is not None:
+        raise typer.BadParameter("the build is named twice", param_hint="--data")
+    if not builds and (Path(name) / MANIFEST).is_file():
+        raise typer.BadParameter(f"{name} is a build; name the {metavar} after it", param_hint=metavar)
+    return Path(builds[0]) if builds else data or DEFAULT_BUILD, name
 
 
 def chosen_configs(names: list[str] | None, every: bool) -> list[Config]:

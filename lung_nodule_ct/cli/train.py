@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lung_nodule_ct.cli.evaluate import print_comparison, print_scores
-from lung_nodule_ct.cli.options import Data, Draws, Json
+from lung_nodule_ct.cli.options import Data, Draws, Json, build_and_name
 from lung_nodule_ct.cli.terminal import new_table, terminal
 
 if TYPE_CHECKING:
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 def train(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe to train; --list shows all recipes.")] = "",
-    data: Data = Path("build/lung_nodule_ct"),
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUILD RECIPE",
+            help="A build as Parquet or Arrow, and the recipe to train; --list shows all recipes.",
+        ),
+    ] = "",
+    data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder; runs/RECIPE by default.")] = None,
     check: Annotated[
         bool,
@@ -38,25 +44,26 @@ def train(
 
     Every option of the recipe can be changed, for example --steps 500 --seed 0
     --batch-size 8 --split-by patient --optim.learning-rate 3e-4.
-    "RECIPE -- --help" lists all of them.
+    "BUILD RECIPE -- --help" lists all of them.
 
     To train on several hosts, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
     and JAX_PROCESS_ID on each of them.
     """
-    if listing or not name:
+    if listing or not first:
         _print_recipes()
         return
+    words, options = _split_words(first, context.args)
     if check:
-        given = context.get_parameter_source("data")
-        if given is not None and given.name != "DEFAULT":
-            raise typer.BadParameter("--check makes its own data", param_hint="--data")
-        _check(name, out or Path("runs") / f"check-{name}", context.args)
+        if len(words) > 1 or data is not None:
+            raise typer.BadParameter("--check makes its own data; name only the recipe", param_hint="BUILD")
+        _check(first, out or Path("runs") / f"check-{first}", options)
         return
-    recipe = parse_recipe(name, context.args)
+    folder, name = build_and_name(words, data, "RECIPE")
+    recipe = parse_recipe(name, options)
     from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.train.devices import initialize_jax
 
-    build = open_build(data)
+    build = open_build(folder)
     initialize_jax()
     from lung_nodule_ct.train.loop import train as train_run
     from lung_nodule_ct.train.runs import Run, data_identity
@@ -68,8 +75,14 @@ def train(
 
 def leakage(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe to train; train --list shows all recipes.")],
-    data: Data = Path("build/lung_nodule_ct"),
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUILD RECIPE",
+            help="A build as Parquet or Arrow, and the recipe to train; train --list shows all recipes.",
+        ),
+    ],
+    data: Data = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The folder of both runs; runs/leakage-RECIPE by default.")
     ] = None,
@@ -81,18 +94,26 @@ def leakage(
     It takes all options of train except --split-by. The runs are OUT/published and
     OUT/patient. The same command again continues interrupted runs.
     """
-    if any(argument.startswith(("--split-by", "--split_by")) for argument in context.args):
+    words, options = _split_words(first, context.args)
+    folder, name = build_and_name(words, data, "RECIPE")
+    if any(option.startswith(("--split-by", "--split_by")) for option in options):
         raise typer.BadParameter("leakage trains on both splits", param_hint="--split-by")
-    recipe = parse_recipe(name, context.args)
+    recipe = parse_recipe(name, options)
     from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.train.devices import initialize_jax
 
-    build = open_build(data)
+    build = open_build(folder)
     initialize_jax()
     from lung_nodule_ct.train.leakage import train_both
 
     folders = train_both(out or Path("runs") / f"leakage-{name}", name, recipe, build, draws=draws)
     print_comparison(folders, as_json=as_json, draws=draws)
+
+
+def _split_words(first: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the options of the recipe, which this command line does not know, and these options."""
+    is_word = bool(arguments) and not arguments[0].startswith("-")
+    return [first, *arguments[:is_word]], list(arguments[is_word:])
 
 
 def parse_recipe(name: str, arguments: Sequence[str]) -> Recipe:
@@ -128,9 +149,7 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     initialize_jax()
     from lung_nodule_ct.train.learning_check import DATA, check_learning
 
-    command = shlex.join(
-        ["lung-nodule-ct", "train", name, "--data", str(folder / DATA), "--out", str(folder), *options]
-    )
+    command = shlex.join(["lung-nodule-ct", "train", str(folder / DATA), name, "--out", str(folder), *options])
     terminal().print(f"on synthetic patients: {command}", highlight=False, soft_wrap=True)
     document = check_learning(folder, name, recipe, expected)
     print_scores([document | {"run": folder.name}])
@@ -146,7 +165,7 @@ def _print_recipes() -> None:
         table.add_row(name, recipe.config, recipe.model.head, str(recipe.split_by), str(EXPECTED_SCORES[name]))
     terminal().print(table)
     terminal().print(
-        "\nTrain a recipe:       lung-nodule-ct train RECIPE --data BUILD\n"
+        "\nTrain a recipe:       lung-nodule-ct train BUILD RECIPE\n"
         "Check that it learns: lung-nodule-ct train RECIPE --check",
         highlight=False,
     )

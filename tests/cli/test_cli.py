@@ -113,3 +113,29 @@ def test_no_source_anywhere(cli, tmp_path) -> None:
     done = cli("build", "det2d_1.25mm", "--out", tmp_path / "hub", "--offline")
     assert done.returncode == 1
     assert "lung-nodule-ct download" in done.stderr
+
+
+def test_a_build_is_the_first_argument_of_every_command_that_reads_one(cli) -> None:
+    for command in ("preview", "audit", "card", "export", "publish", "train", "evaluate", "leakage"):
+        assert "BUILD" in cli(command, "--help").stdout.split("Usage:")[1].split("\n")[0], command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "a", "cls_1.25mm", "--data", "b"], "the build is named twice"),
+        (["train", "a", "cls_1.25mm", "--check"], "makes its own data"),
+        (["evaluate", "a", "b", "c"], "unexpected extra arguments: c"),
+        (["leakage", "a", "cls_1.25mm", "--split-by", "patient"], "trains on both splits"),
+    ],
+)
+def test_words_that_do_not_fit_together_are_wrong_usage(cli, arguments, message) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_build_without_a_recipe_is_wrong_usage(cli, dummy_build) -> None:
+    done = cli("train", dummy_build())
+    assert done.returncode == 2
+    assert "name the RECIPE after it" in " ".join(done.stderr.replace("│", " ").split())

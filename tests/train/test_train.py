@@ -73,7 +73,7 @@ def built(cli, tmp_path_factory) -> Path:
 def finished(cli, built, tmp_path_factory) -> Path:
     """A finished run that was never interrupted."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    done = cli("train", *CROPS, "--data", built, "--out", run, *STEPS)
+    done = cli("train", built, *CROPS, "--out", run, *STEPS)
     assert done.returncode == 0, done.stderr
     return run
 
@@ -93,7 +93,7 @@ def loss_values(run: Path) -> np.ndarray:
 @pytest.mark.slow
 def test_a_killed_run_continues_bit_for_bit_with_other_workers(finished, built, tmp_path, cli_process) -> None:
     run = tmp_path / "run"
-    command = ["train", *CROPS, "--data", built, "--out", run, *STEPS]
+    command = ["train", built, *CROPS, "--out", run, *STEPS]
     process = subprocess.Popen(
         [sys.executable, "-m", "lung_nodule_ct", *map(str, command), "--workers", "2"],
         stdout=subprocess.DEVNULL,
@@ -131,9 +131,9 @@ def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(finished, buil
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     damage(24)
-    evaluated = cli("evaluate", run, "--data", built, "--draws", "20", "--json")
+    evaluated = cli("evaluate", built, run, "--draws", "20", "--json")
     assert json.loads(evaluated.stdout)["steps"] == 20
-    command = ("train", *CROPS, "--data", built, "--out", run, *STEPS)
+    command = ("train", built, *CROPS, "--out", run, *STEPS)
     done = cli(*command)
     assert done.returncode == 0, done.stderr
     message = " ".join(done.stderr.split())
@@ -192,7 +192,7 @@ def test_two_processes_give_the_losses_of_one(finished, built, cli_process, tmp_
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         hosts = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2", **QUICK}
-    command = ("train", *CROPS, "--data", built, "--out", tmp_path / "two", "--steps", "24", "--save-every", "24")
+    command = ("train", built, *CROPS, "--out", tmp_path / "two", "--steps", "24", "--save-every", "24")
     with ThreadPoolExecutor(2) as pool:
         for done in pool.map(lambda number: cli_process(*command, **hosts, JAX_PROCESS_ID=str(number)), range(2)):
             assert done.returncode == 0, done.stderr
@@ -202,7 +202,7 @@ def test_two_processes_give_the_losses_of_one(finished, built, cli_process, tmp_
 
 
 def test_evaluate_and_compare(finished, built, cli) -> None:
-    done = cli("evaluate", finished, "--data", built, "--draws", "50", "--json")
+    done = cli("evaluate", built, finished, "--draws", "50", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     rows = pq.read_table(finished / "evaluation/validation/predictions.parquet").to_pylist()
@@ -221,7 +221,7 @@ def test_evaluate_and_compare(finished, built, cli) -> None:
 @pytest.mark.slow
 def test_the_leakage_gap_in_one_command(finished, built, cli, tmp_path) -> None:
     out = tmp_path / "both"
-    command = ("leakage", *CROPS, *NO_SCORES, "--data", built, "--out", out, "--steps", "2", "--draws", "20")
+    command = ("leakage", built, *CROPS, *NO_SCORES, "--out", out, "--steps", "2", "--draws", "20")
     done = cli(*command, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -242,14 +242,14 @@ def test_the_leakage_gap_in_one_command(finished, built, cli, tmp_path) -> None:
     assert (out / "patient/metrics.csv").read_text().count("\n") == 3
     assert max(map(len, shown.splitlines())) <= 80
     # runs that differ in more than the split have no gap
-    cli("evaluate", finished, "--data", built, "--draws", "20")
+    cli("evaluate", built, finished, "--draws", "20")
     compared = cli("compare", finished, out / "patient").stdout
     assert "gap" not in compared
     assert "different builds" not in compared
     document = json.loads((out / "patient/run.json").read_text())
     (out / "patient/run.json").write_text(json.dumps(document | {"data": {}}))
     assert "read different builds" in cli("compare", finished, out / "patient").stdout
-    refused = cli("leakage", "det3d_1.25mm", "--data", built, "--out", tmp_path / "none")
+    refused = cli("leakage", built, "det3d_1.25mm", "--out", tmp_path / "none")
     assert "no rows in the split 'validation' (published)" in refused.stderr
     assert not (tmp_path / "none").exists()
     assert cli(*command, "--split-by", "patient").returncode == 2
@@ -286,11 +286,11 @@ MM = "--input.spacing-mm"
 )
 def test_every_task_learns(built, cli, tmp_path, recipe, options, has_learned) -> None:
     run = tmp_path / "run"
-    done = cli("train", recipe, *SMALL, *options, *NO_SCORES, "--data", built, "--out", run)
+    done = cli("train", built, recipe, *SMALL, *options, *NO_SCORES, "--out", run)
     assert done.returncode == 0, done.stderr
     values = loss_values(run)
     assert np.mean(values[-10:]) < 0.8 * np.mean(values[:10])
-    evaluated = cli("evaluate", run, "--data", built, "--draws", "20", "--json")
+    evaluated = cli("evaluate", built, run, "--draws", "20", "--json")
     assert evaluated.returncode == 0, evaluated.stderr
     assert has_learned({name: score["value"] for name, score in json.loads(evaluated.stdout)["scores"].items()})
     for name in ("loss.png", "worst.png"):
@@ -452,7 +452,7 @@ def test_recipes_are_read_from_a_run_as_they_were(finished) -> None:
     ],
 )
 def test_a_message_says_what_cannot_be_trained(built, cli, tmp_path, arguments, message) -> None:
-    done = cli("train", *arguments, "--data", built, "--out", tmp_path / "run")
+    done = cli("train", built, *arguments, "--out", tmp_path / "run")
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -474,14 +474,14 @@ def test_a_config_of_an_unknown_kind_is_refused(built) -> None:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system that is full")
 def test_the_free_space_for_the_arrow_copy_is_checked_before_it_is_made(built, cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LUNG_NODULE_CT_CACHE", "/proc/cache")
-    done = cli("train", *CROPS, "--data", built, "--out", tmp_path / "run")
+    done = cli("train", built, *CROPS, "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "there is not enough free space for the Arrow copy of cls_1.25mm in /proc/cache/training" in done.stderr
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_examples(built, cli, tmp_path) -> None:
     run = tmp_path / "run"
-    done = cli("train", *CROPS, "--optim.learning-rate", "1e30", "--data", built, "--out", run, "--steps", "20")
+    done = cli("train", built, *CROPS, "--optim.learning-rate", "1e30", "--out", run, "--steps", "20")
     assert done.returncode == 1
     assert "the loss at step" in done.stderr
     assert "examples" in done.stderr
@@ -494,11 +494,11 @@ def test_checkpoints_and_runs_of_another_kind_are_refused(finished, built, cli, 
     document["recipe"]["model"]["width"] = 8
     (run / "run.json").write_text(json.dumps(document))
     # in a process of its own, because Orbax leaves coroutines behind that Python warns of later
-    done = cli_process("evaluate", run, "--data", built)
+    done = cli_process("evaluate", built, run)
     assert done.returncode == 1
     assert "of another model" in done.stderr
     (run / "run.json").write_text(json.dumps(document | {"format_version": 99}))
-    done = cli("evaluate", run, "--data", built)
+    done = cli("evaluate", built, run)
     assert "of another version" in done.stderr
-    assert "holds no run" in cli("evaluate", tmp_path, "--data", built).stderr
+    assert "holds no run" in cli("evaluate", built, tmp_path).stderr
     assert "holds no evaluation" in cli("compare", tmp_path).stderr
