@@ -297,6 +297,7 @@ def test_every_task_learns(built, cli, tmp_path, recipe, options, has_learned) -
         assert (run / "evaluation/validation" / name).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_check_fails_if_a_recipe_did_not_learn(cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(learning_check, "_PATIENTS", 20)
     hard = ("--model.bf16", "--optim.accumulate", "2")
@@ -375,7 +376,12 @@ def test_convolutions_for_cpu_and_their_gradients_equal_those_of_xla(name, shape
 
 @pytest.mark.parametrize(
     ("shape", "inputs", "outputs"),
-    [((2, 4, 8, 12), 32, 16), ((1, 5, 7, 6), 1, 3), ((1, 1, 2, 3), 3, 1), ((3, 9, 10), 3, 5)],
+    [
+        ((2, 4, 8, 12), 32, 16),
+        pytest.param((1, 5, 7, 6), 1, 3, marks=pytest.mark.slow),
+        pytest.param((1, 1, 2, 3), 3, 1, marks=pytest.mark.slow),
+        ((3, 9, 10), 3, 5),
+    ],
 )
 def test_winograd_convolutions_and_their_gradients_equal_those_of_xla(shape, inputs, outputs) -> None:
     operands = random_operands(0, shape, inputs, outputs)
@@ -487,6 +493,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_examples(built, cli, 
     assert "examples" in done.stderr
 
 
+@pytest.mark.slow
 def test_checkpoints_and_runs_of_another_kind_are_refused(finished, built, cli, cli_process, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
