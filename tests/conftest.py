@@ -45,6 +45,14 @@ ROOT = Path(__file__).parents[1]
 DUMMY = ROOT / "dummy_data"
 MIRROR = Path(os.environ.get("LUNG_NODULE_CT_MIRROR", ROOT.parent / "shared" / "mirror"))
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that drive a browser."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

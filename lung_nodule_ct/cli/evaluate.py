@@ -39,8 +39,8 @@ def evaluate(
 
     require_extra()
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.train.devices import initialize_jax
     from lung_nodule_ct.train.runs import open_run
+    from lung_nodule_ct.train.step import initialize_jax
 
     run, build = open_run(folder), open_build(data_folder)
     initialize_jax()

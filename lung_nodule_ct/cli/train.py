@@ -61,7 +61,7 @@ def train(
     folder, name = build_and_name(words, data, "RECIPE")
     recipe = parse_recipe(name, options)
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.train.devices import initialize_jax
+    from lung_nodule_ct.train.step import initialize_jax
 
     build = open_build(folder)
     initialize_jax()
@@ -100,7 +100,7 @@ def leakage(
         raise typer.BadParameter("leakage trains on both splits", param_hint="--split-by")
     recipe = parse_recipe(name, options)
     from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.train.devices import initialize_jax
+    from lung_nodule_ct.train.step import initialize_jax
 
     build = open_build(folder)
     initialize_jax()
@@ -144,10 +144,10 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     expected = EXPECTED_SCORES[name]
     options = (*expected.options, *arguments)
     recipe = parse_recipe(name, options)
-    from lung_nodule_ct.train.devices import initialize_jax
+    from lung_nodule_ct.train.step import initialize_jax
 
     initialize_jax()
-    from lung_nodule_ct.train.learning_check import DATA, check_learning
+    from lung_nodule_ct.train.loop import DATA, check_learning
 
     command = shlex.join(["lung-nodule-ct", "train", str(folder / DATA), name, "--out", str(folder), *options])
     terminal().print(f"on synthetic patients: {command}", highlight=False, soft_wrap=True)

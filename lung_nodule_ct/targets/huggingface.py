@@ -36,7 +36,7 @@ from lung_nodule_ct.targets.batches import make_batches
 from lung_nodule_ct.targets.columns import to_features
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -67,14 +67,18 @@ class LungNoduleCTConfig(datasets.BuilderConfig):
 
 
 class _DeclaredConfigs:
-    """The declared configs, read at each use, so that a config that is added later is known."""
+    """The declared configs, read at each use, so that a config that is added later is known. ``datasets`` keeps the first answer."""
 
-    def __get__(self, _instance: object, _owner: type | None = None) -> tuple[LungNoduleCTConfig, ...]:
+    def __init__(self, form: Callable[[dict[str, datasets.BuilderConfig]], Any]) -> None:
+        self._form = form
+
+    def __get__(self, _instance: object, _owner: type | None = None) -> Any:
         version = datasets.Version("1.0.0")
-        return tuple(
-            LungNoduleCTConfig(name=config.name, version=version, description=config.summary)
+        configs = {
+            config.name: LungNoduleCTConfig(name=config.name, version=version, description=config.summary)
             for config in CONFIGS.values()
-        )
+        }
+        return self._form(configs)
 
 
 class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
@@ -91,7 +95,8 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
     """
 
     BUILDER_CONFIG_CLASS = LungNoduleCTConfig
-    BUILDER_CONFIGS = _DeclaredConfigs()
+    BUILDER_CONFIGS = _DeclaredConfigs(lambda configs: list(configs.values()))
+    builder_configs = _DeclaredConfigs(lambda configs: configs)
     DEFAULT_CONFIG_NAME = DEFAULT_CONFIG.name
     _cache_dir: str
     findings: tuple[Finding, ...] | None

@@ -1,21 +1,34 @@
-"""The training loop."""
+"""The training loop, and the check that a recipe learns: a small variant of it, trained on synthetic patients, reaches a score."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import jax
 
-from lung_nodule_ct.declaration.labels import TRAIN
+from lung_nodule_ct.declaration.configs import Kind, get_config
+from lung_nodule_ct.declaration.labels import TRAIN, VALIDATION
+from lung_nodule_ct.declaration.manifest import Format
+from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.targets.build import build_folder
+from lung_nodule_ct.targets.options import BuildOptions
+from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
 from lung_nodule_ct.train.batches import global_batches, open_data_source
-from lung_nodule_ct.train.devices import check_devices, shardings
-from lung_nodule_ct.train.runs import Checkpoints
-from lung_nodule_ct.train.step import initial_state, make_step
+from lung_nodule_ct.train.evaluation import evaluate
+from lung_nodule_ct.train.runs import Checkpoints, Run, data_identity
+from lung_nodule_ct.train.step import check_devices, initial_state, make_step, shardings
 from lung_nodule_ct.train.training_log import TrainingLog, ValidationCurve
 
 if TYPE_CHECKING:
     from lung_nodule_ct.read.build_folder import BuildFolder
-    from lung_nodule_ct.train.runs import Run
+    from lung_nodule_ct.train.recipes import ExpectedScore, Recipe
+DATA: Final = "synthetic"
+"""The folder of the synthetic build, in the folder of the check."""
+_PATIENTS: Final = 100
 
 
 def train(run: Run, build: BuildFolder) -> None:
@@ -47,3 +60,42 @@ def train(run: Run, build: BuildFolder) -> None:
                     log.flush()  # so that no checkpoint is saved after a loss that is not finite
                     curve.add(state, step + 1)
                     checkpoints.save(state, step + 1)
+
+
+def check_learning(folder: Path, name: str, recipe: Recipe, expected: ExpectedScore) -> dict[str, Any]:
+    """Train and evaluate a recipe on synthetic patients. An existing build or run in the folder is used again.
+
+    Args:
+        folder: The folder of the run. The synthetic build is a subfolder.
+        name: The recipe's name.
+        recipe: The recipe's small variant.
+        expected: The score that it must reach.
+
+    Returns:
+        The content of ``scores.json``.
+
+    Raises:
+        TrainingError: The score is too low, or training or evaluation fails.
+    """
+    build = _synthetic_build(folder / DATA, recipe.config)
+    run = Run(folder, name, recipe, data_identity(build, recipe.config))
+    train(run, build)
+    document = evaluate(run, build, VALIDATION)
+    value = document["scores"][expected.score]["value"]
+    if not expected.is_reached(value):
+        raise TrainingError(
+            f"{name} did not learn on synthetic patients",
+            expected=f"{expected.score} of at least {expected.minimum}",
+            got=value,
+            remedy=f"see the page in {folder}; with unchanged options, this is a fault of the code or of a package",
+        )
+    return document
+
+
+def _synthetic_build(folder: Path, config: str) -> BuildFolder:
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            stacks = get_config(config).kind == Kind.STACK
+            source = open_folder(write_synthetic_archives(Path(scratch) / "source", _PATIENTS, stacks=stacks))
+            build_folder([get_config(config)], source, folder, BuildOptions(format=Format.ARROW))
+    return open_build(folder)

@@ -1,4 +1,7 @@
-"""The page of an evaluation: losses, scores over time, confusion matrix or FROC, and the worst cases."""
+"""The page of an evaluation: losses, scores over time, confusion matrix or FROC, and the worst cases.
+
+The worst cases are pictures of the examples with the worst predictions, with true (green) and predicted (orange) boxes or diameters.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
+from lung_nodule_ct.geometry.display import Window
 from lung_nodule_ct.train import metrics
-from lung_nodule_ct.train.data.images import Crops
-from lung_nodule_ct.train.data.volumes import Patches
+from lung_nodule_ct.train.data.images import Crops, Slices
+from lung_nodule_ct.train.data.volumes import Patches, Sequences
 from lung_nodule_ct.train.training_log import METRICS, SCORES_OVER_TIME, read_scores_over_time
-from lung_nodule_ct.train.worst_cases import plot_worst_cases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from matplotlib.axes import Axes
+
     from lung_nodule_ct.train.data import DataSource
+    from lung_nodule_ct.train.recipes import InputOptions
     from lung_nodule_ct.train.runs import Run
     from lung_nodule_ct.train.tasks import Prediction
+
 
 PAGE: Final = "index.html"
 
@@ -33,6 +41,12 @@ _STYLE: Final = (
     "table{border-collapse:collapse}td,th{padding:.3rem .9rem .3rem 0;text-align:left;border-bottom:1px solid #ddd}"
     "img{max-width:100%;height:auto}td+td{font-variant-numeric:tabular-nums}"
 )
+_EXAMPLES: Final = 8
+_PATIENTS: Final = 4
+_SHOWN_SCORE: Final = 0.3
+"""Boxes with a lower score are not shown, unless they are the only one."""
+_TRUE_COLOR: Final = "limegreen"
+_PREDICTED_COLOR: Final = "tab:orange"
 
 
 def write_page(
@@ -161,3 +175,135 @@ def _plot_froc(predictions: Sequence[Prediction]) -> Figure:
     axes.set_title(f"CPM {format_value(curve.cpm)}", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def plot_worst_cases(source: DataSource, predictions: Sequence[Prediction], options: InputOptions) -> Figure:
+    """Plot the worst examples, the worst first. Sequences have one row each, with the scans in the order of time."""
+    worst = sorted(predictions, key=_quality)
+    if isinstance(source, Sequences):
+        return _plot_sequences(source, worst[:_PATIENTS], options)
+    figure = Figure(figsize=(10, 5.8), layout="constrained")
+    grid = figure.subplots(2, _EXAMPLES // 2, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, row in zip(grid, worst, strict=False):
+        axes.set_title(_caption(row), fontsize=8)
+        if isinstance(source, Crops):
+            _show(axes, source.load(row["number"], np.random.default_rng(0))["image"], options)
+        elif isinstance(source, Slices):
+            _plot_slice(axes, source, row, options)
+        elif isinstance(source, Patches):
+            _plot_volume(axes, source, row, options)
+    return figure
+
+
+def _show(axes: Axes, image: np.ndarray, options: InputOptions) -> None:
+    window = Window("recipe", *options.window)
+    grey = image if image.dtype == np.uint8 else window.to_grey(image)
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
+
+
+def _plot_slice(axes: Axes, source: Slices, row: Prediction, options: InputOptions) -> None:
+    _show(axes, source.picture(row["number"]), options)
+    for box in row["truth_boxes"]:
+        _outline(axes, box, _TRUE_COLOR)
+    for box in _shown_boxes(row):
+        _outline(axes, box, _PREDICTED_COLOR)
+
+
+def _plot_volume(axes: Axes, source: Patches, row: Prediction, options: InputOptions) -> None:
+    """The slice through the first nodule, or the middle slice, with the boxes that it intersects."""
+    volume, truth = source.volume(row["number"]), source.nodule_boxes(row["number"])
+    index = int(truth[0, [0, 3]].mean()) if len(truth) else volume.shape[0] // 2
+    index = min(max(index, 0), volume.shape[0] - 1)
+    _show(axes, volume[index], options)
+    true_boxes = truth[:, [2, 1, 0, 5, 4, 3]].tolist()
+    for boxes, color in ((true_boxes, _TRUE_COLOR), (_shown_boxes(row), _PREDICTED_COLOR)):
+        for x0, y0, z0, x1, y1, z1 in boxes:
+            if z0 <= index < z1:
+                _outline(axes, (x0, y0, x1, y1), color)
+
+
+def _outline(axes: Axes, box: Sequence[float], color: str) -> None:
+    x0, y0, x1, y1 = box
+    xs, ys = np.array([x0, x1, x1, x0, x0]) - 0.5, np.array([y0, y0, y1, y1, y0]) - 0.5
+    axes.plot(xs, ys, color=color, linewidth=1.2)
+
+
+def _shown_boxes(row: Prediction) -> list[list[float]]:
+    """The predicted boxes with a sufficient score, or the one with the highest score."""
+    shown = [box for box, score in zip(row["boxes"], row["scores"], strict=True) if score >= _SHOWN_SCORE]
+    return shown or row["boxes"][:1]
+
+
+def _plot_sequences(source: Sequences, rows: Sequence[Prediction], options: InputOptions) -> Figure:
+    """The slice through the nodule of each scan with its true diameter, and the predicted diameter on the last scan."""
+    sequences = [source.nodules(row["number"]) for row in rows]
+    scans = max(map(len, sequences))
+    figure = Figure(figsize=(2.5 * scans + 2, 2.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), scans + 1, squeeze=False, width_ratios=[0.8] + [1.0] * scans)
+    for line, row, nodules in zip(grid, rows, sequences, strict=True):
+        for axes in line:
+            axes.axis("off")
+        line[0].text(0, 0.5, _sequence_caption(row), fontsize=8, va="center", transform=line[0].transAxes)
+        example = source.load(row["number"], np.random.default_rng(0))
+        for axes, position, nodule in zip(line[1:], range(-len(nodules), 0), nodules, strict=False):
+            diameter, (z, y, x) = nodule
+            image, (_, height, width) = example["image"][position], example["spacing"][position]
+            _show(axes, image[round(z)], options)
+            axes.set_aspect(height / width)
+            axes.set_title(f"{example['years'][position]:.1f} years, {diameter:.1f} mm", fontsize=8)
+            outlines = [(diameter, _TRUE_COLOR)]
+            if position == -1:
+                outlines.append((nodules[0].diameter_mm + row["change_mm"], _PREDICTED_COLOR))
+            for size, color in outlines:
+                outline = Ellipse((x, y), size / width, size / height, fill=False, edgecolor=color, linewidth=1.2)
+                axes.add_patch(outline)
+    return figure
+
+
+def _sequence_caption(row: Prediction) -> str:
+    malignant, change = row["truth_malignant"], row["truth_change_mm"]
+    pathology = "malignancy unknown" if malignant is None else "malignant" if malignant else "benign"
+    changed = "one scan: no change known" if change is None else f"changed by {change:+.1f} mm"
+    predicted = f"predicted: malignant {row['malignant']:.2f},\n  change {row['change_mm']:+.1f} mm"
+    return f"{row['id']}\n\ntrue: {pathology},\n  {changed}\n{predicted}"
+
+
+def _caption(row: Prediction) -> str:
+    if "truth" in row:
+        return f"{row['truth']}\npredicted: {row['predicted']}"
+    return f"{row['id']}\nhighest score {max(row['scores'], default=0.0):.2f}"
+
+
+def _quality(row: Prediction) -> float:
+    """The quality of a prediction. Lower is worse."""
+    if "truth" in row:
+        return float(row["probabilities"][PATHOLOGY_NAMES.index(row["truth"])])
+    if "malignant" in row:
+        malignant, change = row["truth_malignant"], row["truth_change_mm"]
+        error = 0.0 if malignant is None else abs(row["malignant"] - malignant)
+        return -max(error, 0.0 if change is None else min(abs(row["change_mm"] - change) / 10, 1.0))
+    return _detection_quality(row)
+
+
+def _detection_quality(row: Prediction) -> float:
+    """The lowest score of the nodules (1 without a nodule), minus the highest score of the false positives.
+
+    The score of a nodule is the highest score of the candidates whose centre lies within its radius, or 0.
+    """
+    predicted, truth, radius = _centers(row)
+    hits = np.linalg.norm(predicted[:, None] - truth[None], axis=-1) < radius
+    scores = np.array(row["scores"])
+    lowest = min((float(scores[column].max(initial=0.0)) for column in hits.T), default=1.0)
+    return lowest - float(scores[~hits.any(1)].max(initial=0.0))
+
+
+def _centers(row: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The centres of the predicted boxes, and the centres and radii of the nodules."""
+    if "truth_centers" in row:
+        predicted, truth = (np.array(row[name]).reshape(-1, 3) for name in ("centers", "truth_centers"))
+        return predicted, truth, np.array(row["truth_diameters"]) / 2
+    predicted, truth = (np.array(row[name]).reshape(-1, 4) for name in ("boxes", "truth_boxes"))
+    centers = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (predicted, truth)]
+    return centers[0], centers[1], (truth[:, 2:] - truth[:, :2]).mean(1) / 2

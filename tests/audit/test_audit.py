@@ -74,6 +74,7 @@ def verdict(folder: Path, name: str) -> str:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_prints(cli, build, dummy) -> None:
     out = build(dummy, *ALL, keep_source_names=False).folder
     done = cli("audit", out, "--json")
@@ -555,6 +556,7 @@ def _names(folder: Path, config: str) -> list[dict[str, Any]]:
     return [row for split in build.splits(config) for row in build.rows(config, split, ["source_name"])]
 
 
+@pytest.mark.slow
 def test_the_audit_of_real_ct(mirror, build) -> None:
     folder = build(mirror, *ALL, keep_source_names=False).folder
     document = audited(folder)

@@ -67,6 +67,7 @@ def test_build_prints_what_was_done_and_found(cli, dummy, tmp_path) -> None:
     assert document["findings"]["box-inverted"]["count"] == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_of_any_encoding_will_do(cli_process, tmp_path) -> None:
     tiny = TinyArchives()
     tiny[DET2D]["肺/notes.bin"] = b"1"

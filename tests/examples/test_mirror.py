@@ -130,6 +130,7 @@ def test_nothing_is_wrong_with_it_but_what_is(built) -> None:
     assert codes == {"nodule-between-voxels"}  # a 3 mm point mark between two slices of 5 mm
 
 
+@pytest.mark.slow
 def test_straight_from_the_archives_is_the_same(built, mirror, python, tmp_path) -> None:
     """The datasets builder and the Hub folder hold equal rows, prepared by two processes or streamed."""
     code = f"""

@@ -87,7 +87,15 @@ def test_load_dataset(dummy, tmp_path, num_proc) -> None:
     assert [row["slice_index"] for row in streamed] == loaded["train"]["slice_index"]
 
 
-@pytest.mark.parametrize("format_", ["parquet", "arrow", "tfrecord", "array_record"])
+@pytest.mark.parametrize(
+    "format_",
+    [
+        "parquet",
+        "arrow",
+        pytest.param("tfrecord", marks=pytest.mark.tfds),
+        pytest.param("array_record", marks=pytest.mark.tfds),
+    ],
+)
 def test_every_format(dummy, tmp_path, format_) -> None:
     if format_ in ("tfrecord", "array_record"):
         pytest.importorskip("tensorflow_datasets")

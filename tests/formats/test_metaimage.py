@@ -70,6 +70,7 @@ def assert_as_itk(folder: Path, members: dict[str, bytes], name: str = "a.mhd") 
 
 
 @given(metaimage_headers())
+@pytest.mark.slow
 def test_any_header_is_read_as_itk_reads_it(tmp_path_factory, case) -> None:
     shape, dtype, frame = case.content
     members = {"scan.mhd": case.data, "scan.raw": np.arange(math.prod(shape)).astype(dtype).tobytes()}

@@ -205,6 +205,7 @@ def test_a_swipe_scrolls(browser, page):
 
 
 @pytest.mark.parametrize("config", ["det3d_1.25mm", "det3d_5mm"])
+@pytest.mark.slow
 def test_a_nodule_is_shown_where_itk_locates_it(browser, build, page, config):
     """Also of scans that are stored rotated or mirrored; and the greys are those of the voxels."""
     rows = _rows(build, config)

@@ -129,6 +129,7 @@ def test_preview_rows_show_the_rows_that_they_refer_to(carded, tmp_path) -> None
             assert row["pathology"] == own.get("label")
 
 
+@pytest.mark.slow
 def test_row_groups_of_the_preview_are_small(tmp_path) -> None:
     from lung_nodule_ct.preview.samples import Sample
     from lung_nodule_ct.publish.preview_config import ROW_GROUP_BYTES, write_preview
@@ -181,6 +182,7 @@ def test_a_person_sees_every_section_picture_and_table(carded, tmp_path) -> None
     )  # columns of each and of the preview; configs, figures, findings, healthsheet
 
 
+@pytest.mark.slow
 def test_licence_and_doi_are_those_of_the_records(small) -> None:
     manifest = json.loads((small / "build.json").read_text())
     assert "Unknown to this build" in (small / "README.md").read_text()
@@ -240,6 +242,7 @@ def test_escaped_text_is_shown_as_it_is(text) -> None:
     assert MarkdownIt("gfm-like").render(escape(text)).startswith("<p>")
 
 
+@pytest.mark.slow
 def test_a_second_card_replaces_the_first(copy) -> None:
     before = set(own_sidecars(copy))
     card(copy)

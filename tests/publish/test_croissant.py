@@ -103,6 +103,7 @@ def test_nulls_are_nulls(build, tmp_path) -> None:
     assert {row["days_since_first"] is None for row in rows} == {True, False}
 
 
+@pytest.mark.slow
 def test_a_config_of_an_unknown_kind_is_described(build, dummy, tmp_path) -> None:
     from lung_mask_2d import LUNG_MASK_2D, register, unregister
 
@@ -175,6 +176,7 @@ def test_one_split_can_be_read_alone(carded, dataset) -> None:
     assert len(records) == open_build(carded).configs["cls_1.25mm"]["validation"]
 
 
+@pytest.mark.slow
 def test_without_mlcroissant_there_is_no_file_and_a_hint(build, dummy, python, tmp_path) -> None:
     folder = build(dummy, "cls_1.25mm").folder
     code = (

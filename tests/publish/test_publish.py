@@ -85,6 +85,7 @@ def test_a_complete_build_passes_and_a_dry_run_contacts_no_server(folder, cli_pr
     assert not hub.requests
 
 
+@pytest.mark.slow
 def test_only_the_build_is_uploaded(folder, cli_process, hub, tmp_path) -> None:
     (folder / "diary.txt").write_text("mine")
     done = cli_process("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))
@@ -102,6 +103,7 @@ def test_only_the_build_is_uploaded(folder, cli_process, hub, tmp_path) -> None:
     assert hub.repos["me/nodules"] == expected | {"notes.md": b"theirs"}
 
 
+@pytest.mark.slow
 def test_the_token_is_neither_printed_nor_stored(folder, cli_process, hub, tmp_path) -> None:
     outputs = []
     for fail_at, extra in (
@@ -129,6 +131,7 @@ def test_a_public_repository_is_refused_with_private(folder, cli_process, hub, t
     assert hub.repos == {"me/nodules": {}}
 
 
+@pytest.mark.slow
 def test_a_wrong_token_and_a_dead_server_give_one_sentence(folder, cli_process, hub, tmp_path) -> None:
     own = environment(hub, tmp_path / "hf")
     for wrong in ({"HF_TOKEN": "hf_wrong"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
@@ -139,6 +142,7 @@ def test_a_wrong_token_and_a_dead_server_give_one_sentence(folder, cli_process, 
     assert not hub.repos
 
 
+@pytest.mark.slow
 def test_an_unknown_licence_is_refused_unless_it_is_allowed_by_name(folder, cli, cli_process, hub, tmp_path) -> None:
     edit(folder / "build.json", lambda document: document.update(records=[]))
     assert refused(folder) == ["unknown-licence"]

@@ -511,6 +511,7 @@ def test_a_full_disk_leaves_a_part_that_is_resumed(server, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_a_killed_download_resumes_where_it_was(tmp_path, sign) -> None:
     body = np.random.default_rng(1).bytes(24 << 20)
     with ArchiveServer({RECORD: {NAME: body}}, rate=24 << 20) as server:

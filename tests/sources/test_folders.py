@@ -34,6 +34,7 @@ def test_a_bucket_builds_what_a_folder_builds(bucket, dummy, tmp_path):
     assert Built(tmp_path / "url").report == Built(tmp_path / "folder").report
 
 
+@pytest.mark.slow
 def test_a_url_goes_to_worker_processes(dummy, cli, tmp_path):
     for number, source in enumerate((dummy, f"file://{dummy}")):
         done = cli("build", "det2d_1.25mm", "--num-proc", "2", "--source", source, "--out", tmp_path / str(number))

@@ -109,6 +109,7 @@ def test_offline_a_config_without_its_context_has_nulls(zenodo, cli, tmp_path) -
     assert DET2D in refused.stderr
 
 
+@pytest.mark.slow
 def test_with_a_full_cache_no_network_is_needed(zenodo, cli_process, tmp_path, no_network) -> None:
     assert cli_process("download", "--all").returncode == 0
     for config in CONFIGS:
@@ -178,6 +179,7 @@ def large_zenodo(tmp_path, monkeypatch):
         yield server
 
 
+@pytest.mark.slow
 def test_the_first_example_of_a_stream_fetches_little_more_than_its_members(large_zenodo) -> None:
     server = large_zenodo
     stream = datasets.load_dataset("lung_nodule_ct", "det3d_1.25mm", streaming=True, split="train")
@@ -196,6 +198,7 @@ def test_the_first_example_of_a_stream_fetches_little_more_than_its_members(larg
     assert sent < 3 * archives  # it was read in part and then completely, so nearly everything was sent twice
 
 
+@pytest.mark.slow
 def test_a_stream_reads_no_member_twice(large_zenodo) -> None:
     server = large_zenodo
     for config, names in {

@@ -121,6 +121,7 @@ def test_an_error_in_the_block_is_not_replaced_by_one_of_the_disk() -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.slow
 def test_a_build_that_is_too_large_for_the_disk_leaves_nothing(python, tmp_path, form, workers) -> None:
     tiny = TinyArchives()
     for number in range(300, 312):

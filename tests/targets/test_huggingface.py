@@ -25,6 +25,7 @@ BOTH_ORDERS = [
 
 @pytest.mark.parametrize("imports", BOTH_ORDERS)
 @pytest.mark.parametrize("place", ["empty folder", "checkout"])
+@pytest.mark.slow
 def test_registration(python, dummy, tmp_path, imports, place) -> None:
     code = f"""
 {imports}
@@ -59,6 +60,7 @@ print("handed on")
     assert done.stdout.splitlines()[-1:] == ["handed on"], done.stderr
 
 
+@pytest.mark.slow
 def test_a_prepared_cache_needs_no_import_and_no_source(cli_process, python, dummy, tmp_path) -> None:
     cache = str(tmp_path / "cache")
     shadow = python(

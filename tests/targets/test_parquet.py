@@ -179,6 +179,7 @@ def test_a_new_build_replaces_the_old_one_whole(tmp_path, cli, dummy) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_that_loads_and_the_next_one_cleans_up(tmp_path, cli) -> None:
     tiny = TinyArchives()
     for number in range(300, 380):
@@ -206,6 +207,7 @@ def test_a_killed_build_leaves_nothing_that_loads_and_the_next_one_cleans_up(tmp
     assert [path.name for path in outputs.iterdir()] == ["hub"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_leaves_nothing(tmp_path) -> None:
     tiny = TinyArchives()
     for number in range(300, 380):
@@ -262,6 +264,7 @@ def test_a_folder_of_another_build_at_work_is_left_alone(tmp_path, dummy, cli) -
     assert (tmp_path / "hub" / "theirs").read_text() == "half a build"
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_do_not_disturb_each_other(tmp_path, dummy) -> None:
     command = [str(Path(sys.executable).with_name("lung-nodule-ct")), "build", "--all", "--source", str(dummy), "--out"]
     processes = [

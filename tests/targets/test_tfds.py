@@ -31,6 +31,8 @@ from lung_nodule_ct.targets.build import build_folder  # noqa: E402
 from lung_nodule_ct.targets.options import BuildOptions  # noqa: E402
 from lung_nodule_ct.targets.tfds.builder import TfdsBuilder  # noqa: E402
 
+pytestmark = pytest.mark.tfds
+
 with_tensorflow = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 with_beam = pytest.mark.skipif(find_spec("apache_beam") is None, reason="Apache Beam is not installed")
 RAW = {"image": tfds.decode.SkipDecoding()}
@@ -154,6 +156,7 @@ def test_beam_gives_the_same_shards(hub, records, dummy, tmp_path, config) -> No
 
 
 @with_beam
+@pytest.mark.slow
 def test_beam_writes_the_same_hub_folder(hub, dummy, cli, tmp_path) -> None:
     done = cli(
         "build",
@@ -174,6 +177,7 @@ def test_beam_writes_the_same_hub_folder(hub, dummy, cli, tmp_path) -> None:
         assert (tmp_path / "hub" / name).read_bytes() == (hub / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_real_ct_comes_the_same_way(mirror, tmp_path) -> None:
     configs = list(CONFIGS.values())
     build_folder(configs, open_folder(mirror), tmp_path / "hub")
@@ -273,6 +277,7 @@ def test_what_a_killed_build_left_is_taken_away_and_a_second_one_reuses(tmp_path
     assert tfds.builder("lung_nodule_ct/cls_1.25mm", data_dir=tmp_path).info.splits["train"].num_examples == 22
 
 
+@pytest.mark.slow
 def test_of_three_builds_at_once_one_builds_and_all_have_it(tmp_path, dummy) -> None:
     import subprocess
 
@@ -306,6 +311,7 @@ def test_the_command_line_says_what_it_built_and_what_it_cannot(cli, dummy, tmp_
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.slow
 def test_splits_by_patient_and_two_processes(hub, dummy, cli, tmp_path) -> None:
     for form, out in (("parquet", tmp_path / "hub"), ("array_record", tmp_path / "ar")):
         options = ("--split-by", "patient", "--num-proc", "2")

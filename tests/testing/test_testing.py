@@ -28,12 +28,14 @@ NODULE = PhantomNodule((60.0, 15.0, -2.0), 20.0, density_hu=900.0)  # denser tha
 
 
 @pytest.mark.parametrize("module", MODULES)
+@pytest.mark.slow
 def test_examples_run(module) -> None:
     result = doctest.testmod(importlib.import_module(f"lung_nodule_ct.testing.{module}"))
     assert result.attempted
     assert not result.failed
 
 
+@pytest.mark.slow
 def test_the_snippets_of_the_page_run(python, tmp_path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
@@ -66,6 +68,7 @@ def test_modules_import_only_from_the_layers_below() -> None:
 
 
 @given(axis_aligned_directions())
+@pytest.mark.slow
 def test_a_reoriented_phantom_keeps_every_position(direction) -> None:
     chest = make_chest((5, 40, 60), (5.0, 5.5, 4.0), [NODULE])
     turned = chest.reoriented(direction)
@@ -155,5 +158,6 @@ def plain_rows(tmp_path_factory) -> dict[tuple[str, str], list[dict]]:
 
 @settings(max_examples=8)
 @given(archives=tiny_archives())
+@pytest.mark.slow
 def test_storage_and_spelling_do_not_change_a_build(archives, plain_rows, tmp_path_factory) -> None:
     assert rows_of_build(archives, tmp_path_factory.mktemp("drawn")) == plain_rows
