@@ -47,10 +47,11 @@ MIRROR = Path(os.environ.get("LUNG_NODULE_CT_MIRROR", ROOT.parent / "shared" / "
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that drive a browser."""
+    """Mark the tests that drive a browser, which are slow."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+            item.add_marker("slow")
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

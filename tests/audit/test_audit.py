@@ -178,6 +178,7 @@ def test_a_folder_that_is_not_a_build_is_refused(cli, made, tmp_path, state) -> 
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_without_matplotlib_there_are_no_plots_and_a_hint(made, python) -> None:
     folder = made("cls_1.25mm")
     code = "import sys; sys.modules['matplotlib'] = None; from lung_nodule_ct.cli import main; sys.argv[1:] = ['audit', {!r}]; main()"

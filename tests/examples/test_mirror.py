@@ -35,6 +35,7 @@ def names(built: Built, config: str, split: str) -> set[str]:
     return {row["source_name"] for row in built.rows(config, split)}
 
 
+@pytest.mark.slow
 def test_classification(built, expected) -> None:
     truth = expected["configs"]["cls"]
     rows = built.by_name("cls_1.25mm")

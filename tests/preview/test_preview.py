@@ -463,6 +463,7 @@ def test_the_page_depends_on_the_seed_and_not_on_the_format(build, page, tmp_pat
     assert small[0].read_bytes() != small[2].read_bytes()
 
 
+@pytest.mark.slow
 def test_the_page_fits_its_maximum_size(tmp_path, mirror):
     built = _build(mirror, tmp_path / "build", "det3d_1.25mm")
     for limit in (1, 6):

@@ -27,6 +27,7 @@ def _marks(axes, kind):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.slow
 def test_every_row_of_every_config_is_drawn(rows, config, tmp_path):
     for row in rows[config][:4]:
         figure = lung_nodule_ct.show(row)

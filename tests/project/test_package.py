@@ -23,6 +23,7 @@ def test_importing_it_imports_nothing_heavy(python, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.slow
 def test_a_build_imports_neither_datasets_nor_frameworks(python, dummy, tmp_path, form) -> None:
     arguments = ["build", "det3d_1.25mm", "--source", str(dummy), "--format", form, "--out", "built", "--json"]
     code = f"""

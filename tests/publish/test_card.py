@@ -66,6 +66,7 @@ def head_of(folder: Path) -> dict:
     return yaml.safe_load((folder / "README.md").read_text("utf-8").split("\n---\n")[0].removeprefix("---\n"))
 
 
+@pytest.mark.slow
 def test_the_hub_and_datasets_accept_the_yaml(carded) -> None:
     from datasets.info import DatasetInfosDict
     from datasets.utils import metadata, resources
@@ -324,6 +325,7 @@ def test_pictures_of_scans_do_not_depend_on_their_kind(build, dummy) -> None:
 
 
 @pytest.mark.parametrize(("world", "slice_index"), [(None, 3), ("0.08,-17,33", 2), ("-6,-20.9,29.5", 0)])
+@pytest.mark.slow
 def test_no_nodule_and_nodules_with_their_centre_outside(build, tmp_path, world, slice_index) -> None:
     tiny = TinyArchives()
     rows = f"7_20180102,{world},4\n" if world else ""

@@ -84,6 +84,7 @@ def assert_same_records(folder: Path, dataset: Any, config: str, cache: Path) ->
 
 
 @pytest.mark.parametrize("config", [*CONFIGS, "preview"])
+@pytest.mark.slow
 def test_records_are_the_rows_of_load_dataset(carded, dataset, config, tmp_path) -> None:
     rows = assert_same_records(carded, dataset, config, tmp_path)
     assert all(len(row["volume"]["bytes"]) for row in rows if "volume" in row)

@@ -72,6 +72,7 @@ def audit(folder: Path, verdict: str) -> None:
         (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
 
 
+@pytest.mark.slow
 def test_a_complete_build_passes_and_a_dry_run_contacts_no_server(folder, cli_process, hub, tmp_path) -> None:
     (folder / "diary.txt").write_text("mine")
     done = cli_process("publish", folder, "me/nodules", "--dry-run", **environment(hub, tmp_path / "hf"))
@@ -123,6 +124,7 @@ def test_the_token_is_neither_printed_nor_stored(folder, cli_process, hub, tmp_p
     assert not any(hub.token.encode() in content for content in (*stored, *map(str.encode, outputs)))
 
 
+@pytest.mark.slow
 def test_a_public_repository_is_refused_with_private(folder, cli_process, hub, tmp_path) -> None:
     hub.repos["me/nodules"], hub.private["me/nodules"] = {}, False
     done = cli_process("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))

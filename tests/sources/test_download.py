@@ -117,6 +117,7 @@ RECOVERED = {
 
 
 @pytest.mark.parametrize("faults", RECOVERED.values(), ids=RECOVERED)
+@pytest.mark.slow
 def test_a_download_recovers_from(server, tmp_path, faults) -> None:
     server.faults += faults
     began = time.monotonic()
@@ -127,6 +128,7 @@ def test_a_download_recovers_from(server, tmp_path, faults) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.slow
 def test_any_mixture_of_faults_gives_the_file_or_an_error(server, tmp_path, seed) -> None:
     dice = random.Random(seed)
     quick = [
@@ -238,6 +240,7 @@ def test_a_cache_that_cannot_be_written_can_be_read(server, tmp_path) -> None:
 
 @pytest.mark.parametrize("skew", [-90_000, 0, 90_000])
 @pytest.mark.parametrize("how", ["date", "reset", "seconds to reset"])
+@pytest.mark.slow
 def test_a_wait_is_measured_by_the_servers_clock(server, tmp_path, skew, how) -> None:
     now = time.time() + skew
     headers = {"Date": at.http_date(now)}
@@ -538,6 +541,7 @@ def test_a_killed_download_resumes_where_it_was(tmp_path, sign) -> None:
 
 
 @pytest.mark.parametrize("many", [2, 3])
+@pytest.mark.slow
 def test_processes_that_need_the_same_file_share_one_download(tmp_path, many) -> None:
     body = np.random.default_rng(1).bytes(8 << 20)
     with ArchiveServer({RECORD: {NAME: body}}, rate=16 << 20) as server:

@@ -60,6 +60,7 @@ def raw(rows) -> list[dict]:
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.slow
 def test_every_config_is_the_same_from_a_server(zenodo, dummy, tmp_path, config, streaming) -> None:
     options = {"streaming": streaming, "cache_dir": tmp_path / "hf"}
     there = datasets.load_dataset("lung_nodule_ct", config, streaming=streaming, cache_dir=str(tmp_path / "hf"))

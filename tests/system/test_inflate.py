@@ -21,6 +21,7 @@ BUILD = "import sys; sys.argv[1:] = {arguments!r}; from lung_nodule_ct.cli impor
 
 
 @pytest.mark.parametrize("missing", WITHOUT)
+@pytest.mark.slow
 def test_a_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
     arguments = ["build", "--all", "--source", str(dummy), "--out"]
     assert cli(*arguments, tmp_path / "with").returncode == 0
@@ -32,6 +33,7 @@ def test_a_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "trailing"])
+@pytest.mark.slow
 def test_damage_is_reported_the_same_way(damage, cli, python, tmp_path):
     source = TinyArchives().write(tmp_path / "in")
     archive = next(source.rglob(CT0))

@@ -39,6 +39,7 @@ def _values(kind: pa.DataType) -> st.SearchStrategy[Any]:
 
 @given(data=st.data())
 @pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.slow
 def test_a_column_is_what_pyarrow_makes_of_the_values(kind: pa.DataType, data: st.DataObject) -> None:
     values = data.draw(st.lists(_values(kind), max_size=5))
     column = to_column(values, kind)

@@ -45,6 +45,7 @@ print("registered")
     assert done.stdout.splitlines()[-1:] == ["registered"], done.stderr
 
 
+@pytest.mark.slow
 def test_other_names_and_local_folders_go_to_datasets(cli, python, dummy, tmp_path) -> None:
     assert cli("build", "cls_1.25mm", "--source", dummy, "--out", tmp_path / "lung_nodule_ct").returncode == 0
     (tmp_path / "other").mkdir()
@@ -177,6 +178,7 @@ def test_a_bucket_takes_what_is_prepared(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("processes", [None, 2])
+@pytest.mark.slow
 def test_a_full_disk_is_named(python, dummy, tmp_path, processes) -> None:
     done = python(
         f"""

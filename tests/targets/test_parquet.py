@@ -61,6 +61,7 @@ def test_the_same_bytes_again_with_more_processes(hub, cli, dummy, tmp_path) -> 
 
 
 @pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.slow
 def test_load_dataset_types_it_without_our_package(hub, python, tmp_path, config) -> None:
     code = f"""
 import json, sys, datasets, numpy as np

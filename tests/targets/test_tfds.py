@@ -212,6 +212,7 @@ assert "tensorflow" not in sys.modules
 
 @pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
 @pytest.mark.parametrize("config", ["det2d_1.25mm", "det3d_1.25mm"])
+@pytest.mark.slow
 def test_without_tensorflow_it_builds_and_reads(python, dummy, tmp_path, hub, config) -> None:
     code = f"import sys; sys.argv = ['', {config!r}, {str(tmp_path / 'ar')!r}]\n{CODE}"
     done = python(code, cwd=tmp_path, LUNG_NODULE_CT_SOURCE=str(dummy))

@@ -119,6 +119,7 @@ def test_a_killed_run_continues_bit_for_bit_with_other_workers(finished, built, 
     assert (run / "scores.csv").read_text().count("\n") == 1 + 24 // 4
 
 
+@pytest.mark.slow
 def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(finished, built, cli, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -365,6 +366,7 @@ def random_operands(seed: int, shape: tuple[int, ...], inputs: int, outputs: int
 @pytest.mark.parametrize(("name", "shape"), [("_convolution_3d", (2, 4, 5, 6)), ("_convolution_2d", (2, 5, 6))])
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=3)
+@pytest.mark.slow
 def test_convolutions_for_cpu_and_their_gradients_equal_those_of_xla(name, shape, inputs, outputs, seed) -> None:
     operands = random_operands(seed, shape, inputs, outputs)
     ours, xla = (
@@ -485,6 +487,7 @@ def test_the_free_space_for_the_arrow_copy_is_checked_before_it_is_made(built, c
     assert "there is not enough free space for the Arrow copy of cls_1.25mm in /proc/cache/training" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_examples(built, cli, tmp_path) -> None:
     run = tmp_path / "run"
     done = cli("train", built, *CROPS, "--optim.learning-rate", "1e30", "--out", run, "--steps", "20")
