@@ -1,4 +1,4 @@
-"""The command line ``lung-nodule-ct``, one module per command.
+"""The command line ``lung-nodule-ct``, one module per topic.
 
 Exit codes: 0 success, with or without findings; 1 an error stopped the command; 2 wrong usage; 130 interrupted.
 """

@@ -88,7 +88,7 @@ def patient_sequences(dataset: Any, *, min_scans: int = 2) -> Iterator[PatientSe
         >>> for patient in lung_nodule_ct.patient_sequences(scans):
         ...     print(patient.patient_id, patient.slice_thickness_mm, patient.days_since_first)
         12 1.25 (0, 463, 913)
-        12 5.0 (0, 463, 913)
+        12 5.0 (0, 913)
         27 1.25 (0, 318)
         27 5.0 (0, 318)
     """
