@@ -57,7 +57,7 @@ def show(axes: Axes, picture: Any, aspect: float = 1.0, *, window: tuple[float, 
 
 
 def crops(figure: Any, dataset: Any) -> None:
-    """One crop a class."""
+    """One crop per class."""
     heading(figure, "cls_1.25mm", "crops with a pathology class")
     names = dataset.features["label"].names
     named = [row for row in dataset if row["patient_id"]]

@@ -14,7 +14,7 @@ import numpy as np
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.read.audit_report import AUDIT, AUDIT_COMMAND, FORMAT_VERSION
+from lung_nodule_ct.read.audit_report import AUDIT, AUDIT_COMMAND, AUDIT_VERSION
 from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Audit:
     def document(self) -> dict[str, Any]:
         """The content of ``audit.json``."""
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": AUDIT_VERSION,
             "generator": GENERATOR,
             "checks": [check.to_dict() for check in self.checks],
             "numbers": {group.name: dict(group.numbers) for group in self.groups},

@@ -46,14 +46,14 @@ def evaluate(
     initialize_jax()
     from lung_nodule_ct.train.evaluation import EVALUATION
     from lung_nodule_ct.train.evaluation import evaluate as evaluate_run
-    from lung_nodule_ct.train.pages import PAGE
+    from lung_nodule_ct.train.pages import EVALUATION_PAGE
 
     document = evaluate_run(run, build, split, draws=draws)
     if as_json:
         print_json(document)
         return
     print_scores([document | {"run": folder.name}])
-    terminal().print(f"written to {folder / EVALUATION / split / PAGE}", highlight=False, soft_wrap=True)
+    terminal().print(f"written to {folder / EVALUATION / split / EVALUATION_PAGE}", highlight=False, soft_wrap=True)
 
 
 def compare(

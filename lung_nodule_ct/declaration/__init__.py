@@ -1,1 +1,1 @@
-"""The declaration: what the dataset is, without a byte of it. Frozen, self-validating, no I/O."""
+"""What the dataset is: archives, configs, columns, labels, identity, findings and published counts. No I/O."""

@@ -62,7 +62,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
         "task": config.task,
         "reads": [str(role) for role in config.reads],
         "context": [str(role) for role in config.context],
-        "columns": schema.to_json(config.schema.columns),
+        "columns": schema.columns_to_json(config.schema.columns),
     }
 
 
@@ -85,7 +85,7 @@ def config_from_json(name: str, entry: Mapping[str, Any]) -> Config:
         example=entry["example"],
         reads=tuple(map(Role, entry["reads"])),
         context=tuple(map(Role, entry["context"])),
-        schema=Schema(schema.from_json(entry["columns"])),
+        schema=Schema(schema.columns_from_json(entry["columns"])),
         splits=tuple(entry["rows"]),
         task=entry["task"],
         longitudinal=bool(entry["longitudinal"]),

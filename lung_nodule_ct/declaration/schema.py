@@ -1,6 +1,6 @@
 """The typed schema of a config: columns that each target (Arrow, Parquet, TFDS, Croissant, card) translates to its own types.
 
-:func:`to_json` and :func:`from_json` write and read it in ``build.json``, so that readers of a build need no declaration.
+:func:`columns_to_json` and :func:`columns_from_json` write and read it in ``build.json``, so that readers of a build need no declaration.
 """
 
 from __future__ import annotations
@@ -164,11 +164,11 @@ _TYPES: Mapping[str, type[Any]] = {
 }
 
 
-def to_json(columns: Iterable[Column]) -> list[dict[str, Any]]:
+def columns_to_json(columns: Iterable[Column]) -> list[dict[str, Any]]:
     """Return columns as JSON values.
 
     Example:
-        >>> to_json([Column("fold", Integer(), "0 to 4", nullable=True)])
+        >>> columns_to_json([Column("fold", Integer(), "0 to 4", nullable=True)])
         [{'name': 'fold', 'type': 'integer', 'bits': 32, 'doc': '0 to 4', 'nullable': True}]
     """
     return [
@@ -177,8 +177,8 @@ def to_json(columns: Iterable[Column]) -> list[dict[str, Any]]:
     ]
 
 
-def from_json(entries: Iterable[Mapping[str, Any]]) -> tuple[Column, ...]:
-    """Return the columns that :func:`to_json` wrote.
+def columns_from_json(entries: Iterable[Mapping[str, Any]]) -> tuple[Column, ...]:
+    """Return the columns that :func:`columns_to_json` wrote.
 
     Raises:
         ValueError: An entry is not a column.
@@ -197,7 +197,7 @@ def _type_to_json(type_: ColumnType) -> dict[str, Any]:
         case Vector(item, length):
             return {"type": name, "item": _type_to_json(item), "length": length}
         case Records(columns):
-            return {"type": name, "fields": to_json(columns)}
+            return {"type": name, "fields": columns_to_json(columns)}
         case _:
             values = {field.name: getattr(type_, field.name) for field in fields(type_)}
             return {"type": name, **{key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}}
@@ -211,7 +211,7 @@ def _type_from_json(entry: Mapping[str, Any]) -> ColumnType:
                 raise TypeError(f"item: expected integers or reals, got {entry['item']}")
             return Vector(item, int(entry["length"]))
         case "records":
-            return Records(from_json(entry["fields"]))
+            return Records(columns_from_json(entry["fields"]))
         case name:
             values = {field.name: entry[field.name] for field in fields(_TYPES[name])}
             made: ColumnType = _TYPES[name](

@@ -84,7 +84,7 @@ class StackUnit(Unit):
         return tuple(member for _, member in self.slices)
 
 
-Slices = Mapping[str, Sequence[tuple[int, "Member"]]]
+CaseSlices = Mapping[str, Sequence[tuple[int, "Member"]]]
 """Number and member of the slices of every case."""
 
 
@@ -177,7 +177,7 @@ def _folder(slices: Sequence[tuple[int, Member]]) -> Place:
     return Place(first.archive, f"{first.folder}/")
 
 
-def _cases(archives: Sequence[Archive], report: FindingCollector) -> Slices:
+def _cases(archives: Sequence[Archive], report: FindingCollector) -> CaseSlices:
     """The slices of every case in numeric order. A case may extend over several archives."""
     numbered: defaultdict[str, dict[int, Member]] = defaultdict(dict)
     for archive in archives:
@@ -299,7 +299,7 @@ def _box_key(row: BoxRow) -> tuple[object, ...]:
     return row.pid.lstrip("0"), row.low, row.high
 
 
-def _case_of(pid: str, cases: Slices, place: Place, report: FindingCollector) -> str | None:
+def _case_of(pid: str, cases: CaseSlices, place: Place, report: FindingCollector) -> str | None:
     """The case that a table refers to. A case number that lost its leading zeros is repaired if only one case fits."""
     if pid in cases:
         return pid
@@ -312,7 +312,7 @@ def _case_of(pid: str, cases: Slices, place: Place, report: FindingCollector) ->
     return None
 
 
-def _splits(tables: _Tables, cases: Slices, report: FindingCollector) -> Mapping[str, str]:
+def _splits(tables: _Tables, cases: CaseSlices, report: FindingCollector) -> Mapping[str, str]:
     """The split of every case: by the lists if there are any, otherwise by the tables of the splits."""
     first, second = (tables.by_list, tables.by_table) if tables.by_list else (tables.by_table, {})
     splits: dict[str, str] = {}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.system.progress import BuildProgress
 
-MANIFEST: Final = "export.json"
+EXPORT_MANIFEST: Final = "export.json"
 _FORMAT_VERSION = 1
 _CACHES = re.compile(r"labels/[^/]+\.cache")  # written by Ultralytics when it reads the labels
 
@@ -94,7 +94,7 @@ def export_config(
                 **summary.to_dict(),
                 "files": files,
             }
-            (stage / MANIFEST).write_text(to_json(document), encoding="utf-8")
+            (stage / EXPORT_MANIFEST).write_text(to_json(document), encoding="utf-8")
         except LungNoduleCTError:
             raise
         except OSError as error:
@@ -105,8 +105,8 @@ def export_config(
 def _foreign_file(folder: Path) -> str | None:
     """Return a file that no export wrote, ``None`` if there is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        ours = {*manifest["files"], MANIFEST} if manifest["generator"].startswith("lung_nodule_ct ") else set()
+        manifest = json.loads((folder / EXPORT_MANIFEST).read_text("utf-8"))
+        ours = {*manifest["files"], EXPORT_MANIFEST} if manifest["generator"].startswith("lung_nodule_ct ") else set()
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         ours = set()
     names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())

@@ -1,1 +1,1 @@
-"""One file format a module, read from bytes in memory. Knows nothing of configs."""
+"""File formats, one per module: MetaImage, tables, workbooks, VOC annotations and pictures, read from bytes. Configs are not known here."""

@@ -54,7 +54,7 @@ _BOX_SYNONYMS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row of a table.
 
     Attributes:
@@ -84,9 +84,9 @@ class Table:
         guessed: Columns that were assigned by position, because the header does not name them.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     columns: tuple[str, ...]
-    unknown_header: Row | None = None
+    unknown_header: TableRow | None = None
     guessed: tuple[str, ...] = ()
 
 
@@ -94,7 +94,7 @@ class Table:
 class NoduleRow:
     """A nodule in the style of LUNA16: name of the scan, centre x, y, z in LPS mm, diameter in mm."""
 
-    row: Row
+    row: TableRow
     series_uid: str
     center: tuple[float, float, float]
     diameter: float
@@ -104,7 +104,7 @@ class NoduleRow:
 class BoxRow:
     """A nodule box of a slice stack: first and last voxel x, y, z as published (inclusive), diameter and flag."""
 
-    row: Row
+    row: TableRow
     pid: str
     low: tuple[int, int, int]
     high: tuple[int, int, int]
@@ -124,8 +124,8 @@ class Parsed(Generic[RowT]):
     """
 
     good: tuple[RowT, ...]
-    bad: tuple[Row, ...]
-    unknown_header: Row | None
+    bad: tuple[TableRow, ...]
+    unknown_header: TableRow | None
     guessed: tuple[str, ...]
 
 
@@ -149,16 +149,16 @@ def parse_table(
     first = cells[0][2]
     header: Sequence[str] = columns
     guessed: Sequence[str] = ()
-    unknown: Row | None = None
+    unknown: TableRow | None = None
     names = _header(first, synonyms)
     if columns[0] in names or not any(_is_number(cell) for cell in first[1:]):
         header = _completed(names, first, columns, optional)
         guessed = [name for place, name in enumerate(header) if name and not names[place]]
         if guessed or (set(columns) - set(header) and _strange(first, names)):
-            unknown = Row(cells[0][0], cells[0][1].strip(), {})
+            unknown = TableRow(cells[0][0], cells[0][1].strip(), {})
         cells = cells[1:]
     empty = dict.fromkeys(columns, "")
-    rows = (Row(number, line.strip(), {**empty, **_named(header, row)}) for number, line, row in cells)
+    rows = (TableRow(number, line.strip(), {**empty, **_named(header, row)}) for number, line, row in cells)
     return Table(tuple(rows), tuple(filter(None, header)), unknown, tuple(guessed))
 
 

@@ -1,1 +1,1 @@
-"""Where voxels are: frames, boxes and the view in which a volume is shown. Pure functions on numbers and arrays."""
+"""The positions of voxels: frames, boxes, and the view in which a volume is shown. Pure functions of numbers and arrays."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.preview.scans import OnProgress
     from lung_nodule_ct.read.build_folder import BuildFolder
 
-PAGE: Final = "preview.html"
+PREVIEW_PAGE: Final = "preview.html"
 DEFAULT_MAX_MB: Final = 25
 _FIXED_BYTES = 150_000  # template, style, scripts and structure
 
@@ -81,7 +81,7 @@ def write_preview(
     if not any(sum(splits.values()) for splits in build.configs.values()):
         raise BuildFolderError(f"{build.folder} has no examples to show", expected="a build with at least one example")
     options = options or PreviewOptions()
-    target = build.folder / PAGE if out is None else out
+    target = build.folder / PREVIEW_PAGE if out is None else out
     check_output(target)
     limit = int(options.max_mb * 1e6)
     document = collect_document(

@@ -16,7 +16,17 @@ from lung_nodule_ct.declaration.manifest import VolumeCodec
 from lung_nodule_ct.declaration.published import CITATION
 from lung_nodule_ct.declaration.schema import Records, Voxels
 from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY, PreviewShard
-from lung_nodule_ct.publish.prose import TAGS, TITLE, build_facts, escape, fill, licences, prose_of, record_links, table
+from lung_nodule_ct.publish.prose import (
+    TAGS,
+    TITLE,
+    build_facts,
+    escape,
+    fill,
+    licences,
+    markdown_table,
+    prose_of,
+    record_links,
+)
 from lung_nodule_ct.read.build_folder import read_build
 from lung_nodule_ct.read.sidecars import record_sidecar
 from lung_nodule_ct.targets.columns import InfoOfConfig
@@ -96,14 +106,14 @@ def card_text(
         "loading": _loading(build, repository),
         "volumes": _volumes(build),
         "pictures": _gallery(pictures),
-        "configs": table(("config", "one example is", "examples", "size"), _config_rows(build, preview)),
+        "configs": markdown_table(("config", "one example is", "examples", "size"), _config_rows(build, preview)),
         "splits_note": _splits_note(build),
         "columns": "\n\n".join(_columns(build, preview)),
-        "figures": table(
+        "figures": markdown_table(
             ("figure", "this build", "preprint", "published version", "agrees with", "counted"),
             _figure_rows(build.report["figures"]),
         ),
-        "findings": table(("finding", "grade", "cases", "meaning"), _finding_rows(build.report["summary"])),
+        "findings": markdown_table(("finding", "grade", "cases", "meaning"), _finding_rows(build.report["summary"])),
         "audit": "" if audit is None else _audit_text(audit, plots),
     }
     body = re.sub(r"\n{3,}", "\n\n", fill("README", facts))
@@ -243,7 +253,7 @@ def _columns(build: BuildFolder, preview: PreviewShard | None) -> Iterator[str]:
 
 def _columns_of(name: str, columns: Iterable[Column]) -> str:
     rows = [row for column in columns for row in _column_rows("", column)]
-    return f"<details><summary><code>{name}</code></summary>\n\n{table(('column', 'meaning'), rows)}\n\n</details>"
+    return f"<details><summary><code>{name}</code></summary>\n\n{markdown_table(('column', 'meaning'), rows)}\n\n</details>"
 
 
 def _column_rows(prefix: str, column: Column) -> Iterator[tuple[str, str]]:
@@ -270,7 +280,7 @@ def _audit_text(audit: AuditReport, plots: Iterable[CardPicture]) -> str:
         (escape(check.title), escape(check.verdict), escape(check.measured), escape(check.expected or ""))
         for check in audit.checks
     ]
-    return f"## Audit\n\n{table(('check', 'verdict', 'measured', 'expected'), rows)}\n\n{_gallery(plots)}"
+    return f"## Audit\n\n{markdown_table(('check', 'verdict', 'measured', 'expected'), rows)}\n\n{_gallery(plots)}"
 
 
 def _gallery(pictures: Iterable[CardPicture]) -> str:

@@ -15,7 +15,7 @@ from lung_nodule_ct.preview.samples import samples, spread
 from lung_nodule_ct.publish.card import CARD, CARD_COMMAND, PLACEHOLDER, CardPicture, card_text
 from lung_nodule_ct.publish.card_pictures import config_picture
 from lung_nodule_ct.publish.croissant import CROISSANT, croissant_text
-from lung_nodule_ct.publish.preview_config import write_preview
+from lung_nodule_ct.publish.preview_config import write_preview_shard
 from lung_nodule_ct.read.audit_report import AUDIT_COMMAND, read_audit
 from lung_nodule_ct.read.sidecars import add_sidecars, own_sidecars
 from lung_nodule_ct.system.imports import is_installed
@@ -81,7 +81,7 @@ def add_card(
     audit = read_audit(build.folder)
     with add_sidecars(build.folder, by=CARD_COMMAND) as stage:
         chosen = _preview_samples(build, options.examples, on_sample)
-        preview = write_preview(stage, chosen, _pathology_columns(build))
+        preview = write_preview_shard(stage, chosen, _pathology_columns(build))
         pictures = list(_write_pictures(build, stage))
         if options.croissant or (options.croissant is None and is_installed("mlcroissant")):
             (stage / CROISSANT).write_text(croissant_text(build, preview), encoding="utf-8")

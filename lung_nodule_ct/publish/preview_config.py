@@ -83,7 +83,7 @@ ROW_GROUP_BYTES: Final = 8_000_000
 _NAME = f"data/{PREVIEW}/{PREVIEW_SPLIT}-00000-of-00001.parquet"
 
 
-def write_preview(
+def write_preview_shard(
     folder: Path, samples: Iterable[Sample], pathology_columns: Mapping[str, str] | None = None
 ) -> PreviewShard:
     """Write the shard of the config ``preview``, at its path relative to a build.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 AUDIT: Final = "audit.json"
 AUDIT_COMMAND: Final = "audit"
 """The command that writes it, by which ``beside.json`` lists its files."""
-FORMAT_VERSION: Final = 1
+AUDIT_VERSION: Final = 1
 
 
 class Verdict(StrEnum):
@@ -132,8 +132,8 @@ def read_audit(folder: Path) -> AuditReport | None:
         return None
     try:
         document = json.loads(path.read_text("utf-8"))
-        if document["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"expected format_version {FORMAT_VERSION}, got {document['format_version']}")
+        if document["format_version"] != AUDIT_VERSION:
+            raise ValueError(f"expected format_version {AUDIT_VERSION}, got {document['format_version']}")
         checks = tuple(Check.from_dict(entry) for entry in document["checks"])
         return AuditReport(str(document.get("generator") or ""), checks)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

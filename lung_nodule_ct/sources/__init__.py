@@ -1,1 +1,1 @@
-"""Sources of archives: where the archives are, and how they and their members are read. Nothing here depends on CT."""
+"""Archives: where they are, how they are opened, and how their members are read. Nothing here depends on CT."""

@@ -1,1 +1,1 @@
-"""The neutral schema and the examples, compiled to what each ecosystem reads. No parsing here."""
+"""The formats that are written, and the builder classes of Hugging Face datasets and TFDS."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import numpy as np
 
+from lung_nodule_ct.geometry.display import Triple
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.system.imports import optional_imports
 from lung_nodule_ct.testing.archives import (
@@ -38,7 +39,6 @@ with optional_imports("testing", "lung_nodule_ct.testing.strategies"):
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Triple = tuple[float, float, float]
 
 ContentT = TypeVar("ContentT")
 

@@ -15,7 +15,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import staged_folder
 from lung_nodule_ct.train.batches import open_data_source
 from lung_nodule_ct.train.metrics import bootstrap_patients, percentile_interval
-from lung_nodule_ct.train.pages import PAGE, write_page
+from lung_nodule_ct.train.pages import EVALUATION_PAGE, write_evaluation_page
 from lung_nodule_ct.train.runs import Checkpoints
 from lung_nodule_ct.train.step import Predictor
 from lung_nodule_ct.train.tasks import get_task
@@ -74,7 +74,7 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
     with staged_folder(target, find_foreign=_foreign_file) as stage:
         (stage / _SCORES).write_text(to_json(document), encoding="utf-8")
         pq.write_table(pa.Table.from_pylist(predictions), stage / PREDICTIONS)
-        write_page(stage, run, source, predictions, document)
+        write_evaluation_page(stage, run, source, predictions, document)
     return document
 
 
@@ -102,5 +102,5 @@ def with_interval(value: float, samples: NDArray[np.float64]) -> dict[str, float
 
 def _foreign_file(folder: Path) -> str | None:
     """The name of a file that no evaluation has written, if there is one."""
-    written = {_SCORES, PREDICTIONS, PAGE}
+    written = {_SCORES, PREDICTIONS, EVALUATION_PAGE}
     return next((path.name for path in folder.iterdir() if path.name not in written and path.suffix != ".png"), None)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.tasks import Prediction
 
 
-PAGE: Final = "index.html"
+EVALUATION_PAGE: Final = "index.html"
 
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -49,7 +49,7 @@ _TRUE_COLOR: Final = "limegreen"
 _PREDICTED_COLOR: Final = "tab:orange"
 
 
-def write_page(
+def write_evaluation_page(
     folder: Path, run: Run, source: DataSource, predictions: Sequence[Prediction], document: dict[str, Any]
 ) -> None:
     """Write the plots and ``index.html`` to a folder.
@@ -75,7 +75,7 @@ def write_page(
         figure.savefig(folder / name, dpi=110, bbox_inches="tight")
         data = base64.b64encode((folder / name).read_bytes()).decode()
         body.append(f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,{data}">')
-    (folder / PAGE).write_text(
+    (folder / EVALUATION_PAGE).write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style>{''.join(body)}</html>",
         encoding="utf-8",

@@ -33,7 +33,9 @@ def test_every_public_name_has_an_example() -> None:
     assert len(lung_nodule_ct.__all__) == 10
     for name in lung_nodule_ct.__all__:
         value = getattr(lung_nodule_ct, name)
-        module = importlib.import_module("lung_nodule_ct.declaration.configs" if name == "CONFIGS" else value.__module__)
+        module = importlib.import_module(
+            "lung_nodule_ct.declaration.configs" if name == "CONFIGS" else value.__module__
+        )
         docs = module.__doc__ if name == "CONFIGS" else value.__doc__
         assert docs
         assert ">>> " in docs, name

@@ -22,7 +22,7 @@ from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.publish.card_folder import CardOptions, add_card
 from lung_nodule_ct.publish.card_pictures import config_picture
-from lung_nodule_ct.publish.prose import escape, table
+from lung_nodule_ct.publish.prose import escape, markdown_table
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import add_sidecars, own_sidecars
 from lung_nodule_ct.testing.archives import NODULES
@@ -133,10 +133,10 @@ def test_preview_rows_show_the_rows_that_they_refer_to(carded, tmp_path) -> None
 @pytest.mark.slow
 def test_row_groups_of_the_preview_are_small(tmp_path) -> None:
     from lung_nodule_ct.preview.samples import Sample
-    from lung_nodule_ct.publish.preview_config import ROW_GROUP_BYTES, write_preview
+    from lung_nodule_ct.publish.preview_config import ROW_GROUP_BYTES, write_preview_shard
 
     noise = np.random.default_rng(0).integers(0, 256, (512, 512), dtype=np.uint8)
-    shard = write_preview(tmp_path, (Sample("cls_1.25mm", "train", row, {}, noise, ()) for row in range(80)))
+    shard = write_preview_shard(tmp_path, (Sample("cls_1.25mm", "train", row, {}, noise, ()) for row in range(80)))
     meta = pq.ParquetFile(tmp_path / shard.path).metadata
     assert meta.num_rows == shard.rows == 80
     for group in range(meta.num_row_groups):
@@ -235,7 +235,7 @@ def test_the_card_contains_the_audit_and_its_text_stays_text(small) -> None:
     ["a|b", "*a* _b_", "<b>", "[x](y)", "`c`", "# h", "1. x", "a\nb", "\\|", "~~s~~", "http://x.y", "a@b.c", "![i](j)"],
 )
 def test_escaped_text_is_shown_as_it_is(text) -> None:
-    html = MarkdownIt("gfm-like").render(table(("head",), [(escape(text),)]))
+    html = MarkdownIt("gfm-like").render(markdown_table(("head",), [(escape(text),)]))
     cell = html.split("<td>")[1].split("</td>")[0]
     for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
         cell = cell.replace(entity, char)
