@@ -139,7 +139,7 @@ _SCAN_SCHEMA = Schema(
                     Column(
                         "pathology",
                         Category(PATHOLOGY_NAMES),
-                        "pathology class, null unless the archives leave no doubt",
+                        "pathology class, if the archives determine it for certain",
                         nullable=True,
                     ),
                 )
