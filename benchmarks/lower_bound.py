@@ -1,8 +1,9 @@
-"""The least that a build has to do: the members inflated by libdeflate into arrays used again, checked, and written, on two threads.
+"""Do only what every build must do: inflate the voxels of all scans and masks, check their CRC-32, and write them.
 
-python -m benchmarks.floor SOURCE OUT cached|direct
+    python -m benchmarks.lower_bound SOURCE OUT cached|direct
 
-Written as programs usually write, or past the system's cache, each array at once from where it is: no format is so free.
+Two threads inflate with libdeflate into arrays that are reused, and write one file per array, through the page cache
+(``cached``) or past it (``direct``). A real format must do more, so its build takes longer.
 """
 
 from __future__ import annotations
@@ -21,32 +22,33 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-HEADER = 30
+LOCAL_HEADER_SIZE = 30
+"""Bytes of a zip member's local header before its name and extra field, whose lengths are its last four bytes."""
 
 
 def main() -> None:
-    """Inflate and write."""
-    source, out, way = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    """Inflate and write all volumes and masks."""
+    source, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     members = list(_members(source))
-    own = threading.local()
+    arrays = threading.local()
 
     def inflate_and_write(number: int) -> None:
         path, info = members[number]
-        if not hasattr(own, "array"):
-            own.array = _in_whole_pages(max(each.file_size for _, each in members))
-            own.labels = _in_whole_pages(len(own.array) // 2)
+        if not hasattr(arrays, "voxels"):
+            arrays.voxels = _huge_page_array(max(each.file_size for _, each in members))
+            arrays.labels = _huge_page_array(len(arrays.voxels) // 2)
         with path.open("rb") as file:
             file.seek(info.header_offset)
-            head = file.read(HEADER)
-            file.seek(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"), 1)
+            header = file.read(LOCAL_HEADER_SIZE)
+            file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
             packed = file.read(info.compress_size)
-        array = imagecodecs.deflate_decode(packed, raw=True, out=own.array[: info.file_size])
+        array = imagecodecs.deflate_decode(packed, raw=True, out=arrays.voxels[: info.file_size])
         assert isal_zlib.crc32(array) == info.CRC
-        if path.name.endswith("_2.zip"):
-            labels = own.labels[: len(array) // 2]  # masks are stored as bytes
+        if path.name.endswith("_2.zip"):  # int16 masks, which a build stores as uint8
+            labels = arrays.labels[: len(array) // 2]
             np.copyto(labels, array.view("<i2"), casting="unsafe")
             array = labels
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_DIRECT if way == "direct" else 0)
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_DIRECT if mode == "direct" else 0)
         with os.fdopen(os.open(out / f"{number}.raw", flags), "wb", buffering=0) as file:
             file.write(array.data)
 
@@ -55,7 +57,8 @@ def main() -> None:
         list(pool.map(inflate_and_write, range(len(members))))
 
 
-def _in_whole_pages(size: int) -> NDArray[np.uint8]:
+def _huge_page_array(size: int) -> NDArray[np.uint8]:
+    """Return an array that begins at a memory page, as ``O_DIRECT`` requires, in huge pages if possible."""
     memory = mmap.mmap(-1, size)
     memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
