@@ -1,1 +1,1 @@
-"""Speed and memory, as ratios taken side by side in one run."""
+"""Benchmarks of speed and memory. Compared programs run in turn, because ratios vary less than times."""

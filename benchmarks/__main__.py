@@ -1,34 +1,49 @@
-"""All benchmarks in turn, written to ``benchmarks/RESULTS.md`` with what they ran on.
+"""Run benchmarks and write what they print to ``benchmarks/RESULTS.md``, with the machine and the package versions.
 
-python -m benchmarks [NAME...] [--quick]
+    python -m benchmarks [NAME ...] [--quick]
+
+``benchmarks.preview`` needs Chromium and is run separately.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.harness import argument_parser
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
-    "build": (["--volumes", "32", "--rounds", "2"], ["--volumes", "2", "--rounds", "1"]),
-    "read": (["--volumes", "3", "--reads", "200"], ["--volumes", "1", "--reads", "20"]),
-    "cold": (["--volumes", "4", "--reads", "20"], ["--volumes", "1", "--reads", "2"]),
-    "codecs": ([], ["--reads", "5"]),
-    "tfds": (["--volumes", "16", "--rounds", "1"], ["--volumes", "1", "--rounds", "1"]),
-    "scale": (
-        ["--volumes", "4", "32", "256", "1000", "--workers-volumes", "256"],
-        ["--volumes", "2", "4", "--workers-volumes", "4", "--scans", "500"],
+HEADER = """# Results
+
+Written by `python -m benchmarks`, or by the command above each table. Times depend on the machine; ratios depend on it less.
+"""
+
+
+class Arguments(NamedTuple):
+    """Command-line arguments of a benchmark: of the published run, and of a quick test that it works."""
+
+    full: str
+    quick: str
+
+
+BENCHMARKS = {
+    "build": Arguments("--volumes 32 --rounds 2", "--volumes 2 --rounds 1"),
+    "read": Arguments("--volumes 3 --reads 200", "--volumes 1 --reads 20"),
+    "cold": Arguments("--volumes 4 --reads 20", "--volumes 1 --reads 2"),
+    "codecs": Arguments("", "--reads 5"),
+    "tfds": Arguments("--volumes 16 --rounds 1", "--volumes 1 --rounds 1"),
+    "scale": Arguments(
+        "--volumes 4 32 256 1000 --workers-volumes 256", "--volumes 2 4 --workers-volumes 4 --scans 500"
     ),
-    "learning": ([], ["--only", "longitudinal-single", "--steps", "5"]),
-    "training": ([], ["--recipes", "longitudinal", "--rounds", "1"]),
-    "download": (["--gigabytes", "1", "--rounds", "5"], ["--gigabytes", "0.1", "--rounds", "1"]),
+    "learning": Arguments("", "--only longitudinal-single --steps 5"),
+    "training": Arguments("", "--recipes longitudinal --rounds 1"),
+    "download": Arguments("--gigabytes 1 --rounds 5", "--gigabytes 0.1 --rounds 1"),
 }
-"""By name, the arguments of a full run and those of a quick one, which only shows that it works."""
 
 PACKAGES = (
     "numpy",
@@ -46,37 +61,36 @@ PACKAGES = (
 
 
 def main() -> None:
-    """Run them, show what they print, and keep it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; else all")
-    parser.add_argument("--quick", action="store_true", help="small, to see that all run; nothing is written")
+    """Run the benchmarks, print their output, and write it to the results unless ``--quick`` is given."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"benchmarks to run, of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="test that the benchmarks work; writes no results")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
-        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    kept = {} if options.quick else _sections()
+        parser.error(f"unknown benchmarks {', '.join(unknown)}; expected some of {', '.join(BENCHMARKS)}")
+    sections = _read_sections()
     for name in options.names or BENCHMARKS:
-        arguments = BENCHMARKS[name][options.quick]
-        command = ["python", "-m", f"benchmarks.{name}", *arguments]
-        done = subprocess.run([sys.executable, *command[1:]], stdout=subprocess.PIPE, text=True, check=False)
-        print(done.stdout)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
-        kept[name] = f"## {name}\n\n`{' '.join(command)}`, on {_machine()}:\n\n```\n{done.stdout.strip()}\n```\n"
+        arguments = BENCHMARKS[name].quick if options.quick else BENCHMARKS[name].full
+        command = ["-m", f"benchmarks.{name}", *arguments.split()]
+        process = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=False)
+        shown = " ".join(["python", *command])
+        print(process.stdout)
+        if process.returncode:
+            raise SystemExit(f"{shown} ended with exit status {process.returncode}")
+        sections[name] = f"## {name}\n\n`{shown}`, on {_machine()}:\n\n```\n{process.stdout.strip()}\n```\n"
     if not options.quick:
-        text = "\n".join(kept[name] for name in BENCHMARKS if name in kept)
-        RESULTS.write_text(
-            f"# Results\n\nWritten by `python -m benchmarks`, or by the command above each. Times travel badly, ratios well.\n\n{text}",
-            "utf-8",
-        )
+        text = "\n".join([HEADER, *(sections[name] for name in BENCHMARKS if name in sections)])
+        RESULTS.write_text(text, "utf-8")
 
 
-def _sections() -> dict[str, str]:
-    """What earlier runs left, by name."""
+def _read_sections() -> dict[str, str]:
+    """Return the sections of the existing results by name of the benchmark."""
     text = RESULTS.read_text("utf-8") if RESULTS.is_file() else ""
     return {part.partition("\n")[0]: f"## {part}" for part in text.split("\n## ")[1:]}
 
 
 def _machine() -> str:
+    """Return the number of cores, the CPU, and the versions of Python and of the installed packages."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         models = [

@@ -1,4 +1,4 @@
-"""Archives of generated CT in the published layout, of any size."""
+"""Write archives of synthetic CT scans in the published layout, with any number of scans."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SPACING = (0.7, 0.7, 1.25)
 
 @dataclass(frozen=True)
 class DeflatedData:
-    """Elements that are deflated once and written to an archive under any number of names."""
+    """Voxels that are compressed once and can be written to an archive under several names."""
 
     data: bytes
     size: int
@@ -48,7 +48,7 @@ class DeflatedData:
 
     @classmethod
     def of(cls, array: NDArray[np.int16]) -> DeflatedData:
-        """Deflate the elements as ``zip`` does by default."""
+        """Deflate an array as int16, with the default options of ``zip``."""
         raw = array.astype("<i2").tobytes()
         deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         return cls(deflater.compress(raw) + deflater.flush(), len(raw), zlib.crc32(raw))
@@ -56,7 +56,8 @@ class DeflatedData:
     def add_to(self, archive: zipfile.ZipFile, name: str) -> None:
         """Write a member.
 
-        zipfile would deflate the data again, so it writes them as a stored member, whose entry is corrected afterwards.
+        :mod:`zipfile` cannot write compressed data. Therefore the member is written as stored, and then its header and
+        entry are changed to deflated.
         """
         entry = zipfile.ZipInfo(name)
         with archive.open(entry, "w") as member:
@@ -72,13 +73,13 @@ class DeflatedData:
 def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE, distinct: int | None = None) -> Path:
     """Write the archives that ``det3d_1.25mm`` reads, with one scan per patient.
 
-    Every volume is the same chest, moved along z and with other noise, so that no two deflate to the same bytes.
+    All volumes show the same chest, shifted along z and with different noise, so that their compressed bytes differ.
 
     Args:
-        folder: It is made if it does not exist.
+        folder: It is created if it does not exist.
         volumes: The number of scans.
-        shape: Shape of a volume, z, y, x.
-        distinct: Make only this many volumes, and use them in turn. By default all are distinct.
+        shape: Shape of a volume (z, y, x).
+        distinct: The number of different volumes, which are repeated in turn. By default, all are different.
     """
     nodule = PhantomNodule((70.0, 20.0, 0.0), 14.0)
     chest = make_chest(shape, SPACING, (nodule,), noise=0)
@@ -87,7 +88,7 @@ def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE
     names = [f"{number}_20200101" for number in range(1, volumes + 1)]
     rows = [f"{name},70,20,0,14" for name in names]
     write_archives(folder, {CT1: {}, NODULES: {"annotations.csv": table(NODULE_COLUMNS, *rows)}})
-    made: list[DeflatedData] = []
+    deflated: list[DeflatedData] = []
     mask = DeflatedData.of(chest.lung_mask)
     with (
         zipfile.ZipFile(folder / CT0, "w", zipfile.ZIP_DEFLATED) as scans,
@@ -99,12 +100,12 @@ def write_source(folder: Path, volumes: int, shape: tuple[int, int, int] = SHAPE
                 for z in range(shape[0]):
                     dy, dx = rng.integers(0, shape[1]), rng.integers(0, shape[2])
                     volume[z] += noise[dy : dy + shape[1], dx : dx + shape[2]]
-                made.append(DeflatedData.of(volume))
-            for archive, data in ((scans, made[number % len(made)]), (masks, mask)):
+                deflated.append(DeflatedData.of(volume))
+            for archive, data in ((scans, deflated[number % len(deflated)]), (masks, mask)):
                 archive.writestr(f"{name}.mhd", metaimage_header(name, shape, chest.frame))
                 data.add_to(archive, f"{name}.raw")
             if distinct is None:
-                made.clear()
+                deflated.clear()
     return folder
 
 

@@ -1,21 +1,22 @@
-"""A random 96-cubed patch and a random slice of a file that is not in memory: ours, the map's pages as touched, and pread.
+"""Time random patches of 96 x 96 x 96 voxels and random slices that are not in the page cache, read in three ways.
 
     python -m benchmarks.cold [--volumes 4] [--reads 20]
 
-Before every read the file's pages are dropped from memory and it is mapped anew (Linux). Wall milliseconds, medians, in turn;
-then the same read again, from memory.
+The ways are the methods of this package, indexing of the memory map (which reads pages when they are accessed), and
+``pread``. Before each cold read, the pages of the file are dropped from the page cache (Linux only) and the file is
+mapped again. The warm read repeats it with the pages in memory. Prints medians in wall milliseconds; the three ways are
+measured in turn.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -23,102 +24,120 @@ import pyarrow as pa
 
 import lung_nodule_ct
 from benchmarks.archives import SHAPE, write_source
-from benchmarks.harness import OURS, in_a_process_of_its_own, run_measured
+from benchmarks.harness import argument_parser, build_command, measure_command, run_in_new_process
+from benchmarks.patches import PATCH_SIZE, Patch, random_patch
 from lung_nodule_ct.read.volumes import Volume
 
-EDGE = 96
-Start = tuple[int, int, int]
-Read = Callable[[Volume, int, Start], Any]
+Read = Callable[[Volume, int, Patch], Any]
+
+
+class Reader(NamedTuple):
+    """One way to read: functions of a volume, its row, and a patch. The slice is the first one of the patch."""
+
+    patch: Read
+    slice: Read
+
+
+class Times(NamedTuple):
+    """Wall milliseconds of all reads."""
+
+    cold_patch: list[float]
+    cold_slice: list[float]
+    warm_patch: list[float]
+    warm_slice: list[float]
 
 
 def main() -> None:
-    """Generate, build, read in turn, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Build synthetic scans, read them in turn, and print the medians."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--volumes", type=int, default=4)
     parser.add_argument("--reads", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        source = in_a_process_of_its_own(write_source, root / "source", options.volumes)
-        run_measured([OURS, "build", "det3d_1.25mm", "--source", source, "--format", "arrow", "--out", root / "out"])
-        (file,) = (root / "out").rglob("*.arrow")
-        os.sync()  # what is not yet written cannot be dropped
-        places = volume_places(file)
-        with file.open("rb", buffering=0) as plain:
-            readers: dict[str, tuple[Read, Read]] = {
-                "ours": (
-                    lambda volume, _, at: volume.patch(center_voxel=center_of(at), size=(EDGE,) * 3),
-                    lambda volume, _, at: volume.slice(at[0]).copy(),
+        source = run_in_new_process(write_source, root / "source", options.volumes)
+        measure_command(build_command(source, "--format", "arrow", "--out", root / "out"))
+        (path,) = (root / "out").rglob("*.arrow")
+        os.sync()  # pages that are not yet written cannot be dropped
+        offsets = voxel_offsets(path)
+        with path.open("rb", buffering=0) as file:
+            readers = {
+                "ours": Reader(
+                    lambda volume, _, patch: volume.patch(center_voxel=patch_center(patch), size=(PATCH_SIZE,) * 3),
+                    lambda volume, _, patch: volume.slice(patch[0].start).copy(),
                 ),
-                "pages as touched": (
-                    lambda volume, _, at: volume.array[tuple(slice(start, start + EDGE) for start in at)].copy(),
-                    lambda volume, _, at: volume.array[at[0]].copy(),
+                "pages as touched": Reader(
+                    lambda volume, _, patch: volume.array[patch].copy(),
+                    lambda volume, _, patch: volume.array[patch[0].start].copy(),
                 ),
-                "pread": (
-                    lambda _, i, at: pread(plain.fileno(), places[i], at, EDGE, EDGE)[:, :, at[2] : at[2] + EDGE],
-                    lambda _, i, at: pread(plain.fileno(), places[i], (at[0], 0, 0), 1, SHAPE[1]),
+                "pread": Reader(
+                    lambda _, i, patch: pread(file.fileno(), offsets[i], *patch[:2])[:, :, patch[2]],
+                    lambda _, i, patch: pread(
+                        file.fileno(), offsets[i], slice(patch[0].start, patch[0].start + 1), slice(0, SHAPE[1])
+                    ),
                 ),
             }
-            taken = measure(readers, root / "out", file, options.reads)
+            times = measure(readers, root / "out", path, options.reads)
+    print(
+        f"{'wall ms a read':20}{'cold patch':>12}{'x':>7}{'cold slice':>12}{'x':>7}{'warm patch':>12}{'warm slice':>12}"
+    )
+    baseline = [median(values) for values in times["ours"]]
+    for name, reader_times in times.items():
+        cold_patch, cold_slice, warm_patch, warm_slice = (median(values) for values in reader_times)
         print(
-            f"{'wall ms a read':20}{'cold patch':>12}{'x':>7}{'cold slice':>12}{'x':>7}{'warm patch':>12}{'warm slice':>12}"
+            f"{name:20}{cold_patch:12.2f}{cold_patch / baseline[0]:7.1f}{cold_slice:12.2f}{cold_slice / baseline[1]:7.1f}"
+            f"{warm_patch:12.2f}{warm_slice:12.2f}"
         )
-        base = [median(times) for times in taken["ours"]]
-        for name, own in taken.items():
-            patch, plane, warm_patch, warm_plane = (median(times) for times in own)
-            print(f"{name:20}{patch:12.2f}{patch / base[0]:7.1f}{plane:12.2f}{plane / base[1]:7.1f}", end="")
-            print(f"{warm_patch:12.2f}{warm_plane:12.2f}")
 
 
-def measure(
-    readers: dict[str, tuple[Read, Read]], folder: Path, file: Path, reads: int
-) -> dict[str, tuple[list[float], ...]]:
-    """Milliseconds of cold patches, cold slices, and both again from memory, by reader."""
-    taken: dict[str, tuple[list[float], ...]] = {name: ([], [], [], []) for name in readers}
+def measure(readers: dict[str, Reader], build: Path, path: Path, reads: int) -> dict[str, Times]:
+    """Read random patches and slices of a build, whose only shard is ``path``, and return the times by reader."""
+    times = {name: Times([], [], [], []) for name in readers}
     rng = np.random.default_rng(0)
     for _ in range(reads):
-        for name, kinds in readers.items():
-            for kind, read in enumerate(kinds):
-                drop(file)
-                views = lung_nodule_ct.volumes(datasets.load_from_disk(str(folder))["train"])
-                i = int(rng.integers(len(views)))
-                z, y, x = (int(rng.integers(limit - EDGE)) for limit in SHAPE)
-                volume = views[i]
-                for again in (0, 2):
+        for name, reader in readers.items():
+            cold_patch, cold_slice, warm_patch, warm_slice = times[name]
+            for read, cold, warm in ((reader.patch, cold_patch, warm_patch), (reader.slice, cold_slice, warm_slice)):
+                drop_from_page_cache(path)
+                volumes = lung_nodule_ct.volumes(datasets.load_from_disk(str(build))["train"])
+                i = int(rng.integers(len(volumes)))
+                patch = random_patch(rng, SHAPE)
+                volume = volumes[i]
+                for milliseconds in (cold, warm):
                     start = time.perf_counter()
-                    read(volume, i, (z, y, x))
-                    taken[name][kind + again].append((time.perf_counter() - start) * 1e3)
-                del volume, views  # a page that is mapped is not dropped
-    return taken
+                    read(volume, i, patch)
+                    milliseconds.append((time.perf_counter() - start) * 1e3)
+                del volume, volumes  # mapped pages cannot be dropped
+    return times
 
 
-def volume_places(file: Path) -> list[int]:
-    """Where in the file the voxels of each row begin."""
-    mapped = pa.memory_map(str(file))
+def voxel_offsets(path: Path) -> list[int]:
+    """Return the offset in the file at which the voxels of each row begin."""
+    mapped = pa.memory_map(str(path))
     base = mapped.read_buffer().address
     mapped.seek(0)
     table = pa.ipc.open_stream(mapped).read_all()
     return [chunk.field("bytes").buffers()[2].address - base for chunk in table.column("volume").chunks]
 
 
-def center_of(at: Start) -> tuple[float, ...]:
-    """The centre x, y, z of the patch that starts there."""
-    return tuple(start + EDGE / 2 - 1 for start in reversed(at))
+def patch_center(patch: Patch) -> tuple[float, ...]:
+    """Return the centre x, y, z of a patch in voxels, as :meth:`Volume.patch` expects it."""
+    return tuple(part.start + PATCH_SIZE / 2 - 1 for part in reversed(patch))
 
 
-def pread(file: int, place: int, at: Start, depth: int, height: int) -> Any:
-    """Whole rows of some slices, a read a slice."""
-    out = np.empty((depth, height, SHAPE[2]), np.int16)
-    for index, rows in enumerate(out):
-        row = (at[0] + index) * SHAPE[1] + at[1]
-        os.preadv(file, [rows.reshape(-1).view(np.uint8)], place + row * SHAPE[2] * 2)
-    return out
+def pread(file: int, offset: int, slices: slice, rows: slice) -> Any:
+    """Read complete rows of some slices, with one system call per slice."""
+    voxels = np.empty((slices.stop - slices.start, rows.stop - rows.start, SHAPE[2]), np.int16)
+    for z, target in enumerate(voxels, slices.start):
+        first_row = z * SHAPE[1] + rows.start
+        os.preadv(file, [target.reshape(-1).view(np.uint8)], offset + first_row * SHAPE[2] * 2)
+    return voxels
 
 
-def drop(file: Path) -> None:
-    """Take a file's pages from memory."""
-    with file.open("rb") as opened:
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def drop_from_page_cache(path: Path) -> None:
+    """Remove the pages of a file from the page cache."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 if __name__ == "__main__":

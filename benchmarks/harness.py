@@ -1,7 +1,8 @@
-"""Whole processes, taken in turn, and what the operating system says of them: wall, CPU, peak memory."""
+"""Run processes and measure their wall time, CPU time, peak memory, and the size of their output."""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import resource
@@ -17,16 +18,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-OURS = Path(sys.executable).with_name("lung-nodule-ct")
-"""Our command line."""
+Command = Sequence[str | Path]
+
+PROGRAM = Path(sys.executable).with_name("lung-nodule-ct")
+"""The command line of this package."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One run of a process, its children included in wall and CPU.
+class Measurement:
+    """What one run of a process used.
 
     Attributes:
-        written_mb: What it left in its folder, where that was looked at.
+        wall: Wall seconds.
+        cpu: CPU seconds of the process and its children.
+        peak_mb: Peak memory (resident set) in MiB of the process or of its largest child, not of their sum. It
+            is never less than the memory of the process that started it (see :func:`run_in_new_process`).
+        written_mb: Size in MB of the folder that it wrote, if it was measured.
     """
 
     wall: float
@@ -35,11 +42,26 @@ class Measured:
     written_mb: float = 0.0
 
 
-def run_measured(command: Sequence[str | Path]) -> Measured:
-    """Run a command to its end.
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows the docstring of the benchmark with its line breaks."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def build_command(source: Path, *arguments: str | Path) -> list[str | Path]:
+    """Return the command that builds ``det3d_1.25mm`` from a folder of archives."""
+    return [PROGRAM, "build", "det3d_1.25mm", "--source", source, *arguments]
+
+
+def module_command(module: str, *arguments: str | Path) -> list[str | Path]:
+    """Return the command that runs a module of this folder in a new interpreter."""
+    return [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+
+
+def measure_command(command: Command) -> Measurement:
+    """Run a command and wait for its end.
 
     Raises:
-        RuntimeError: It failed; its output is in the message.
+        RuntimeError: The command failed. The message contains the end of its output.
     """
     start = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -48,58 +70,64 @@ def run_measured(command: Sequence[str | Path]) -> Measured:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}:\n{output[-3000:]}")
-    return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        raise RuntimeError(f"{command} ended with exit status {process.returncode}:\n{output[-3000:]}")
+    return Measurement(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def in_turn(
-    contenders: dict[str, Sequence[str | Path]], rounds: int, made: Mapping[str, Path] | None = None
-) -> dict[str, list[Measured]]:
-    """Run the contenders one after the other, round by round, so that a machine's drift meets all of them.
+def measure_in_turn(
+    commands: Mapping[str, Command], rounds: int, outputs: Mapping[str, Path] | None = None
+) -> dict[str, list[Measurement]]:
+    """Run every command once per round, so that changes in the speed of the machine affect all commands alike.
 
     Args:
-        contenders: Commands by name.
-        rounds: How often.
-        made: By name, the folder that a command writes. It is measured and taken away after every run: a disk that is
-            busy with what the last one wrote, or memory that is full of it, is not the next one's affair.
+        commands: Commands by name.
+        rounds: The number of rounds.
+        outputs: Folders that the commands write, by name of the command. A folder is deleted before each run of its
+            command, and pending writes are completed, so that no run is slowed by the output of another.
     """
-    runs: dict[str, list[Measured]] = {name: [] for name in contenders}
+    runs: dict[str, list[Measurement]] = {name: [] for name in commands}
     for number in range(rounds):
-        for name, command in contenders.items():
+        for name, command in commands.items():
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
-            run = run_measured(command)
-            if made and name in made:
-                run = replace(run, written_mb=folder_bytes(made[name]) / 1e6)
-                shutil.rmtree(made[name])
+            output = outputs.get(name) if outputs else None
+            if output is not None:
+                shutil.rmtree(output, ignore_errors=True)
                 os.sync()
-            runs[name].append(run)
+            run = measure_command(command)
+            runs[name].append(replace(run, written_mb=folder_bytes(output) / 1e6) if output else run)
     return runs
 
 
-def in_a_process_of_its_own(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``work`` gives; its memory is not ours then, which every process that we start would be charged with."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
-
-
-def medians(runs: Sequence[Measured]) -> Measured:
-    """The median of each figure; of memory the largest."""
-    return Measured(
-        median(r.wall for r in runs),
-        median(r.cpu for r in runs),
-        max(r.peak_mb for r in runs),
-        median(r.written_mb for r in runs),
+def medians(runs: Sequence[Measurement]) -> Measurement:
+    """Return the median of each value, but the maximum of the peak memory."""
+    return Measurement(
+        median(run.wall for run in runs),
+        median(run.cpu for run in runs),
+        max(run.peak_mb for run in runs),
+        median(run.written_mb for run in runs),
     )
 
 
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """Call a function and return the CPU seconds of this process during the call."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
 def folder_bytes(folder: Path) -> int:
-    """Size of all files under a folder."""
+    """Return the size of all files in a folder and its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def module_command(module: str, *arguments: str | Path) -> list[str | Path]:
-    """A command that runs one of these modules in a fresh interpreter."""
-    return [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+def run_in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a function that runs in a new process.
+
+    Linux never reports less peak memory for a child than its parent had at the fork. Therefore the process that starts
+    the measured commands must stay small.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 class RepeatedWork:
@@ -113,17 +141,19 @@ class RepeatedWork:
 
     def __init__(self, make: Callable[..., tuple[Callable[[], object], Any]], *arguments: Any, cores: int = 0) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_repeat_on_request, args=(other, make, arguments, cores), daemon=True)
+        self._connection, child_connection = context.Pipe()
+        self._process = context.Process(
+            target=_repeat_on_request, args=(child_connection, make, arguments, cores), daemon=True
+        )
         self._process.start()
-        other.close()
+        child_connection.close()
         self.info = self._connection.recv()
 
-    def run(self, times: int = 1) -> Measured:
-        """Mean wall and CPU seconds of repeating the work, and the peak memory of the process so far."""
+    def run(self, times: int = 1) -> Measurement:
+        """Return the mean wall and CPU seconds of the repetitions, and the peak memory of the process so far."""
         self._connection.send(times)
-        measured: Measured = self._connection.recv()
-        return measured
+        measurement: Measurement = self._connection.recv()
+        return measurement
 
     def __enter__(self) -> RepeatedWork:
         return self
@@ -144,4 +174,4 @@ def _repeat_on_request(connection: Connection, make: Callable[..., Any], argumen
         for _ in range(times):
             work()
         seconds = (time.perf_counter() - wall) / times, (time.process_time() - cpu) / times
-        connection.send(Measured(*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        connection.send(Measurement(*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

@@ -1,39 +1,37 @@
-"""Run ``lung-nodule-ct train RECIPE --check`` for each recipe: train a small model on synthetic patients.
+"""Train a small model on synthetic patients with each recipe, by ``lung-nodule-ct train RECIPE --check``.
 
     python -m benchmarks.learning [--only RECIPE ...] [--steps N]
 
-Prints the seconds of each check, including data and compilation, and all scores with their 95 % intervals on examples
-that were not trained on, with the score that the recipe must reach.
+Prints wall and CPU seconds of each check, which generates its data and compiles the step, and all scores on held-out
+examples, with 95 % intervals and the minimum that the recipe must reach.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import OURS, run_measured
+from benchmarks.harness import PROGRAM, argument_parser, measure_command
 from lung_nodule_ct.train.evaluation import read_scores
 from lung_nodule_ct.train.pages import format_interval, format_value
 from lung_nodule_ct.train.recipes import EXPECTED_SCORES
 
 
 def main() -> None:
-    """Run each check in a process of its own and print the scores."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run each check in a separate process and print the scores."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--only", nargs="*", choices=EXPECTED_SCORES, default=list(EXPECTED_SCORES))
-    parser.add_argument("--steps", type=int, help="fewer steps than the check has, to see that it runs")
+    parser.add_argument("--steps", type=int, help="number of steps, to test with fewer than the check has")
     options = parser.parse_args()
-    changes = [] if options.steps is None else ["--steps", str(options.steps)]
+    steps = [] if options.steps is None else ["--steps", str(options.steps)]
     failed = []
     print(f"{'recipe':<20}{'wall s':>7}{'CPU s':>7}{'examples':>9}  scores")
     for name in options.only:
         expected = EXPECTED_SCORES[name]
         with tempfile.TemporaryDirectory() as scratch:
             run = Path(scratch) / name
-            command = [OURS, "train", name, "--check", "--out", run]
             try:
-                measured = run_measured([*command, *changes])
+                measured = measure_command([PROGRAM, "train", name, "--check", "--out", run, *steps])
             except RuntimeError as error:
                 failed.append(name)
                 print(f"{name:<20}failed\n{error}", flush=True)
@@ -46,7 +44,7 @@ def main() -> None:
             minimum = f", minimum {expected.minimum}" if has_minimum else ""
             print(f"{head}  {score} {format_value(entry['value'])} ({format_interval(entry)}){minimum}", flush=True)
     if failed:
-        raise SystemExit(f"these recipes did not learn: {', '.join(failed)}")
+        raise SystemExit(f"these recipes failed or did not reach the minimum: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The way a user would do it today: unzip to disk, read with SimpleITK, hand Array3D to a generator builder.
+"""Build ``det3d_1.25mm`` as users do without this package: unzip, read with SimpleITK, generate Array3D columns.
 
 python -m benchmarks.naive SOURCE WORK arrow|parquet
 """
@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import SimpleITK
 
-SETS = {
+FOLDERS = {
     "1.25mm_3D_detection_mhd_0.zip": "scans",
     "1.25mm_3D_detection_mhd_2.zip": "masks",
     "1.25mm_3D_detection_mhd_3.zip": "tables",
@@ -23,13 +23,13 @@ SETS = {
 
 
 def examples(folder: str) -> Iterator[dict[str, Any]]:
-    """One scan after the other."""
+    """Yield one example per scan."""
     with Path(folder, "tables", "annotations.csv").open() as file:
         rows = list(csv.DictReader(file))
     for header in sorted(Path(folder, "scans").glob("*.mhd")):
         image = SimpleITK.ReadImage(str(header))
         mask = SimpleITK.ReadImage(str(Path(folder, "masks", header.name)))
-        own = [row for row in rows if row["seriesuid"] == header.stem]
+        nodules = [row for row in rows if row["seriesuid"] == header.stem]
         yield {
             "scan": header.stem,
             "volume": SimpleITK.GetArrayFromImage(image),
@@ -37,14 +37,16 @@ def examples(folder: str) -> Iterator[dict[str, Any]]:
             "spacing": image.GetSpacing(),
             "origin": image.GetOrigin(),
             "direction": image.GetDirection(),
-            "nodules": [[float(row[name]) for name in ("coordX", "coordY", "coordZ", "diameter_mm")] for row in own],
+            "nodules": [
+                [float(row[name]) for name in ("coordX", "coordY", "coordZ", "diameter_mm")] for row in nodules
+            ],
         }
 
 
 def main() -> None:
-    """Build, from zip archives to Arrow (and Parquet)."""
-    source, work, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    for name, folder in SETS.items():
+    """Extract the archives, and build a dataset in Arrow and, if requested, a Parquet file."""
+    source, work, file_format = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    for name, folder in FOLDERS.items():
         with zipfile.ZipFile(source / name) as archive:
             archive.extractall(work / folder)
     header = next((work / "scans").glob("*.mhd"))
@@ -60,15 +62,15 @@ def main() -> None:
             "nodules": datasets.List(datasets.List(datasets.Value("float64"))),
         }
     )
-    built = datasets.Dataset.from_generator(
+    dataset = datasets.Dataset.from_generator(
         examples,
         features=features,
         gen_kwargs={"folder": str(work)},
         cache_dir=str(work / "cache"),
         writer_batch_size=8,
     )
-    if kind == "parquet":
-        built.to_parquet(str(work / "out.parquet"), batch_size=1)
+    if file_format == "parquet":
+        dataset.to_parquet(str(work / "out.parquet"), batch_size=1)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,31 @@
-"""The preview page: how long it takes to write, and how fast it is in headless Chromium on a scan of 300 slices.
+"""Measure how long writing a preview page takes, and how fast the page opens and scrolls in headless Chromium.
 
     python -m benchmarks.preview [--slices 300] [--scans 2000] [--build FOLDER]
 
-Generates a scan of 512 x 512 voxels a slice, builds it, writes its page, opens it, and prints the time from the click to the
-first slice, and the frames a second of scrolling, once while the slices are still being decoded and once when all are ready.
-Then the page of many small scans, for time and memory, and of a build of yours where one is named.
+Builds a synthetic scan (slices of 512 x 512 voxels), writes its page and opens it. Prints milliseconds to the first
+thumbnail and from the click to the first slice, and slices and frames per second while scrolling, first during decoding
+and then with all slices decoded. Then writes the pages of many small scans and, with ``--build``, of a build of your
+own, and prints time and memory.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.archives import write_source
-from benchmarks.harness import OURS, folder_bytes, in_a_process_of_its_own, run_measured
+from benchmarks.harness import (
+    PROGRAM,
+    argument_parser,
+    build_command,
+    folder_bytes,
+    measure_command,
+    run_in_new_process,
+)
 
-# From the click to the frame after the one that drew the slice.
+# Milliseconds from the click to the frame after the one that drew the first slice.
 OPEN = """async () => {
   const frame = () => new Promise(requestAnimationFrame);
   const start = performance.now();
@@ -28,7 +35,8 @@ OPEN = """async () => {
   return performance.now() - start;
 }"""
 
-# A notch of the wheel every frame, up and down the scan; which frames showed another slice, and how long each took.
+# Scrolls up and down by one step of the mouse wheel per frame. Returns new slices and frames per second, and the 99th
+# percentile and maximum of the milliseconds between frames.
 SCROLL = """async (frames) => {
   const stage = document.querySelector(".pane.axial .stage"), output = document.querySelector(".pane.axial output");
   const input = document.querySelector(".pane.axial input");
@@ -39,7 +47,7 @@ SCROLL = """async (frames) => {
   for (let n = 0; n < frames; n += 1) {
     if (Number(input.value) === Number(input.max)) direction = 1;
     if (Number(input.value) === 0) direction = -1;
-    await new Promise((resolve) => setTimeout(resolve)); // input comes before a frame, not within one
+    await new Promise((resolve) => setTimeout(resolve)); // browsers deliver input between frames
     stage.dispatchEvent(new WheelEvent("wheel", { deltaY: 100 * direction, cancelable: true }));
     const now = await new Promise(requestAnimationFrame);
     gaps.push(now - before);
@@ -51,13 +59,13 @@ SCROLL = """async (frames) => {
     p99: gaps[Math.floor(0.99 * gaps.length)], worst: gaps.at(-1) };
 }"""
 
-# From the start of the navigation to the first thumbnail that could be drawn.
+# Milliseconds from the start of the navigation to the first decoded thumbnail.
 LOADED = """async () => { await document.querySelector(".card img").decode(); return performance.now(); }"""
 
 
 def main() -> None:
-    """Generate, build, write, drive, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Build synthetic scans, write their pages, measure the first one in Chromium, and print the results."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--scans", type=int, default=2000)
     parser.add_argument("--build", type=Path)
@@ -66,57 +74,57 @@ def main() -> None:
         root = Path(scratch)
         page = root / "page.html"
         single = build_of(root / "single", 1, (options.slices, 512, 512))
-        write(f"1 scan of {options.slices} slices", single, page)
-        drive(page)
+        write_page(f"1 scan of {options.slices} slices", single, page)
+        measure_page(page)
         many = build_of(root / "many", options.scans, (24, 64, 64))
-        write(f"{options.scans:,} scans of 24 slices", many, page)
+        write_page(f"{options.scans:,} scans of 24 slices", many, page)
         if options.build:
-            write(str(options.build), options.build, page)
+            write_page(str(options.build), options.build, page)
 
 
 def build_of(root: Path, volumes: int, shape: tuple[int, int, int]) -> Path:
-    """A build of generated scans."""
-    source = in_a_process_of_its_own(write_source, root / "source", volumes, shape)
-    run_measured([OURS, "build", "det3d_1.25mm", "--source", source, "--out", root / "build"])
+    """Build synthetic scans of the given shape (z, y, x), and return the folder of the build."""
+    source = run_in_new_process(write_source, root / "source", volumes, shape)
+    measure_command(build_command(source, "--out", root / "build"))
     return root / "build"
 
 
-def write(what: str, build: Path, page: Path) -> None:
-    """Write a page and say what it took."""
-    taken = run_measured([OURS, "preview", build, "--out", page])
+def write_page(title: str, build: Path, page: Path) -> None:
+    """Write the page of a build, and print its size and the time and memory that writing took."""
+    run = measure_command([PROGRAM, "preview", build, "--out", page])
     print(
-        f"{what} ({folder_bytes(build) / 1e6:,.0f} MB): {taken.wall:.1f} s wall, {taken.cpu:.1f} s CPU, "
-        f"{taken.peak_mb:,.0f} MB peak, page {page.stat().st_size / 1e6:.1f} MB"
+        f"{title} ({folder_bytes(build) / 1e6:,.0f} MB): {run.wall:.1f} s wall, {run.cpu:.1f} s CPU, "
+        f"{run.peak_mb:,.0f} MB peak, page {page.stat().st_size / 1e6:.1f} MB"
     )
 
 
-def drive(page: Path) -> None:
-    """Open the page and scroll."""
+def measure_page(page: Path) -> None:
+    """Open the page in Chromium, open its first scan, scroll through it, and print the times."""
     from playwright.sync_api import sync_playwright
 
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        print("no Chromium on this machine: the page is not driven")
+        print("Chromium was not found: the page is not measured")
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": 1400, "height": 900})
         tab.goto(page.as_uri())
-        print(f"  first thumbnail {tab.evaluate(LOADED):.0f} ms after the navigation began")
+        print(f"  first thumbnail {tab.evaluate(LOADED):.0f} ms after the start of the navigation")
         print(f"  first slice {tab.evaluate(OPEN):.0f} ms after the click")
         width, height = tab.evaluate("shown.view.scan.size")
         print(f"  {tab.evaluate('shown.view.scan.slices.length')} slices of {width} x {height} pixels in the page")
-        say("while slices are decoded", tab.evaluate(SCROLL, 120))
+        print_scrolling("during decoding", tab.evaluate(SCROLL, 120))
         tab.wait_for_function("() => shown.view.volume.ready === shown.view.volume.pictures.length", timeout=120_000)
-        say("all slices ready", tab.evaluate(SCROLL, 600))
+        print_scrolling("all slices decoded", tab.evaluate(SCROLL, 600))
         browser.close()
 
 
-def say(when: str, measured: dict[str, Any]) -> None:
-    """One line on scrolling."""
+def print_scrolling(state: str, result: dict[str, Any]) -> None:
+    """Print the result of ``SCROLL``."""
     print(
-        f"  scrolling, {when}: {measured['slices']:.0f} slices/s in {measured['frames']:.0f} frames/s, "
-        f"99 % of frames within {measured['p99']:.0f} ms, longest {measured['worst']:.0f} ms"
+        f"  scrolling, {state}: {result['slices']:.0f} slices/s, {result['frames']:.0f} frames/s, "
+        f"99 % of frames within {result['p99']:.0f} ms, longest {result['worst']:.0f} ms"
     )
 
 

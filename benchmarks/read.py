@@ -1,20 +1,19 @@
-"""A random 96-cubed patch and a random slice: our zero-copy views against SimpleITK, nibabel, MONAI and an Array3D column.
+"""Compare reads of random patches (96 x 96 x 96 voxels) and random slices with SimpleITK, nibabel, MONAI and Array3D.
 
     python -m benchmarks.read [--volumes 3] [--reads 200]
 
-All from warm caches, in turn, in one process; CPU milliseconds a read, medians, and ratios to ours.
+All files are in the page cache, and all readers run in turn in one process. Prints medians in CPU milliseconds, and
+ratios to this package. MONAI is measured if it is installed.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import nibabel
@@ -23,14 +22,23 @@ import SimpleITK
 
 import lung_nodule_ct
 from benchmarks.archives import write_source
-from benchmarks.harness import module_command, run_measured
+from benchmarks.harness import argument_parser, cpu_seconds, measure_command, module_command
+from benchmarks.patches import PATCH_SIZE, Patch, random_patch
 
-EDGE = 96
+FAST = ("ours, zero-copy view", "SimpleITK, region of .mhd")
+"""Readers that are measured in every repetition. The others are measured in every 20th."""
+
+
+class Reader(NamedTuple):
+    """Functions that read a patch and a slice of the volume with a given index."""
+
+    patch: Callable[[int, Patch], Any]
+    slice: Callable[[int, int], Any]
 
 
 def main() -> None:
-    """Generate, load, read in turn, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Build synthetic scans, read them in turn, and print medians and ratios."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--volumes", type=int, default=3)
     parser.add_argument("--reads", type=int, default=200)
     options = parser.parse_args()
@@ -38,102 +46,97 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         source = write_source(root / "source", options.volumes)
-        ours = lung_nodule_ct.load("det3d_1.25mm", source=source, split="train", cache_dir=root / "cache")
-        run_measured(module_command("naive", source, root / "naive", "arrow"))
-        array3d = datasets.Dataset.from_file(str(next((root / "naive" / "cache").rglob("*.arrow"))))
-        headers = sorted((root / "naive" / "scans").glob("*.mhd"))
-        views = lung_nodule_ct.volumes(ours)
-        order = [row["patient_id"] for row in ours.select_columns(["patient_id"])]
-        files = [next(path for path in headers if path.stem.split("_")[0] == patient) for patient in order]
-        shape = views[0].shape
-        nifti = [as_nifti(path, root / "nifti") for path in files]
-        readers: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-            "ours, zero-copy view": (
-                lambda i, z, y, x: views[i].array[z : z + EDGE, y : y + EDGE, x : x + EDGE].copy(),
-                lambda i, z: views[i].slice(z).copy(),
+        rows = lung_nodule_ct.load("det3d_1.25mm", source=source, split="train", cache_dir=root / "cache")
+        measure_command(module_command("naive", source, root / "naive", "arrow"))
+        volumes = lung_nodule_ct.volumes(rows)
+        shape = volumes[0].shape
+        headers = {path.stem.split("_")[0]: path for path in (root / "naive" / "scans").glob("*.mhd")}
+        files = [headers[row["patient_id"]] for row in rows.select_columns(["patient_id"])]
+        readers = {
+            "ours, zero-copy view": Reader(
+                lambda i, patch: volumes[i].array[patch].copy(), lambda i, z: volumes[i].slice(z).copy()
             ),
-            "SimpleITK, region of .mhd": (
-                lambda i, z, y, x: region(files[i], (x, y, z), (EDGE, EDGE, EDGE)),
-                lambda i, z: region(files[i], (0, 0, z), (shape[2], shape[1], 1)),
-            ),
-            "SimpleITK, whole .mhd": (
-                lambda i, z, y, x: whole(files[i])[z : z + EDGE, y : y + EDGE, x : x + EDGE],
-                lambda i, z: whole(files[i])[z],
-            ),
-            "nibabel, slicing a .nii": (
-                lambda i, z, y, x: np.asarray(nibabel.load(nifti[i]).dataobj[x : x + EDGE, y : y + EDGE, z : z + EDGE]),
-                lambda i, z: np.asarray(nibabel.load(nifti[i]).dataobj[:, :, z]),
-            ),
-            **monai_reader(nifti, root / "monai"),
-            "Array3D column": (
-                lambda i, z, y, x: np.asarray(array3d.with_format("numpy")[i]["volume"])[
-                    z : z + EDGE, y : y + EDGE, x : x + EDGE
-                ],
-                lambda i, z: np.asarray(array3d.with_format("numpy")[i]["volume"])[z],
-            ),
+            **simpleitk_readers(files, shape),
+            **nifti_readers(files, root),
+            **array3d_reader(root / "naive"),
         }
         times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in readers}
         rng = np.random.default_rng(0)
         for number in range(options.reads):
             i = int(rng.integers(options.volumes))
-            z, y, x = (int(rng.integers(limit - EDGE)) for limit in shape)
-            for name, (patch, plane) in readers.items():
-                if number % 20 and name not in ("ours, zero-copy view", "SimpleITK, region of .mhd"):
-                    continue  # the slow ones often enough for a median
-                times[name][0].append(timed(lambda p=patch: p(i, z, y, x)))  # noqa: B023 -- called at once
-                times[name][1].append(timed(lambda p=plane: p(i, z)))  # noqa: B023
-        base = [median(values) for values in times["ours, zero-copy view"]]
-        print(f"{'CPU ms a read':28}{'patch':>10}{'x':>8}{'slice':>10}{'x':>8}")
-        for name, pair in times.items():
-            patch_ms, slice_ms = (median(values) for values in pair)
-            print(f"{name:28}{patch_ms:10.3f}{patch_ms / base[0]:8.1f}{slice_ms:10.3f}{slice_ms / base[1]:8.1f}")
+            patch = random_patch(rng, shape)
+            for name, reader in readers.items():
+                if name in FAST or number % 20 == 0:
+                    patch_times, slice_times = times[name]
+                    patch_times.append(cpu_seconds(lambda r=reader: r.patch(i, patch)) * 1e3)  # noqa: B023
+                    slice_times.append(cpu_seconds(lambda r=reader: r.slice(i, patch[0].start)) * 1e3)  # noqa: B023
+    baseline = [median(values) for values in times["ours, zero-copy view"]]
+    print(f"{'CPU ms a read':28}{'patch':>10}{'x':>8}{'slice':>10}{'x':>8}")
+    for name, values in times.items():
+        patch_ms, slice_ms = map(median, values)
+        print(f"{name:28}{patch_ms:10.3f}{patch_ms / baseline[0]:8.1f}{slice_ms:10.3f}{slice_ms / baseline[1]:8.1f}")
 
 
-def as_nifti(header: Path, folder: Path) -> Path:
-    """The same volume as NIfTI, uncompressed."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{header.stem}.nii"
-    SimpleITK.WriteImage(SimpleITK.ReadImage(str(header)), str(path))
-    return path
+def simpleitk_readers(files: list[Path], shape: tuple[int, ...]) -> dict[str, Reader]:
+    """SimpleITK, reading only a region or the complete volume."""
 
+    def read_region(path: Path, index: tuple[int, int, int], size: tuple[int, int, int]) -> Any:
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.SetExtractIndex(index)
+        reader.SetExtractSize(size)
+        return SimpleITK.GetArrayFromImage(reader.Execute())
 
-def monai_reader(paths: list[Path], cache: Path) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
-    """MONAI's PersistentDataset, warm, where MONAI is installed."""
-    if find_spec("monai") is None:
-        return {}
-    from monai.data import PersistentDataset
-    from monai.transforms import LoadImage
+    def read_volume(path: Path) -> Any:
+        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
-    kept = PersistentDataset([str(path) for path in paths], LoadImage(image_only=True), cache_dir=cache)
-    for index in range(len(paths)):
-        kept[index]
     return {
-        "MONAI PersistentDataset": (
-            lambda i, z, y, x: kept[i][x : x + EDGE, y : y + EDGE, z : z + EDGE].contiguous(),
-            lambda i, z: kept[i][:, :, z].contiguous(),
-        )
+        "SimpleITK, region of .mhd": Reader(
+            lambda i, patch: read_region(
+                files[i], (patch[2].start, patch[1].start, patch[0].start), (PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
+            ),
+            lambda i, z: read_region(files[i], (0, 0, z), (shape[2], shape[1], 1)),
+        ),
+        "SimpleITK, whole .mhd": Reader(
+            lambda i, patch: read_volume(files[i])[patch],
+            lambda i, z: read_volume(files[i])[z],
+        ),
     }
 
 
-def region(header: Path, index: tuple[int, int, int], size: tuple[int, int, int]) -> Any:
-    """A region by SimpleITK's own streaming read."""
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(header))
-    reader.SetExtractIndex(index)
-    reader.SetExtractSize(size)
-    return SimpleITK.GetArrayFromImage(reader.Execute())
+def nifti_readers(files: list[Path], folder: Path) -> dict[str, Reader]:
+    """Readers of the same volumes as uncompressed NIfTI, with axes (x, y, z): nibabel, and MONAI with a filled cache."""
+    paths = [folder / f"{path.stem}.nii" for path in files]
+    for path, nifti in zip(files, paths, strict=True):
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(nifti))
+    readers = {
+        "nibabel, slicing a .nii": Reader(
+            lambda i, patch: np.asarray(nibabel.load(paths[i]).dataobj[patch[::-1]]),
+            lambda i, z: np.asarray(nibabel.load(paths[i]).dataobj[:, :, z]),
+        )
+    }
+    if find_spec("monai") is not None:
+        from monai.data import PersistentDataset
+        from monai.transforms import LoadImage
+
+        cached = PersistentDataset(list(map(str, paths)), LoadImage(image_only=True), cache_dir=folder / "monai")
+        for index in range(len(paths)):
+            cached[index]  # fills the cache
+        readers["MONAI PersistentDataset"] = Reader(
+            lambda i, patch: cached[i][patch[::-1]].contiguous(),
+            lambda i, z: cached[i][:, :, z].contiguous(),
+        )
+    return readers
 
 
-def whole(header: Path) -> Any:
-    """The whole volume by SimpleITK."""
-    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(header)))
+def array3d_reader(folder: Path) -> dict[str, Reader]:
+    """The column of the naive build, whose cells are nested lists of numbers."""
+    rows = datasets.Dataset.from_file(str(next((folder / "cache").rglob("*.arrow"))))
 
+    def read_volume(i: int) -> Any:
+        return np.asarray(rows.with_format("numpy")[i]["volume"])
 
-def timed(call: Callable[[], Any]) -> float:
-    """CPU milliseconds of one call."""
-    start = time.process_time()
-    call()
-    return (time.process_time() - start) * 1e3
+    return {"Array3D column": Reader(lambda i, patch: read_volume(i)[patch], lambda i, z: read_volume(i)[z])}
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Our TFDS build of ``det3d_1.25mm`` against a plain TFDS builder, side by side on generated volumes of 512 x 512 x 160.
+"""Compare TFDS builds of ``det3d_1.25mm`` with a plain TFDS builder, on synthetic volumes of 512 x 512 x 160.
 
     python -m benchmarks.tfds [--volumes 3] [--rounds 3] [--formats array_record tfrecord] [--encodings zlib bytes]
 
-The plain one does it the usual way: extract, SimpleITK, ``Tensor(encoding="zlib")``, a generator; and once more with
-``encoding="bytes"``. ``none``, TFDS's default, stores a number a voxel; it takes minutes for a few volumes. Prints wall, CPU and peak memory of building, bytes written, and how fast each is read back.
+The plain builder extracts the archives, reads volumes with SimpleITK and generates ``Tensor`` features, once per
+encoding. The default encoding of TFDS, ``none``, stores one number per voxel and takes minutes for a few volumes. Prints
+wall and CPU seconds, peak memory and throughput of each build, seconds to read it, and bytes written.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 import time
@@ -18,63 +20,74 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.archives import SHAPE, write_source
-from benchmarks.harness import OURS, folder_bytes, in_a_process_of_its_own, in_turn, medians, module_command
+from benchmarks.harness import (
+    Command,
+    argument_parser,
+    build_command,
+    folder_bytes,
+    measure_in_turn,
+    medians,
+    module_command,
+    run_in_new_process,
+)
 
 FORMATS = ("array_record", "tfrecord")
 ENCODINGS = ("zlib", "bytes", "none")
 
 
 def main() -> None:
-    """Generate, build in turn, read in turn, print; or be one of the contenders."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure all builds in turn, then all readers in turn, and print the results and ratios."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--volumes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--encodings", nargs="+", choices=ENCODINGS, default=ENCODINGS[:2])
-    parser.add_argument("--contender", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)  # the process that is measured
     options = parser.parse_args()
-    if options.contender:
-        {"plain": plain, "read": read}[options.contender[0]](*options.contender[1:])
+    if options.run:
+        {"plain": build_plain, "read": read}[options.run[0]](*options.run[1:])
         return
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        source = in_a_process_of_its_own(write_source, root / "source", options.volumes)
-        raw = options.volumes * 2 * 160 * 512 * 512
-        contenders: dict[str, list[Any]] = {}
-        readers: dict[str, list[Any]] = {}
-        for form in options.formats:
-            ours, command = root / f"ours {form}", [OURS, "build", "det3d_1.25mm", "--source", source]
-            contenders[f"ours, {form}"] = [*command, "--format", form, "--out", ours]
-            readers[f"ours, {form}"] = module_command("tfds", "--contender", "read", ours, form, "lung_nodule_ct")
+        source = run_in_new_process(write_source, root / "source", options.volumes)
+        builds: dict[str, Command] = {}
+        readers: dict[str, Command] = {}
+        folders: dict[str, Path] = {}
+        for file_format in options.formats:
+            name = f"ours, {file_format}"
+            folders[name] = folder = root / f"ours {file_format}"
+            builds[name] = build_command(source, "--format", file_format, "--out", folder)
+            readers[name] = module_command("tfds", "--run", "read", folder, file_format, "lung_nodule_ct")
             for encoding in options.encodings:
-                place = root / f"plain {encoding} {form}"
-                contenders[f"plain {encoding}, {form}"] = module_command(
-                    "tfds", "--contender", "plain", source, place, form, encoding
-                )
-                readers[f"plain {encoding}, {form}"] = module_command(
-                    "tfds", "--contender", "read", place, form, "plain"
-                )
-        runs = in_turn(contenders, options.rounds)
+                name = f"plain {encoding}, {file_format}"
+                folders[name] = folder = root / f"plain {encoding} {file_format}"
+                builds[name] = module_command("tfds", "--run", "plain", source, folder, file_format, encoding)
+                readers[name] = module_command("tfds", "--run", "read", folder, file_format, "plain")
+        runs = measure_in_turn(builds, options.rounds, folders)
         written = {path.name.replace(" ", ", ", 1): folder_bytes(path) for path in root.iterdir()}
-        reads = in_turn(readers, options.rounds)
-    print(f"{options.volumes} volumes, {raw / 1e6:,.0f} MB of voxels, and half as much of masks")
+        reads = measure_in_turn(readers, options.rounds)
+    megabytes = options.volumes * 2 * math.prod(SHAPE) / 1e6
+    print(f"{options.volumes} volumes, {megabytes:,.0f} MB of voxels, and half as much of masks")
     print(f"{'':28}{'build s':>9}{'CPU s':>8}{'peak MB':>9}{'MB/s':>8}{'read s':>8}")
-    for name, own in runs.items():
-        m, r = medians(own), medians(reads[name])
-        print(f"{name:28}{m.wall:9.2f}{m.cpu:8.2f}{m.peak_mb:9.0f}{raw / 1e6 / m.wall:8.0f}{r.wall:8.2f}")
-    for form in options.formats:
-        ours = medians(runs[f"ours, {form}"])
+    results = {name: medians(measured) for name, measured in runs.items()}
+    for name, result in results.items():
+        read_s = medians(reads[name]).wall
+        print(
+            f"{name:28}{result.wall:9.2f}{result.cpu:8.2f}{result.peak_mb:9.0f}{megabytes / result.wall:8.0f}{read_s:8.2f}"
+        )
+    for file_format in options.formats:
+        ours = results[f"ours, {file_format}"]
         for encoding in options.encodings:
-            other = medians(runs[f"plain {encoding}, {form}"])
+            plain = results[f"plain {encoding}, {file_format}"]
             print(
-                f"{form}, plain {encoding} to ours: wall {other.wall / ours.wall:.1f} x, CPU {other.cpu / ours.cpu:.1f} x, "
-                f"memory {other.peak_mb / ours.peak_mb:.1f} x"
+                f"{file_format}, plain {encoding} to ours: wall {plain.wall / ours.wall:.1f} x, "
+                f"CPU {plain.cpu / ours.cpu:.1f} x, memory {plain.peak_mb / ours.peak_mb:.1f} x"
             )
     print({name: f"{size / 1e6:,.0f} MB" for name, size in written.items()})
 
 
-def plain(source: str, place: str, form: str, encoding: str) -> None:
-    """How it is usually written."""
+def build_plain(source: str, folder: str, file_format: str, encoding: str) -> None:
+    """Build with a TFDS builder as users write it."""
     import numpy as np
     import SimpleITK
     import tensorflow_datasets as tfds
@@ -83,7 +96,7 @@ def plain(source: str, place: str, form: str, encoding: str) -> None:
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self) -> Any:
-            shape = SHAPE if encoding == "none" else (None, None, None)  # the default takes one shape only
+            shape = SHAPE if encoding == "none" else (None, None, None)  # "none" requires a fixed shape
             volume = tfds.features.Tensor(shape=shape, dtype=np.int16, encoding=encoding)
             mask = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding=encoding)
             features = {"name": tfds.features.Text(), "volume": volume, "mask": mask}
@@ -93,7 +106,7 @@ def plain(source: str, place: str, form: str, encoding: str) -> None:
             folders = []
             for number in (0, 2):
                 archive = next(Path(source).rglob(f"*mhd_{number}.zip"))
-                folders.append(Path(place) / "extracted" / str(number))
+                folders.append(Path(folder) / "extracted" / str(number))
                 with zipfile.ZipFile(archive) as packed:
                     packed.extractall(folders[-1])
             return {"train": self._generate_examples(folders)}
@@ -107,16 +120,17 @@ def plain(source: str, place: str, form: str, encoding: str) -> None:
                 )
                 yield header.stem, {"name": header.stem, "volume": volume, "mask": mask.astype("uint8")}
 
-    Plain(data_dir=place, file_format=form).download_and_prepare()
+    Plain(data_dir=folder, file_format=file_format).download_and_prepare()
 
 
-def read(place: str, form: str, name: str) -> None:
-    """Read everything once, by the way that the format is for."""
+def read(folder: str, file_format: str, name: str) -> None:
+    """Read all examples of a build once: ArrayRecord as a data source, TFRecord as a ``tf.data`` dataset."""
     import tensorflow_datasets as tfds
 
-    folder = next(path for path in (Path(place) / name).rglob("dataset_info.json")).parent
-    builder = tfds.builder_from_directory(folder)
-    rows = builder.as_data_source("train") if form == "array_record" else tfds.as_numpy(builder.as_dataset("train"))
+    builder_folder = next((Path(folder) / name).rglob("dataset_info.json")).parent
+    builder = tfds.builder_from_directory(builder_folder)
+    is_array_record = file_format == "array_record"
+    rows = builder.as_data_source("train") if is_array_record else tfds.as_numpy(builder.as_dataset("train"))
     start, total = time.perf_counter(), 0
     for row in rows:
         total += row["volume"].nbytes

@@ -1,8 +1,8 @@
 """The networks, losses and training steps of our recipes in PyTorch, for a comparison of speed.
 
-The layers are the same and in the same order, so that weights can be copied and losses compared. On a CPU it is eager
-and float32. On a GPU it uses ``torch.compile``, autocast to bfloat16, TF32, and cuDNN's search for the fastest
-algorithm. Channels-last memory format, fused AdamW and gradients set to ``None`` are used everywhere.
+The layers and their order are the same, so that weights can be copied and losses compared. On a CPU, steps are eager and
+use float32. On a GPU, they use ``torch.compile``, autocast to bfloat16, TF32, and cuDNN's search for the fastest
+algorithm. Both use the channels-last memory format, fused AdamW, and gradients set to ``None``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A ResNet whose first layer sees blocks of pixels as channels. Returns the features of every stage."""
+    """A ResNet whose first layer gets blocks of pixels as channels. Returns the features of every stage."""
 
     def __init__(self, axes: int, options: ModelOptions) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Encoder(nn.Module):
         return features
 
     def split_into_blocks(self, x: Tensor) -> Tensor:
-        """The pixels of each block as channels."""
+        """Map shape (batch, 1, …) to (batch, pixels per block, … / block size)."""
         if self.axes == 2:
             return F.pixel_unshuffle(x, self.patch)
         batch, _, z, y, x_length = x.shape
@@ -118,7 +118,7 @@ class Detector(nn.Module):
         self.shape = convolution(self.axes, width, 2 * self.axes, 3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits (batch, …) and encoded boxes (batch, …, 2 n) of each cell."""
+        """Map shape (batch, 1, …) to the logits (batch, …) and encoded boxes (batch, …, 2 * axes) of each cell."""
         features = self.encoder(x)
         level = self.across[-1](features[-1])
         for across, feature in zip(reversed(self.across[:-1]), reversed(features[:-1]), strict=True):
@@ -139,16 +139,16 @@ class Detector(nn.Module):
         p = torch.sigmoid(logits)
         positive = -F.logsigmoid(logits) * (1 - p) ** 2
         negative = -F.logsigmoid(-logits) * p**2 * (1 - heat) ** 4
-        where = torch.where(heat == 1, positive, negative).sum() / (heat == 1).sum().clamp(min=1)
+        focal = torch.where(heat == 1, positive, negative).sum() / (heat == 1).sum().clamp(min=1)
         distances = F.softplus(shapes) * self.stride
         center = (cells + 0.5) * self.stride
         predicted = torch.cat([center - distances[..., : self.axes], center + distances[..., self.axes :]], -1)
         truth = batch["boxes"].gather(1, matches[..., None].expand(-1, -1, 2 * self.axes))
         weight = torch.where(heat > 0.5, heat, 0)
-        return where + ((1 - self.generalized_iou(predicted, truth)) * weight).sum() / weight.sum().clamp(min=1)
+        return focal + ((1 - self.generalized_iou(predicted, truth)) * weight).sum() / weight.sum().clamp(min=1)
 
     def targets(self, cells: Tensor, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The heat of each cell, and the index of the nodule that it is matched to, both (batch, m)."""
+        """The heat of each cell, and the index of the nodule that it is assigned to, both of shape (batch, cells)."""
         low, high = boxes[:, None, :, : self.axes], boxes[:, None, :, self.axes :]
         distance = cells[:, None] - torch.floor((low + high) / 2 / self.stride)
         spread = ((high - low) / self.stride / 6).clamp(min=0.4)
@@ -165,7 +165,7 @@ class Detector(nn.Module):
 
 
 def preprocess(batch: Batch, options: InputOptions) -> Batch:
-    """Apply the window, resampling, flips and rotations on the device, as our code does."""
+    """Apply the window, resampling, flips and rotations on the device, as our preprocessing does."""
     image = batch["image"]
     if image.dtype == torch.uint8:
         image = image.float() / 255
@@ -192,7 +192,7 @@ def preprocess(batch: Batch, options: InputOptions) -> Batch:
 
 
 def resampling_weights(stored: int, count: int, scale: Tensor) -> Tensor:
-    """The weights of linear resampling around the centre, shape (batch, count, stored)."""
+    """Return the weights of linear resampling around the centre, shape (batch, count, stored)."""
     positions = (torch.arange(count, device=scale.device) + 0.5 - count / 2) / scale[:, None] + stored / 2 - 0.5
     reach = (1 / scale).clamp(min=1)[:, None, None]
     indices = torch.arange(stored, device=scale.device)
@@ -226,7 +226,7 @@ def build_model(recipe: Recipe, params: Any) -> Any:
 
 
 def convert_weights(params: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yield our weights with PyTorch's names and order of axes."""
+    """Yield our weights with the names and the order of axes of PyTorch."""
     for name, value in params.items():
         if isinstance(value, dict):
             yield from convert_weights(value, f"{prefix}{name}.")
@@ -237,14 +237,14 @@ def convert_weights(params: Any, prefix: str = "") -> Iterator[tuple[str, np.nda
 
 
 def compute_loss(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> float:
-    """The loss of our weights on a batch without augmentation, in float32 on a CPU."""
+    """Return the loss of our weights on a batch without augmentation, in float32 on a CPU."""
     tensors = {name: torch.tensor(value) for name, value in batch.items()}
     with torch.no_grad():
         return float(build_model(recipe, params).loss(preprocess(tensors, replace(recipe.input, augment=False))))
 
 
 def make_step(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> Callable[[], float]:
-    """Return a training step on a batch that is already on the device. It waits for and returns the loss."""
+    """Return a training step on a batch that is already on the device. The step waits for the loss and returns it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = device == "cuda"
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True

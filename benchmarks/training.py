@@ -1,16 +1,15 @@
-"""Compare a training step with PyTorch's step of the same network, and check that the loader keeps up with the step.
+"""Compare training steps with PyTorch's steps of the same networks, and compare the loader's speed with the step's.
 
     python -m benchmarks.training [--recipes det3d_1.25mm ...] [--cores 1] [--rounds 5]
 
-On a CPU: float32, PyTorch eager, small batches. On an accelerator: bfloat16, the recipe's batch size, ``torch.compile``
-and autocast on CUDA, and the fraction of the device's peak (MFU). PyTorch is measured if it is installed. Both networks
-start with the same weights and must have the same loss. The batch is already on the device, except where the loader
-feeds the loop.
+On a CPU, both use float32 and small batches, and PyTorch is eager. On an accelerator, both use bfloat16 and the recipe's
+batch size, PyTorch uses ``torch.compile`` and autocast on CUDA, and the ratio to the device's peak performance (MFU) is
+printed. PyTorch is measured if it is installed. Both networks start with the same weights and must have the same loss.
+The batch is already on the device, except in the loop that the loader feeds.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.archives import write_patients
-from benchmarks.harness import OURS, Measured, RepeatedWork, in_a_process_of_its_own, run_measured
+from benchmarks.harness import PROGRAM, Measurement, RepeatedWork, argument_parser, measure_command, run_in_new_process
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.train.recipes import RECIPES, Recipe
 
@@ -37,18 +36,18 @@ PEAKS = {"A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12}
 
 
 def main() -> None:
-    """Generate archives, build them, measure each recipe, and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Build synthetic patients, measure each recipe, and print the results."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--recipes", nargs="+", choices=BATCHES, default=list(BATCHES))
-    parser.add_argument("--cores", type=int, default=0, help="cores for each of the two; 0 for all")
+    parser.add_argument("--cores", type=int, default=0, help="number of cores for each step; 0 for all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--patients", type=int, default=16)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        source, build = write_patients(Path(scratch) / "source", options.patients), Path(scratch) / "build"
+        source = run_in_new_process(write_patients, Path(scratch) / "source", options.patients)
+        build = Path(scratch) / "build"
         configs = {RECIPES[name].config for name in options.recipes}
-        arguments = ["build", *configs, "--source", source, "--format", "arrow", "--out", build]
-        run_measured([OURS, *arguments])
+        measure_command([PROGRAM, "build", *configs, "--source", source, "--format", "arrow", "--out", build])
         for name in options.recipes:
             compare(name, build, options.cores, options.rounds)
 
@@ -57,27 +56,27 @@ def compare(name: str, build: Path, cores: int, rounds: int) -> None:
     """Measure our step and PyTorch's in turn, and then the loader."""
     with ExitStack() as stack:
         ours = stack.enter_context(RepeatedWork(our_step, name, build, cores=cores))
-        contenders = {"ours": ours}
+        steps = {"ours": ours}
         recipe: Recipe = ours.info["recipe"]
         size = recipe.batch_size
         print(f"{name}, {size} a batch, {ours.info['device']}, {cores or 'all'} cores", flush=True)
         if find_spec("torch") is None:
             print("  PyTorch is not installed")
         elif name != "longitudinal":
-            contenders["PyTorch"] = stack.enter_context(RepeatedWork(pytorch_step, ours.info, cores=cores))
-            loss, pytorch_loss = ours.info["loss"], contenders["PyTorch"].info
+            steps["PyTorch"] = stack.enter_context(RepeatedWork(pytorch_step, ours.info, cores=cores))
+            loss, pytorch_loss = ours.info["loss"], steps["PyTorch"].info
             if abs(loss - pytorch_loss) > 1e-3 * abs(loss):
                 raise RuntimeError(f"{name}: the networks differ, losses {loss} and {pytorch_loss}")
-        runs: dict[str, list[Measured]] = {each: [] for each in contenders}
+        runs: dict[str, list[Measurement]] = {framework: [] for framework in steps}
         for _ in range(rounds):
-            for each, contender in contenders.items():
-                runs[each].append(contender.run())
-        for each, measured in runs.items():
+            for framework, step in steps.items():
+                runs[framework].append(step.run())
+        for framework, measured in runs.items():
             wall, cpu = median(run.wall for run in measured), median(run.cpu for run in measured)
             peak = ours.info["peak"]
             utilization = f", MFU {ours.info['flops'] / wall / peak:.1%}" if peak else ""
             print(
-                f"  {each:8} step {wall * 1e3:7.0f} ms (best {min(run.wall for run in measured) * 1e3:.0f}), "
+                f"  {framework:8} step {wall * 1e3:7.0f} ms (best {min(run.wall for run in measured) * 1e3:.0f}), "
                 f"CPU {cpu * 1e3:7.0f} ms, {size / wall:7.1f} examples/s, {measured[-1].peak_mb:5.0f} MB{utilization}"
             )
         if "PyTorch" in runs:
@@ -86,13 +85,15 @@ def compare(name: str, build: Path, cores: int, rounds: int) -> None:
                 f"  ours is {median(a.wall / b.wall for a, b in pairs):.2f} times as fast by wall, "
                 f"{median(a.cpu / b.cpu for a, b in pairs):.2f} by CPU"
             )
-    loader, cpu, fixed, fed = in_a_process_of_its_own(measure_loader, name, build, rounds)
+    loader, cpu, fixed, fed = run_in_new_process(measure_loader, name, build, rounds)
     print(f"  loader alone {loader:.0f} examples/s, {cpu * 1e3:.2f} CPU ms each; the step needs {fixed:.1f}/s")
-    print(f"  loop fed by the loader {fed:.1f} examples/s, {fed / fixed:.0%} of a loop on one fixed batch", flush=True)
+    print(
+        f"  loop fed by the loader {fed:.1f} examples/s, {fed / fixed:.0%} of the loop on one fixed batch", flush=True
+    )
 
 
 def our_step(name: str, build: Path) -> tuple[Callable[[], object], Any]:
-    """Return our step on a batch that stays on the device, and what PyTorch needs for the same step."""
+    """Return our step on a batch that stays on the device, and the information that PyTorch needs for the same step."""
     import jax
     from flax import nnx
 
@@ -138,7 +139,7 @@ def pytorch_step(info: dict[str, Any]) -> tuple[Callable[[], object], Any]:
 
 
 def recipe_and_batches(name: str, build: Path) -> tuple[Recipe, Iterator[dict[str, np.ndarray]]]:
-    """Return the recipe as it is measured on this device, and its batches."""
+    """Return the recipe with the options for this device, and its batches."""
     import jax
 
     from lung_nodule_ct.train.batches import host_batches, open_data_source

@@ -1,17 +1,21 @@
-"""Make the archives next to this file: all fourteen of the published layout, tiny, and as odd as the real ones.
+"""Write small synthetic versions of all fourteen archives, next to this file.
 
     python -m dummy_data.make
 
-The same script with the same NumPy, Pillow and openpyxl gives the same bytes. The chests are phantoms; the patients, dates and
-classes are invented. The archives are odd on purpose, so that a first build has something to report:
+The same versions of this script, NumPy, Pillow and openpyxl write the same bytes. The scans are phantoms; patients,
+dates and classes are invented. The archives have irregularities on purpose, as the real ones do, so that
+a build reports findings:
 
-- names: an undated scan, an extra top folder, files that macOS adds,
-- headers: CRLF, a byte order mark, a rotated and a mirrored direction, zlib-compressed data, data after the header (.mha),
-- tables: a byte order mark, no header, an annotation of a scan that does not exist, a scan without an annotation,
-- masks: a label 7, a missing mask, and one of another shape,
-- slices: an inverted box, one partly outside, split lists that disagree, an image that no list names, one without XML,
+- names: a scan without a date, an additional top folder, files that macOS adds,
+- headers: CRLF, a byte order mark, a rotated and a mirrored direction, zlib-compressed voxels, voxels after the header
+  (.mha),
+- tables: a byte order mark, no header, an annotation of a scan that does not exist, a scan without annotations,
+- masks: label 7 (both lungs), a missing mask, and a mask with another shape,
+- slices: an inverted box, a box partly outside the image, split lists that disagree, an image that is in no list, an
+  image without XML,
 - crops: the same pixels in train and validation,
-- stacks: slices numbered 1, 2, ... 10 without zeros, case numbers with leading zeros, both spellings of the box columns.
+- stacks: slices numbered 1, 2, ... 10 without leading zeros, case numbers with leading zeros, both spellings of the box
+  columns.
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ HERE = Path(__file__).parent
 SHAPE = (16, 60, 84)
 SPACING = (4.0, 4.0, 1.25)
 THICK_SLICES = 4
-"""The number of 1.25 mm slices in one of 5 mm."""
+"""The number of 1.25 mm slices that are averaged to one 5 mm slice."""
 
 QUARTER_TURN = (0, -1, 0, 1, 0, 0, 0, 0, 1)
 MIRRORED = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
@@ -70,9 +74,9 @@ class Scan:
     """An invented scan.
 
     Attributes:
-        name: Patient, and the date where it has one.
-        nodules: Its nodules.
-        direction: The direction in which its 1.25 mm volume is stored.
+        name: The patient number, and a date for most scans.
+        nodules: Positions and diameters in mm.
+        direction: The direction matrix with which the 1.25 mm volume is stored, by rows.
     """
 
     name: str
@@ -81,7 +85,7 @@ class Scan:
 
     @property
     def patient(self) -> str:
-        """The patient's number, which is also the seed of the chest."""
+        """The patient number, which is also the seed of the phantom."""
         return self.name.partition("_")[0]
 
 
@@ -111,9 +115,9 @@ def write(
     """Write all fourteen archives and return their paths.
 
     Args:
-        folder: It gets the folders ``part_a`` and ``part_b``.
-        shape: z, y, x of the 1.25 mm volumes. There must be 16 slices.
-        spacing: x, y, z of them in mm. Between slices it must be 1.25 mm.
+        folder: The folders ``part_a`` and ``part_b`` are created in it.
+        shape: Shape (z, y, x) of the 1.25 mm volumes. The number of slices must be 16.
+        spacing: Spacing x, y, z of the 1.25 mm volumes in mm. Between slices it must be 1.25 mm.
     """
     chests = {scan.name: make_chest(shape, spacing, scan.nodules, seed=int(scan.patient), noise=2.0) for scan in SCANS}
     archives = thin_scans(chests) | thick_scans(chests) | {CLS: crops(chests), DET2D: slices(chests)}
@@ -130,7 +134,7 @@ def write(
 
 
 def thin_scans(chests: Chests) -> dict[str, Members]:
-    """The 1.25 mm volumes in two archives, their masks, and their table."""
+    """Return the two archives of 1.25 mm volumes, and those of their masks and annotations."""
     stored = {scan.name: chests[scan.name].reoriented(scan.direction) for scan in SCANS}
     archives: dict[str, Members] = {CT0: {}, CT1: {}, MASKS: masks(stored)}
     for index, (name, phantom) in enumerate(stored.items()):
@@ -141,7 +145,7 @@ def thin_scans(chests: Chests) -> dict[str, Members]:
 
 
 def thick_scans(chests: Chests) -> dict[str, Members]:
-    """The 5 mm volumes, all stored along the patient's axes, and their table, which has no header."""
+    """Return the archives of 5 mm volumes, all with the identity direction, and of their annotations without a header."""
     chosen = [scan for scan in SCANS if scan.name not in ("12_20190611", "41_20220520")]
     archives: dict[str, Members] = {THICK0: {}, THICK1: {}, THICK2: {}}
     for index, scan in enumerate(chosen):
@@ -152,7 +156,7 @@ def thick_scans(chests: Chests) -> dict[str, Members]:
 
 
 def volume(name: str, phantom: Phantom) -> Members:
-    """Header and data of a volume, in one of the ways that occur."""
+    """Return the MetaImage files of a volume. Their format depends on the name."""
     data = phantom.volume.astype("<i2").tobytes()
 
     def header(**fields: str) -> bytes:
@@ -174,7 +178,7 @@ def volume(name: str, phantom: Phantom) -> Members:
 
 
 def masks(stored: Chests) -> Members:
-    """The lung masks: one with overlap, one missing, one without its last slice."""
+    """Return the lung masks. One has voxels with label 7 (both lungs), one lacks its last slice, and one is missing."""
     members = {"__MACOSX/._3.mhd": b"\0litter"}
     for name, phantom in stored.items():
         if name == "12_20200903":
@@ -190,7 +194,7 @@ def masks(stored: Chests) -> Members:
 
 
 def nodule_rows(scan: Scan) -> list[str]:
-    """The scan's rows of annotations.csv."""
+    """Return the rows of a scan in annotations.csv."""
     return [
         ",".join([scan.name, *(f"{value:g}" for value in (*nodule.center_world, nodule.diameter_mm))])
         for nodule in scan.nodules
@@ -201,15 +205,15 @@ def nodule_rows(scan: Scan) -> list[str]:
 
 
 def grey(hu: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """8-bit grey values of the lung window (-1350 to 150 HU).
+    """Return 8-bit grey values of the lung window (-1350 to 150 HU).
 
-    ``Window.to_grey`` rounds. Here fractions are cut off, so that the archives keep their bytes.
+    Unlike ``Window.to_grey``, this truncates instead of rounding, so that the bytes of the archives do not change.
     """
     return np.clip((hu.astype(np.float64) + 1350) / 1500 * 255, 0, 255).astype(np.uint8)
 
 
 def crops(chests: Chests) -> Members:
-    """Crops of 24 x 24 pixels around nodules. Patient 12 has one class, patient 27 two."""
+    """Return crops of 24 x 24 pixels around nodules. The nodules of patient 27 have two classes."""
     members: Members = {}
     classes = {"3": (2,), "12": (1,), "27": (3, 5)}
     for scan in SCANS[:6]:
@@ -227,16 +231,16 @@ def crops(chests: Chests) -> Members:
                 crop = random.integers(0, 256, (24, 24), dtype=np.uint8)
                 members[f"{split}/{folder}/{1000 + 10 * folder + k}.bmp"] = encode_picture(crop, "BMP")
     counts = Counter(tuple(name.split("/")[:2]) for name in members)
-    lines = ["class_dataset: made-up crops of phantoms", ""]
+    lines = ["class_dataset: synthetic crops of phantoms", ""]
     for split, title in (("train", "train:"), ("validate", "test:")):
         lines += [title, *(f"  {key[1]}: {count}" for key, count in sorted(counts.items()) if key[0] == split)]
     same = next(data for name, data in members.items() if name.startswith("train/1/"))
-    members["validate/1/12_20180305_007_09.bmp"] = same  # which the READ_ME does not count
+    members["validate/1/12_20180305_007_09.bmp"] = same  # not in the counts of READ_ME.txt
     return {"READ_ME.txt": table(*lines), **members}
 
 
 def slices(chests: Chests) -> Members:
-    """Slices with Pascal VOC boxes, split lists in three folders, and the workbook."""
+    """Return slices with Pascal VOC boxes, split lists in three folders, and a workbook of all boxes."""
     members: Members = {}
     boxes: dict[str, list[Box]] = {}
     for scan in SCANS[:6]:
@@ -255,13 +259,13 @@ def slices(chests: Chests) -> Members:
     height, width = chests[SCANS[0].name].volume.shape[1:]
     for stem, in_slice in annotated.items():
         xml = voc_annotation(*in_slice, filename=f"{stem}.jpg", size=(width, height))
-        # with a misspelling that is common in this field
+        # "diffcult" is misspelled on purpose: the misspelling occurs in many VOC files
         members[f"Annotations/{stem}.xml"] = xml.replace(b"<bndbox>", b"<diffcult>0</diffcult><bndbox>") + b"\n"
     listed = [stem for stem in stems if stem != unlisted]
     train, val = [s for i, s in enumerate(listed) if i % 5], [s for i, s in enumerate(listed) if not i % 5]
     members |= split_files(train, val, "ImageSets/Main/")
     paths = {stem: f"1.25mm_2D_detection/JPEGImages/{stem}.jpg" for stem in listed}
-    moved = [*val, train[-1]]  # one image is in the other list
+    moved = [*val, train[-1]]  # one image is in train in one folder and in val in another
     members |= split_files([paths[stem] for stem in train[:-1]], [paths[stem] for stem in moved], "images/")
     lines = {s: f"JPEGImages/{s}.jpg " + " ".join(",".join(map(str, box)) for box in boxes[s]) for s in listed}
     members |= split_files([lines[stem] for stem in train], [lines[stem] for stem in val])
@@ -275,7 +279,7 @@ def slices(chests: Chests) -> Members:
 
 
 def stacks(chests: Chests) -> dict[str, Members]:
-    """Six cases of 8-bit slices, the last three flipped copies, their tables and lists."""
+    """Return three cases of 8-bit slices, a flipped copy of each, and their tables and split lists."""
     archives: dict[str, Members] = {BMP0: {}, BMP1: {}, BMP2: {}}
     boxes: dict[str, Box] = {}
     diameters: dict[str, float] = {}
@@ -288,7 +292,7 @@ def stacks(chests: Chests) -> dict[str, Members]:
         last = stack.shape[1] - 1
         flipped = (*box[:2], last - box[3], last - box[2], *box[4:])
         for pid, slices_, ends in ((f"{index + 1:05d}", stack, box), (f"{9001 + index:05d}", stack[:, ::-1], flipped)):
-            first = 1 if pid == "00002" else 0  # numbered from 1: the z of its box is the number in the file's name
+            first = 1 if pid == "00002" else 0  # files are numbered from 1, and so is z of the box
             boxes[pid] = (ends[0] + first, ends[1] + first, *ends[2:])
             diameters[pid] = nodule.diameter_mm
             members |= {f"imgs/{pid}/{k + first}.bmp": encode_picture(s, "BMP") for k, s in enumerate(slices_)}
