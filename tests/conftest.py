@@ -1,6 +1,6 @@
-"""What all tests share: caches of their own, the data, the command line, and builds of the embedded archives.
+"""Shared fixtures: separate caches, the embedded archives, the command line, and builds.
 
-The caches are redirected here, before any test module is imported, because ``datasets`` fixes its cache folders when it is imported.
+The caches are set here, before any test module is imported, because ``datasets`` reads its cache folders when it is imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ os.environ |= {
     "XDG_CACHE_HOME": f"{_CACHES}/cache",
     "MPLCONFIGDIR": f"{_CACHES}/matplotlib",
     "LUNG_NODULE_CT_CACHE": f"{_CACHES}/downloads",
-    "LUNG_NODULE_CT_ZENODO_URL": "http://127.0.0.1:9",  # nothing listens there; tests with a server name theirs
+    "LUNG_NODULE_CT_ZENODO_URL": "http://127.0.0.1:9",  # no server listens there; a test with a server sets its own address
 }
 
 import contextlib  # noqa: E402
@@ -36,10 +36,10 @@ import pytest  # noqa: E402
 from built import Built  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-# The same examples every time, on machines of any speed; `--hypothesis-profile=explore` draws new ones.
+# Hypothesis draws the same examples every time, without a time limit. `--hypothesis-profile=explore` draws new examples.
 settings.register_profile("explore", deadline=None, max_examples=2000)
-settings.register_profile("steady", deadline=None, derandomize=True)
-settings.load_profile("steady")
+settings.register_profile("deterministic", deadline=None, derandomize=True)
+settings.load_profile("deterministic")
 
 ROOT = Path(__file__).parents[1]
 DUMMY = ROOT / "dummy_data"
@@ -47,7 +47,7 @@ MIRROR = Path(os.environ.get("LUNG_NODULE_CT_MIRROR", ROOT.parent / "shared" / "
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that drive a browser, which are slow."""
+    """Mark the tests that open a browser as ``browser`` and ``slow``."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
@@ -67,7 +67,7 @@ def dummy() -> Path:
 def mirror() -> Path:
     """Real chest CT in the published layout, if it is available."""
     if not (MIRROR / "expected.json").is_file():
-        pytest.skip("the mirror of real CT is not on this machine")
+        pytest.skip("real CT is not available on this machine")
     return MIRROR
 
 
@@ -82,7 +82,7 @@ def cli() -> Run:
 
 @pytest.fixture(scope="session")
 def cli_process() -> Run:
-    """Run the command line as a user does, in a process of its own."""
+    """Run the command line in a separate process, as a user does."""
 
     def run(*arguments: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         return _run_process([sys.executable, "-m", "lung_nodule_ct", *map(str, arguments)], cwd or ROOT, env)
@@ -92,7 +92,7 @@ def cli_process() -> Run:
 
 @pytest.fixture(scope="session")
 def python() -> Run:
-    """Run a piece of Python in a process of its own."""
+    """Run Python code in a separate process."""
 
     def run(code: str, *, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         return _run_process([sys.executable, "-c", code], cwd, env)
@@ -101,7 +101,7 @@ def python() -> Run:
 
 
 def run_in_process(*arguments: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in this process, and return what a process would."""
+    """Run the command line in this process, and return its exit code and output."""
     from lung_nodule_ct.cli import main
 
     command = ["lung-nodule-ct", *map(str, arguments)]
@@ -128,7 +128,7 @@ def _run_process(command: list[str], cwd: Path, env: dict[str, str]) -> subproce
 
 @pytest.fixture(scope="session")
 def dummy_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """All configs of the embedded archives in a format, built once per session. Copy the folder to change it."""
+    """Build all configs of the embedded archives in a format, once per session. A test that changes the folder must copy it."""
     folders: dict[str, Path] = {}
 
     def folder(format_: str = "parquet") -> Path:
@@ -144,7 +144,7 @@ def dummy_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Built]:
-    """Build configs in this process: ``build(source, "det2d_1.25mm")``, with source names kept."""
+    """Build configs in this process and keep the source names: ``build(source, "det2d_1.25mm")``."""
 
     def run(source: Path, *configs: str, **options: Any) -> Built:
         from lung_nodule_ct.declaration.configs import get_config

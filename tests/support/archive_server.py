@@ -58,14 +58,14 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.content(body)
             return
-        self.send(404, b"nothing here", {})
+        self.send(404, b"not found", {})
 
-    def wanted(self, size: int) -> tuple[int, int] | None:
-        """Return the requested range, half-open."""
-        requested = self.headers.get("Range", "")
-        if not requested.startswith("bytes="):
+    def requested_range(self, size: int) -> tuple[int, int] | None:
+        """Return the requested range as start and stop, or ``None``."""
+        header = self.headers.get("Range", "")
+        if not header.startswith("bytes="):
             return None
-        first, _, last = requested[6:].partition("-")
+        first, _, last = header[6:].partition("-")
         return int(first), min(size, int(last) + 1) if last else size
 
     def content(
@@ -78,17 +78,17 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         """Send a file as a normal server does. ``headers`` replace its headers; ``None`` removes one."""
         tag = tag if tag is not None else self.server.owner.tag_of(body)
-        wanted = self.wanted(len(body)) if ranges else None
-        if wanted and self.headers.get("If-Range", tag) != tag:
-            wanted = None
-        if wanted and wanted[0] >= len(body):
+        requested_range = self.requested_range(len(body)) if ranges else None
+        if requested_range and self.headers.get("If-Range", tag) != tag:
+            requested_range = None
+        if requested_range and requested_range[0] >= len(body):
             self.send(416, b"", {"Content-Range": f"bytes */{len(body)}"})
             return
         normal: dict[str, str | None] = {"Content-Type": "application/octet-stream", **({"ETag": tag} if tag else {})}
-        if wanted:
-            normal["Content-Range"] = f"bytes {wanted[0]}-{wanted[1] - 1}/{len(body)}"
-            body = body[wanted[0] : wanted[1]]
-        self.send(206 if wanted else 200, body, {**normal, **(headers or {})})
+        if requested_range:
+            normal["Content-Range"] = f"bytes {requested_range[0]}-{requested_range[1] - 1}/{len(body)}"
+            body = body[requested_range[0] : requested_range[1]]
+        self.send(206 if requested_range else 200, body, {**normal, **(headers or {})})
 
     def send(self, status: int, body: bytes, headers: Mapping[str, str | None]) -> None:
         """Send a complete response."""
@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
             if owner.rate:
                 time.sleep(len(piece) / owner.rate)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection."""
         self.close_connection = True
         with contextlib.suppress(OSError):
@@ -198,14 +198,14 @@ def dropped(after: int) -> Fault:
     """Close the connection after some bytes of the body."""
 
     def fault(handler: Handler, body: bytes) -> None:
-        start, stop = handler.wanted(len(body)) or (0, len(body))
+        start, stop = handler.requested_range(len(body)) or (0, len(body))
         partial = start > 0
         headers = {"Content-Length": str(stop - start), "ETag": handler.server.owner.tag_of(body)}
         if partial or handler.headers.get("Range"):
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
         handler.head(206 if "Content-Range" in headers else 200, headers)
         handler.push(body[start : min(stop, start + after)])
-        handler.hang_up()
+        handler.disconnect()
 
     return fault
 
@@ -216,18 +216,18 @@ def beginning(length: int) -> Fault:
     def fault(handler: Handler, body: bytes) -> None:
         handler.head(200, {"Content-Length": str(len(body))})
         handler.push(body[:length])
-        handler.hang_up()
+        handler.disconnect()
 
     return fault
 
 
 def refused(handler: Handler, _body: bytes) -> None:
     """Close the connection before a response."""
-    handler.hang_up()
+    handler.disconnect()
 
 
 def status(code: int, body: bytes = b"no", **headers: str) -> Fault:
-    """Send another status. ``_`` in the name of a header is a hyphen."""
+    """Send a status. ``_`` in the name of a header is replaced by a hyphen."""
 
     def fault(handler: Handler, _: bytes) -> None:
         handler.send(code, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -242,7 +242,7 @@ def stalled(after: int) -> Fault:
         handler.head(200, {"Content-Length": str(len(body)), "ETag": handler.server.owner.tag_of(body)})
         handler.push(body[:after])
         time.sleep(5)
-        handler.hang_up()
+        handler.disconnect()
 
     return fault
 
@@ -253,7 +253,7 @@ def trickling(handler: Handler, body: bytes) -> None:
     for position in range(200):
         handler.push(body[position : position + 1])
         time.sleep(0.05)
-    handler.hang_up()
+    handler.disconnect()
 
 
 def trickling_head(handler: Handler, _body: bytes) -> None:
@@ -261,7 +261,7 @@ def trickling_head(handler: Handler, _body: bytes) -> None:
     for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"z" * 200:
         handler.wfile.write(bytes([byte]))
         time.sleep(0.05)
-    handler.hang_up()
+    handler.disconnect()
 
 
 def endless_head(handler: Handler, _body: bytes) -> None:
@@ -269,7 +269,7 @@ def endless_head(handler: Handler, _body: bytes) -> None:
     end = time.monotonic() + 5
     while time.monotonic() < end:
         handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
-    handler.hang_up()
+    handler.disconnect()
 
 
 def chunked(handler: Handler, body: bytes) -> None:
@@ -285,7 +285,7 @@ def broken_chunks(handler: Handler, _body: bytes) -> None:
     """Send a chunk whose length is not a number."""
     handler.head(200, {"Transfer-Encoding": "chunked", "Content-Length": None})
     handler.push(b"never\r\nPK")
-    handler.hang_up()
+    handler.disconnect()
 
 
 def trickling_chunks(handler: Handler, _body: bytes) -> None:
@@ -294,7 +294,7 @@ def trickling_chunks(handler: Handler, _body: bytes) -> None:
     for _ in range(200):
         handler.push(b"0")
         time.sleep(0.05)
-    handler.hang_up()
+    handler.disconnect()
 
 
 def endless_trailer(handler: Handler, _body: bytes) -> None:
@@ -304,7 +304,7 @@ def endless_trailer(handler: Handler, _body: bytes) -> None:
     end = time.monotonic() + 5
     while time.monotonic() < end:
         handler.wfile.write(b"X-More: yes\r\n" * 1000)
-    handler.hang_up()
+    handler.disconnect()
 
 
 def with_headers(**headers: str | None) -> Fault:
@@ -325,7 +325,7 @@ def shifted(by: int) -> Fault:
     """Send another range than the requested one, and state that range."""
 
     def fault(handler: Handler, body: bytes) -> None:
-        start, stop = handler.wanted(len(body)) or (0, len(body))
+        start, stop = handler.requested_range(len(body)) or (0, len(body))
         start = max(0, start + by)
         handler.send(206, body[start:stop], {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"})
 

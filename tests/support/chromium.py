@@ -1,4 +1,4 @@
-"""A real browser that records every request and every error of a page."""
+"""Headless Chromium, which records every request and every error of a page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARGUMENTS = (
 
 @contextmanager
 def started() -> Iterator[Any]:
-    """A headless browser."""
+    """Start a headless browser, and close it at the end of the block."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -34,7 +34,7 @@ def started() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, page: Path, **context: Any) -> Iterator[Any]:
-    """Open a local page. At the end of the block, it must have requested nothing but itself and reported no error."""
+    """Open a local page. At the end of the block, check that it requested no other file and reported no error."""
     session = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **context})
     tab = session.new_page()
     requested: list[str] = []

@@ -1,6 +1,6 @@
-"""A Hub on this machine: what ``create_repo``, ``dataset_info`` and ``upload_folder`` of huggingface_hub ask of the real one.
+"""A small Hub on the loopback interface, with the endpoints that huggingface_hub uses to create and fill a dataset repository.
 
-Endpoints as https://huggingface.co/docs/hub/api and the Git LFS batch API have them; files of Parquet and PNG go by LFS.
+The endpoints follow https://huggingface.co/docs/hub/api and the Git LFS batch API. Parquet and PNG files are uploaded by LFS.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Hub:
-    """What it holds, and what it was asked.
+    """The state of the server.
 
     Attributes:
-        url: Where it is.
-        token: The one that it lets in.
-        repos: Files by name, by repository.
-        private: Whether a repository is.
-        fail_at: The end of a path that it answers with an error.
+        url: The address of the server.
+        token: The token that it accepts.
+        repos: The content of each file by repository and path.
+        private: Whether each repository is private.
+        fail_at: Requests for a path with this ending get an error.
         requests: Method, path and authorization of every request.
+        objects: The uploaded LFS objects by SHA-256.
     """
 
     url: str = ""
@@ -39,7 +40,7 @@ class Hub:
 
 @contextmanager
 def running_hub():
-    """A Hub for the time of a block."""
+    """Run a Hub until the end of the block."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -60,7 +61,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             pass
 
-        def _answer(self, document: object = None, status: int = 200) -> None:
+        def _respond(self, document: object = None, status: int = 200) -> None:
             body = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -68,65 +69,65 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body)
 
-        def _take(self) -> bytes:
+        def _read_body(self) -> bytes:
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-        def _begin(self) -> list[str] | None:
-            """The parts of the path, unless the request is refused."""
+        def _authorized_path(self) -> list[str] | None:
+            """Return the parts of the path, or ``None`` after a response with an error."""
             path = unquote(urlsplit(self.path).path)
             hub.requests.append((self.command, path, self.headers.get("Authorization")))
             if path.endswith(hub.fail_at):
-                self._take()
-                self._answer({"error": "out of order"}, 500 if self.command != "POST" else 403)
+                self._read_body()
+                self._respond({"error": "the server failed"}, 500 if self.command != "POST" else 403)
                 return None
             if not path.startswith("/objects/") and self.headers.get("Authorization") != f"Bearer {hub.token}":
-                self._take()
-                self._answer({"error": "Invalid credentials"}, 401)
+                self._read_body()
+                self._respond({"error": "Invalid credentials"}, 401)
                 return None
             return path.strip("/").split("/")
 
         def do_GET(self) -> None:
-            match self._begin():
+            match self._authorized_path():
                 case ["api", "datasets", user, name, "tree", *_]:
                     files = hub.repos[f"{user}/{name}"]
-                    self._answer(
+                    self._respond(
                         [{"type": "file", "path": path, "size": len(files[path]), "oid": "0"} for path in files]
                     )
                 case ["api", "datasets", user, name, *_]:
                     repo = f"{user}/{name}"
                     siblings = [{"rfilename": path} for path in hub.repos[repo]]
-                    self._answer({"id": repo, "private": hub.private[repo], "siblings": siblings, "sha": "0" * 40})
+                    self._respond({"id": repo, "private": hub.private[repo], "siblings": siblings, "sha": "0" * 40})
                 case None:
                     pass
                 case _:
-                    self._answer({"error": "not found"}, 404)
+                    self._respond({"error": "not found"}, 404)
 
         def do_PUT(self) -> None:
-            match self._begin():
+            match self._authorized_path():
                 case ["objects", oid]:
-                    content = self._take()
+                    content = self._read_body()
                     assert hashlib.sha256(content).hexdigest() == oid
                     hub.objects[oid] = content
-                    self._answer()
+                    self._respond()
 
         def do_POST(self) -> None:
-            parts = self._begin()
+            parts = self._authorized_path()
             if parts is None:
                 return
-            body = self._take()
+            body = self._read_body()
             match parts:
                 case ["api", "repos", "create"]:
-                    asked = json.loads(body)
-                    repo = f"{asked['organization']}/{asked['name']}"
-                    assert asked["type"] == "dataset"
+                    wanted = json.loads(body)
+                    repo = f"{wanted['organization']}/{wanted['name']}"
+                    assert wanted["type"] == "dataset"
                     if repo in hub.repos:
-                        known = f"{hub.url}/datasets/{repo}"
-                        self._answer({"error": "You already created this dataset repo", "url": known}, 409)
+                        existing = f"{hub.url}/datasets/{repo}"
+                        self._respond({"error": "You already created this dataset repo", "url": existing}, 409)
                         return
-                    hub.repos[repo], hub.private[repo] = {}, asked.get("visibility") == "private"
-                    self._answer({"url": f"{hub.url}/datasets/{repo}", "name": repo, "id": repo})
+                    hub.repos[repo], hub.private[repo] = {}, wanted.get("visibility") == "private"
+                    self._respond({"url": f"{hub.url}/datasets/{repo}", "name": repo, "id": repo})
                 case ["api", "validate-yaml"]:
-                    self._answer({"errors": [], "warnings": []})
+                    self._respond({"errors": [], "warnings": []})
                 case ["api", "datasets", _, _, "preupload", "main"]:
                     files = [
                         {
@@ -136,19 +137,19 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                         }
                         for entry in json.loads(body)["files"]
                     ]
-                    self._answer({"files": files})
+                    self._respond({"files": files})
                 case ["datasets", _, _, "info", "lfs", "objects", "batch"]:
                     objects = [
                         {**entry, "actions": {"upload": {"href": f"{hub.url}/objects/{entry['oid']}"}}}
                         for entry in json.loads(body)["objects"]
                     ]
-                    self._answer({"transfer": "basic", "objects": objects})
+                    self._respond({"transfer": "basic", "objects": objects})
                 case ["api", "datasets", user, name, "commit", "main"]:
                     files = dict(hub.repos[f"{user}/{name}"])
                     for line in body.splitlines():
                         _apply(json.loads(line), files, hub.objects)
                     hub.repos[f"{user}/{name}"] = files
-                    self._answer(
+                    self._respond(
                         {
                             "success": True,
                             "commitOid": "1" * 40,
@@ -156,7 +157,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                         }
                     )
                 case _:
-                    self._answer({"error": "not found"}, 404)
+                    self._respond({"error": "not found"}, 404)
 
     return Handler
 

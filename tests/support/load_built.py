@@ -1,6 +1,6 @@
-"""Load every config of a built folder, prepared and streamed, with whatever ``datasets`` this interpreter has.
+"""Load every config of a build, prepared and streamed, with the installed version of ``datasets``.
 
-python load_built.py FOLDER
+Usage: python load_built.py FOLDER
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 
 
 def main() -> None:
-    """Fail where a row differs between the two ways, or a count from the manifest."""
+    """Fail if prepared and streamed rows differ, or if their number differs from the manifest."""
     folder = Path(sys.argv[1])
     manifest = json.loads((folder / "build.json").read_text())
     for config, entry in manifest["configs"].items():
         loaded = datasets.load_dataset(str(folder), config)
         streamed = datasets.load_dataset(str(folder), config, streaming=True)
-        assert {split: len(own) for split, own in loaded.items()} == entry["rows"], config
-        for split, own in loaded.items():
-            pairs = [own, streamed[split]]
-            if "image" in own.column_names:
-                assert own[0]["image"].size[0] > 0
-                pairs = [each.cast_column("image", datasets.Image(decode=False)) for each in pairs]
-            for row, other in zip(*pairs, strict=True):
+        assert {split: len(rows) for split, rows in loaded.items()} == entry["rows"], config
+        for split, prepared in loaded.items():
+            both = [prepared, streamed[split]]
+            if "image" in prepared.column_names:
+                assert prepared[0]["image"].size[0] > 0
+                both = [rows.cast_column("image", datasets.Image(decode=False)) for rows in both]
+            for row, other in zip(*both, strict=True):
                 assert row == other, config
                 if "volume" in row:
                     dtype = "u1" if "case_id" in row else "<i2"
                     np.frombuffer(row["volume"]["bytes"], dtype).reshape(row["volume"]["shape"])
-    if (folder / "data" / "preview").is_dir():  # the card's own config is then the default
+    if (folder / "data" / "preview").is_dir():  # the preview is then the default config
         assert list(datasets.load_dataset(str(folder))) == ["preview"]
         shown = datasets.load_dataset(str(folder), "preview", split="preview", streaming=True)
         assert all(row["image"].size[0] > 0 and row["config"] in manifest["configs"] for row in shown)

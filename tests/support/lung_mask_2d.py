@@ -1,11 +1,13 @@
-"""A config that the package does not know: axial slices of the lung masks, declared and built by the tests alone.
+"""A config that only the tests declare: axial slices of the lung masks.
 
-It shows what a new config takes: one declaration and one family. One unit is a mask volume, which is inflated once for all of its slices.
+A new config needs one declaration and one family. One unit is a mask volume, which is decompressed once for all of its slices.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +113,16 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Take both away again, so that other tests see the six configs."""
+    """Remove both, so that other tests see the six configs of the package."""
     del CONFIGS[LUNG_MASK_2D.name]
     del FAMILIES[LUNG_MASK_2D.kind]
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """Register the config until the end of the block."""
+    register()
+    try:
+        yield
+    finally:
+        unregister()

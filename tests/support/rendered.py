@@ -1,4 +1,4 @@
-"""A card as a reader sees it: GitHub-flavoured Markdown as an HTML page, and the page in a browser."""
+"""Render a card: GitHub-flavoured Markdown to an HTML page, and the page in headless Chromium."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def render(card: str) -> str:
 
 def chromium(browser: str, page: Path, profile: Path, *arguments: str) -> str:
     """Return what a headless browser prints for a local page."""
-    quiet = (
+    flags = (
         "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync --disable-quic --hide-scrollbars"
     )
-    command = [browser, *quiet.split(), f"--user-data-dir={profile}", *arguments, page.as_uri()]
+    command = [browser, *flags.split(), f"--user-data-dir={profile}", *arguments, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
