@@ -1,4 +1,4 @@
-"""Names, keys and folds."""
+"""Names of volumes and images, keys of scans, folds of patients, and masked dates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATE = re.compile(r"(19|20)\d\d-?(0[1-9]|1[0-2])-?([0-2]\d|3[01])")
 
 
 @given(PATIENTS, DAYS)
-def test_volume_and_slice_of_one_scan_share_its_key(patient: str, day: date) -> None:
+def test_a_volume_and_a_slice_of_one_scan_have_the_same_key(patient: str, day: date) -> None:
     volume = parse_volume_name(f"{patient}_{day:%Y%m%d}")
     image = parse_image_name(f"{patient}_{day:%Y%m%d}_017")
     assert (volume.patient, volume.day, volume.bad_date) == (patient, day, None)
@@ -26,7 +26,7 @@ def test_volume_and_slice_of_one_scan_share_its_key(patient: str, day: date) -> 
 
 
 @given(PATIENTS, DAYS, DAYS)
-def test_keys_tell_scans_apart_and_spell_no_date(patient: str, one: date, other: date) -> None:
+def test_keys_distinguish_scans_and_contain_no_date(patient: str, one: date, other: date) -> None:
     keys = [parse_volume_name(f"{patient}_{day:%Y%m%d}").scan_id for day in (one, other)]
     assert (keys[0] == keys[1]) == (one == other)
     for key in keys:
@@ -36,7 +36,7 @@ def test_keys_tell_scans_apart_and_spell_no_date(patient: str, one: date, other:
 
 
 def test_keys_and_folds_never_change() -> None:
-    # pinned: datasets that were built by different versions must join
+    # rows of builds by different versions must have the same keys
     assert parse_volume_name("80_20190314").scan_id == "u5ynv46wu3w6huvh"
     assert image_id("train/1/80_20190314_014_01") == "6xt6skhzhlbe7lnm"
     assert [fold_of(patient) for patient in ("1", "80", "94", "100", "080")] == [0, 2, 4, 0, 1]
@@ -59,7 +59,7 @@ def test_keys_and_folds_never_change() -> None:
         ("LIDC-IDRI-0001", "LIDC-IDRI-0001", None, None),
     ],
 )
-def test_volume_names(stem: str, patient: str | None, day: date | None, bad_date: str | None) -> None:
+def test_volume_names_are_parsed(stem: str, patient: str | None, day: date | None, bad_date: str | None) -> None:
     name = parse_volume_name(stem)
     assert (name.patient, name.day, name.bad_date) == (patient, day, bad_date)
 
@@ -76,13 +76,13 @@ def test_volume_names(stem: str, patient: str | None, day: date | None, bad_date
         ("LIDC-IDRI-0001_012", "LIDC-IDRI-0001"),
     ],
 )
-def test_image_names(stem: str, patient: str | None) -> None:
+def test_image_names_are_parsed(stem: str, patient: str | None) -> None:
     name = parse_image_name(stem)
     assert name.patient == patient
     assert (name.scan_id is None) == (name.fold is None) == (patient is None)
 
 
-def test_a_second_scan_of_a_day_is_another_scan_of_the_same_day() -> None:
+def test_two_scans_of_one_day_have_the_same_date_and_different_keys() -> None:
     one, two = parse_volume_name("80_20190314"), parse_volume_name("80_20190314_2")
     assert one.day == two.day
     assert one.scan_id != two.scan_id
@@ -107,7 +107,7 @@ def test_masked_text_has_no_date(day: date, text: str) -> None:
     assert not re.search(r"\d{4}", mask_dates(text.format(day)))
 
 
-def test_masking_leaves_coordinates_alone() -> None:
+def test_masking_does_not_change_coordinates() -> None:
     assert mask_dates("80_190314.mhd: got 190314") == "80_<date>.mhd: got <date>"
     row = "line 3: 56.20840547,-115.8675792,1,234,567"
     assert mask_dates(row) == row

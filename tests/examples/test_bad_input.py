@@ -1,4 +1,4 @@
-"""What must not be built from: exit 1, one line that names archive and member, no traceback, nothing written."""
+"""Input that cannot be built: exit code 1, one line that names archive and member, no traceback and no output."""
 
 from __future__ import annotations
 
@@ -24,13 +24,8 @@ from lung_nodule_ct.testing.archives import (
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 
-def stays_clean(folder: Path) -> bool:
-    """Whether nothing stands where a build was to be, nor beside it."""
-    return list(folder.iterdir()) == []
-
-
-def colourful() -> bytes:
-    """An encoded picture in colour."""
+def colour_picture() -> bytes:
+    """Return an encoded picture in colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (20, 16), (1, 2, 3)).save(buffer, "BMP")
     return buffer.getvalue()
@@ -38,15 +33,15 @@ def colourful() -> bytes:
 
 @pytest.fixture
 def refused(tmp_path, cli):
-    """Build and expect a refusal; returns the message."""
+    """Build a config, check that the command fails, and return its error message."""
 
-    def run(source: Path, config: str, *more: str) -> str:
+    def run(source: Path, config: str, *options: str) -> str:
         out = tmp_path / "outputs"
         out.mkdir(exist_ok=True)
-        done = cli("build", config, "--source", source, "--out", out / "hub", *more)
+        done = cli("build", config, "--source", source, "--out", out / "hub", *options)
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Traceback" not in done.stderr + done.stdout
-        assert stays_clean(out)
+        assert list(out.iterdir()) == []
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         return line
 
@@ -54,7 +49,7 @@ def refused(tmp_path, cli):
 
 
 def damaged(tiny: TinyArchives, folder: Path, archive: str, member: str) -> Path:
-    """Flip a bit in the packed bytes of a member."""
+    """Change one byte of the compressed data of a member."""
     source = tiny.write(folder)
     data = bytearray((source / archive).read_bytes())
     at = data.index(member.encode()) + len(member) + 20
@@ -74,7 +69,7 @@ def damaged(tiny: TinyArchives, folder: Path, archive: str, member: str) -> Path
         (BMP0, "imgs/00001/3.bmp", "det3d_bmp_1.25mm"),
     ],
 )
-def test_a_damaged_member(tmp_path, refused, archive, member, config) -> None:
+def test_a_damaged_member_is_an_error_that_names_it(tmp_path, refused, archive, member, config) -> None:
     message = refused(damaged(TinyArchives(), tmp_path / "in", archive, member), config)
     assert archive in message
     assert member in message
@@ -122,7 +117,7 @@ def test_a_damaged_member(tmp_path, refused, archive, member, config) -> None:
         (lambda t: t[BMP_TABLES].clear(), "det3d_bmp_1.25mm", [BMP_TABLES, "image_annotation_augment_diameter.csv"]),
     ],
 )
-def test_a_member_that_cannot_be_used(tmp_path, refused, change, config, names) -> None:
+def test_an_invalid_member_is_an_error_that_names_it(tmp_path, refused, change, config, names) -> None:
     tiny = TinyArchives()
     change(tiny)
     message = refused(tiny.write(tmp_path / "in"), config)
@@ -146,7 +141,7 @@ def test_a_member_that_cannot_be_used(tmp_path, refused, change, config, names) 
         (BMP_TABLES, "train.txt", "det3d_bmp_1.25mm"),
     ],
 )
-def test_a_git_lfs_pointer_in_a_members_place(tmp_path, refused, archive, member, config) -> None:
+def test_a_git_lfs_pointer_instead_of_a_member_is_an_error(tmp_path, refused, archive, member, config) -> None:
     tiny = TinyArchives()
     tiny[archive][member] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
     message = refused(tiny.write(tmp_path / "in"), config)
@@ -154,24 +149,24 @@ def test_a_git_lfs_pointer_in_a_members_place(tmp_path, refused, archive, member
 
 
 @pytest.mark.parametrize(
-    ("slice_", "says"),
+    ("slice_", "expected"),
     [
         (b"\xff\xd8\xff cut", "is damaged; expected a JPEG, BMP or PNG picture"),
-        (b"no picture", "is damaged; expected a JPEG, BMP or PNG picture"),
-        (colourful(), "is not a slice; expected 8-bit grey values, got a colour picture"),
+        (b"not a picture", "is damaged; expected a JPEG, BMP or PNG picture"),
+        (colour_picture(), "is not a slice; expected 8-bit grey values, got a colour picture"),
     ],
 )
-def test_a_slice_that_is_none_is_told_once(tmp_path, refused, slice_, says) -> None:
+def test_an_invalid_slice_is_reported_once(tmp_path, refused, slice_, expected) -> None:
     tiny = TinyArchives()
     tiny[BMP0]["imgs/00001/3.bmp"] = slice_
     message = refused(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
-    assert f"imgs/00001/3.bmp: {says}" in message
+    assert f"imgs/00001/3.bmp: {expected}" in message
     assert message.count("imgs/00001/3.bmp") == message.count("expected") == 1
     assert "object at 0x" not in message
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "expected"),
     [
         (None, "missing"),
         (b"", "empty file"),
@@ -181,7 +176,7 @@ def test_a_slice_that_is_none_is_told_once(tmp_path, refused, slice_, says) -> N
         (overwrite_zip_field(zip_archive({"9.mhd": b"x" * 99}), "flags", 1), "encrypted"),
     ],
 )
-def test_an_archive_that_is_none(tmp_path, refused, data, says) -> None:
+def test_a_missing_or_invalid_archive_is_an_error_that_names_it(tmp_path, refused, data, expected) -> None:
     source = TinyArchives().write(tmp_path / "in")
     if data is None:
         (source / CT0).unlink()
@@ -189,10 +184,10 @@ def test_an_archive_that_is_none(tmp_path, refused, data, says) -> None:
         (source / CT0).write_bytes(data)
     message = refused(source, "det3d_1.25mm")
     assert CT0 in message
-    assert says in message
+    assert expected in message
 
 
-def test_a_member_name_that_climbs_out(tmp_path, refused) -> None:
+def test_a_member_name_outside_the_archive_is_an_error(tmp_path, refused) -> None:
     tiny = TinyArchives()
     tiny[DET2D]["../../escaped.jpg"] = noise_picture()
     message = refused(tiny.write(tmp_path / "in"), "det2d_1.25mm")
@@ -201,18 +196,18 @@ def test_a_member_name_that_climbs_out(tmp_path, refused) -> None:
     assert not (tmp_path.parent / "escaped.jpg").exists()
 
 
-def test_a_name_that_would_write_to_the_terminal_is_one_plain_line(tmp_path, refused) -> None:
+def test_control_characters_in_a_name_are_escaped(tmp_path, refused) -> None:
     tiny = TinyArchives()
     tiny[DET2D]["JPEGImages/7\n_\x1b[31m_\u202e1.jpg"] = b"\xff\xd8\xff cut"
     message = refused(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert "JPEGImages/7\\n_\\x1b[31m_\\u202e1.jpg" in message
 
 
-def test_no_source_and_no_folder(tmp_path, refused) -> None:
+def test_a_source_that_does_not_exist_is_an_error(tmp_path, refused) -> None:
     assert "does not exist" in refused(tmp_path / "nowhere", "det2d_1.25mm")
 
 
-def test_errors_of_worker_processes_arrive_whole(tmp_path, refused, monkeypatch) -> None:
+def test_errors_of_worker_processes_name_the_member(tmp_path, refused, monkeypatch) -> None:
     tiny = TinyArchives()
     for number in range(300, 320):
         tiny[CT0] |= {f"{number}.mhd": metaimage_header(str(number)), f"{number}.raw": bytes(1440)}
@@ -221,18 +216,18 @@ def test_errors_of_worker_processes_arrive_whole(tmp_path, refused, monkeypatch)
     assert "310.raw" in message
 
 
-def test_an_output_that_is_not_ours_is_left_alone(tmp_path, cli) -> None:
+def test_a_folder_that_is_not_a_build_is_not_replaced(tmp_path, cli) -> None:
     source = TinyArchives().write(tmp_path / "in")
-    out = tmp_path / "precious"
+    out = tmp_path / "documents"
     out.mkdir()
-    (out / "thesis.tex").write_text("mine")
+    (out / "thesis.tex").write_text("written by the user")
     done = cli("build", "det2d_1.25mm", "--source", source, "--out", out)
     assert done.returncode == 1
     assert "not the result of a previous build" in done.stderr
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 
-def test_strict_refuses_errors_and_lets_warnings_pass(tmp_path, refused, cli) -> None:
+def test_strict_refuses_errors_and_accepts_warnings(tmp_path, refused, cli) -> None:
     tiny = TinyArchives()
     tiny[DET2D]["JPEGImages/9_005.jpg"] = noise_picture(9, kind="JPEG")
     done = cli(
@@ -245,7 +240,7 @@ def test_strict_refuses_errors_and_lets_warnings_pass(tmp_path, refused, cli) ->
         tmp_path / "warned out",
     )
     assert done.returncode == 0
-    tiny[DET2D]["ImageSets/Main/val.txt"] += b"ghost\n"
+    tiny[DET2D]["ImageSets/Main/val.txt"] += b"absent\n"
     message = refused(tiny.write(tmp_path / "in"), "det2d_1.25mm", "--strict")
     assert "listed-but-missing" in message
-    assert "ghost" in message
+    assert "absent" in message

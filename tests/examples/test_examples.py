@@ -1,4 +1,4 @@
-"""The rules of the columns, each on archives that are bent just so."""
+"""Rows and findings of every config. Each test changes the archives for one rule."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scan_rows import voxels
 
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.testing.archives import (
@@ -21,6 +22,7 @@ from lung_nodule_ct.testing.archives import (
     DET2D,
     FRAME,
     MASKS,
+    NODULE_COLUMNS,
     NODULES,
     SHAPE,
     THICK1,
@@ -39,16 +41,11 @@ from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 DET3D = "det3d_1.25mm"
 THICK = "det3d_5mm"
-SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 
 
 @pytest.fixture
 def tiny() -> TinyArchives:
     return TinyArchives()
-
-
-def voxels(row: dict, column: str = "volume", dtype: str = "<i2") -> np.ndarray:
-    return np.frombuffer(row[column]["bytes"], dtype).reshape(row[column]["shape"])
 
 
 # --- timepoints -------------------------------------------------------------------------------------------------------
@@ -58,7 +55,7 @@ def times(rows: list[dict]) -> dict[str, tuple]:
     return {row["source_name"]: (row["timepoint"], row["num_timepoints"], row["days_since_first"]) for row in rows}
 
 
-def test_timepoints_count_the_dates_of_both_sets_together(tiny, tmp_path, build) -> None:
+def test_timepoints_count_the_dates_of_both_slice_thicknesses_together(tiny, tmp_path, build) -> None:
     del tiny[THICK1]["7_20190304.mhd"], tiny[THICK1]["7_20190304.raw"]
     tiny[THICK1] |= metaimage("7_20180601", noise_volume(1, (2, 10, 12)))
     built = build(tiny.write(tmp_path / "in"), DET3D, THICK, "longitudinal")
@@ -68,14 +65,14 @@ def test_timepoints_count_the_dates_of_both_sets_together(tiny, tmp_path, build)
     assert keys == [("7", 0, 1.25), ("7", 0, 5.0), ("7", 1, 5.0), ("7", 2, 1.25)]
 
 
-def test_dates_in_slice_and_crop_names_are_no_timepoints(tiny, tmp_path, build) -> None:
+def test_dates_in_the_names_of_slices_and_crops_are_not_timepoints(tiny, tmp_path, build) -> None:
     tiny[DET2D]["JPEGImages/9_20200101_001.jpg"] = noise_picture(kind="JPEG")
     tiny[CLS]["class_dataset/train/5/9_20200102_001.bmp"] = noise_picture(9)
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert times(built.rows(DET3D))["9"] == (0, 1, None)
 
 
-def test_an_undated_scan_beside_dated_ones_has_no_place_in_time(tiny, tmp_path, build) -> None:
+def test_an_undated_scan_next_to_dated_scans_has_no_timepoint(tiny, tmp_path, build) -> None:
     tiny[CT1] |= metaimage("7", noise_volume(8))
     built = build(tiny.write(tmp_path / "in"), DET3D, "longitudinal")
     assert times(built.rows(DET3D))["7"] == (None, 2, None)
@@ -84,20 +81,20 @@ def test_an_undated_scan_beside_dated_ones_has_no_place_in_time(tiny, tmp_path, 
     assert len({row["scan_id"] for row in built.rows(DET3D)}) == 4
 
 
-def test_of_several_scans_without_a_date_nobody_knows_the_order(tiny, tmp_path, build) -> None:
+def test_several_undated_scans_of_a_patient_have_no_timepoint(tiny, tmp_path, build) -> None:
     tiny[CT0] |= {
         **metaimage("6_201903", noise_volume(1)),
         **metaimage("6_201911", noise_volume(2)),
         **metaimage("8", noise_volume(3)),
     }
     built = build(tiny.write(tmp_path / "in"), DET3D)
-    seen = times(built.rows(DET3D))
-    assert (seen["6_201903"], seen["6_201911"], seen["8"]) == ((None, None, None), (None, None, None), (0, 1, None))
+    found = times(built.rows(DET3D))
+    assert (found["6_201903"], found["6_201911"], found["8"]) == ((None, None, None), (None, None, None), (0, 1, None))
     assert len(built.findings("undated-scan")) == 2
 
 
 @pytest.mark.parametrize("name", ["7_20181301", "7_20190230", "7_99999999", "7_201903"])
-def test_a_date_that_is_none_is_a_finding(tiny, tmp_path, build, name) -> None:
+def test_an_invalid_date_is_a_finding(tiny, tmp_path, build, name) -> None:
     tiny[CT1] |= metaimage(name, noise_volume(8))
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert times(built.rows(DET3D))[name] == (None, 2, None)
@@ -105,7 +102,7 @@ def test_a_date_that_is_none_is_a_finding(tiny, tmp_path, build, name) -> None:
     assert len(built.findings("invalid-date")) == 1
 
 
-def test_longitudinal_key_is_unique_and_patients_with_one_date_stay_out(tiny, tmp_path, build) -> None:
+def test_longitudinal_rows_have_unique_keys_and_exclude_patients_with_one_date(tiny, tmp_path, build) -> None:
     tiny[CT1] |= metaimage("8_20200101", noise_volume(8))
     built = build(tiny.write(tmp_path / "in"), "longitudinal")
     rows = built.rows("longitudinal")
@@ -129,7 +126,7 @@ def test_a_missing_context_archive_makes_its_columns_null(tiny, tmp_path, build)
     assert {finding["archive"] for finding in built.findings("context-missing")} == {THICK1, CLS}
 
 
-def test_pathology_joins_only_where_there_is_no_doubt(tiny, tmp_path, build) -> None:
+def test_pathology_is_joined_if_it_is_unambiguous(tiny, tmp_path, build) -> None:
     built = build(tiny.write(tmp_path / "in"), DET3D, THICK)
     assert {name: row["nodules"][0]["pathology"] for name, row in built.by_name(DET3D).items()} == {
         "7_20180102": 0,
@@ -139,14 +136,14 @@ def test_pathology_joins_only_where_there_is_no_doubt(tiny, tmp_path, build) -> 
     assert not built.findings("pathology-not-joined")
 
 
-@pytest.mark.parametrize("doubt", ["two classes", "two nodules", "no class", "a row that cannot be read"])
-def test_pathology_is_null_where_there_is_doubt(tiny, tmp_path, build, doubt) -> None:
-    if doubt == "two classes":
+@pytest.mark.parametrize("reason", ["two classes", "two nodules", "no class", "a row that cannot be read"])
+def test_pathology_is_null_if_it_is_ambiguous(tiny, tmp_path, build, reason) -> None:
+    if reason == "two classes":
         tiny[CLS]["class_dataset/validate/2/7_20180102_001_01.bmp"] = noise_picture(9)
-    elif doubt == "two nodules":
+    elif reason == "two nodules":
         for name in (NODULES, THICK_NODULES):
             tiny[name]["annotations.csv"] += b"7_20180102,-5,-16,32,2\n7_20190304,-5,-16,32,2\n"
-    elif doubt == "a row that cannot be read":
+    elif reason == "a row that cannot be read":
         for name in (NODULES, THICK_NODULES):
             tiny[name]["annotations.csv"] += b"7_20180102,-5,-16,?,2\n7_20190304,-5,?,32,2\n"
     else:
@@ -174,7 +171,7 @@ def test_keys_join_the_configs(tiny, tmp_path, build) -> None:
     assert {row["scan_id"] for row in built.rows("cls_1.25mm")} == {row["scan_id"] for row in thin.values()}
 
 
-def test_names_without_a_patient_are_null_together(tiny, tmp_path, build) -> None:
+def test_a_name_without_a_patient_gives_null_patient_scan_and_fold(tiny, tmp_path, build) -> None:
     tiny[DET2D]["JPEGImages/00012.jpg"] = noise_picture(5, kind="JPEG")
     tiny[CLS]["class_dataset/train/2/17.bmp"] = noise_picture(6)
     built = build(tiny.write(tmp_path / "in"), "cls_1.25mm", "det2d_1.25mm")
@@ -185,7 +182,7 @@ def test_names_without_a_patient_are_null_together(tiny, tmp_path, build) -> Non
     assert len(built.findings("no-patient")) == 2
 
 
-def test_two_volumes_of_one_patient_and_date_are_one_identity(tiny, tmp_path, build) -> None:
+def test_a_second_volume_of_one_patient_and_date_is_a_duplicate(tiny, tmp_path, build) -> None:
     tiny[CT1] |= metaimage("7_20180102", noise_volume(99))
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert (voxels(built.by_name(DET3D)["7_20180102"]) == noise_volume(1)).all()
@@ -193,7 +190,7 @@ def test_two_volumes_of_one_patient_and_date_are_one_identity(tiny, tmp_path, bu
     assert (finding["archive"], finding["member"]) == (CT1, "7_20180102.mhd")
 
 
-def test_extra_top_folders_and_litter_change_nothing(tiny, tmp_path, build) -> None:
+def test_extra_top_folders_and_system_files_change_nothing(tiny, tmp_path, build) -> None:
     plain = build(tiny.write(tmp_path / "in"), *ALL)
     rows = {config: plain.rows(config) for config in ALL}
     for name, members in tiny.items():
@@ -210,12 +207,12 @@ ALL = ("cls_1.25mm", "det2d_1.25mm", DET3D, THICK, "longitudinal", "det3d_bmp_1.
 # --- volumes ----------------------------------------------------------------------------------------------------------
 
 
-def test_volume_geometry_and_nodules_are_itks(tiny, tmp_path, build) -> None:
-    turned = Frame((5, -8, 30), FRAME.spacing, (0, -1, 0, 1, 0, 0, 0, 0, 1))
-    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), turned)
-    tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,2.5,-5.25,33.1,4.2")
+def test_the_geometry_of_volumes_and_nodules_equals_that_of_itk(tiny, tmp_path, build) -> None:
+    rotated = Frame((5, -8, 30), FRAME.spacing, (0, -1, 0, 1, 0, 0, 0, 0, 1))
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), rotated)
+    tiny[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, "7_20180102,2.5,-5.25,33.1,4.2")
     row = build(tiny.write(tmp_path / "in"), DET3D).by_name(DET3D)["7_20180102"]
-    for name, data in metaimage("7_20180102", noise_volume(1), turned).items():
+    for name, data in metaimage("7_20180102", noise_volume(1), rotated).items():
         (tmp_path / name).write_bytes(data)
     image = sitk.ReadImage(str(tmp_path / "7_20180102.mhd"))
     assert (voxels(row) == sitk.GetArrayFromImage(image)).all()
@@ -234,7 +231,7 @@ def test_volume_geometry_and_nodules_are_itks(tiny, tmp_path, build) -> None:
 
 
 @pytest.mark.parametrize("kind", ["MET_USHORT", "MET_UCHAR", "MET_FLOAT", "MET_INT", "MET_DOUBLE"])
-def test_other_element_types_become_int16_exactly(tiny, tmp_path, build, kind) -> None:
+def test_other_element_types_are_converted_to_int16_exactly(tiny, tmp_path, build, kind) -> None:
     dtype = {"MET_USHORT": "<u2", "MET_UCHAR": "u1", "MET_FLOAT": "<f4", "MET_INT": "<i4", "MET_DOUBLE": "<f8"}[kind]
     values = np.abs(noise_volume(5)) % 250
     tiny[CT0]["9.mhd"] = metaimage_header("9", ElementType=kind)
@@ -253,7 +250,7 @@ def test_intensities_that_do_not_fit_are_reported(tiny, tmp_path, build) -> None
     assert len(built.findings("intensity-rounded")) == len(built.findings("intensity-clipped")) == 1
 
 
-def test_masks_keep_their_labels_and_are_never_cast(tiny, tmp_path, build) -> None:
+def test_a_mask_keeps_its_labels_or_is_null(tiny, tmp_path, build) -> None:
     labels = np.zeros(SHAPE, np.int16)
     labels[2, 3:5, 3:5], labels[3], labels[4, 4, 4] = 7, 3, 9
     tiny[MASKS] |= metaimage("7_20180102", labels, Frame((999, 999, 999), FRAME.spacing))
@@ -281,7 +278,7 @@ def test_masks_keep_their_labels_and_are_never_cast(tiny, tmp_path, build) -> No
         if label >= 0 or "u" not in dtype
     ],
 )
-def test_a_mask_says_of_every_label_what_it_is(tiny, tmp_path, build, label, dtype) -> None:
+def test_every_label_of_a_mask_is_kept_or_reported(tiny, tmp_path, build, label, dtype) -> None:
     labels = np.full(SHAPE, 3, dtype)
     labels[4, 5, 6] = label
     kind = {"i1": "MET_CHAR", "u1": "MET_UCHAR", "<u2": "MET_USHORT", "<i4": "MET_INT", "<f4": "MET_FLOAT"}
@@ -298,7 +295,7 @@ def test_a_mask_says_of_every_label_what_it_is(tiny, tmp_path, build, label, dty
         assert (voxels(row, "lung_mask", "u1") == labels).all()
 
 
-def test_equal_voxels_are_found_however_they_are_stored(tiny, tmp_path, build) -> None:
+def test_equal_voxels_are_found_in_every_storage_format(tiny, tmp_path, build) -> None:
     volume = noise_volume(77)
     tiny[CT0] |= metaimage("301", volume)
     tiny[CT0] |= {
@@ -309,19 +306,19 @@ def test_equal_voxels_are_found_however_they_are_stored(tiny, tmp_path, build) -
         "303.mhd": metaimage_header("303", ElementType="MET_FLOAT"),
         "303.raw": volume.astype("<f4").tobytes(),
     }
-    squeezed = zlib.compress(volume.tobytes())
+    compressed = zlib.compress(volume.tobytes())
     tiny[CT0] |= {
         "304.mhd": metaimage_header("304", CompressedData="True", ElementDataFile="304.zraw"),
-        "304.zraw": squeezed,
+        "304.zraw": compressed,
     }
     tiny[CT0]["305.mha"] = metaimage_header("305", ElementDataFile="LOCAL") + volume.tobytes()
     tiny[CT0] |= {"306.mhd": metaimage_header("306"), "306.raw": volume.tobytes() + b"more"}
     other = volume.copy()
     other[0, 0, 0] += 1
     tiny[CT0] |= metaimage("307", other)
-    (found,) = build(tiny.write(tmp_path / "in"), DET3D).findings("same-pixels")
-    assert found["count"] == 5
-    assert all(name in found["member"] for name in ("301", "302", "303", "304", "305", "306"))
+    (finding,) = build(tiny.write(tmp_path / "in"), DET3D).findings("same-pixels")
+    assert finding["count"] == 5
+    assert all(name in finding["member"] for name in ("301", "302", "303", "304", "305", "306"))
 
 
 def test_a_fractional_or_large_mask_is_null(tiny, tmp_path, build) -> None:
@@ -347,7 +344,7 @@ def test_data_files_that_are_too_long_are_used_and_reported(tiny, tmp_path, buil
     assert row["lung_mask"] is not None
 
 
-def test_a_scan_without_a_mask_has_none(tiny, tmp_path, build) -> None:
+def test_a_missing_mask_is_null_and_reported(tiny, tmp_path, build) -> None:
     del tiny[MASKS]["9.mhd"], tiny[MASKS]["9.raw"]
     built = build(tiny.write(tmp_path / "in"), DET3D, THICK)
     assert built.by_name(DET3D)["9"]["lung_mask"] is None
@@ -355,16 +352,16 @@ def test_a_scan_without_a_mask_has_none(tiny, tmp_path, build) -> None:
     assert len(built.findings("mask-missing")) == 1
 
 
-def test_nodules_at_the_edges(tiny, tmp_path, build) -> None:
+def test_nodules_that_no_voxel_shows_and_invalid_rows_are_reported(tiny, tmp_path, build) -> None:
     tiny[NODULES]["annotations.csv"] = table(
-        SPHERES,
+        NODULE_COLUMNS,
         "9.mhd,-6,-17,33,3",  # a name with its extension
         "9,500,500,500,3",
         "9,-6.4,-17.35,33.1,0.1",
         "9,-6,-17,33,0",
         "9,-10,-20,30,4",
         "9,-10,-20,30,4",
-        "nobody,1,2,3,4",
+        "absent,1,2,3,4",
         "9,a,b,c,d",
     )
     built = build(tiny.write(tmp_path / "in"), DET3D)
@@ -389,7 +386,7 @@ def test_nodules_at_the_edges(tiny, tmp_path, build) -> None:
 # --- 2D ---------------------------------------------------------------------------------------------------------------
 
 
-def test_2d_boxes_are_kept_dropped_and_never_mended(tiny, tmp_path, build) -> None:
+def test_2d_boxes_are_kept_or_dropped_and_never_changed(tiny, tmp_path, build) -> None:
     tiny[DET2D]["Annotations/9_004.xml"] = voc_annotation(
         (1, 2, 5, 4),
         (1.5, 2, "007", 4),
@@ -413,17 +410,17 @@ def test_2d_boxes_are_kept_dropped_and_never_mended(tiny, tmp_path, build) -> No
     assert counts == {"box-inverted": 2, "box-outside": 3, "box-partly-outside": 2, "bad-row": 2}
 
 
-def test_a_box_that_stands_twice_in_2d_is_kept_and_said(tiny, tmp_path, build) -> None:
+def test_a_duplicated_2d_box_is_kept_and_reported(tiny, tmp_path, build) -> None:
     tiny[DET2D]["Annotations/9_004.xml"] = voc_annotation((1, 2, 5, 4), (1, 2, 5, 4))
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert [entry["bbox"] for entry in built.by_name("det2d_1.25mm")["9_004"]["objects"]] == [[1, 2, 5, 4]] * 2
     assert len(built.findings("duplicate-annotation")) == 1
 
 
-def test_an_image_whose_boxes_are_all_dropped_stays(tiny, tmp_path, build) -> None:
+def test_an_image_is_kept_if_all_its_boxes_are_dropped(tiny, tmp_path, build) -> None:
     tiny[DET2D]["Annotations/9_004.xml"] = voc_annotation((5, 2, 5, 9), filename="elsewhere/other.jpg", size=(99, 99))
     tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc_annotation((1, 2, 3, 4), name="mass")
-    tiny[DET2D]["Annotations/nobody.xml"] = voc_annotation((1, 2, 3, 4))
+    tiny[DET2D]["Annotations/absent.xml"] = voc_annotation((1, 2, 3, 4))
     del tiny[DET2D]["Annotations/7_20190304_003.xml"]
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert [row["objects"] for row in built.rows("det2d_1.25mm")] == [[], [], []]
@@ -448,19 +445,19 @@ def test_2d_rows_are_as_published(tiny, tmp_path, build) -> None:
 
 
 STEMS = ["7_20180102_002", "7_20190304_003", "9_004"]
-PLACES = ["ImageSets/Main/", "ImageSets/", "", "images/"]
+LIST_FOLDERS = ["ImageSets/Main/", "ImageSets/", "", "images/"]
 
 
-def test_lists_that_name_nobody_do_not_win(tiny, tmp_path, build) -> None:
+def test_empty_split_lists_are_not_used(tiny, tmp_path, build) -> None:
     tiny[DET2D] |= split_files([], [], "ImageSets/Main/") | split_files(STEMS[:2], STEMS[2:], "ImageSets/")
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert [row["source_name"] for row in built.rows("det2d_1.25mm", "train")] == STEMS[:2]
     assert len(built.findings("split-lists-disagree")) == 1
 
 
-def test_lists_may_lie_at_another_depth_than_images(tiny, tmp_path, build) -> None:
+def test_split_lists_may_be_at_another_depth_than_images(tiny, tmp_path, build) -> None:
     tiny[DET2D] = {
-        name if name.startswith("ImageSets") else f"some/where/{name}": data for name, data in tiny[DET2D].items()
+        name if name.startswith("ImageSets") else f"some/folder/{name}": data for name, data in tiny[DET2D].items()
     }
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert not built.rows("det2d_1.25mm", "unassigned")
@@ -468,23 +465,23 @@ def test_lists_may_lie_at_another_depth_than_images(tiny, tmp_path, build) -> No
 
 
 @pytest.mark.parametrize("first", range(4))
-def test_split_lists_in_every_place_and_the_first_wins(tiny, tmp_path, build, first) -> None:
+def test_split_lists_are_found_in_every_folder_and_the_first_is_used(tiny, tmp_path, build, first) -> None:
     tiny[DET2D] = {name: data for name, data in tiny[DET2D].items() if not name.startswith("ImageSets")}
-    for rank, place in enumerate(PLACES[first:]):
+    for rank, folder in enumerate(LIST_FOLDERS[first:]):
         order = STEMS if rank == 0 else STEMS[::-1]
-        shown = [
-            f"JPEGImages/{s}.jpg" if place == "images/" else f"D:\\x\\{s}.jpg 2,3,9,11" if place == "" else s
+        listed = [
+            f"JPEGImages/{s}.jpg" if folder == "images/" else f"D:\\x\\{s}.jpg 2,3,9,11" if folder == "" else s
             for s in order
         ]
-        tiny[DET2D] |= split_files(shown[:2], shown[2:], place)
+        tiny[DET2D] |= split_files(listed[:2], listed[2:], folder)
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert [row["source_name"] for row in built.rows("det2d_1.25mm", "train")] == STEMS[:2]
     assert [row["source_name"] for row in built.rows("det2d_1.25mm", "validation")] == STEMS[2:]
     assert len(built.findings("split-lists-disagree")) == 3 - first
 
 
-def test_lists_that_name_too_much_twice_or_too_little(tiny, tmp_path, build) -> None:
-    tiny[DET2D] |= split_files(["7_20180102_002", "ghost"], ["7_20180102_002", "9_004"], "ImageSets/Main/")
+def test_duplicate_missing_and_unlisted_names_of_split_lists_are_reported(tiny, tmp_path, build) -> None:
+    tiny[DET2D] |= split_files(["7_20180102_002", "absent"], ["7_20180102_002", "9_004"], "ImageSets/Main/")
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert {
         split: [row["source_name"] for row in built.rows("det2d_1.25mm", split)]
@@ -498,30 +495,30 @@ def test_lists_that_name_too_much_twice_or_too_little(tiny, tmp_path, build) -> 
         assert len(built.findings(code)) == 1, code
 
 
-def test_the_workbook_and_listed_boxes_check_the_xml(tiny, tmp_path, build) -> None:
+def test_the_xml_is_compared_with_the_workbook_and_with_listed_boxes(tiny, tmp_path, build) -> None:
     rows = [
         ["image", "a", "b", "c", "d"],
         ["9_004.jpg", 2, 3, 9, 12],
         ["7_20180102_002", 2, 3, 9, 11],
-        ["ghost.jpg", 1, 2, 3, 4],
+        ["absent.jpg", 1, 2, 3, 4],
     ]
     tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
     tiny[DET2D]["Annotations/7_20180102_002.xml"] = voc_annotation((2, 3, 9, 11), (1, 1, 2, 2))
     rows.append(["7_20180102_002", 1, 1, 2, 2])
     tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
-    a_line_a_box = [f"{STEMS[0]}.jpg 2,3,9,11", f"{STEMS[0]}.jpg 1,1,2,2", f"{STEMS[1]}.jpg 2 3 9 11"]
-    tiny[DET2D] |= split_files(a_line_a_box, [f"{STEMS[2]}.jpg 2,3,9,11 1,1,2,2"])
+    one_box_per_line = [f"{STEMS[0]}.jpg 2,3,9,11", f"{STEMS[0]}.jpg 1,1,2,2", f"{STEMS[1]}.jpg 2 3 9 11"]
+    tiny[DET2D] |= split_files(one_box_per_line, [f"{STEMS[2]}.jpg 2,3,9,11 1,1,2,2"])
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     found = {(finding["member"], finding["row"]) for finding in built.findings("tables-disagree")}
     assert found == {
-        ("VOC_CT.xlsx", "line 4: ghost.jpg 1 2 3 4"),
+        ("VOC_CT.xlsx", "line 4: absent.jpg 1 2 3 4"),
         ("VOC_CT.xlsx", None),
         ("val.txt", "line 1: 9_004.jpg 2,3,9,11 1,1,2,2"),
     }
     assert len(built.findings("tables-disagree")) == 4  # 9_004 differs and 7_20190304_003 is not in the workbook
 
 
-def test_a_broken_workbook_only_costs_the_check(tiny, tmp_path, build) -> None:
+def test_a_damaged_workbook_only_prevents_the_comparison(tiny, tmp_path, build) -> None:
     tiny[DET2D]["VOC_CT.xlsx"] = zip_archive({"xl/workbook.xml": b"<x/>"})
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     assert len(built.rows("det2d_1.25mm")) == 3
@@ -531,7 +528,7 @@ def test_a_broken_workbook_only_costs_the_check(tiny, tmp_path, build) -> None:
 # --- crops ------------------------------------------------------------------------------------------------------------
 
 
-def test_crops_by_folder_with_counts_checked(tiny, tmp_path, build) -> None:
+def test_crops_are_labelled_by_folder_and_their_counts_are_compared(tiny, tmp_path, build) -> None:
     tiny[CLS]["class_dataset/READ_ME.txt"] = table("train:", "  1: 1", "5: 2", "test:", "1: 1")
     tiny[CLS]["class_dataset/train/7/9_009.bmp"] = noise_picture(8)
     built = build(tiny.write(tmp_path / "in"), "cls_1.25mm")
@@ -544,14 +541,14 @@ def test_crops_by_folder_with_counts_checked(tiny, tmp_path, build) -> None:
     assert [finding["member"] for finding in built.findings("member-unused")] == ["class_dataset/train/7/9_009.bmp"]
 
 
-def test_equal_pixels_are_told_however_they_are_encoded(tiny, tmp_path, build) -> None:
+def test_equal_pixels_are_found_in_every_encoding(tiny, tmp_path, build) -> None:
     import io
 
     from PIL import Image
 
-    same = tiny[CLS]["class_dataset/train/1/7_20180102_003_01.bmp"]
+    published = tiny[CLS]["class_dataset/train/1/7_20180102_003_01.bmp"]
     colour = io.BytesIO()
-    Image.open(io.BytesIO(same)).convert("RGB").save(colour, "PNG")
+    Image.open(io.BytesIO(published)).convert("RGB").save(colour, "PNG")
     tiny[CLS]["class_dataset/validate/3/9_002_02.png"] = colour.getvalue()
     tiny[CLS]["class_dataset/train/5/9_002_03.bmp"] = tiny[CLS]["class_dataset/train/5/9_001_02.bmp"]
     built = build(tiny.write(tmp_path / "in"), "cls_1.25mm")
@@ -567,7 +564,7 @@ def slices_of(tiny: TinyArchives, archive: str, pid: str) -> list[bytes]:
     return [tiny[archive][f"imgs/{pid}/{k}.bmp"] for k in range(11)]
 
 
-def test_stacks_are_in_numeric_order_with_half_open_boxes(tiny, tmp_path, build) -> None:
+def test_slices_of_stacks_are_in_numeric_order_and_boxes_are_half_open(tiny, tmp_path, build) -> None:
     import io
 
     from PIL import Image
@@ -587,7 +584,7 @@ def test_stacks_are_in_numeric_order_with_half_open_boxes(tiny, tmp_path, build)
     assert built.report["findings"] == []
 
 
-def test_z_is_the_number_in_the_slices_name(tiny, tmp_path, build) -> None:
+def test_z_follows_from_the_number_in_the_name_of_the_slice(tiny, tmp_path, build) -> None:
     tiny[BMP0] = {
         f"imgs/00001/{k + 5:04d}.bmp": data for k, data in enumerate(slices_of(tiny, BMP0, "00001")) if k != 2
     }
@@ -608,7 +605,7 @@ def test_z_is_the_number_in_the_slices_name(tiny, tmp_path, build) -> None:
     )
 
 
-def test_boxes_and_lists_that_do_not_fit(tiny, tmp_path, build) -> None:
+def test_invalid_boxes_and_split_lists_of_stacks_are_reported(tiny, tmp_path, build) -> None:
     tiny[BMP_TABLES] |= {
         "image_annotation_augment_diameter.csv": table(
             "pid,z_min,z_max,y_min,y_max,x_min,x_max,diameter",
@@ -654,7 +651,7 @@ def test_boxes_and_lists_that_do_not_fit(tiny, tmp_path, build) -> None:
     assert [row["source_name"] for row in built.rows("det3d_bmp_1.25mm", "unassigned")] == ["09001"]
 
 
-def test_tables_of_the_splits_are_checked_and_serve_without_lists(tiny, tmp_path, build) -> None:
+def test_tables_of_the_splits_are_compared_and_replace_missing_lists(tiny, tmp_path, build) -> None:
     del tiny[BMP_TABLES]["train.txt"], tiny[BMP_TABLES]["val.txt"]
     tiny[BMP_TABLES]["anno_val.csv"] = tiny[BMP_TABLES].pop("val_anno.csv").replace(b"2,6", b"2,7")
     built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
@@ -662,24 +659,24 @@ def test_tables_of_the_splits_are_checked_and_serve_without_lists(tiny, tmp_path
     assert len(built.findings("tables-disagree")) == 2
 
 
-MAIN = "image_annotation_augment_diameter.csv"
+MAIN_TABLE = "image_annotation_augment_diameter.csv"
 
 
 @pytest.mark.parametrize("main", [None, b"", b"pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter\n", b"a,b\n1,2\n"])
-def test_tables_that_stand_in_for_the_main_one_are_said(tiny, tmp_path, build, main) -> None:
-    del tiny[BMP_TABLES][MAIN]
+def test_a_replacement_of_the_main_table_is_reported(tiny, tmp_path, build, main) -> None:
+    del tiny[BMP_TABLES][MAIN_TABLE]
     if main is not None:
-        tiny[BMP_TABLES][MAIN] = main
+        tiny[BMP_TABLES][MAIN_TABLE] = main
     built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
     nodules = [nodule for row in built.by_name("det3d_bmp_1.25mm").values() for nodule in row["nodules"]]
     assert nodules
     assert {nodule["diameter"] for nodule in nodules} == {None}
     assert len(built.findings("table-stands-in")) == 1
-    assert [finding["member"] for finding in built.findings("table-empty")] == [MAIN] * (main is not None)
+    assert [finding["member"] for finding in built.findings("table-empty")] == [MAIN_TABLE] * (main is not None)
 
 
-@pytest.mark.parametrize("content", [b"", f"{SPHERES}\n".encode(), b"\n\n"])
-def test_an_empty_table_is_an_error_that_names_it(tiny, tmp_path, build, content) -> None:
+@pytest.mark.parametrize("content", [b"", f"{NODULE_COLUMNS}\n".encode(), b"\n\n"])
+def test_an_empty_table_is_a_finding_that_names_it(tiny, tmp_path, build, content) -> None:
     tiny[NODULES]["annotations.csv"] = content
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert [(finding["archive"], finding["member"]) for finding in built.findings("table-empty")] == [
@@ -687,7 +684,7 @@ def test_an_empty_table_is_an_error_that_names_it(tiny, tmp_path, build, content
     ]
 
 
-def test_a_case_of_two_tables_is_not_said_to_be_missing_from_the_main_one(tiny, tmp_path, build) -> None:
+def test_a_case_in_two_tables_is_not_reported_as_missing_from_the_main_table(tiny, tmp_path, build) -> None:
     tables = tiny[BMP_TABLES]
     tables["val_anno.csv"] += tables["train_anno.csv"].split(b"\n", 1)[1]
     built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
@@ -695,14 +692,14 @@ def test_a_case_of_two_tables_is_not_said_to_be_missing_from_the_main_one(tiny, 
     assert not built.findings("tables-disagree")
 
 
-def test_lists_and_tables_that_disagree(tiny, tmp_path, build) -> None:
+def test_a_disagreement_of_split_lists_and_tables_is_reported(tiny, tmp_path, build) -> None:
     tiny[BMP_TABLES]["train.txt"], tiny[BMP_TABLES]["val.txt"] = b"00001\n", b"00002\n09001\n"
     built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
     assert [row["source_name"] for row in built.rows("det3d_bmp_1.25mm", "validation")] == ["00002", "09001"]
     assert len(built.findings("split-lists-disagree")) == 1
 
 
-def test_a_case_may_be_spread_over_archives_and_say_that_it_is_a_copy(tiny, tmp_path, build) -> None:
+def test_a_case_may_be_in_several_archives_and_be_marked_as_augmented(tiny, tmp_path, build) -> None:
     tiny[BMP2] |= {f"imgs/00001/{k}.bmp": tiny[BMP0].pop(f"imgs/00001/{k}.bmp") for k in range(5)}
     tiny[BMP2]["imgs/00001/7.bmp"] = noise_picture(77)
     lines = tiny[BMP_TABLES]["image_annotation_augment_diameter.csv"].decode().split()
@@ -719,7 +716,7 @@ def test_a_case_may_be_spread_over_archives_and_say_that_it_is_a_copy(tiny, tmp_
 # --- splits and options -----------------------------------------------------------------------------------------------
 
 
-def test_split_by_patient_shares_nobody(tiny, tmp_path, build) -> None:
+def test_splits_by_patient_share_no_patient(tiny, tmp_path, build) -> None:
     for patient in range(20, 40):
         tiny[CLS][f"class_dataset/{'train' if patient % 2 else 'validate'}/3/{patient}_001.bmp"] = noise_picture(
             patient
@@ -738,7 +735,7 @@ def test_split_by_patient_shares_nobody(tiny, tmp_path, build) -> None:
     assert "det3d_bmp" not in (built.folder / "README.md").read_text().split("---")[1]
 
 
-def test_without_source_names_nothing_spells_a_date(tiny, tmp_path, build) -> None:
+def test_a_build_without_source_names_contains_no_date(tiny, tmp_path, build) -> None:
     import re
 
     tiny[CT1] |= metaimage("7_20190230", noise_volume(8))
@@ -753,14 +750,14 @@ def test_without_source_names_nothing_spells_a_date(tiny, tmp_path, build) -> No
     for config in ALL:
         for row in built.rows(config):
             assert "source_name" not in row
-            light = {key: value for key, value in row.items() if key not in ("image", "volume", "lung_mask")}
-            assert not pattern.search(repr(light).encode())
+            metadata = {key: value for key, value in row.items() if key not in ("image", "volume", "lung_mask")}
+            assert not pattern.search(repr(metadata).encode())
         for path in (built.folder / "data" / config).glob("*"):
             assert not pattern.search(repr(pq.read_schema(path).metadata).encode())
     assert any("<date>" in finding["row"] for finding in built.findings("annotation-without-image"))
 
 
-def test_windows_archives_build_the_same(tiny, tmp_path, build) -> None:
+def test_archives_with_backslashes_in_names_give_the_same_build(tiny, tmp_path, build) -> None:
     plain = build(tiny.write(tmp_path / "in"), *ALL)
     rows = {config: plain.rows(config) for config in ALL}
     source = tiny.write(tmp_path / "stored", method=zipfile.ZIP_STORED)
@@ -775,7 +772,7 @@ def test_windows_archives_build_the_same(tiny, tmp_path, build) -> None:
     assert {config: again.rows(config) for config in ALL} == rows
 
 
-def test_gbk_names_and_tables(tiny, tmp_path, build) -> None:
+def test_gbk_names_and_tables_are_read(tiny, tmp_path, build) -> None:
     tiny[NODULES] = {
         "annotations.csv": tiny[NODULES]["annotations.csv"].replace(b"seriesuid", "扫描".encode("gb18030"))
     }

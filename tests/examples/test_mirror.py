@@ -1,4 +1,4 @@
-"""The whole line on real chest CT: every id, count, hash, frame, box, class and timepoint of the ground truth."""
+"""A build of real chest CT: every id, count, hash, frame, box, class and timepoint equals the ground truth."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def names(built: Built, config: str, split: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_classification(built, expected) -> None:
+def test_classification_rows_equal_the_ground_truth(built, expected) -> None:
     truth = expected["configs"]["cls"]
     rows = built.by_name("cls_1.25mm")
     for split, published in (("train", "train"), ("validation", "validate")):
@@ -48,7 +48,7 @@ def test_classification(built, expected) -> None:
         assert rows[name]["malignant"] == (example["label"] <= 4)
 
 
-def test_detection_2d(built, expected) -> None:
+def test_slices_equal_the_ground_truth(built, expected) -> None:
     truth = expected["configs"]["det2d"]
     rows = built.by_name("det2d_1.25mm")
     for split, published in (("train", "train"), ("validation", "val")):
@@ -62,7 +62,7 @@ def test_detection_2d(built, expected) -> None:
 
 
 @pytest.mark.parametrize("config", ["det3d_1.25mm", "det3d_5mm"])
-def test_detection_3d(built, expected, config) -> None:
+def test_scans_equal_the_ground_truth(built, expected, config) -> None:
     truth = expected["configs"][config]
     rows = built.by_name(config)
     assert set(rows) == set(truth["splits"]["all"]["ids"])
@@ -91,7 +91,7 @@ def test_detection_3d(built, expected, config) -> None:
 
 
 def sphere_box(nodule: dict[str, Any], example: dict[str, Any]) -> list[int] | None:
-    """The box by the rule, from the ground truth's own numbers."""
+    """Return the bounding box of the voxels in a sphere, computed from the ground truth."""
     center, spacing = np.array(nodule["index_xyz"]), np.array(example["spacing_xyz"])
     reach = nodule["diameter_mm"] / 2 / spacing
     low = np.ceil(center - reach).clip(0)
@@ -99,7 +99,7 @@ def sphere_box(nodule: dict[str, Any], example: dict[str, Any]) -> list[int] | N
     return None if (high <= low).any() else np.concatenate([low, high]).astype(int).tolist()
 
 
-def test_timepoints(built, expected) -> None:
+def test_timepoints_equal_the_ground_truth(built, expected) -> None:
     longitudinal = {(row["source_name"], row["slice_thickness_mm"]) for row in built.rows("longitudinal")}
     for entry in expected["timepoints"]:
         row = built.by_name(entry["config"])[entry["id"]]
@@ -111,7 +111,7 @@ def test_timepoints(built, expected) -> None:
     assert keys == sorted(keys)
 
 
-def test_stacks(built, expected) -> None:
+def test_stacks_equal_the_ground_truth(built, expected) -> None:
     truth = expected["configs"]["bmp3d"]
     rows = built.by_name("det3d_bmp_1.25mm")
     for split, published in (("train", "train"), ("validation", "val")):
@@ -126,29 +126,27 @@ def test_stacks(built, expected) -> None:
         assert [nodule["diameter"] for nodule in row["nodules"]] == example["diameters"]
 
 
-def test_nothing_is_wrong_with_it_but_what_is(built) -> None:
+def test_the_only_finding_is_the_nodule_between_two_slices(built) -> None:
     codes = {finding["code"] for finding in built.report["findings"] if finding["grade"] != "note"}
-    assert codes == {"nodule-between-voxels"}  # a 3 mm point mark between two slices of 5 mm
+    assert codes == {"nodule-between-voxels"}  # a nodule of 3 mm between two slices of 5 mm
 
 
 @pytest.mark.slow
-def test_straight_from_the_archives_is_the_same(built, mirror, python, tmp_path) -> None:
-    """The datasets builder and the Hub folder hold equal rows, prepared by two processes or streamed."""
+def test_loading_the_archives_gives_the_rows_of_the_build(built, mirror, python, tmp_path) -> None:
+    """The rows are equal if they are prepared by two processes, streamed, or loaded from the build."""
     code = f"""
 import datasets, lung_nodule_ct
-def light(row):
-    return {{key: value for key, value in row.items()}}
 if __name__ == "__main__":
     for config in {CONFIGS!r}:
-        hub = datasets.load_dataset({str(built.folder)!r}, config, cache_dir={str(tmp_path / "hub")!r})
-        own = datasets.load_dataset("lung_nodule_ct", config, data_dir={str(mirror)!r}, keep_source_names=True, num_proc=2, cache_dir={str(tmp_path / "own")!r})
+        built = datasets.load_dataset({str(built.folder)!r}, config, cache_dir={str(tmp_path / "built")!r})
+        prepared = datasets.load_dataset("lung_nodule_ct", config, data_dir={str(mirror)!r}, keep_source_names=True, num_proc=2, cache_dir={str(tmp_path / "prepared")!r})
         streamed = datasets.load_dataset("lung_nodule_ct", config, data_dir={str(mirror)!r}, keep_source_names=True, streaming=True)
-        assert list(hub) == list(own) == list(streamed), (list(hub), list(own), list(streamed))
-        for split in hub:
-            if "image" in hub[split].column_names:
-                hub[split], own[split], streamed[split] = (d.cast_column("image", datasets.Image(decode=False)) for d in (hub[split], own[split], streamed[split]))
-            assert hub[split].features == own[split].features == streamed[split].features
-            for a, b, c in zip(hub[split], own[split], streamed[split], strict=True):
+        assert list(built) == list(prepared) == list(streamed), (list(built), list(prepared), list(streamed))
+        for split in built:
+            if "image" in built[split].column_names:
+                built[split], prepared[split], streamed[split] = (rows.cast_column("image", datasets.Image(decode=False)) for rows in (built[split], prepared[split], streamed[split]))
+            assert built[split].features == prepared[split].features == streamed[split].features
+            for a, b, c in zip(built[split], prepared[split], streamed[split], strict=True):
                 assert a == b == c
     print("equal")
 """

@@ -1,4 +1,4 @@
-"""A config that only the tests declare works in every target and command, without a change in the package."""
+"""A config that only the tests declare works in every target and command without a change of the package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from lung_mask_2d import LUNG_MASK_2D, register, unregister
+from lung_mask_2d import LUNG_MASK_2D, registered
+from scan_rows import voxels
 
 import lung_nodule_ct
 from lung_nodule_ct.cli import app
@@ -27,22 +28,18 @@ NAME = LUNG_MASK_2D.name
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    register()
-    yield
-    unregister()
+    with registered():
+        yield
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Parquet build with everything that commands add to it."""
-    register()
-    out = tmp_path_factory.mktemp("toy") / "build"
-    try:
+    """A Parquet build with audit, preview and card."""
+    out = tmp_path_factory.mktemp("new_config") / "build"
+    with registered():
         run("build", NAME, "--source", "dummy_data", "--out", str(out))
         for command in ("audit", "preview", "card"):
             run(command, str(out))
-    finally:
-        unregister()
     return out
 
 
@@ -51,14 +48,13 @@ def run(*arguments: str) -> None:
 
 
 def masks(source: Path) -> dict[str, np.ndarray]:
-    """The mask volumes of a scan config, by scan."""
+    """Return the lung masks of det3d_1.25mm by scan."""
     rows = lung_nodule_ct.load("det3d_1.25mm", source=source, split="train")
-    found = {}
-    for row in rows:
-        if row["lung_mask"] is not None and row["lung_mask"]["bytes"] is not None:
-            cell = row["lung_mask"]
-            found[row["scan_id"]] = np.frombuffer(cell["bytes"], "u1").reshape(cell["shape"])
-    return found
+    return {
+        row["scan_id"]: voxels(row, "lung_mask", "u1")
+        for row in rows
+        if row["lung_mask"] is not None and row["lung_mask"]["bytes"] is not None
+    }
 
 
 def test_one_unit_yields_an_example_per_slice(built, dummy) -> None:
@@ -74,7 +70,7 @@ def test_one_unit_yields_an_example_per_slice(built, dummy) -> None:
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])
-def test_load_dataset(dummy, tmp_path, num_proc) -> None:
+def test_load_dataset_prepares_and_streams_the_config(dummy, tmp_path, num_proc) -> None:
     cache = str(tmp_path / "cache")
     loaded = datasets.load_dataset("lung_nodule_ct", NAME, data_dir=str(dummy), cache_dir=cache, num_proc=num_proc)
     streamed = datasets.load_dataset(
@@ -96,7 +92,7 @@ def test_load_dataset(dummy, tmp_path, num_proc) -> None:
         pytest.param("array_record", marks=pytest.mark.tfds),
     ],
 )
-def test_every_format(dummy, tmp_path, format_) -> None:
+def test_every_format_can_be_built(dummy, tmp_path, format_) -> None:
     if format_ in ("tfrecord", "array_record"):
         pytest.importorskip("tensorflow_datasets")
     out = tmp_path / "out"
@@ -122,7 +118,7 @@ def test_every_format(dummy, tmp_path, format_) -> None:
         assert builder.info.splits["train"].num_examples == rows
 
 
-def test_a_split_by_patient(dummy, tmp_path) -> None:
+def test_a_split_by_patient_shares_no_patient(dummy, tmp_path) -> None:
     out = tmp_path / "out"
     run("build", NAME, "--source", str(dummy), "--split-by", "patient", "--out", str(out))
     build = open_build(out)
@@ -131,7 +127,7 @@ def test_a_split_by_patient(dummy, tmp_path) -> None:
     assert not set.intersection(*patients)
 
 
-def test_what_commands_add_describes_it(built, capsys) -> None:
+def test_card_croissant_audit_preview_and_publish_include_the_config(built, capsys) -> None:
     card = (built / "README.md").read_text()
     assert f"`{NAME}`" in card
     assert LUNG_MASK_2D.summary in card
@@ -154,7 +150,7 @@ def test_a_row_is_drawn(built) -> None:
 
 
 def test_a_reader_of_the_build_needs_no_declaration(built, tmp_path) -> None:
-    """In a process that never heard of the config, the build explains itself."""
+    """A process without the declaration reads the description in the build."""
     code = f"""
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.read.build_folder import open_build
@@ -179,7 +175,7 @@ def test_equal_pixels_are_one_finding_of_bounded_length(tmp_path) -> None:
     assert len(json.dumps(same)) < 1000
 
 
-def test_another_config_or_family_of_the_same_name_is_refused() -> None:
+def test_a_second_config_or_family_of_the_same_name_is_refused() -> None:
     import dataclasses
 
     from lung_mask_2d import MASK_SLICES
@@ -188,7 +184,7 @@ def test_another_config_or_family_of_the_same_name_is_refused() -> None:
     from lung_nodule_ct.examples.family import Family
     from lung_nodule_ct.examples.plan import add_family
 
-    add_config(LUNG_MASK_2D)  # the same again changes nothing
+    add_config(LUNG_MASK_2D)  # adding the same config again changes nothing
     assert CONFIGS[NAME] is LUNG_MASK_2D
     with pytest.raises(ValueError, match="another config"):
         add_config(dataclasses.replace(LUNG_MASK_2D, summary="another"))

@@ -1,4 +1,4 @@
-"""MetaImage in zip archives, compared with SimpleITK, which reads the same files from disk."""
+"""MetaImage in zip archives, compared with SimpleITK, which reads the same files from the disk."""
 
 from __future__ import annotations
 
@@ -30,23 +30,25 @@ RAW = VOLUME.tobytes()
 
 
 def read_zipped(folder: Path, members: dict[str, bytes], name: str = "a.mhd"):
-    """The elements, the frame, and the codes of the issues, as this package reads a volume."""
+    """Return the elements, the frame, and the codes of the issues that this package reads."""
     path = folder / "volumes.zip"
     path.write_bytes(zip_archive(members))
     with ArchivePool() as archives:
         archive = archives.directory(str(path))
-        wanted = next(member for member in archive.members if member.name == name)
-        siblings = [member for member in archive.members if member.stem == wanted.stem and member is not wanted]
-        image = open_metaimage(wanted, siblings, archives)
+        header_member = next(member for member in archive.members if member.name == name)
+        siblings = [
+            member for member in archive.members if member.stem == header_member.stem and member is not header_member
+        ]
+        image = open_metaimage(header_member, siblings, archives)
         slabs = np.concatenate([slab.copy() for slab in image.slabs()]).reshape(image.header.shape)
-        again = open_metaimage(wanted, siblings, archives)
-        buffer = np.empty(again.header.data_bytes + 3, np.uint8)
-        in_buffer = np.concatenate([slab.copy() for slab in again.slabs(buffer)]).reshape(again.header.shape)
-        again = open_metaimage(wanted, siblings, archives)
-        at_once = np.empty(again.header.shape, again.header.dtype)
-        again.read_into(at_once)
-    assert (slabs == at_once).all()
-    assert (in_buffer == at_once).all()
+        second = open_metaimage(header_member, siblings, archives)
+        buffer = np.empty(second.header.data_bytes + 3, np.uint8)
+        in_buffer = np.concatenate([slab.copy() for slab in second.slabs(buffer)]).reshape(second.header.shape)
+        third = open_metaimage(header_member, siblings, archives)
+        complete = np.empty(third.header.shape, third.header.dtype)
+        third.read_into(complete)
+    assert (slabs == complete).all()
+    assert (in_buffer == complete).all()
     return slabs, image.header.frame, {code for code, _, _ in image.issues}
 
 
@@ -58,7 +60,7 @@ def read_by_itk(folder: Path, members: dict[str, bytes], name: str = "a.mhd") ->
     return sitk.ReadImage(str(folder / "on disk" / name))
 
 
-def assert_as_itk(folder: Path, members: dict[str, bytes], name: str = "a.mhd") -> set[Code]:
+def assert_equal_to_itk(folder: Path, members: dict[str, bytes], name: str = "a.mhd") -> set[Code]:
     """Compare elements and geometry with ITK and return the codes of the issues."""
     elements, frame, codes = read_zipped(folder, members, name)
     image = read_by_itk(folder, members, name)
@@ -75,7 +77,7 @@ def test_any_header_is_read_as_itk_reads_it(tmp_path_factory, case) -> None:
     shape, dtype, frame = case.content
     members = {"scan.mhd": case.data, "scan.raw": np.arange(math.prod(shape)).astype(dtype).tobytes()}
     folder = tmp_path_factory.mktemp("mhd")
-    assert assert_as_itk(folder, members, "scan.mhd") == set()
+    assert assert_equal_to_itk(folder, members, "scan.mhd") == set()
     assert read_zipped(folder, members, "scan.mhd")[1] == frame
 
 
@@ -83,7 +85,7 @@ def test_any_header_is_read_as_itk_reads_it(tmp_path_factory, case) -> None:
     "kind", ["CHAR", "UCHAR", "SHORT", "USHORT", "INT", "UINT", "LONG", "ULONG", "LONG_LONG", "FLOAT", "DOUBLE"]
 )
 @pytest.mark.parametrize("big_endian", [False, True])
-def test_every_element_type_in_both_byte_orders(tmp_path, kind, big_endian) -> None:
+def test_every_element_type_is_read_in_both_byte_orders(tmp_path, kind, big_endian) -> None:
     dtype = {
         "CHAR": "i1",
         "UCHAR": "u1",
@@ -95,7 +97,7 @@ def test_every_element_type_in_both_byte_orders(tmp_path, kind, big_endian) -> N
     }.get(kind, "u4" if kind.startswith("U") else "i4")
     elements = (np.abs(VOLUME) % 100).astype(np.dtype(dtype).newbyteorder(">" if big_endian else "<"))
     text = header("a", ElementType=f"MET_{kind}", BinaryDataByteOrderMSB=str(big_endian))
-    assert assert_as_itk(tmp_path, {"a.mhd": text, "a.raw": elements.tobytes()}) == set()
+    assert assert_equal_to_itk(tmp_path, {"a.mhd": text, "a.raw": elements.tobytes()}) == set()
 
 
 PACKED = zlib.compress(RAW)
@@ -105,7 +107,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsiz
 
 
 def lines(names: Iterable[str]) -> bytes:
-    """One line per name."""
+    """Return one line per name."""
     return "".join(f"{name}\n" for name in names).encode()
 
 
@@ -167,7 +169,7 @@ def lines(names: Iterable[str]) -> bytes:
             {Code.NEGATIVE_SPACING},
         ),
         (
-            "negative spacing, turned",
+            "negative spacing, rotated",
             {"a.mhd": header("a", ElementSpacing="0.8 -0.7 1.25", TransformMatrix="0 1 0 -1 0 0 0 0 1"), "a.raw": RAW},
             {Code.NEGATIVE_SPACING},
         ),
@@ -234,8 +236,8 @@ def lines(names: Iterable[str]) -> bytes:
         ),
     ],
 )
-def test_forms_that_itk_reads(tmp_path, name, members, codes) -> None:
-    assert assert_as_itk(tmp_path, members) == codes
+def test_variants_that_itk_reads_give_the_same_volume(tmp_path, name, members, codes) -> None:
+    assert assert_equal_to_itk(tmp_path, members) == codes
 
 
 @pytest.mark.parametrize(
@@ -247,8 +249,8 @@ def test_forms_that_itk_reads(tmp_path, name, members, codes) -> None:
         header("a", BinaryData="False", ElementDataFile="LOCAL") + " ".join(map(str, VOLUME.ravel())).encode() + b"\n",
     ],
 )
-def test_data_after_the_header(tmp_path, data) -> None:
-    assert assert_as_itk(tmp_path, {"a.mha": data}, "a.mha") == set()
+def test_data_after_the_header_is_read_as_itk_reads_it(tmp_path, data) -> None:
+    assert assert_equal_to_itk(tmp_path, {"a.mha": data}, "a.mha") == set()
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_data_after_the_header(tmp_path, data) -> None:
         ({"a.mhd": header("a", ElementDataFile="s%d.raw 0 5 1 # slices"), **SLICES}, Code.HEADER_REPAIRED),
     ],
 )
-def test_forms_that_itk_refuses_are_repaired_and_reported(tmp_path, members, code) -> None:
+def test_variants_that_itk_refuses_are_repaired_and_reported(tmp_path, members, code) -> None:
     elements, frame, codes = read_zipped(tmp_path, members)
     assert (elements == VOLUME).all()
     assert (frame.spacing, frame.origin) == (FRAME.spacing, FRAME.origin)
@@ -271,7 +273,7 @@ def test_forms_that_itk_refuses_are_repaired_and_reported(tmp_path, members, cod
 
 def test_data_after_the_header_may_be_too_long(tmp_path) -> None:
     data = header("a", ElementDataFile="LOCAL") + RAW + b"12"
-    assert assert_as_itk(tmp_path, {"a.mha": data}, "a.mha") == {Code.DATA_FILE_TOO_LONG}
+    assert assert_equal_to_itk(tmp_path, {"a.mha": data}, "a.mha") == {Code.DATA_FILE_TOO_LONG}
 
 
 def test_the_checksum_of_a_data_file_that_is_too_long_is_verified(tmp_path) -> None:
@@ -296,7 +298,7 @@ def test_the_checksum_of_a_data_file_that_is_too_long_is_verified(tmp_path) -> N
         ({"a.mhd": header("a", ElementDataFile="LIST") + lines(SLICES), **SLICES, "s3.raw": POINTER}, "s3.raw"),
     ],
 )
-def test_git_lfs_pointers_are_named(tmp_path, members, name) -> None:
+def test_git_lfs_pointers_are_errors_that_name_the_member(tmp_path, members, name) -> None:
     with pytest.raises(MemberError, match=r"is a Git LFS pointer .* 12,345 bytes.*git lfs pull") as caught:
         read_zipped(tmp_path, members)
     assert (caught.value.archive, caught.value.member) == ("volumes.zip", name)
@@ -310,7 +312,7 @@ def test_data_files_are_matched_in_any_case_and_with_any_slashes(tmp_path) -> No
 
 
 @pytest.mark.parametrize(
-    ("members", "says"),
+    ("members", "message"),
     [
         ({"a.mhd": header("a", ElementDataFile="../../etc/passwd"), "a.raw": RAW}, "outside its archive"),
         ({"a.mhd": header("a", ElementDataFile="/etc/passwd"), "a.raw": RAW}, "outside its archive"),
@@ -378,15 +380,15 @@ def test_data_files_are_matched_in_any_case_and_with_any_slashes(tmp_path) -> No
         ({"a.mhd": b"", "a.raw": RAW}, "no NDims"),
     ],
 )
-def test_invalid_volumes_are_refused_by_name(tmp_path, members, says) -> None:
-    with pytest.raises(MemberError, match=says) as caught:
+def test_invalid_volumes_are_errors_that_name_the_member(tmp_path, members, message) -> None:
+    with pytest.raises(MemberError, match=message) as caught:
         read_zipped(tmp_path, members)
     assert caught.value.archive == "volumes.zip"
     assert caught.value.member == "a.mhd"
 
 
 @given(st.binary(max_size=400) | st.binary(max_size=60).map(lambda tail: header("a")[:200] + tail))
-def test_any_bytes_are_a_header_or_a_header_error(data) -> None:
+def test_arbitrary_bytes_are_a_header_or_a_header_error(data) -> None:
     try:
         parse_header(data)
     except HeaderError as error:

@@ -1,4 +1,4 @@
-"""Metadata of pictures: dates stay behind, every other byte stays as it is."""
+"""Metadata of pictures: parts that contain a date are removed, and all other bytes are unchanged."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def segment(code: int, content: bytes) -> bytes:
-    """A segment of a JPEG."""
+    """Return a segment of a JPEG."""
     return struct.pack(">BBH", 0xFF, code, len(content) + 2) + content
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def after_the_start(data: bytes, more: bytes) -> bytes:
-    """Behind the first marker of a JPEG, or the header of a PNG."""
+def insert_after_start(data: bytes, inserted: bytes) -> bytes:
+    """Insert bytes after the first marker of a JPEG, or after the header of a PNG."""
     at = 2 if data.startswith(b"\xff\xd8") else 33
-    return data[:at] + more + data[at:]
+    return data[:at] + inserted + data[at:]
 
 
-def before_the_last_scan(data: bytes, more: bytes) -> bytes:
-    """Between two scans of a progressive JPEG."""
+def insert_before_last_scan(data: bytes, inserted: bytes) -> bytes:
+    """Insert bytes before the last scan of a progressive JPEG."""
     at = data.rindex(b"\xff\xda")
-    return data[:at] + more + data[at:]
+    return data[:at] + inserted + data[at:]
 
 
 JPEG, COLOUR, BMP, PNG = saved("JPEG"), saved("JPEG", GREY.convert("RGB")), saved("BMP"), saved("PNG")
@@ -66,38 +66,42 @@ XMP = b"http://ns.adobe.com/xap/1.0/\0<x>2019-03-14T10:00:00</x>"
 @pytest.mark.parametrize(
     ("clean", "add", "kinds"),
     [
-        (JPEG, lambda data: after_the_start(data, segment(0xFE, b"scan of " + DAY)), ("COM",)),
-        (COLOUR, lambda data: after_the_start(data, segment(0xE1, EXIF)), ("APP1 (EXIF)",)),
-        (JPEG, lambda data: after_the_start(data, segment(0xE1, XMP)), ("APP1 (XMP)",)),
-        (JPEG, lambda data: after_the_start(data, segment(0xED, b"Photoshop 3.0\0" + DAY)), ("APP13 (Photoshop)",)),
-        (JPEG, lambda data: after_the_start(data, segment(0xEB, DAY)), ("APP11",)),
-        (JPEG, lambda data: after_the_start(data, segment(0xFE, DAY) + segment(0xE1, EXIF)), ("COM", "APP1 (EXIF)")),
-        (PROGRESSIVE, lambda data: before_the_last_scan(data, segment(0xFE, DAY)), ("COM",)),
-        (RESTARTING, lambda data: after_the_start(data, segment(0xE1, EXIF + JPEG)), ("APP1 (EXIF)",)),
+        (JPEG, lambda data: insert_after_start(data, segment(0xFE, b"scan of " + DAY)), ("COM",)),
+        (COLOUR, lambda data: insert_after_start(data, segment(0xE1, EXIF)), ("APP1 (EXIF)",)),
+        (JPEG, lambda data: insert_after_start(data, segment(0xE1, XMP)), ("APP1 (XMP)",)),
+        (JPEG, lambda data: insert_after_start(data, segment(0xED, b"Photoshop 3.0\0" + DAY)), ("APP13 (Photoshop)",)),
+        (JPEG, lambda data: insert_after_start(data, segment(0xEB, DAY)), ("APP11",)),
+        (JPEG, lambda data: insert_after_start(data, segment(0xFE, DAY) + segment(0xE1, EXIF)), ("COM", "APP1 (EXIF)")),
+        (PROGRESSIVE, lambda data: insert_before_last_scan(data, segment(0xFE, DAY)), ("COM",)),
+        (RESTARTING, lambda data: insert_after_start(data, segment(0xE1, EXIF + JPEG)), ("APP1 (EXIF)",)),
         (JPEG, lambda data: data + b"14.03.2019", ("data behind the picture",)),
-        (JPEG, lambda data: data + after_the_start(JPEG, segment(0xE1, EXIF)), ("data behind the picture",)),
-        (after_the_start(JPEG, ICC), lambda data: after_the_start(data, segment(0xFE, DAY)), ("COM",)),
+        (JPEG, lambda data: data + insert_after_start(JPEG, segment(0xE1, EXIF)), ("data behind the picture",)),
+        (insert_after_start(JPEG, ICC), lambda data: insert_after_start(data, segment(0xFE, DAY)), ("COM",)),
         (
-            after_the_start(JPEG, segment(0xFE, b"no day")),
-            lambda data: after_the_start(data, segment(0xFE, DAY)),
+            insert_after_start(JPEG, segment(0xFE, b"no day")),
+            lambda data: insert_after_start(data, segment(0xFE, DAY)),
             ("COM",),
         ),
-        (after_the_start(COLOUR, ADOBE), lambda data: after_the_start(data, segment(0xE1, EXIF)), ("APP1 (EXIF)",)),
-        (PNG, lambda data: after_the_start(data, chunk(b"tEXt", b"Comment\0" + DAY)), ("tEXt",)),
-        (PNG, lambda data: after_the_start(data, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(DAY))), ("zTXt",)),
-        (PNG, lambda data: after_the_start(data, chunk(b"iTXt", b"Comment\0\0\0\0\0" + DAY)), ("iTXt",)),
-        (PNG, lambda data: after_the_start(data, chunk(b"iTXt", b"C\0\1\0en\0C\0" + zlib.compress(DAY))), ("iTXt",)),
-        (PNG, lambda data: after_the_start(data, chunk(b"eXIf", b"MM\0\x2a" + DAY)), ("eXIf",)),
+        (
+            insert_after_start(COLOUR, ADOBE),
+            lambda data: insert_after_start(data, segment(0xE1, EXIF)),
+            ("APP1 (EXIF)",),
+        ),
+        (PNG, lambda data: insert_after_start(data, chunk(b"tEXt", b"Comment\0" + DAY)), ("tEXt",)),
+        (PNG, lambda data: insert_after_start(data, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(DAY))), ("zTXt",)),
+        (PNG, lambda data: insert_after_start(data, chunk(b"iTXt", b"Comment\0\0\0\0\0" + DAY)), ("iTXt",)),
+        (PNG, lambda data: insert_after_start(data, chunk(b"iTXt", b"C\0\1\0en\0C\0" + zlib.compress(DAY))), ("iTXt",)),
+        (PNG, lambda data: insert_after_start(data, chunk(b"eXIf", b"MM\0\x2a" + DAY)), ("eXIf",)),
         (
             PNG,
-            lambda data: after_the_start(data, chunk(b"tIME", struct.pack(">HBBBBB", 2019, 3, 14, 1, 2, 3))),
+            lambda data: insert_after_start(data, chunk(b"tIME", struct.pack(">HBBBBB", 2019, 3, 14, 1, 2, 3))),
             ("tIME",),
         ),
         (PNG, lambda data: data + DAY, ("data behind the picture",)),
         (BMP, lambda data: data + DAY, ("data behind the picture",)),
     ],
 )
-def test_what_spells_a_date_is_cut_out_and_nothing_else(
+def test_only_metadata_with_a_date_is_removed(
     clean: bytes, add: Callable[[bytes], bytes], kinds: tuple[str, ...]
 ) -> None:
     dated = add(clean)
@@ -106,7 +110,7 @@ def test_what_spells_a_date_is_cut_out_and_nothing_else(
     assert without_dated_metadata(dated) == (clean, kinds)
 
 
-def test_metadata_as_other_programs_write_them() -> None:
+def test_metadata_that_pillow_writes_is_removed_if_it_has_a_date() -> None:
     exif = Image.Exif()
     exif[306] = DAY.decode()
     notes = PngImagePlugin.PngInfo()
@@ -131,76 +135,76 @@ def test_metadata_as_other_programs_write_them() -> None:
         PNG,
         PROGRESSIVE,
         RESTARTING,
-        after_the_start(JPEG, ICC),
-        after_the_start(JPEG, segment(0xFE, b"made by a scanner, version 2019.1")),
+        insert_after_start(JPEG, ICC),
+        insert_after_start(JPEG, segment(0xFE, b"made by a scanner, version 2019.1")),
         JPEG + b"\0" * 16,
         BMP + b"\0\0",
     ],
 )
-def test_a_picture_without_dates_is_the_very_same_object(data: bytes) -> None:
+def test_a_picture_without_dates_is_returned_without_a_copy(data: bytes) -> None:
     assert without_dated_metadata(data) == (data, ())
     assert without_dated_metadata(data)[0] is data
 
 
 @given(st.sampled_from([JPEG, PROGRESSIVE, BMP, PNG]), st.integers(0, 4000), st.binary(max_size=60))
-def test_no_bytes_do_harm(data: bytes, at: int, more: bytes) -> None:
-    bent = data[:at] + more + DAY
-    clean, kinds = without_dated_metadata(bent)
-    assert len(clean) < len(bent) if kinds else clean is bent
+def test_arbitrary_bytes_cause_no_error(data: bytes, at: int, inserted: bytes) -> None:
+    altered = data[:at] + inserted + DAY
+    clean, kinds = without_dated_metadata(altered)
+    assert len(clean) < len(altered) if kinds else clean is altered
 
 
-def dated(tiny: TinyArchives) -> dict[str, tuple[bytes, bytes]]:
-    """Bend two pictures; returns for each source name the picture as published and as it may leave the builder."""
+def add_dates(tiny: TinyArchives) -> dict[str, tuple[bytes, bytes]]:
+    """Add dates to two pictures, and return each picture with and without its date, by source name."""
     slice_, crop = "JPEGImages/9_004.jpg", "class_dataset/train/5/9_001_02.bmp"
-    told = {}
+    pictures = {}
     for archive, member, name, add in (
-        (DET2D, slice_, "9_004", lambda data: after_the_start(data, segment(0xE1, EXIF))),
+        (DET2D, slice_, "9_004", lambda data: insert_after_start(data, segment(0xE1, EXIF))),
         (CLS, crop, "train/5/9_001_02", lambda data: data + DAY),
     ):
         clean = tiny[archive][member]
         tiny[archive][member] = add(clean)
-        told[name] = (tiny[archive][member], clean)
-    return told
+        pictures[name] = (tiny[archive][member], clean)
+    return pictures
 
 
-def test_dates_in_pictures_stay_in_the_archives(tmp_path, build) -> None:
+def test_a_build_removes_dates_from_pictures(tmp_path, build) -> None:
     tiny = TinyArchives()
-    told = dated(tiny)
+    pictures = add_dates(tiny)
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm", "cls_1.25mm", keep_source_names=False)
     images = [row["image"]["bytes"] for config in ("det2d_1.25mm", "cls_1.25mm") for row in built.rows(config)]
-    assert all(clean in images and published not in images for published, clean in told.values())
-    one, other = sorted(built.findings("picture-metadata-removed"), key=lambda finding: finding["archive"])
-    assert (one["grade"], one["archive"], one["detail"]) == ("warning", DET2D, "APP1 (EXIF)")
-    assert (one["member"], one["action"]) == (
+    assert all(clean in images and published not in images for published, clean in pictures.values())
+    in_slice, in_crop = sorted(built.findings("picture-metadata-removed"), key=lambda finding: finding["archive"])
+    assert (in_slice["grade"], in_slice["archive"], in_slice["detail"]) == ("warning", DET2D, "APP1 (EXIF)")
+    assert (in_slice["member"], in_slice["action"]) == (
         "JPEGImages/9_004.jpg",
         "removed; the pixels and all other bytes are as published",
     )
-    assert (other["archive"], other["detail"]) == (CLS, "data behind the picture")
-    assert "2019" not in str((one, other))
+    assert (in_crop["archive"], in_crop["detail"]) == (CLS, "data behind the picture")
+    assert "2019" not in str((in_slice, in_crop))
 
 
-def test_who_keeps_the_names_keeps_the_metadata(tmp_path, build) -> None:
+def test_a_build_with_source_names_keeps_the_metadata(tmp_path, build) -> None:
     tiny = TinyArchives()
-    told = dated(tiny)
+    pictures = add_dates(tiny)
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm", "cls_1.25mm", keep_source_names=True)
     for config in ("det2d_1.25mm", "cls_1.25mm"):
         for row in built.rows(config):
-            published, _ = told.get(row["source_name"], (row["image"]["bytes"], b""))
+            published, _ = pictures.get(row["source_name"], (row["image"]["bytes"], b""))
             assert row["image"]["bytes"] == published
     assert not built.findings("picture-metadata-removed")
 
 
-def test_what_is_loaded_without_a_build_has_none_either(tmp_path) -> None:
+def test_load_removes_dates_from_pictures(tmp_path) -> None:
     import lung_nodule_ct
 
     tiny = TinyArchives()
-    told = dated(tiny)
+    pictures = add_dates(tiny)
     rows = lung_nodule_ct.load(
         "det2d_1.25mm", source=tiny.write(tmp_path / "in"), split="train", cache_dir=tmp_path / "cache"
     )
     import datasets
 
     images = [row["image"]["bytes"] for row in rows.cast_column("image", datasets.Image(decode=False))]
-    published, clean = told["9_004"]
+    published, clean = pictures["9_004"]
     assert clean in images
     assert published not in images

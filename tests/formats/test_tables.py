@@ -1,4 +1,4 @@
-"""Annotation tables, split lists, VOC files and workbooks in the spellings of the field."""
+"""Annotation tables, split lists, VOC files and workbooks in the notations that occur in practice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spheres(text: str | bytes) -> list[tuple[str, tuple[float, float, float], fl
         "名称,坐标X,坐标Y,坐标Z,直径\n09184,1.5,-2,30,4\n".encode("gb18030"),
     ],
 )
-def test_one_nodule_in_every_spelling(text) -> None:
+def test_a_nodule_is_read_in_every_notation(text) -> None:
     assert spheres(text) == [("09184", (1.5, -2.0, 30.0), 4.0)]
 
 
@@ -68,7 +68,7 @@ def test_rows_that_cannot_be_read_are_reported() -> None:
         "pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter\n09184,1.0,2.0,3.0,4.0,5.0,6.0,7.5\n",
     ],
 )
-def test_one_box_in_both_spellings_and_any_order(text) -> None:
+def test_a_box_is_read_in_both_notations_and_any_column_order(text) -> None:
     table = parse_boxes(text.encode())
     (row,) = table.good
     assert (row.pid, row.low, row.high, row.diameter, row.augmented) == ("09184", (5, 3, 1), (6, 4, 2), 7.5, None)
@@ -89,12 +89,12 @@ def test_boxes_may_lack_a_diameter_and_be_marked_as_augmented() -> None:
 
 
 def test_a_header_with_unknown_words_is_reported() -> None:
-    both = parse_nodules(b"patient_id,seriesuid,coordX,coordY,coordZ,diameter_mm\n9,9_20190314,1,2,3,4\n")
-    assert [(row.series_uid, row.center, row.diameter) for row in both.good] == [("9_20190314", (1, 2, 3), 4)]
-    assert both.unknown_header is None
-    other = parse_nodules(b"scan no,where x,where y,where z,how large\n9,1,2,3,4\n")
-    assert other.good[0].center == (1, 2, 3)
-    assert other.unknown_header is not None
+    with_patient = parse_nodules(b"patient_id,seriesuid,coordX,coordY,coordZ,diameter_mm\n9,9_20190314,1,2,3,4\n")
+    assert [(row.series_uid, row.center, row.diameter) for row in with_patient.good] == [("9_20190314", (1, 2, 3), 4)]
+    assert with_patient.unknown_header is None
+    unknown = parse_nodules(b"scan no,where x,where y,where z,how large\n9,1,2,3,4\n")
+    assert unknown.good[0].center == (1, 2, 3)
+    assert unknown.unknown_header is not None
     assert parse_nodules(b"9,1,2,3,4\n").unknown_header is None
 
 
@@ -110,7 +110,7 @@ def test_a_header_with_unknown_words_is_reported() -> None:
         ("seriesuid,coordX,coordY,coordZ,直径", ()),
     ],
 )
-def test_one_unknown_column_name_loses_no_nodule(header, guessed) -> None:
+def test_nodules_are_read_if_one_column_name_is_unknown(header, guessed) -> None:
     index = "0," * header.startswith(",")
     table = parse_nodules(f"{header}\n{index}9,1,2,3,4\n".encode())
     assert [(row.series_uid, row.center, row.diameter) for row in table.good] == [("9", (1, 2, 3), 4)]
@@ -118,7 +118,7 @@ def test_one_unknown_column_name_loses_no_nodule(header, guessed) -> None:
     assert (table.unknown_header is not None) == bool(guessed)
 
 
-def test_columns_are_not_guessed_against_a_known_name() -> None:
+def test_columns_are_not_guessed_if_a_known_name_contradicts() -> None:
     table = parse_nodules(b"name,a,x,b,d\n9,1,2,3,4\n")
     assert (len(table.good), len(table.bad), table.guessed) == (0, 1, ())
     assert table.unknown_header is not None
@@ -135,7 +135,9 @@ def test_columns_are_not_guessed_against_a_known_name() -> None:
         ("case no,a,b,c,d e,f,g,h", 7.5, ("pid", "zmin", "zmax", "ymin", "ymax", "xmin", "xmax", "diameter"), True),
     ],
 )
-def test_one_unknown_column_name_loses_no_box_and_invents_no_diameter(header, diameter, guessed, reported) -> None:
+def test_boxes_are_read_if_one_column_name_is_unknown_and_no_diameter_is_invented(
+    header, diameter, guessed, reported
+) -> None:
     table = parse_boxes(f"{header}\n9,1,2,3,4,5,6,7.5\n".encode())
     assert [(row.pid, row.low, row.high, row.diameter) for row in table.good] == [("9", (5, 3, 1), (6, 4, 2), diameter)]
     assert table.guessed == guessed
@@ -167,7 +169,7 @@ def test_every_entry_of_a_split_list_is_read(case) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_can_be_parsed_as_a_table(data) -> None:
+def test_arbitrary_bytes_cause_no_error_in_a_table(data) -> None:
     parse_nodules(data)
     parse_boxes(data)
     parse_split_list(data)
@@ -186,7 +188,7 @@ def test_any_bytes_can_be_parsed_as_a_table(data) -> None:
         ("80_20190314_003.jpg 1 2 3 4 0", "80_20190314_003", 1),
     ],
 )
-def test_split_list_lines(line, stem, boxes) -> None:
+def test_lines_of_split_lists_are_parsed(line, stem, boxes) -> None:
     (entry,) = parse_split_list(f"\ufeff{line}\r\n\r\n".encode())
     assert (entry.stem, len(entry.boxes)) == (stem, boxes)
 
@@ -206,20 +208,20 @@ BOX = "<object><name>nodule</name><diffcult>0</diffcult><bndbox><xmin>{}</xmin><
         ('<?xml version="1.0" encoding="utf-16"?>' + VOC.format(BOX.format("1"))).encode("utf-16"),
     ],
 )
-def test_voc_in_every_encoding(data) -> None:
+def test_voc_is_read_in_every_encoding(data) -> None:
     annotation = parse_voc(data)
     assert (annotation.filename, annotation.width, annotation.height) == ("a.jpg", 20, 16)
     assert [entry.box for entry in annotation.objects] == [(1.0, 2.0, 3.5, 4.0)]
 
 
-def test_voc_numbers_that_cannot_be_read() -> None:
+def test_voc_numbers_that_cannot_be_read_give_no_box() -> None:
     for text in ("x", "", "nan"):
         (entry,) = parse_voc(VOC.format(BOX.format(text)).encode()).objects
         assert entry.box is None
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b'<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', "entities"),
         (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "document type"),
@@ -228,12 +230,12 @@ def test_voc_numbers_that_cannot_be_read() -> None:
         (b"\x89PNG", "well-formed"),
     ],
 )
-def test_voc_that_is_refused(data, says) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_unsafe_and_malformed_voc_is_refused(data, message) -> None:
+    with pytest.raises(ValueError, match=message):
         parse_voc(data)
 
 
-def test_workbook_with_and_without_header() -> None:
+def test_workbooks_are_read_with_and_without_a_header() -> None:
     rows = parse_workbook(
         workbook([["图像", "xmin", "ymin", "xmax", "ymax"], ["a.jpg", 1, 2, 3, 4], [], ["b", "5", 6.5, 7, None]]),
         "x.xlsx",
@@ -242,7 +244,7 @@ def test_workbook_with_and_without_header() -> None:
     assert parse_workbook(workbook([["a.jpg", 1, 2, 3, 4]]), "x.xlsx")[0].box == (1, 2, 3, 4)
 
 
-@pytest.mark.parametrize("data", [b"", b"no workbook", zip_archive({"a": b"1"})])
+@pytest.mark.parametrize("data", [b"", b"not a workbook", zip_archive({"a": b"1"})])
 def test_invalid_workbooks_are_refused(data) -> None:
     with pytest.raises((ValueError, LungNoduleCTError)):
         parse_workbook(data, "x.xlsx")

@@ -1,4 +1,4 @@
-"""Frames compared with SimpleITK, boxes of spheres compared with brute force, and the forms of boxes."""
+"""Frames compared with SimpleITK, boxes of spheres compared with all voxels, and conversions between box formats."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_world_and_voxel_are_inverse_for_many_points(frame, many) -> None:
         {"spacing": (1e-320, 1, 1)},
     ],
 )
-def test_impossible_frames_are_refused(wrong) -> None:
+def test_invalid_frames_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Frame(**wrong)
 
@@ -57,12 +57,12 @@ def test_impossible_frames_are_refused(wrong) -> None:
     st.floats(0.5, 9).map(lambda value: round(value, 2)),
     st.tuples(*[st.sampled_from([0.5, 0.8, 1.25, 5.0])] * 3),
 )
-def test_sphere_box_holds_every_voxel_of_the_sphere_and_touches_it_on_each_side(center, diameter, spacing) -> None:
+def test_sphere_box_is_the_bounding_box_of_the_voxels_in_the_sphere(center, diameter, spacing) -> None:
     shape = (7, 8, 9)
     box = sphere_box(center, diameter, spacing, shape)
     z, y, x = np.indices(shape)
     axes = [np.arange(n) for n in shape[::-1]]
-    # along each axis, the voxels whose centres lie within the radius of the centre
+    # along each axis, the voxels whose distance to the centre of the sphere is at most the radius
     within = [np.abs(a - c) * s <= diameter / 2 + 1e-6 for a, c, s in zip(axes, center, spacing, strict=True)]
     inside = within[2][z] & within[1][y] & within[0][x]
     if not inside.any():
@@ -74,7 +74,7 @@ def test_sphere_box_holds_every_voxel_of_the_sphere_and_touches_it_on_each_side(
     assert (inside == expected).all()
 
 
-def test_between_voxels_differs_from_outside() -> None:
+def test_a_sphere_between_voxels_is_distinguished_from_one_outside() -> None:
     between = sphere_box((1, 1, 0.5), 1, (1, 1, 5), (3, 3, 3))
     outside = sphere_box((-9, 1, 1), 4, (1, 1, 1), (3, 3, 3))
     assert between.clipped is None
@@ -84,17 +84,17 @@ def test_between_voxels_differs_from_outside() -> None:
 
 
 @given(st.tuples(*[st.integers(-5, 15)] * 6))
-def test_clipping_is_what_slicing_does(box) -> None:
+def test_clipping_equals_array_slicing(box) -> None:
     shape = (4, 6, 8)
     x0, y0, z0, x1, y1, z1 = box
     padded = np.zeros((40, 40, 40), bool)
     padded[z0 + 10 : z1 + 10, y0 + 10 : y1 + 10, x0 + 10 : x1 + 10] = True
     inside = padded[10 : 10 + shape[0], 10 : 10 + shape[1], 10 : 10 + shape[2]]
     clipped = clip_box(box, shape)
-    again = np.zeros(shape, bool)
+    expected = np.zeros(shape, bool)
     if clipped is not None:
-        again[clipped[2] : clipped[5], clipped[1] : clipped[4], clipped[0] : clipped[3]] = True
-    assert (inside == again).all()
+        expected[clipped[2] : clipped[5], clipped[1] : clipped[4], clipped[0] : clipped[3]] = True
+    assert (inside == expected).all()
     assert (clipped is None) == (not inside.any())
 
 
@@ -110,13 +110,13 @@ boxes = st.lists(
 
 
 @given(boxes, st.sampled_from(FORMS), st.sampled_from(BOUNDS))
-def test_boxes_come_back_exactly(many, form, bounds) -> None:
-    there = convert_boxes(many, "xyzxyz", form, target_bounds=bounds)
-    back = convert_boxes(there, form, "xyzxyz", source_bounds=bounds)
-    assert (back == np.array(many)).all()
+def test_a_conversion_and_its_inverse_return_the_same_boxes(many, form, bounds) -> None:
+    converted = convert_boxes(many, "xyzxyz", form, target_bounds=bounds)
+    restored = convert_boxes(converted, form, "xyzxyz", source_bounds=bounds)
+    assert (restored == np.array(many)).all()
 
 
-def test_forms_and_bounds_address_the_same_voxels() -> None:
+def test_every_form_and_bound_contains_the_same_voxels() -> None:
     volume = np.zeros((10, 11, 12), bool)
     box = (2, 3, 4, 5, 7, 9)
     x0, y0, z0, x1, y1, z1 = box
@@ -126,7 +126,8 @@ def test_forms_and_bounds_address_the_same_voxels() -> None:
     assert (inside_voxels.min(0) == low_zyx).all()
     assert (inside_voxels.max(0) == high_zyx).all()
     center, size = np.split(convert_boxes(box, "xyzxyz", "cccwhd"), 2)
-    assert (center - 0.5 == inside_voxels[:, ::-1].mean(0)).all()  # edges' scale against voxel centres
+    # the coordinates of a box count from the edge of the first voxel, an index from its centre
+    assert (center - 0.5 == inside_voxels[:, ::-1].mean(0)).all()
     assert size.prod() == volume.sum()
 
 
@@ -142,6 +143,6 @@ def test_invalid_boxes_are_refused(wrong, form) -> None:
         convert_boxes(wrong, form, "cccwhd")
 
 
-def test_one_inclusive_voxel_is_a_box() -> None:
+def test_a_box_of_one_voxel_has_equal_inclusive_bounds() -> None:
     one = convert_boxes([4, 4, 4, 4, 4, 4], "xyzxyz", "xyzxyz", source_bounds="inclusive")
     assert one.tolist() == [4, 4, 4, 5, 5, 5]

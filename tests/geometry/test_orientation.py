@@ -13,22 +13,22 @@ from lung_nodule_ct.testing.strategies import axis_aligned_directions
 
 
 @given(axis_aligned_directions())
-def test_voxels_points_and_boxes_are_reoriented_as_by_itk(direction):
+def test_voxels_points_and_boxes_are_reoriented_as_in_itk(direction):
     stored = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
     spacing = (0.5, 0.75, 2.0)
     image = sitk.GetImageFromArray(stored)
     image.SetSpacing(spacing)
     image.SetOrigin((10.0, -20.0, 30.0))
     image.SetDirection(direction)
-    turned = sitk.DICOMOrient(image, "LPS")
+    reoriented = sitk.DICOMOrient(image, "LPS")
     orientation = Orientation.from_frame(Frame((10.0, -20.0, 30.0), spacing, direction))
-    assert np.array_equal(orientation.volume(stored), sitk.GetArrayFromImage(turned))
-    assert orientation.extent(spacing) == turned.GetSpacing()
+    assert np.array_equal(orientation.volume(stored), sitk.GetArrayFromImage(reoriented))
+    assert orientation.extent(spacing) == reoriented.GetSpacing()
     assert orientation.tilt_degrees == pytest.approx(0, abs=1e-6)
     point = (1.25, 0.5, 1.75)
     world = image.TransformContinuousIndexToPhysicalPoint(point)
     assert orientation.point(point, stored.shape) == pytest.approx(
-        turned.TransformPhysicalPointToContinuousIndex(world)
+        reoriented.TransformPhysicalPointToContinuousIndex(world)
     )
     x0, y0, z0, x1, y1, z1 = (1, 0, 1, 4, 3, 2)
     u0, v0, w0, u1, v1, w1 = orientation.box((x0, y0, z0, x1, y1, z1), stored.shape)
@@ -36,7 +36,7 @@ def test_voxels_points_and_boxes_are_reoriented_as_by_itk(direction):
     assert sorted(inside.ravel()) == sorted(stored[z0:z1, y0:y1, x0:x1].ravel())
 
 
-def test_the_tilt_of_a_scan():
+def test_the_tilt_of_a_scan_is_given_in_degrees():
     angle = np.radians(12)
     tilted = (1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle))
     orientation = Orientation.from_frame(Frame(direction=tilted))

@@ -1,4 +1,4 @@
-"""Reading a finished build: the same values as the shards hold, and errors that say what is wrong with a folder."""
+"""Reading a finished build: the values of the shards, and errors that state what is wrong with a folder."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.read.build_folder import open_build
 
 
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_rows_are_what_the_dataset_holds(cli, tmp_path, dummy, form):
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+def test_rows_equal_those_of_the_loaded_dataset(cli, tmp_path, dummy, format_):
     out = tmp_path / "out"
-    assert cli("build", "--all", "--source", dummy, "--format", form, "--out", out).returncode == 0
+    assert cli("build", "--all", "--source", dummy, "--format", format_, "--out", out).returncode == 0
     build = open_build(out)
-    assert build.format == form
+    assert build.format == format_
     for config, splits in build.configs.items():
         for split, count in splits.items():
-            if form == "arrow":
+            if format_ == "arrow":
                 dataset = load_from_disk(str(out / config))[split]
             else:
                 dataset = load_dataset(str(out), config, split=split, cache_dir=str(tmp_path / "cache"))
@@ -38,14 +38,14 @@ def test_rows_are_what_the_dataset_holds(cli, tmp_path, dummy, form):
                     else:
                         assert value == other[name]
             ids = [name for name in build.metadata_columns(config) if name.endswith("_id")]
-            some = [row for place, row in enumerate(build.rows(config, split, ids)) if place in (0, count - 1)]
-            assert list(build.rows(config, split, ids, sorted({0, count - 1}))) == some
+            expected_ids = [row for index, row in enumerate(build.rows(config, split, ids)) if index in (0, count - 1)]
+            assert list(build.rows(config, split, ids, sorted({0, count - 1}))) == expected_ids
 
 
-def _break(folder: Path, how: str) -> Path:
-    match how:
-        case "nowhere":
-            return folder / "nowhere"
+def _damage(folder: Path, fault: str) -> Path:
+    match fault:
+        case "missing":
+            return folder / "missing"
         case "empty":
             (folder / "sub").mkdir()
             return folder / "sub"
@@ -54,7 +54,7 @@ def _break(folder: Path, how: str) -> Path:
         case "another version":
             document = json.loads((folder / "build.json").read_text())
             (folder / "build.json").write_text(json.dumps(document | {"format_version": 99}))
-        case "no json":
+        case "invalid json":
             (folder / "build.json").write_text("{")
         case "shard missing":
             next(folder.rglob("*.parquet")).unlink()
@@ -65,25 +65,25 @@ def _break(folder: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("how", "says"),
+    ("fault", "message"),
     [
-        ("nowhere", "there is no folder"),
+        ("missing", "there is no folder"),
         ("empty", "is empty"),
         ("no manifest", "an incomplete one"),
         ("another version", "got version 99"),
-        ("no json", "cannot be read"),
+        ("invalid json", "cannot be read"),
         ("shard missing", "is missing"),
         ("shard cut", "not as it was built"),
     ],
 )
-def test_what_is_no_build_is_refused(build, dummy, how, says):
+def test_a_folder_that_is_not_a_build_is_refused(build, dummy, fault, message):
     folder = build(dummy, "cls_1.25mm").folder
-    with pytest.raises(BuildFolderError, match=says):
-        open_build(_break(folder, how))
+    with pytest.raises(BuildFolderError, match=message):
+        open_build(_damage(folder, fault))
 
 
-def test_what_a_build_lacks_is_named(build, dummy):
-    made = open_build(build(dummy, "cls_1.25mm").folder)
+def test_a_missing_config_split_column_or_row_is_an_error(build, dummy):
+    opened = open_build(build(dummy, "cls_1.25mm").folder)
     for arguments in (
         ("det2d_1.25mm", "train"),
         ("cls_1.25mm", "test"),
@@ -92,10 +92,10 @@ def test_what_a_build_lacks_is_named(build, dummy):
         ("cls_1.25mm", "train", None, [1, 0]),
     ):
         with pytest.raises(BuildFolderError):
-            list(made.rows(*arguments))
+            list(opened.rows(*arguments))
 
 
-def test_a_shard_with_a_flipped_bit_is_not_shown(build, dummy):
+def test_a_shard_with_a_flipped_bit_is_an_error(build, dummy):
     folder = build(dummy, "cls_1.25mm").folder
     shard = next(folder.rglob("train*.parquet"))
     content = bytearray(shard.read_bytes())

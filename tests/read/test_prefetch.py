@@ -1,4 +1,4 @@
-"""A patch of a volume that is not in the page cache: its pages are read, and not the complete volume."""
+"""Prefetching a patch of a volume that is not in the page cache reads only the pages of the patch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPE = (40, 256, 256)
 
 
 @pytest.fixture
-def cold(tmp_path) -> np.ndarray:
+def uncached(tmp_path) -> np.ndarray:
     """A memory-mapped volume on the disk, of which no page is in memory."""
     path = tmp_path / "volume"
     path.write_bytes(np.arange(np.prod(SHAPE), dtype="<u4").astype("<i2").tobytes())
@@ -40,18 +40,18 @@ def resident(volume: np.ndarray) -> np.ndarray:
     return pages & 1 == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pages are removed from the cache by calls of Linux")
-def test_only_the_pages_under_a_patch_are_read(cold) -> None:
-    patch = cold[10:20, 64:128, 32:200]
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can remove pages from the cache")
+def test_only_the_pages_of_a_patch_are_read(uncached) -> None:
+    patch = uncached[10:20, 64:128, 32:200]
     prefetch_pages(patch)
-    wanted = np.zeros(cold.shape, bool)
-    wanted[10:20, 64:128] = True
-    under = wanted.reshape(-1, mmap.PAGESIZE // 2).any(axis=1)
+    in_patch = np.zeros(uncached.shape, bool)
+    in_patch[10:20, 64:128] = True
+    patch_pages = in_patch.reshape(-1, mmap.PAGESIZE // 2).any(axis=1)
     end = time.monotonic() + 20
-    while not resident(cold)[under].all():
+    while not resident(uncached)[patch_pages].all():
         assert time.monotonic() < end, "the pages were not read"
         time.sleep(0.01)
-    assert resident(cold).sum() < 3 * under.sum() < cold.nbytes / mmap.PAGESIZE
+    assert resident(uncached).sum() < 3 * patch_pages.sum() < uncached.nbytes / mmap.PAGESIZE
     assert (patch == np.arange(np.prod(SHAPE), dtype="<u4").astype("<i2").reshape(SHAPE)[10:20, 64:128, 32:200]).all()
 
 

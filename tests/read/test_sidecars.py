@@ -1,4 +1,4 @@
-"""Files that commands add to a build: a rebuild replaces them, but stops at a file of somebody else."""
+"""Files that commands add to a build: a rebuild replaces them, and refuses to replace any other file."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def test_a_rebuild_replaces_what_commands_added(folder, build, dummy) -> None:
     assert not (folder / "pictures").exists()
 
 
-@pytest.mark.parametrize("stranger", ["page", "README.md", "pictures/mine", "data/README.md", SIDECARS])
-def test_a_file_of_somebody_else_protects_the_folder(folder, build, dummy, stranger) -> None:
+@pytest.mark.parametrize("name", ["page", "README.md", "pictures/other", "data/README.md", SIDECARS])
+def test_a_foreign_or_edited_file_prevents_a_rebuild(folder, build, dummy, name) -> None:
     add(folder, "preview", page="<p>")
-    (folder / stranger).parent.mkdir(exist_ok=True)
-    (folder / stranger).write_text("years of work")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("written by the user")
     with pytest.raises(OutputError, match="not the result of a previous build"):
         build(dummy, "cls_1.25mm")
-    assert (folder / stranger).read_text() == "years of work"
+    assert (folder / name).read_text() == "written by the user"
 
 
-def test_the_next_run_replaces_the_last_one(folder) -> None:
+def test_a_second_run_replaces_the_files_of_the_first(folder) -> None:
     add(folder, "audit", audit="1", pictures__old="1")
     add(folder, "audit", audit="2", table="2")
     assert (folder / "audit").read_text() == "2"
@@ -51,22 +51,22 @@ def test_the_next_run_replaces_the_last_one(folder) -> None:
     assert set(own_sidecars(folder)) == {"README.md", "audit", "table"}
 
 
-def test_nothing_changes_if_a_file_is_not_ours_or_the_command_fails(folder) -> None:
+def test_nothing_changes_if_a_file_is_foreign_or_the_command_fails(folder) -> None:
     add(folder, "audit", audit="1")
-    (folder / "table").write_text("mine")
+    (folder / "table").write_text("written by the user")
     with pytest.raises(OutputError, match="table"):
         add(folder, "audit", audit="2", table="2")
     with pytest.raises(OutputError, match="not the file that `preview` wrote"):
-        add(folder, "preview", audit="another command's")
+        add(folder, "preview", audit="written by audit")
     with pytest.raises(KeyError), add_sidecars(folder, by="audit") as stage:
         (stage / "audit").write_text("3")
         raise KeyError
-    assert ((folder / "audit").read_text(), (folder / "table").read_text()) == ("1", "mine")
+    assert ((folder / "audit").read_text(), (folder / "table").read_text()) == ("1", "written by the user")
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_names_outside_the_folder_are_ignored(folder) -> None:
-    (folder.parent / "outside").write_text("mine")
+    (folder.parent / "outside").write_text("written by the user")
     document = json.loads((folder / SIDECARS).read_text())
     for name in ("../outside", str(folder.parent / "outside")):
         document["files"][name] = document["files"]["README.md"]
@@ -76,14 +76,14 @@ def test_names_outside_the_folder_are_ignored(folder) -> None:
     assert (folder.parent / "outside").exists()
 
 
-def test_commands_at_the_same_time_keep_each_others_files(folder) -> None:
+def test_simultaneous_commands_keep_each_others_files(folder) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: add(folder, f"command{number}", **{f"file{number}": str(number)}), range(24)))
     assert set(own_sidecars(folder)) == {"README.md", *(f"file{number}" for number in range(24))}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_nothing_is_added_to_a_build_that_was_replaced_meanwhile(folder, build, dummy) -> None:
+def test_nothing_is_added_to_a_build_that_was_replaced_in_the_meantime(folder, build, dummy) -> None:
     with pytest.raises(OutputError, match="replaced"), add_sidecars(folder, by="audit") as stage:
         (stage / "audit").write_text("of the old build")
         build(dummy, "det2d_1.25mm")

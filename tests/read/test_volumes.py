@@ -1,13 +1,13 @@
-"""Views of loaded volumes: nothing is copied, and patches are where they should be."""
+"""Views of loaded volumes share the memory of the dataset, and patches have the right position."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from datasets import load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from scan_rows import itk_image, voxels
 
 import lung_nodule_ct
 from lung_nodule_ct.read.build_folder import open_build
@@ -19,11 +19,11 @@ def scans(dummy, tmp_path_factory):
     return lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", cache_dir=tmp_path_factory.mktemp("cache"))
 
 
-def test_views_are_the_rows_and_copy_nothing(scans) -> None:
+def test_views_equal_the_rows_without_a_copy(scans) -> None:
     views = lung_nodule_ct.volumes(scans)
     assert len(views) == len(scans) == len(views[:])
     for row, view in zip(scans, views, strict=True):
-        assert (view.array == np.frombuffer(row["volume"]["bytes"], "<i2").reshape(row["volume"]["shape"])).all()
+        assert (view.array == voxels(row)).all()
         assert not view.array.flags.owndata
         assert not view.array.flags.writeable
         assert view.frame == lung_nodule_ct.Frame(row["origin"], row["spacing"], row["direction"])
@@ -31,7 +31,7 @@ def test_views_are_the_rows_and_copy_nothing(scans) -> None:
     assert address == lung_nodule_ct.volumes(scans)[2].array.__array_interface__["data"][0]
 
 
-def test_selections_and_shuffles_are_followed(scans) -> None:
+def test_views_follow_selections_and_shuffles(scans) -> None:
     for dataset in (
         scans.select([4, 1, 1]),
         scans.shuffle(seed=3),
@@ -39,17 +39,17 @@ def test_selections_and_shuffles_are_followed(scans) -> None:
         scans.filter(lambda fold: fold == 0, input_columns="fold"),
     ):
         for row, view in zip(dataset, lung_nodule_ct.volumes(dataset), strict=True):
-            assert (view.array.ravel() == np.frombuffer(row["volume"]["bytes"], "<i2")).all()
+            assert (view.array == voxels(row)).all()
 
 
-def test_masks_and_stacks(scans, dummy, tmp_path) -> None:
+def test_masks_and_stacks_have_views(scans, dummy, tmp_path) -> None:
     masks = lung_nodule_ct.volumes(scans, "lung_mask")
     for index, row in enumerate(scans):
         if row["lung_mask"] is None:
             with pytest.raises(ValueError, match="null"):
                 masks[index]
         else:
-            assert (masks[index].array.ravel() == np.frombuffer(row["lung_mask"]["bytes"], "u1")).all()
+            assert (masks[index].array == voxels(row, "lung_mask", "u1")).all()
     stacks = lung_nodule_ct.load("det3d_bmp_1.25mm", source=dummy, split="train", cache_dir=tmp_path)
     view = lung_nodule_ct.volumes(stacks)[-1]
     assert view.array.dtype == np.uint8
@@ -58,7 +58,7 @@ def test_masks_and_stacks(scans, dummy, tmp_path) -> None:
         view.patch(center_world=(0, 0, 0), size=(3, 3, 3))
 
 
-def test_a_patch_around_a_nodule_holds_it(scans) -> None:
+def test_a_patch_around_a_nodule_contains_the_nodule(scans) -> None:
     for row, view in zip(scans, lung_nodule_ct.volumes(scans), strict=True):
         for nodule in row["nodules"]:
             by_world = view.patch(center_world=nodule["center_world"], size_mm=(20, 20, 6.25))
@@ -79,7 +79,7 @@ def test_patches_are_padded_crops(center, size) -> None:
     assert (patch == padded[z : z + size[2], y : y + size[1], x : x + size[0]]).all()
 
 
-def test_an_odd_patch_is_centred_on_the_nearest_voxel() -> None:
+def test_a_patch_of_odd_size_is_centred_on_the_nearest_voxel() -> None:
     array = np.zeros((9, 9, 9), np.int16)
     array[4, 3, 2] = 7
     for center in ((2.0, 3.0, 4.0), (2.4, 2.6, 4.4)):
@@ -88,18 +88,14 @@ def test_an_odd_patch_is_centred_on_the_nearest_voxel() -> None:
 
 def test_world_patches_agree_with_simpleitk(scans) -> None:
     row, view = scans[3], lung_nodule_ct.volumes(scans)[3]
-    image = sitk.GetImageFromArray(view.array)
-    image.SetOrigin(row["origin"])
-    image.SetSpacing(row["spacing"])
-    image.SetDirection(row["direction"])
     world = row["nodules"][0]["center_world"]
-    x, y, z = image.TransformPhysicalPointToIndex(world)
+    x, y, z = itk_image(row).TransformPhysicalPointToIndex(world)
     assert (
         view.patch(center_world=world, size=(3, 3, 3)) == view.array[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2]
     ).all()
 
 
-def test_slices_and_copies(scans) -> None:
+def test_slice_returns_a_view_and_numpy_returns_a_copy(scans) -> None:
     view = lung_nodule_ct.volumes(scans)[0]
     assert (view.slice(3) == view.array[3]).all()
     copy = view.numpy()
@@ -107,7 +103,7 @@ def test_slices_and_copies(scans) -> None:
     assert (view.array[0] != 5).any()
 
 
-def test_what_has_no_volumes_is_refused(scans, dummy) -> None:
+def test_invalid_datasets_indices_and_patches_are_refused(scans, dummy) -> None:
     with pytest.raises(ValueError, match="no volumes"):
         lung_nodule_ct.volumes(scans.select_columns(["fold"]))
     with pytest.raises(ValueError, match="expected a split"):
@@ -118,9 +114,9 @@ def test_what_has_no_volumes_is_refused(scans, dummy) -> None:
         lung_nodule_ct.volumes(scans)[0].patch(size=(1, 1, 1))
 
 
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_a_built_folder_and_a_stream_hold_the_same_volumes(scans, dummy, cli, tmp_path, form) -> None:
-    done = cli("build", "det3d_1.25mm", "cls_1.25mm", "--format", form, "--source", dummy, "--out", tmp_path / "out")
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+def test_a_build_and_a_stream_give_the_same_volumes(scans, dummy, cli, tmp_path, format_) -> None:
+    done = cli("build", "det3d_1.25mm", "cls_1.25mm", "--format", format_, "--source", dummy, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     loaded = lung_nodule_ct.volumes(scans)
     folder = lung_nodule_ct.volumes(tmp_path / "out", kept=1)
@@ -129,16 +125,16 @@ def test_a_built_folder_and_a_stream_hold_the_same_volumes(scans, dummy, cli, tm
     for index in (3, 3, 0, -1):
         assert (folder[index].array == loaded[index].array).all()
         assert folder[index].frame == loaded[index].frame
-    for one, other in zip(streamed, loaded, strict=True):
-        assert (one.array == other.array).all()
-        assert one.frame == other.frame
+    for view, expected in zip(streamed, loaded, strict=True):
+        assert (view.array == expected.array).all()
+        assert view.frame == expected.frame
     masks = lung_nodule_ct.volumes(tmp_path / "out", "lung_mask")
     for index, row in enumerate(scans):
         if row["lung_mask"] is None:
             with pytest.raises(ValueError, match="null"):
                 masks[index]
         else:
-            assert (masks[index].array.ravel() == np.frombuffer(row["lung_mask"]["bytes"], "u1")).all()
+            assert (masks[index].array == voxels(row, "lung_mask", "u1")).all()
     for wrong in ({"config": "cls_1.25mm", "split": "train"}, {"split": "nothing"}, {"column": "spacing"}):
         with pytest.raises((ValueError, FileNotFoundError)):
             lung_nodule_ct.volumes(tmp_path / "out", **wrong)[0]
@@ -146,11 +142,11 @@ def test_a_built_folder_and_a_stream_hold_the_same_volumes(scans, dummy, cli, tm
 
 def test_a_stream_from_the_archives_gives_volumes(scans, dummy) -> None:
     stream = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", streaming=True)
-    for one, other in zip(lung_nodule_ct.volumes(stream), lung_nodule_ct.volumes(scans), strict=True):
-        assert (one.array == other.array).all()
+    for view, expected in zip(lung_nodule_ct.volumes(stream), lung_nodule_ct.volumes(scans), strict=True):
+        assert (view.array == expected.array).all()
 
 
-def test_only_a_kept_volume_is_not_decoded_again(dummy, build) -> None:
+def test_a_kept_volume_is_not_decoded_again(dummy, build) -> None:
     folder = build(dummy, "det3d_1.25mm").folder
     views = lung_nodule_ct.volumes(folder, kept=1)
     assert views[2].array is views[2].array
@@ -159,31 +155,31 @@ def test_only_a_kept_volume_is_not_decoded_again(dummy, build) -> None:
     assert views[2].array is not first
 
 
-def test_b2nd_holds_the_same_volumes_and_says_how_to_read_them(scans, dummy, cli, tmp_path) -> None:
+def test_b2nd_stores_the_same_volumes_and_its_card_shows_how_to_read_them(scans, dummy, cli, tmp_path) -> None:
     for codec in ("raw", "b2nd"):
         done = cli("build", "--all", "--volume-codec", codec, "--source", dummy, "--out", tmp_path / codec)
         assert done.returncode == 0, done.stderr
     raw, packed = open_build(tmp_path / "raw"), open_build(tmp_path / "b2nd")
     for config, splits in raw.configs.items():
         for split in splits:
-            for one, other in zip(raw.rows(config, split), packed.rows(config, split), strict=True):
-                np.testing.assert_equal(other, one)
+            for view, expected in zip(raw.rows(config, split), packed.rows(config, split), strict=True):
+                np.testing.assert_equal(expected, view)
     loaded = load_dataset(str(tmp_path / "b2nd"), "det3d_1.25mm", split="train", cache_dir=str(tmp_path / "cache"))
-    everywhere = (
+    sources = (
         lung_nodule_ct.volumes(tmp_path / "b2nd", config="det3d_1.25mm"),
         lung_nodule_ct.volumes(loaded),
         list(lung_nodule_ct.volumes(loaded.to_iterable_dataset())),
     )
-    for packed_volumes in everywhere:
-        for row, one, other in zip(scans, packed_volumes, lung_nodule_ct.volumes(scans), strict=True):
-            assert (one.numpy() == other.numpy()).all()
-            assert (one.slice(3) == other.slice(3)).all()
+    for packed_volumes in sources:
+        for row, view, expected in zip(scans, packed_volumes, lung_nodule_ct.volumes(scans), strict=True):
+            assert (view.numpy() == expected.numpy()).all()
+            assert (view.slice(3) == expected.slice(3)).all()
             for nodule in row["nodules"]:
-                where = {"center_world": nodule["center_world"], "size": (9, 30, 7)}
-                assert (one.patch(**where) == other.patch(**where)).all()
+                position = {"center_world": nodule["center_world"], "size": (9, 30, 7)}
+                assert (view.patch(**position) == expected.patch(**position)).all()
     card = (tmp_path / "b2nd" / "README.md").read_text()
     reader = next(part for part in card.split("```python\n") if part.startswith("import blosc2")).split("```")[0]
-    names: dict = {"scan": loaded[0]}
-    exec(reader.replace("10:42", "1:3").replace("100:196", "2:9"), names)  # what the card tells its readers to do
-    assert (names["patch"] == lung_nodule_ct.volumes(scans)[0].array[1:3, 2:9, 2:9]).all()
+    variables: dict = {"scan": loaded[0]}
+    exec(reader.replace("10:42", "1:3").replace("100:196", "2:9"), variables)  # the code of the card
+    assert (variables["patch"] == lung_nodule_ct.volumes(scans)[0].array[1:3, 2:9, 2:9]).all()
     assert cli("build", "det3d_5mm", "--volume-codec", "b2nd", "--format", "arrow", "--source", dummy).returncode == 2

@@ -1,4 +1,4 @@
-"""Zip archives: names are repaired where that loses nothing, and every other defect is an error that names the member."""
+"""Zip archives: names are repaired if no information is lost, and every other defect is an error that names the member."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def contents(folder: Path, data: bytes) -> dict[str, bytes]:
 
 
 def rewritten(data: bytes, old: bytes, new: bytes) -> bytes:
-    """Replace bytes in the local headers and in the directory."""
+    """Replace a name of a member in the local header and in the directory."""
     assert old in data
     assert len(old) == len(new)
     return data.replace(old, new)
@@ -62,7 +62,7 @@ def test_fast_and_standard_inflate_are_equal(tmp_path, monkeypatch) -> None:
 
 
 def deflate64(members: dict[str, bytes]) -> bytes:
-    """A zip archive as Windows writes it for large files: method 9."""
+    """Return a zip archive with method 9, which Windows uses for large files."""
     stored = zip_archive(members, method=zipfile.ZIP_STORED)
     buffer, directory = io.BytesIO(), b""
     for info in zipfile.ZipFile(io.BytesIO(stored)).infolist():
@@ -105,7 +105,7 @@ def test_names_are_repaired(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x.raw", "a/../../x", "C:/x.raw", "c:x.raw"])
-def test_names_that_lead_out_of_the_archive_are_errors(tmp_path, name) -> None:
+def test_names_outside_the_archive_are_errors(tmp_path, name) -> None:
     placeholder = "_" * len(name)
     data = rewritten(zip_archive({placeholder: b"1"}), placeholder.encode(), name.encode())
     with pytest.raises(MemberError, match=r"some\.zip > .*leads out of the archive") as caught:
@@ -136,13 +136,13 @@ def test_errors_name_archive_and_member(tmp_path, change, message) -> None:
 def test_a_member_is_never_inflated_beyond_its_stated_size(tmp_path) -> None:
     bomb = overwrite_zip_field(zip_archive({"a.raw": bytes(50_000_000)}), "size", 1000)
     archives, archive = open_zip(tmp_path, bomb)
-    taken = 0
+    total = 0
     with archives, pytest.raises(MemberError, match="longer than"):
         from lung_nodule_ct.sources.zip_member import iterate_member
 
         for piece in iterate_member(archive.members[0], archives):
-            taken += len(piece)
-    assert taken <= 1000
+            total += len(piece)
+    assert total <= 1000
 
 
 def test_a_member_above_the_limit_is_an_error(tmp_path) -> None:
@@ -166,7 +166,7 @@ def test_a_member_above_the_limit_is_an_error(tmp_path) -> None:
         (b"not a zip at all", "broke off"),
     ],
 )
-def test_other_files_are_named(tmp_path, data, message) -> None:
+def test_files_that_are_not_zip_archives_are_identified(tmp_path, data, message) -> None:
     with pytest.raises(ArchiveError, match=message) as caught:
         open_zip(tmp_path, data)
     assert caught.value.archive == "some.zip"
@@ -213,7 +213,7 @@ def test_missing_and_ambiguous_archives_are_named(tmp_path) -> None:
         source.archives(Role.CT_1_25MM)
 
 
-def test_a_folder_that_does_not_exist(tmp_path) -> None:
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         open_folder(tmp_path / "nowhere")
     assert open_folder(tmp_path).missing(*Role) == ARCHIVES

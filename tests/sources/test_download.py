@@ -1,4 +1,4 @@
-"""Downloads from a faulty HTTP server: every fault is recovered from or is an error, and no wrong file is accepted."""
+"""Downloads from a faulty HTTP server: a download recovers or fails with an error, and no wrong file is accepted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAME = "class_dataset.zip"
 SPEC = next(spec for spec in ARCHIVES if spec.name == NAME)
 RECORD = DEFAULT_RELEASE.part_a
 BODY = np.random.default_rng(0).bytes(3_000_001)
-HASTE = Timeouts(
+SHORT_TIMEOUTS = Timeouts(
     connect_s=2,
     read_s=0.4,
     window_s=0.6,
@@ -50,7 +50,7 @@ def server():
 
 
 def client(server: ArchiveServer, cache: Path, **options) -> Zenodo:
-    return Zenodo(server.url, cache=cache, timeouts=options.pop("timeouts", HASTE), **options)
+    return Zenodo(server.url, cache=cache, timeouts=options.pop("timeouts", SHORT_TIMEOUTS), **options)
 
 
 def fetch(server: ArchiveServer, cache: Path, **options) -> bytes:
@@ -118,7 +118,7 @@ RECOVERED = {
 
 @pytest.mark.parametrize("faults", RECOVERED.values(), ids=RECOVERED)
 @pytest.mark.slow
-def test_a_download_recovers_from(server, tmp_path, faults) -> None:
+def test_a_download_recovers_from_a_fault(server, tmp_path, faults) -> None:
     server.faults += faults
     began = time.monotonic()
     assert fetch(server, tmp_path) == BODY
@@ -130,13 +130,13 @@ def test_a_download_recovers_from(server, tmp_path, faults) -> None:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.slow
 def test_any_mixture_of_faults_gives_the_file_or_an_error(server, tmp_path, seed) -> None:
-    dice = random.Random(seed)
+    draw = random.Random(seed)
     quick = [
         faults
         for name, faults in RECOVERED.items()
         if not any(slow in name for slow in ("stalled", "byte by byte", "without end", "429"))
     ]
-    server.faults += [fault for _ in range(4) for fault in dice.choice(quick)]
+    server.faults += [fault for _ in range(4) for fault in draw.choice(quick)]
     for _ in range(6):
         try:
             content = fetch(server, tmp_path)
@@ -282,7 +282,7 @@ def test_waits_grow_up_to_a_limit_and_progress_resets_them(monkeypatch) -> None:
         retry.wait(failure)
 
 
-def test_a_timeout_of_nothing_is_an_error() -> None:
+def test_a_timeout_of_zero_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"read_s: expected a number above 0, got 0"):
         Timeouts(read_s=0)
 
@@ -421,7 +421,7 @@ def test_a_netrc_neither_replaces_the_token_nor_follows_a_redirect(server, tmp_p
 def test_an_unsafe_address_is_refused(tmp_path) -> None:
     for url in ("http://example.org", "ftp://127.0.0.1", "file:///tmp", "http://[bad"):
         with pytest.raises(DownloadError, match=r"not safe|cannot be read"):
-            Zenodo(url, cache=tmp_path, timeouts=HASTE).record("A")
+            Zenodo(url, cache=tmp_path, timeouts=SHORT_TIMEOUTS).record("A")
 
 
 def test_offline_no_request_is_sent(server, tmp_path, monkeypatch) -> None:
@@ -441,7 +441,7 @@ def test_files_downloaded_by_hand_are_verified_and_copied(server, tmp_path) -> N
     assert not server.content_requests
     original = manual / "deep" / "class_dataset (1).zip"
     original.write_bytes(bytes(9))
-    assert fetch(server, tmp_path / "cache", offline=True) == BODY  # it is not a link to the user's file
+    assert fetch(server, tmp_path / "cache", offline=True) == BODY  # the cache has a copy and not a link
     with pytest.raises(SourceError, match="does not exist"):
         client(server, tmp_path / "third").download([SPEC], tmp_path / "nowhere")
     (manual / "deep" / "class_dataset (1).zip").write_bytes(BODY[::-1])
@@ -513,9 +513,9 @@ def test_a_full_disk_leaves_a_part_that_is_resumed(server, tmp_path) -> None:
     assert server.content_requests[-1]["Range"] == "bytes=1000000-"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.slow
-def test_a_killed_download_resumes_where_it_was(tmp_path, sign) -> None:
+def test_a_killed_download_resumes_where_it_stopped(tmp_path, signal_number) -> None:
     body = np.random.default_rng(1).bytes(24 << 20)
     with ArchiveServer({RECORD: {NAME: body}}, rate=24 << 20) as server:
         for delay in (0.1, 0.35, 0.25):
@@ -524,28 +524,28 @@ def test_a_killed_download_resumes_where_it_was(tmp_path, sign) -> None:
             while server.sent == before and running.poll() is None:
                 time.sleep(0.005)
             time.sleep(delay)
-            running.send_signal(sign)
+            running.send_signal(signal_number)
             running.communicate(timeout=30)
             assert not names_in(tmp_path)
-            if sign is signal.SIGINT:
+            if signal_number is signal.SIGINT:
                 assert not [path for path in tmp_path.rglob("tmp*") if path.is_file()]
         parts = list(tmp_path.rglob("*.part"))
         assert [body.startswith(part.read_bytes()) for part in parts] == [True]
         server.rate = None
         assert fetch(server, tmp_path) == body
-        # what had been sent and not received when it was killed: the socket buffers of both sides
+        # bytes in the socket buffers of both sides when the process was killed
         assert server.sent - len(body) <= 3 * (8 << 20)
         starts = [int(headers["Range"][6:-1]) for headers in server.content_requests if "Range" in headers]
         assert starts == sorted(starts)
     assert names_in(tmp_path) == {NAME}
 
 
-@pytest.mark.parametrize("many", [2, 3])
+@pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.slow
-def test_processes_that_need_the_same_file_share_one_download(tmp_path, many) -> None:
+def test_processes_that_need_the_same_file_download_it_once(tmp_path, count) -> None:
     body = np.random.default_rng(1).bytes(8 << 20)
     with ArchiveServer({RECORD: {NAME: body}}, rate=16 << 20) as server:
-        running = [process(server, tmp_path) for _ in range(many)]
+        running = [process(server, tmp_path) for _ in range(count)]
         for each in running:
             _, errors = each.communicate(timeout=60)
             assert each.returncode == 0, errors

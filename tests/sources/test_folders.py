@@ -1,4 +1,4 @@
-"""Folders of archives, by path and by URL: both are listed by the same rules and build the same."""
+"""Folders of archives, by path and by URL: both are listed by the same rules and give equal builds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lung_nodule_ct.testing.archives import CLS, DET2D, zip_archive
 
 @pytest.fixture
 def bucket(dummy):
-    """The embedded archives as objects of a store that is not a folder on this machine."""
+    """The embedded archives as objects of a store in memory."""
     files = fsspec.filesystem("memory")
     for path in dummy.rglob("*.zip"):
         files.pipe_file(f"/bucket/deep/{path.parent.name}/{path.name}", path.read_bytes())
@@ -25,7 +25,7 @@ def bucket(dummy):
     files.rm("/bucket", recursive=True)
 
 
-def test_a_bucket_builds_what_a_folder_builds(bucket, dummy, tmp_path):
+def test_a_bucket_and_a_folder_give_equal_builds(bucket, dummy, tmp_path):
     configs = list(CONFIGS.values())
     build_folder(configs, open_source(bucket, configs), tmp_path / "url")
     build_folder(configs, open_folder(dummy), tmp_path / "folder")
@@ -35,14 +35,14 @@ def test_a_bucket_builds_what_a_folder_builds(bucket, dummy, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_url_goes_to_worker_processes(dummy, cli, tmp_path):
+def test_worker_processes_can_read_a_url(dummy, cli, tmp_path):
     for number, source in enumerate((dummy, f"file://{dummy}")):
         done = cli("build", "det2d_1.25mm", "--num-proc", "2", "--source", source, "--out", tmp_path / str(number))
         assert done.returncode == 0, done.stderr
     assert Built(tmp_path / "0").rows("det2d_1.25mm") == Built(tmp_path / "1").rows("det2d_1.25mm")
 
 
-def test_load_dataset_takes_a_url(bucket, dummy):
+def test_load_accepts_a_url(bucket, dummy):
     import lung_nodule_ct
 
     rows = lung_nodule_ct.load("cls_1.25mm", source=bucket, split="train")
@@ -83,7 +83,7 @@ def test_a_url_that_cannot_be_opened_is_an_error(url, message):
         open_folder(url)
 
 
-def test_an_object_that_was_removed_or_truncated(bucket):
+def test_an_object_that_was_removed_or_truncated_is_an_error(bucket):
     files = fsspec.filesystem("memory")
     path = files.find("/bucket")[0]
     archive = FsspecFile(f"memory:/{path}")

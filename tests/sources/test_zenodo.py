@@ -1,4 +1,4 @@
-"""Archives from a server, downloaded or streamed by ranges, give the same as a folder of the same archives."""
+"""Archives from a server, downloaded or streamed by ranges, give the same rows as a folder of the same archives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.testing.archives import BMP0, CLS, CT0, CT1, DET2D, MASKS, NODULES, metaimage, noise_volume
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
-HASTE = Timeouts(connect_s=2, read_s=0.5, window_s=0.6, attempts=4, first_wait_s=0.01, max_wait_s=0.05)
+SHORT_TIMEOUTS = Timeouts(connect_s=2, read_s=0.5, window_s=0.6, attempts=4, first_wait_s=0.01, max_wait_s=0.05)
 
 
 def use_server(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def use_server(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def zenodo(dummy, tmp_path, monkeypatch):
-    """A server of the embedded data, named by the environment, and an empty cache."""
+    """A server with the embedded archives, set by environment variables, and an empty cache."""
     with serve(dummy) as server:
         use_server(server, tmp_path / "cache", monkeypatch)
         yield server
@@ -44,16 +44,16 @@ def zenodo(dummy, tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Make every attempt to connect an error that nothing catches."""
+    """Fail the test if anything tries to connect."""
 
-    def refuse(*_args: object, **_more: object) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
         pytest.fail("something tried to connect")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
 
 
-def raw(rows) -> list[dict]:
+def undecoded(rows) -> list[dict]:
     rows = rows.cast_column("image", datasets.Image(decode=False)) if "image" in rows.features else rows
     return list(rows)
 
@@ -61,13 +61,13 @@ def raw(rows) -> list[dict]:
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.slow
-def test_every_config_is_the_same_from_a_server(zenodo, dummy, tmp_path, config, streaming) -> None:
+def test_every_config_has_the_same_rows_from_a_server(zenodo, dummy, tmp_path, config, streaming) -> None:
     options = {"streaming": streaming, "cache_dir": tmp_path / "hf"}
-    there = datasets.load_dataset("lung_nodule_ct", config, streaming=streaming, cache_dir=str(tmp_path / "hf"))
-    here = lung_nodule_ct.load(config, source=dummy, **options)
-    assert list(there) == list(here)
-    for split in here:
-        assert raw(there[split]) == raw(here[split])
+    remote_rows = datasets.load_dataset("lung_nodule_ct", config, streaming=streaming, cache_dir=str(tmp_path / "hf"))
+    local_rows = lung_nodule_ct.load(config, source=dummy, **options)
+    assert list(remote_rows) == list(local_rows)
+    for split in local_rows:
+        assert undecoded(remote_rows[split]) == undecoded(local_rows[split])
 
 
 def test_a_build_downloads_only_what_its_config_reads(zenodo, cli, dummy, tmp_path) -> None:
@@ -98,7 +98,7 @@ def test_a_prepared_cache_states_its_records_or_its_folder(zenodo, dummy, tmp_pa
         assert _source_folder(report.parent) == folder
 
 
-def test_offline_a_config_without_its_context_has_nulls(zenodo, cli, tmp_path) -> None:
+def test_an_offline_build_without_context_archives_has_null_columns(zenodo, cli, tmp_path) -> None:
     assert cli("download", "det3d_1.25mm").returncode == 0
     zenodo.requests.clear()
     done = cli("build", "det3d_1.25mm", "--out", tmp_path / "hub", "--offline", "--json")
@@ -111,7 +111,7 @@ def test_offline_a_config_without_its_context_has_nulls(zenodo, cli, tmp_path) -
 
 
 @pytest.mark.slow
-def test_with_a_full_cache_no_network_is_needed(zenodo, cli_process, tmp_path, no_network) -> None:
+def test_a_complete_cache_needs_no_network(zenodo, cli_process, tmp_path, no_network) -> None:
     assert cli_process("download", "--all").returncode == 0
     for config in CONFIGS:
         plain = lung_nodule_ct.load(config, cache_dir=tmp_path / "hf")
@@ -119,7 +119,7 @@ def test_with_a_full_cache_no_network_is_needed(zenodo, cli_process, tmp_path, n
         assert {split: len(rows) for split, rows in plain.items()} == {s: len(list(rows)) for s, rows in stream.items()}
 
 
-def test_download_and_lock_print_what_they_did(zenodo, cli, tmp_path) -> None:
+def test_download_prints_paths_and_lock_pins_archives(zenodo, cli, tmp_path) -> None:
     done = cli("download", "det2d_1.25mm", "--json")
     paths = json.loads(done.stdout)
     assert list(paths) == [DET2D]
@@ -139,7 +139,7 @@ def test_download_and_lock_print_what_they_did(zenodo, cli, tmp_path) -> None:
     assert "since it was pinned" in refused.stderr
 
 
-def test_inspect_reads_directories_only(zenodo, cli) -> None:
+def test_inspect_reads_only_the_directories_of_archives(zenodo, cli) -> None:
     done = cli("inspect", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -162,7 +162,7 @@ def test_missing_and_ambiguous_archives_of_a_record_are_named(zenodo, cli, tmp_p
 
 
 def large_source(folder: Path) -> TinyArchives:
-    """Archives of some size: forty volumes of noise, which cannot be compressed."""
+    """Large archives: forty volumes of noise, which cannot be compressed."""
     tiny = TinyArchives()
     for number in range(300, 320):
         tiny[CT0] |= metaimage(str(number), noise_volume(number, (10, 256, 256)))
@@ -173,7 +173,7 @@ def large_source(folder: Path) -> TinyArchives:
 
 @pytest.fixture
 def large_zenodo(tmp_path, monkeypatch):
-    """A server of large archives, named by the environment, and an empty cache."""
+    """A server with large archives, set by environment variables, and an empty cache."""
     large_source(tmp_path / "in")
     with serve(tmp_path / "in") as server:
         use_server(server, tmp_path / "cache", monkeypatch)
@@ -196,7 +196,7 @@ def test_the_first_example_of_a_stream_fetches_little_more_than_its_members(larg
     list(stream)
     sent = server.sent
     assert requests < 60
-    assert sent < 3 * archives  # it was read in part and then completely, so nearly everything was sent twice
+    assert sent < 3 * archives  # a partial read and then a complete read send most bytes twice
 
 
 @pytest.mark.slow
@@ -227,17 +227,17 @@ REMOTE = np.random.default_rng(2).bytes(1_500_000)
 def remote():
     with ArchiveServer({1: {"a.zip": REMOTE}}) as server:
         location = RemoteLocation(f"{server.url}/api/records/1/files/a.zip/content", "a.zip", len(REMOTE))
-        yield server, RemoteFile(RemoteLocation.parse(str(location)), HttpClient(HASTE))
+        yield server, RemoteFile(RemoteLocation.parse(str(location)), HttpClient(SHORT_TIMEOUTS))
 
 
 def test_ranges_have_the_content_of_the_file(remote) -> None:
     server, file = remote
-    dice = np.random.default_rng(3)
+    random = np.random.default_rng(3)
     for _ in range(300):
-        offset = int(dice.integers(0, len(REMOTE)))
-        length = int(dice.choice([1, 30, 5_000, 70_000, 400_000]))
+        offset = int(random.integers(0, len(REMOTE)))
+        length = int(random.choice([1, 30, 5_000, 70_000, 400_000]))
         assert file.read_at(offset, length) == REMOTE[offset : offset + length]
-    assert server.sent <= len(REMOTE)  # no byte twice
+    assert server.sent <= len(REMOTE)  # no byte was sent twice
     assert b"".join(file.stream(10, 1_400_000)) == REMOTE[10:1_400_010]
 
 

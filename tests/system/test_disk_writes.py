@@ -40,7 +40,7 @@ def _memory_backed() -> Path | None:
 
 @pytest.mark.parametrize("ahead", [0, 32 << 20])
 @pytest.mark.parametrize("lengths", [(), (0,), (1,), (4096,), LENGTHS, (12_345_678,)])
-def test_the_file_and_its_hash_are_what_was_written(tmp_path, lengths, ahead) -> None:
+def test_the_file_and_its_hash_equal_the_written_data(tmp_path, lengths, ahead) -> None:
     parts = _parts(lengths)
     path = tmp_path / "file"
     path.write_bytes(b"the old content, which is replaced" * 1000)
@@ -51,7 +51,7 @@ def test_the_file_and_its_hash_are_what_was_written(tmp_path, lengths, ahead) ->
 
 @settings(max_examples=40)
 @given(lengths=st.lists(st.integers(0, 30_000), max_size=12), piece=st.sampled_from([4096, 8192]))
-def test_any_lengths_through_any_number_of_pieces(tmp_path_factory, lengths, piece) -> None:
+def test_parts_of_any_length_are_written_completely(tmp_path_factory, lengths, piece) -> None:
     parts = _parts(lengths)
     path = tmp_path_factory.mktemp("direct") / "file"
     with pytest.MonkeyPatch.context() as patch:
@@ -61,8 +61,8 @@ def test_any_lengths_through_any_number_of_pieces(tmp_path_factory, lengths, pie
 
 
 @pytest.mark.parametrize("block", [1, 512, 1 << 16])
-def test_a_disk_with_another_block_size(tmp_path, monkeypatch, block) -> None:
-    """Direct writes that the disk refuses are continued as usual writes."""
+def test_a_disk_may_have_another_block_size(tmp_path, monkeypatch, block) -> None:
+    """Direct writes that the disk refuses are continued as ordinary writes."""
     monkeypatch.setattr(disk_writes, "_BLOCK_BYTES", block)
     parts = _parts(LENGTHS)
     _write(tmp_path / "file", parts)
@@ -70,7 +70,7 @@ def test_a_disk_with_another_block_size(tmp_path, monkeypatch, block) -> None:
 
 
 @pytest.mark.skipif(_memory_backed() is None, reason="needs a file system in memory")
-def test_a_file_system_in_memory(tmp_path) -> None:
+def test_a_file_system_in_memory_is_supported(tmp_path) -> None:
     path = _memory_backed() / f"{tmp_path.name}-{os.getpid()}"
     parts = _parts(LENGTHS)
     try:
@@ -91,7 +91,7 @@ def test_pyarrow_can_write_to_it(tmp_path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("length", [10, 40 << 20])
-def test_a_full_disk_is_an_error_at_the_end_at_the_latest(length) -> None:
+def test_a_full_disk_is_an_error_of_a_write_or_of_close(length) -> None:
     with pytest.raises(OSError, match="No space") as caught, DirectFile(Path("/dev/full")) as file:
         file.write(bytes(length))
     assert caught.value.errno == errno.ENOSPC
@@ -112,7 +112,7 @@ def test_every_write_after_an_error_raises_it_again() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_an_error_in_the_block_is_not_replaced_by_one_of_the_disk() -> None:
+def test_an_error_in_the_block_is_not_replaced_by_a_disk_error() -> None:
     with pytest.raises(KeyError, match="damaged"), DirectFile(Path("/dev/full")) as file:
         file.write(b"some")
         raise KeyError("damaged")
@@ -120,9 +120,9 @@ def test_an_error_in_the_block_is_not_replaced_by_one_of_the_disk() -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
 @pytest.mark.slow
-def test_a_build_that_is_too_large_for_the_disk_leaves_nothing(python, tmp_path, form, workers) -> None:
+def test_a_build_that_is_too_large_for_the_disk_leaves_nothing(python, tmp_path, format_, workers) -> None:
     tiny = TinyArchives()
     for number in range(300, 312):
         tiny[CT0] |= metaimage(
@@ -136,7 +136,7 @@ import resource, sys
 from lung_nodule_ct.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
 out = {str(outputs / "out")!r}
-arguments = ["det3d_1.25mm", "--format", {form!r}, "--source", {str(source)!r}, "--out", out, "--num-proc", {workers!r}]
+arguments = ["det3d_1.25mm", "--format", {format_!r}, "--source", {str(source)!r}, "--out", out, "--num-proc", {workers!r}]
 sys.argv = ["lung-nodule-ct", "build", *arguments]
 main()
 """,
@@ -149,7 +149,7 @@ main()
 
 
 @pytest.mark.parametrize("part_bytes", [1, 100_000, 1 << 30])
-def test_a_throttled_file_keeps_its_content(tmp_path, monkeypatch, part_bytes) -> None:
+def test_throttled_writes_do_not_change_the_content(tmp_path, monkeypatch, part_bytes) -> None:
     monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", part_bytes)
     parts = _parts((0, 3_000_001, 5, 70_000, 1 << 20))
     paths = [tmp_path / "first", tmp_path / "second"]

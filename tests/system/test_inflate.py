@@ -1,4 +1,4 @@
-"""Builds and error messages do not depend on the library that inflates: libdeflate, ISA-L or the standard library."""
+"""Builds and error messages do not depend on the decompression library: libdeflate, ISA-L or the standard library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUILD = "import sys; sys.argv[1:] = {arguments!r}; from lung_nodule_ct.cli impor
 
 @pytest.mark.parametrize("missing", WITHOUT)
 @pytest.mark.slow
-def test_a_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
+def test_a_build_is_the_same_without_a_library(missing, cli, python, dummy, tmp_path):
     arguments = ["build", "--all", "--source", str(dummy), "--out"]
     assert cli(*arguments, tmp_path / "with").returncode == 0
     code = f"{WITHOUT[missing]}\n{BUILD.format(arguments=[*arguments, str(tmp_path / 'without')])}"
@@ -32,12 +32,12 @@ def test_a_build_is_the_same_without(missing, cli, python, dummy, tmp_path):
     assert hashes[0] == hashes[1]
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "trailing"])
+@pytest.mark.parametrize("fault", ["flipped", "cut", "longer", "trailing"])
 @pytest.mark.slow
-def test_damage_is_reported_the_same_way(damage, cli, python, tmp_path):
+def test_damage_is_reported_the_same_by_every_library(fault, cli, python, tmp_path):
     source = TinyArchives().write(tmp_path / "in")
     archive = next(source.rglob(CT0))
-    _damage(archive, "9.raw", damage)
+    _damage(archive, "9.raw", fault)
     arguments = ["build", "det3d_1.25mm", "--source", str(source), "--out", str(tmp_path / "out")]
     outcomes = set()
     for without in ("", *WITHOUT.values()):
@@ -47,12 +47,12 @@ def test_damage_is_reported_the_same_way(damage, cli, python, tmp_path):
         outcomes.add((done.returncode, tuple(errors), str(rows)))
     assert len(outcomes) == 1
     (code, errors, _) = outcomes.pop()
-    assert (code == 0) == (damage == "trailing")
+    assert (code == 0) == (fault == "trailing")
     assert all("9.raw" in error for error in errors)
 
 
-def _damage(archive, member, how):
-    """Damage one member, with matching lengths in both headers."""
+def _damage(archive, member, fault):
+    """Damage the compressed data of one member; both headers state the new length."""
     with zipfile.ZipFile(archive) as file:
         contents = {info.filename: file.read(info) for info in file.infolist()}
         info = next(info for info in file.infolist() if info.filename.endswith(member))
@@ -61,7 +61,7 @@ def _damage(archive, member, how):
         packer = zlib.compressobj(6, zlib.DEFLATED, -15)
         packed[name] = (packer.compress(content) + packer.flush(), zlib.crc32(content), len(content))
     data, crc, size = packed[info.filename]
-    match how:
+    match fault:
         case "flipped":
             data = data[:-9] + bytes([data[-9] ^ 0x10]) + data[-8:]
         case "cut":
@@ -70,13 +70,13 @@ def _damage(archive, member, how):
             packer = zlib.compressobj(6, zlib.DEFLATED, -15)
             data = packer.compress(contents[info.filename] + b"more") + packer.flush()
         case "trailing":
-            data += b"what follows the end of a stream is not its content"
+            data += b"data after the end of the stream"
     packed[info.filename] = (data, crc, size)
     archive.write_bytes(_zip(packed))
 
 
 def _zip(members):
-    """A zip archive of compressed members: deflated content, CRC-32 and size by name."""
+    """Return a zip archive of members that are given as deflated content, CRC-32 and size."""
     body, directory = b"", b""
     for name, (data, crc, size) in members.items():
         encoded = name.encode()
