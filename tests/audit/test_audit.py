@@ -1,4 +1,4 @@
-"""The audit of a build: every check detects a fault in altered data, and agrees with counts made in another way."""
+"""The audit of a build: every check detects a fault in changed data, and numbers equal those of independent counts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from altered import alter
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scan_rows import itk_image
 
 from lung_nodule_ct.audit import audit_build
 from lung_nodule_ct.declaration.dates import count_dates, mask_dates
@@ -30,6 +30,7 @@ from lung_nodule_ct.testing.archives import (
     DET2D,
     FRAME,
     MASKS,
+    NODULE_COLUMNS,
     NODULES,
     SHAPE,
     metaimage,
@@ -42,7 +43,6 @@ from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 ALL = ("cls_1.25mm", "det2d_1.25mm", "det3d_1.25mm", "det3d_5mm", "longitudinal", "det3d_bmp_1.25mm")
 DET3D = "det3d_1.25mm"
-SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def tiny() -> TinyArchives:
 
 
 @pytest.fixture
-def made(tiny, tmp_path, build):
-    """Build some configs of the tiny archives, with the changes that the test made to them."""
+def build_tiny(tiny, tmp_path, build):
+    """Build some configs of the tiny archives, after the changes of the test."""
 
     def run(*configs: str, **options: Any) -> Path:
         options.setdefault("keep_source_names", False)
@@ -62,7 +62,7 @@ def made(tiny, tmp_path, build):
 
 
 def audited(folder: Path) -> dict[str, Any]:
-    """The content of ``audit.json``, with its checks by name."""
+    """Return the content of ``audit.json``, with its checks by name."""
     document = json.loads(json.dumps(audit_build(open_build(folder)).document()))
     return {**document, "checks": {check["name"]: check for check in document["checks"]}}
 
@@ -100,8 +100,9 @@ def test_the_command_writes_what_it_prints(cli, build, dummy) -> None:
     assert table.returncode == 0
     assert max(map(len, table.stdout.split("written to")[0].splitlines())) <= 80
     assert all(check["title"].split()[0] in table.stdout for check in document["checks"])
-    assert json.loads((out / "audit.json").read_text("utf-8")) == document  # its own files change nothing
-    build(dummy, "cls_1.25mm")  # nor do they protect the folder from a new build
+    # the files of the first audit do not change the second audit, and do not prevent a new build
+    assert json.loads((out / "audit.json").read_text("utf-8")) == document
+    build(dummy, "cls_1.25mm")
     assert not (out / "audit.json").exists()
     assert not (out / "pictures").exists()
 
@@ -114,8 +115,8 @@ def test_parquet_and_arrow_give_the_same_result(dummy_build) -> None:
 
 
 @pytest.mark.parametrize("config", ALL)
-def test_a_build_of_one_config_states_what_is_unknown(made, config) -> None:
-    document = audited(made(config))
+def test_a_build_of_one_config_has_unknown_checks(build_tiny, config) -> None:
+    document = audited(build_tiny(config))
     unknown = {name for name, check in document["checks"].items() if check["verdict"] == "unknown"}
     assert "figure-patients" in unknown  # needs both thicknesses
     assert ("world-voxel" in unknown) == (config in ("cls_1.25mm", "det2d_1.25mm", "det3d_bmp_1.25mm"))
@@ -125,8 +126,8 @@ def test_a_build_of_one_config_states_what_is_unknown(made, config) -> None:
 
 
 @pytest.mark.parametrize("config", ALL)
-def test_a_config_of_an_unknown_kind_gets_the_checks_that_need_no_kind(made, config) -> None:
-    folder = made(config)
+def test_a_config_of_an_unknown_kind_has_the_checks_that_do_not_depend_on_the_kind(build_tiny, config) -> None:
+    folder = build_tiny(config)
     known = audited(folder)
     manifest = json.loads((folder / "build.json").read_text())
     manifest["configs"][config]["kind"] = "other"
@@ -152,7 +153,7 @@ def test_a_config_of_an_unknown_kind_gets_the_checks_that_need_no_kind(made, con
     assert {document["checks"][name]["verdict"] for name in by_kind} == {"unknown"}
 
 
-def test_the_page_lists_every_check(made) -> None:
+def test_the_page_lists_every_check(build_tiny) -> None:
     page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
     listed = {
         name
@@ -160,16 +161,18 @@ def test_the_page_lists_every_check(made) -> None:
         for name in re.findall(r"`([^`]+)`", row)
         if name != "check"
     }
-    names = {re.sub("^figure-.*", "figure-…", re.sub("/.*", "/<config>", name)) for name in audited(made())["checks"]}
+    names = {
+        re.sub("^figure-.*", "figure-…", re.sub("/.*", "/<config>", name)) for name in audited(build_tiny())["checks"]
+    }
     assert listed == names
 
 
-@pytest.mark.parametrize("state", ["empty", "half-built"])
-def test_a_folder_that_is_not_a_build_is_refused(cli, made, tmp_path, state) -> None:
+@pytest.mark.parametrize("state", ["empty", "incomplete"])
+def test_a_folder_that_is_not_a_build_is_refused(cli, build_tiny, tmp_path, state) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    if state == "half-built":
-        folder = made("cls_1.25mm")
+    if state == "incomplete":
+        folder = build_tiny("cls_1.25mm")
         (folder / "build.json").unlink()
     before = sorted(folder.rglob("*"))
     done = cli("audit", folder)
@@ -179,8 +182,8 @@ def test_a_folder_that_is_not_a_build_is_refused(cli, made, tmp_path, state) -> 
 
 
 @pytest.mark.slow
-def test_without_matplotlib_there_are_no_plots_and_a_hint(made, python) -> None:
-    folder = made("cls_1.25mm")
+def test_without_matplotlib_there_are_no_plots_and_the_message_names_the_extra(build_tiny, python) -> None:
+    folder = build_tiny("cls_1.25mm")
     code = "import sys; sys.modules['matplotlib'] = None; from lung_nodule_ct.cli import main; sys.argv[1:] = ['audit', {!r}]; main()"
     first = python(code.replace("sys.modules['matplotlib'] = None; ", "").format(str(folder)), cwd=folder)
     assert (folder / "pictures" / "audit-classes.png").is_file(), first.stderr
@@ -188,17 +191,17 @@ def test_without_matplotlib_there_are_no_plots_and_a_hint(made, python) -> None:
     assert done.returncode == 0, done.stderr
     assert 'pip install "lung_nodule_ct[show]"' in done.stdout
     assert json.loads((folder / "audit.json").read_text())["checks"]
-    assert not list(folder.rglob("*.png"))  # plots of the first audit would be mistaken for those of the second
+    assert not list(folder.rglob("*.png"))  # the plots of the first audit are removed
 
 
-def test_each_shard_is_read_once(tiny, made) -> None:
+def test_each_shard_is_read_once(tiny, build_tiny) -> None:
     counters = Path("/proc/self/io")
     if not counters.is_file():
-        pytest.skip("only Linux counts what a process reads")
+        pytest.skip("only Linux counts the bytes that a process reads")
     tiny[CT0] |= metaimage("7_20180102", noise_volume(1, (60, 200, 200)))
-    folder = made()
+    folder = build_tiny()
     build = open_build(folder)
-    audit_build(build)  # so that everything loaded at first use is loaded now
+    audit_build(build)  # the first audit also reads modules that are imported on first use
 
     def read() -> int:
         return int(re.search(r"rchar: (\d+)", counters.read_text())[1])  # type: ignore[index]
@@ -214,20 +217,12 @@ def test_each_shard_is_read_once(tiny, made) -> None:
 # --- geometry ---------------------------------------------------------------------------------------------------------
 
 
-def itk_image(row: dict[str, Any]) -> Any:
-    image = sitk.GetImageFromArray(np.frombuffer(row["volume"]["bytes"], "<i2").reshape(row["volume"]["shape"]))
-    image.SetSpacing(row["spacing"])
-    image.SetOrigin(row["origin"])
-    image.SetDirection(row["direction"])
-    return image
-
-
-def test_residuals_of_centres_equal_those_of_itk(tiny, made, dummy) -> None:
+def test_residuals_of_centres_equal_those_of_itk(tiny, build_tiny, dummy) -> None:
     tiny[CT0] |= metaimage(
         "7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, (0, -1, 0, 1, 0, 0, 0, 0, 1))
     )
-    tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,2.5,-5.25,33.1,4.2", "9,-6,-17,33,3.5")
-    folder = made(DET3D)
+    tiny[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, "7_20180102,2.5,-5.25,33.1,4.2", "9,-6,-17,33,3.5")
+    folder = build_tiny(DET3D)
     assert verdict(folder, "world-voxel") == "pass"
     shifts = iter([(0.25, -0.5, 0.75), (0.0, 0.0, 1e-9)])
     residuals = []
@@ -237,8 +232,8 @@ def test_residuals_of_centres_equal_those_of_itk(tiny, made, dummy) -> None:
             for nodule in row["nodules"]:
                 nodule["center_voxel"] = (np.array(nodule["center_voxel"]) + next(shifts)).tolist()
                 image = itk_image(row)
-                there = image.TransformContinuousIndexToPhysicalPoint(nodule["center_voxel"])
-                residuals.append(np.linalg.norm(np.subtract(there, nodule["center_world"])))
+                world = image.TransformContinuousIndexToPhysicalPoint(nodule["center_voxel"])
+                residuals.append(np.linalg.norm(np.subtract(world, nodule["center_world"])))
 
     document = audited(alter(folder, DET3D, shift))
     assert document["checks"]["world-voxel"]["verdict"] == "fail"
@@ -247,8 +242,8 @@ def test_residuals_of_centres_equal_those_of_itk(tiny, made, dummy) -> None:
     assert document["numbers"]["geometry"]["scans_not_axis_aligned"] == 1
 
 
-def test_a_box_that_does_not_match_its_sphere_is_detected(made) -> None:
-    folder = made(DET3D)
+def test_a_box_that_does_not_match_its_sphere_is_detected(build_tiny) -> None:
+    folder = build_tiny(DET3D)
     assert verdict(folder, "boxes") == "pass"
 
     def widen(rows: list[dict[str, Any]]) -> None:
@@ -259,15 +254,17 @@ def test_a_box_that_does_not_match_its_sphere_is_detected(made) -> None:
     assert document["numbers"]["geometry"]["boxes_that_disagree"] == 1
 
 
-def test_nodules_outside_their_volume_are_counted(tiny, made) -> None:
-    tiny[NODULES]["annotations.csv"] = table(SPHERES, "7_20180102,-6,-17,33,3", "9,-6,-17,330,3", "9,-600,-17,33,3")
-    document = audited(made(DET3D))
+def test_nodules_outside_their_volume_are_counted(tiny, build_tiny) -> None:
+    tiny[NODULES]["annotations.csv"] = table(
+        NODULE_COLUMNS, "7_20180102,-6,-17,33,3", "9,-6,-17,330,3", "9,-600,-17,33,3"
+    )
+    document = audited(build_tiny(DET3D))
     assert document["checks"]["in-volume"]["verdict"] == "fail"
     assert document["numbers"]["geometry"]["centres_outside_volume"] == 2
     assert document["checks"]["boxes"]["verdict"] == "warn"
 
 
-def test_nodules_and_boxes_compared_with_masks(tiny, made) -> None:
+def test_nodules_and_boxes_are_compared_with_masks(tiny, build_tiny) -> None:
     mask = np.zeros(SHAPE, np.int16)
     mask[2:4, 4:6, 4:6] = 4
     tiny[MASKS] = metaimage("7_20180102", mask)
@@ -277,8 +274,8 @@ def test_nodules_and_boxes_compared_with_masks(tiny, made) -> None:
         return ",".join(f"{value:.6f}" for value in origin + np.array(voxel) * FRAME.spacing)
 
     rows = [f"7_20180102,{world(voxel)},2" for voxel in ((4.4, 5.4, 3.4), (5.6, 5, 3), (10, 8, 1))]
-    tiny[NODULES]["annotations.csv"] = table(SPHERES, *rows)
-    folder = made(DET3D)
+    tiny[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, *rows)
+    folder = build_tiny(DET3D)
     document = audited(folder)
     assert (document["numbers"]["lungs"]["centres"], document["numbers"]["lungs"]["centres_in_lung"]) == (3, 1)
     assert document["checks"]["in-lung"]["verdict"] == "warn"
@@ -291,13 +288,13 @@ def test_nodules_and_boxes_compared_with_masks(tiny, made) -> None:
     assert document["numbers"]["lungs"]["lung_median_hu"] == [np.median(inside)] or len(inside) % 2 == 0
 
 
-def test_spacing_compared_with_the_nominal_thickness(tiny, made) -> None:
-    before = audited(made())["checks"]["spacing"]
+def test_spacing_is_compared_with_the_nominal_thickness(tiny, build_tiny) -> None:
+    before = audited(build_tiny())["checks"]["spacing"]
     assert before["measured"].startswith("0 of 6 ")
     assert "not square" in before["detail"]  # 0.8 x 0.7 mm
     tiny[CT1] |= metaimage("7_20190304", noise_volume(3), Frame(FRAME.origin, (0.8, 0.7, 2.5)))
     tiny[CT0] |= metaimage("9", noise_volume(2), Frame(FRAME.origin, (0.8, 0.8, 1.26)))
-    document = audited(made())
+    document = audited(build_tiny())
     assert document["checks"]["spacing"]["verdict"] == "warn"
     assert document["checks"]["spacing"]["measured"].startswith("1 of 6 ")
     assert sorted(document["numbers"]["spacing"]["by_nominal_mm"]["1.25"]["slice_mm"]) == [1.25, 1.26, 2.5]
@@ -306,13 +303,13 @@ def test_spacing_compared_with_the_nominal_thickness(tiny, made) -> None:
 # --- voxels -----------------------------------------------------------------------------------------------------------
 
 
-def test_range_and_padding(tiny, made) -> None:
+def test_the_range_of_values_and_padding_are_measured(tiny, build_tiny) -> None:
     values = {name: noise_volume(seed) for seed, name in enumerate(("7_20180102", "9", "7_20190304"))}
     values["7_20180102"][:, :2] = -2000
     values["9"][0, 0, 0] = 3500
     tiny[CT0] |= {**metaimage("7_20180102", values["7_20180102"]), **metaimage("9", values["9"])}
     tiny[CT1] |= metaimage("7_20190304", values["7_20190304"])
-    document = audited(made(DET3D))
+    document = audited(build_tiny(DET3D))
     numbers = document["numbers"]["intensities"]
     assert document["checks"]["hu-range"]["verdict"] == "warn"
     assert (numbers["low"], numbers["high"], numbers["padding_values"]) == (-2000, 3500, {"-2000": 1})
@@ -324,16 +321,16 @@ def test_range_and_padding(tiny, made) -> None:
     assert histogram["over"] == 1
 
 
-def test_volumes_without_air_are_not_in_hu(tiny, made) -> None:
+def test_volumes_without_air_are_not_in_hu(tiny, build_tiny) -> None:
     tiny[CT0] |= metaimage("9", np.abs(noise_volume(2)))
-    assert verdict(made(DET3D), "hu-range") == "fail"
+    assert verdict(build_tiny(DET3D), "hu-range") == "fail"
 
 
 @pytest.mark.parametrize(("fault", "count"), [("constant", 1), ("repeated", 2), ("volumes_with_jump", 1)])
-def test_slices_that_a_volume_shows_to_be_wrong(tiny, made, fault, count) -> None:
+def test_constant_repeated_and_missing_slices_are_detected(tiny, build_tiny, fault, count) -> None:
     smooth = np.linspace(0, 990, 12).astype(np.int16)[:, None, None] + noise_volume(1, (12, 10, 12)) // 100
     tiny[CT0] |= metaimage("9", smooth)
-    assert verdict(made(DET3D), "missing-slices") == "pass"
+    assert verdict(build_tiny(DET3D), "missing-slices") == "pass"
     if fault == "constant":
         smooth[4] = -1000
     elif fault == "repeated":
@@ -341,15 +338,15 @@ def test_slices_that_a_volume_shows_to_be_wrong(tiny, made, fault, count) -> Non
     else:
         smooth = np.delete(smooth, [5, 6, 7], axis=0)
     tiny[CT0] |= metaimage("9", smooth)
-    document = audited(made(DET3D))
+    document = audited(build_tiny(DET3D))
     assert document["checks"]["missing-slices"]["verdict"] == "warn"
     assert document["numbers"]["slices"][fault] == count
 
 
-def test_gaps_in_stacks(tiny, made) -> None:
-    assert verdict(made("det3d_bmp_1.25mm"), "missing-slices") == "pass"
+def test_gaps_in_stacks_are_counted(tiny, build_tiny) -> None:
+    assert verdict(build_tiny("det3d_bmp_1.25mm"), "missing-slices") == "pass"
     del tiny[BMP0]["imgs/00001/4.bmp"], tiny[BMP0]["imgs/00001/5.bmp"]
-    document = audited(made("det3d_bmp_1.25mm"))
+    document = audited(build_tiny("det3d_bmp_1.25mm"))
     assert document["numbers"]["slices"]["missing_in_stacks"] == 2
     assert document["checks"]["missing-slices"]["verdict"] == "warn"
 
@@ -370,11 +367,13 @@ def test_leakage_is_counted_in_the_rows(build, dummy) -> None:
                 continue
             numbers = document["numbers"]["splits"]["leakage"][config]
             known = [set(patients) - {None} for patients in rows.values()]
-            shared = {patient for own in known for patient in own if sum(patient in other for other in known) > 1}
+            shared = {patient for split in known for patient in split if sum(patient in other for other in known) > 1}
             assert numbers["shared_patients"] == len(shared)
             train = set(rows["train"]) - {None}
             leaking = {
-                split: sum(patient in train for patient in own) for split, own in rows.items() if split != "train"
+                split: sum(patient in train for patient in patients)
+                for split, patients in rows.items()
+                if split != "train"
             }
             assert numbers["leaking_rows"] == {split: count for split, count in leaking.items() if count}
             expected = "fail" if shared else "pass"
@@ -383,8 +382,8 @@ def test_leakage_is_counted_in_the_rows(build, dummy) -> None:
         assert document["checks"]["leak-free"]["verdict"] == "pass"
 
 
-def test_a_patient_in_two_folds_is_detected(made) -> None:
-    folder = made("det2d_1.25mm", DET3D)
+def test_a_patient_in_two_folds_is_detected(build_tiny) -> None:
+    folder = build_tiny("det2d_1.25mm", DET3D)
 
     def move(rows: list[dict[str, Any]]) -> None:
         rows[0]["fold"] = (rows[0]["fold"] + 1) % 5
@@ -392,17 +391,17 @@ def test_a_patient_in_two_folds_is_detected(made) -> None:
     assert verdict(alter(folder, DET3D, move), "leak-free") == "fail"
 
 
-def test_equal_pixels(tiny, made) -> None:
-    assert verdict(made(), "duplicates") == "pass"
-    tiny[CLS]["class_dataset/train/5/9_001_02.bmp"] = noise_picture(3)  # occurs in validate, too
-    tiny[DET2D]["JPEGImages/9_004.jpg"] = noise_picture(0, kind="JPEG")  # occurs in train, too
-    numbers = audited(made())["numbers"]["duplicates"]
+def test_equal_pixels_are_counted(tiny, build_tiny) -> None:
+    assert verdict(build_tiny(), "duplicates") == "pass"
+    tiny[CLS]["class_dataset/train/5/9_001_02.bmp"] = noise_picture(3)  # also occurs in validate
+    tiny[DET2D]["JPEGImages/9_004.jpg"] = noise_picture(0, kind="JPEG")  # also occurs in train
+    numbers = audited(build_tiny())["numbers"]["duplicates"]
     assert numbers["groups_across_splits"] == {"cls_1.25mm": 1}
     assert numbers["groups_within_a_split"] == {"det2d_1.25mm": 1}
 
 
-def test_a_scan_that_differs_between_configs_is_detected(made) -> None:
-    folder = made(DET3D, "longitudinal")
+def test_a_scan_that_differs_between_configs_is_detected(build_tiny) -> None:
+    folder = build_tiny(DET3D, "longitudinal")
     assert verdict(folder, "copies") == "pass"
 
     def touch(rows: list[dict[str, Any]]) -> None:
@@ -412,7 +411,7 @@ def test_a_scan_that_differs_between_configs_is_detected(made) -> None:
     assert verdict(alter(folder, "longitudinal", touch), "copies") == "fail"
 
 
-def test_counts_of_classes_sizes_and_figures(dummy_build) -> None:
+def test_classes_sizes_and_figures_are_counted(dummy_build) -> None:
     out = dummy_build("parquet")
     build, numbers = open_build(out), audited(out)["numbers"]
     for split, counts in numbers["classes"]["by_split"].items():
@@ -420,7 +419,8 @@ def test_counts_of_classes_sizes_and_figures(dummy_build) -> None:
         assert counts == [labels[index] for index in range(6)]
     scans = list(build.rows(DET3D, "train", ["nodules", "patient_id", "scan_id"]))
     diameters = [nodule["diameter_mm"] for scan in scans for nodule in scan["nodules"]]
-    groups = np.histogram(-np.array(diameters), [-np.inf, -30, -20, -10, 0])[0][::-1]  # upper bounds belong to a group
+    # negative values, because the upper bound belongs to a group of sizes
+    groups = np.histogram(-np.array(diameters), [-np.inf, -30, -20, -10, 0])[0][::-1]
     assert numbers["sizes"]["counts"] == groups.tolist()
     by_size = numbers["classes"]["by_size"]
     assert np.sum([*by_size["counts"].values(), by_size["class_unknown"]], axis=0).tolist() == groups.tolist()
@@ -429,14 +429,14 @@ def test_counts_of_classes_sizes_and_figures(dummy_build) -> None:
         assert numbers["published_figures"][name]["here"] == reported[name]
 
 
-def test_a_figure_that_agrees_passes(made) -> None:
-    folder = made("det3d_1.25mm", "det3d_5mm")
+def test_a_count_that_equals_the_published_figure_passes(build_tiny) -> None:
+    folder = build_tiny("det3d_1.25mm", "det3d_5mm")
     numbers = iter(range(109))
 
-    def many(rows: list[dict[str, Any]]) -> None:
+    def repeat(rows: list[dict[str, Any]]) -> None:
         rows[:] = [{**rows[0], "patient_id": str(number), "scan_id": f"s{number}", "nodules": []} for number in numbers]
 
-    alter(folder, "det3d_1.25mm", many)
+    alter(folder, "det3d_1.25mm", repeat)
     alter(folder, "det3d_5mm", lambda rows: [row.update(patient_id="1", scan_id="s1") for row in rows])
     manifest = json.loads((folder / "build.json").read_text())
     manifest["configs"]["det3d_1.25mm"]["rows"] = {"train": 109}
@@ -446,40 +446,40 @@ def test_a_figure_that_agrees_passes(made) -> None:
     assert (checks["figure-ct-scans"]["verdict"], checks["figure-ct-scans"]["measured"]) == ("warn", "109")
 
 
-def test_a_class_without_examples_in_a_split_is_detected(tiny, made) -> None:
-    assert verdict(made("cls_1.25mm"), "class-balance") == "warn"
+def test_a_class_without_examples_in_a_split_is_detected(tiny, build_tiny) -> None:
+    assert verdict(build_tiny("cls_1.25mm"), "class-balance") == "warn"
     for number in range(1, 7):
         for split in ("train", "validate"):
             tiny[CLS][f"class_dataset/{split}/{number}/9_{number}{split}.bmp"] = noise_picture(number + 40)
-    assert verdict(made("cls_1.25mm"), "class-balance") == "pass"
+    assert verdict(build_tiny("cls_1.25mm"), "class-balance") == "pass"
 
 
-def test_the_workbook_is_compared_with_the_xml(tiny, made) -> None:
-    assert verdict(made("det2d_1.25mm"), "voc-workbook") == "pass"
+def test_the_workbook_is_compared_with_the_xml(tiny, build_tiny) -> None:
+    assert verdict(build_tiny("det2d_1.25mm"), "voc-workbook") == "pass"
     stems = ("7_20180102_002", "7_20190304_003", "9_004")
     rows = [["image", "xmin", "ymin", "xmax", "ymax"], *([f"{stem}.jpg", 2, 3, 9, 12] for stem in stems)]
     tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
-    document = audited(made("det2d_1.25mm"))
+    document = audited(build_tiny("det2d_1.25mm"))
     assert document["checks"]["voc-workbook"]["verdict"] == "fail"
     assert document["numbers"]["tables"]["det2d_1.25mm"]["tables-disagree"] == 3
     del tiny[DET2D]["VOC_CT.xlsx"]
-    assert verdict(made("det2d_1.25mm"), "voc-workbook") == "unknown"
+    assert verdict(build_tiny("det2d_1.25mm"), "voc-workbook") == "unknown"
 
 
-def test_timepoints(tiny, made) -> None:
-    folder = made(DET3D, "det3d_5mm", "longitudinal")
+def test_timepoints_are_counted_and_a_reversed_order_is_detected(tiny, build_tiny) -> None:
+    folder = build_tiny(DET3D, "det3d_5mm", "longitudinal")
     document = audited(folder)
     days = (datetime.date(2019, 3, 4) - datetime.date(2018, 1, 2)).days
     assert document["numbers"]["timepoints"]["intervals_days"] == [days]
     assert document["numbers"]["timepoints"]["patients_by_timepoints"] == {"1": 1, "2": 1}
     assert document["checks"]["timepoints"]["verdict"] == "pass"
 
-    def turn(rows: list[dict[str, Any]]) -> None:
+    def reverse(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             row["days_since_first"] = None if row["days_since_first"] is None else days - row["days_since_first"]
 
     for config in (DET3D, "det3d_5mm"):
-        alter(folder, config, turn)
+        alter(folder, config, reverse)
     assert verdict(folder, "timepoints") == "fail"
 
 
@@ -508,8 +508,8 @@ def test_other_numbers_are_not_dates(text) -> None:
     assert count_dates(text) == 0
 
 
-def test_a_clean_build_has_no_dates(made) -> None:
-    document = audited(made())
+def test_a_clean_build_has_no_dates(build_tiny) -> None:
+    document = audited(build_tiny())
     assert document["checks"]["dates"]["verdict"] == "pass"
     assert document["numbers"]["dates"]["texts"] > 0
 
@@ -523,9 +523,9 @@ def _photo() -> bytes:
 
 
 @pytest.mark.parametrize("location", ["column", "readme", "json", "name", "picture", "nodule"])
-def test_dates_are_detected_everywhere_and_never_quoted(made, location) -> None:
-    folder = made(keep_source_names=location == "column")
-    if location == "picture":  # as an earlier version of the package built it
+def test_dates_are_detected_everywhere_and_never_quoted(build_tiny, location) -> None:
+    folder = build_tiny(keep_source_names=location == "column")
+    if location == "picture":  # as in a build of an earlier version of the package
         alter(
             folder,
             "det2d_1.25mm",
@@ -558,7 +558,7 @@ def _names(folder: Path, config: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_the_audit_of_real_ct(mirror, build) -> None:
+def test_real_ct_passes_the_checks_and_its_padding_is_reported(mirror, build) -> None:
     folder = build(mirror, *ALL, keep_source_names=False).folder
     document = audited(folder)
     verdicts = {name: check["verdict"] for name, check in document["checks"].items()}
@@ -576,5 +576,5 @@ def test_the_audit_of_real_ct(mirror, build) -> None:
     opened = open_build(folder)
     lows = [row["volume"].min() for name in (DET3D, "det3d_5mm") for row in opened.rows(name, "train", ["volume"])]
     numbers = document["numbers"]["intensities"]
-    assert numbers["low"] == min(lows) < -1024  # padded outside the scanner's circle
+    assert numbers["low"] == min(lows) < -1024  # padding outside the circle of the scanner
     assert document["checks"]["hu-range"]["verdict"] == "warn"

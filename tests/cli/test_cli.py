@@ -1,4 +1,4 @@
-"""The command line: what it prints, what a program reads, how it ends."""
+"""The command line: its text, its JSON output and its exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lung_nodule_ct.testing.archives import DET2D
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 
-def test_configs_for_people_and_programs(cli) -> None:
+def test_configs_are_listed_as_text_and_as_json(cli) -> None:
     done = cli("configs")
     assert done.returncode == 0
     listed = json.loads(cli("configs", "--json").stdout)
@@ -26,7 +26,7 @@ def test_configs_for_people_and_programs(cli) -> None:
         assert entry["name"] in done.stdout
 
 
-def test_inspect_tells_what_is_there(cli, dummy) -> None:
+def test_inspect_lists_archives_examples_and_findings(cli, dummy) -> None:
     done = cli("inspect", dummy)
     assert done.returncode == 0
     document = json.loads(cli("inspect", dummy, "--json").stdout)
@@ -35,11 +35,11 @@ def test_inspect_tells_what_is_there(cli, dummy) -> None:
     assert (scans["examples"], scans["patients"], scans["scans"], scans["timepoints"]) == ({"train": 7}, 4, 7, 7)
     assert document["configs"]["cls_1.25mm"]["shared_patients"] == {"train & validation": 3}
     assert {figure["figure"] for figure in document["figures"]} >= {"patients", "CT scans"}
-    assert "99_20200101" in done.stdout  # the terminal names rows verbatim
+    assert "99_20200101" in done.stdout  # the terminal shows the name as published
     assert document["summary"]["annotation-without-image"]["grade"] == "error"
 
 
-def test_inspect_shows_what_is_missing_or_broken(cli, dummy, tmp_path) -> None:
+def test_inspect_lists_missing_and_unreadable_archives(cli, dummy, tmp_path) -> None:
     (tmp_path / "class_dataset.zip").write_bytes((dummy / "part_a" / "class_dataset.zip").read_bytes())
     (tmp_path / "1.25mm_2D_detection.zip").write_text("<html>no</html>")
     done = cli("inspect", tmp_path, "--json")
@@ -54,7 +54,7 @@ def test_inspect_shows_what_is_missing_or_broken(cli, dummy, tmp_path) -> None:
     assert "HTML" in cli("inspect", tmp_path).stdout
 
 
-def test_build_prints_what_was_done_and_found(cli, dummy, tmp_path) -> None:
+def test_build_prints_counts_and_findings(cli, dummy, tmp_path) -> None:
     done = cli("build", "det2d_1.25mm", "--source", dummy, "--out", tmp_path / "hub")
     assert done.returncode == 0
     assert "train 13" in done.stdout
@@ -68,7 +68,7 @@ def test_build_prints_what_was_done_and_found(cli, dummy, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_terminal_of_any_encoding_will_do(cli_process, tmp_path) -> None:
+def test_output_is_escaped_for_an_ascii_terminal(cli_process, tmp_path) -> None:
     tiny = TinyArchives()
     tiny[DET2D]["肺/notes.bin"] = b"1"
     source = tiny.write(tmp_path / "in")
@@ -94,23 +94,23 @@ def test_a_build_without_examples_is_refused(cli, dummy, tmp_path) -> None:
     "arguments",
     [
         ["build"],
-        ["build", "nonsense", "--source", "."],
+        ["build", "unknown", "--source", "."],
         ["build", "--all", "det2d_1.25mm", "--source", "."],
-        ["build", "det2d_1.25mm", "--split-by", "luck"],
+        ["build", "det2d_1.25mm", "--split-by", "unknown"],
         ["build", "det2d_1.25mm", "--num-proc", "0"],
         ["build", "det2d_1.25mm", "--num-proc", "2", "--engine", "beam"],
         ["build", "det2d_1.25mm", "--keep-source-names", "--format", "tfrecord"],
         ["prepare"],
-        ["nonsense"],
+        ["unknown"],
     ],
 )
-def test_wrong_calls_end_with_2(cli, tmp_path, arguments) -> None:
+def test_invalid_arguments_exit_with_code_2(cli, tmp_path, arguments) -> None:
     done = cli(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert not list(tmp_path.iterdir())
 
 
-def test_no_source_anywhere(cli, tmp_path) -> None:
+def test_without_a_source_the_error_names_the_download_command(cli, tmp_path) -> None:
     done = cli("build", "det2d_1.25mm", "--out", tmp_path / "hub", "--offline")
     assert done.returncode == 1
     assert "lung-nodule-ct download" in done.stderr
@@ -130,13 +130,13 @@ def test_a_build_is_the_first_argument_of_every_command_that_reads_one(cli) -> N
         (["leakage", "a", "cls_1.25mm", "--split-by", "patient"], "trains on both splits"),
     ],
 )
-def test_words_that_do_not_fit_together_are_wrong_usage(cli, arguments, message) -> None:
+def test_contradictory_arguments_are_a_usage_error(cli, arguments, message) -> None:
     done = cli(*arguments)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.replace("│", " ").split())
 
 
-def test_a_build_without_a_recipe_is_wrong_usage(cli, dummy_build) -> None:
+def test_a_build_without_a_recipe_is_a_usage_error(cli, dummy_build) -> None:
     done = cli("train", dummy_build())
     assert done.returncode == 2
     assert "name the RECIPE after it" in " ".join(done.stderr.replace("│", " ").split())

@@ -1,4 +1,4 @@
-"""Exports, each read back with the reader of the receiving tool, or with an independent one."""
+"""Exports, read back with the reader of the receiving tool or with an independent reader."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from lung_nodule_ct.testing.archives import (
     CT1,
     DET2D,
     FRAME,
+    NODULE_COLUMNS,
     NODULES,
     metaimage,
     noise_picture,
@@ -49,8 +50,7 @@ _PICTURES, _SCANS = (SLICES, STACKS), (THIN, "det3d_5mm", "longitudinal")
 EXPORTABLE = dict.fromkeys(("coco", "yolo", "voc"), _PICTURES) | dict.fromkeys(
     ("monai", "nndetection", "nifti"), _SCANS
 )
-SPHERES = "seriesuid,coordX,coordY,coordZ,diameter_mm"
-TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+ROTATED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, -0.6, 0.0, 0.6, 0.8)
 MIRRORED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
 SHEARED = (1.0, 0.2, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -62,7 +62,7 @@ def tiny() -> TinyArchives:
 
 
 def every_row(folder: Path, config: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Split and row, voxels as copies."""
+    """Iterate over the rows with their splits. Arrays are copies."""
     build = open_build(folder)
     for split in build.splits(config):
         for row in build.rows(config, split):
@@ -75,7 +75,7 @@ def exported(folder: Path, config: str, to: str, out: Path) -> Path:
 
 
 def boxes_of_slices(folder: Path, config: str) -> dict[str, tuple[str, list[list[float]]]]:
-    """The split and the boxes (x0, y0, x1, y1) of every picture, by its name, straight from the build's columns."""
+    """Return the split and the boxes (x0, y0, x1, y1) of every picture by name, from the columns of the build."""
     expected: dict[str, tuple[str, list[list[float]]]] = {}
     for split, row in every_row(folder, config):
         if config == SLICES:
@@ -83,8 +83,8 @@ def boxes_of_slices(folder: Path, config: str) -> dict[str, tuple[str, list[list
             continue
         boxes = [nodule["box_voxel"] for nodule in row["nodules"] if nodule["box_voxel"]]
         for z in range(row["volume"].shape[0]):
-            here = [[x0, y0, x1, y1] for x0, y0, z0, x1, y1, z1 in boxes if z in range(z0, z1)]
-            expected[f"{row['case_id']}_{z:04d}"] = split, here
+            on_slice = [[x0, y0, x1, y1] for x0, y0, z0, x1, y1, z1 in boxes if z in range(z0, z1)]
+            expected[f"{row['case_id']}_{z:04d}"] = split, on_slice
     return expected
 
 
@@ -100,7 +100,7 @@ def pixels_of(folder: Path, config: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("config", [SLICES, STACKS])
-def test_coco_is_what_pycocotools_reads(build, dummy, tmp_path, config, capsys) -> None:
+def test_coco_is_read_by_pycocotools(build, dummy, tmp_path, config, capsys) -> None:
     from pycocotools import coco
     from pycocotools import cocoeval as evaluation
 
@@ -123,18 +123,18 @@ def test_coco_is_what_pycocotools_reads(build, dummy, tmp_path, config, capsys) 
             assert shown.shape[:2] == (image["height"], image["width"])
             assert (shown == pixels[name]).all()
             ids += [image["id"], *(entry["id"] for entry in entries)]
-        answers = [{**entry, "score": 1.0} for entry in read.dataset["annotations"]]
-        judge = evaluation.COCOeval(read, read.loadRes(answers), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-        assert judge.stats[0] == pytest.approx(1)  # the annotations match themselves
+        predictions = [{**entry, "score": 1.0} for entry in read.dataset["annotations"]]
+        evaluator = evaluation.COCOeval(read, read.loadRes(predictions), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+        assert evaluator.stats[0] == pytest.approx(1)  # the predictions are the annotations
     assert found == expected
     assert len(set(ids)) == len(ids)
     assert 0 not in ids
 
 
-def test_coco_ids_do_not_depend_on_what_else_is_exported(tiny, build, tmp_path) -> None:
+def test_coco_ids_do_not_depend_on_other_pictures(tiny, build, tmp_path) -> None:
     def ids(out: str) -> dict[str, int]:
         folder = build(tiny.write(tmp_path / "in"), SLICES).folder
         documents = (exported(folder, SLICES, "coco", tmp_path / out) / "annotations").iterdir()
@@ -151,7 +151,7 @@ def test_coco_ids_do_not_depend_on_what_else_is_exported(tiny, build, tmp_path) 
 
 
 @pytest.mark.parametrize("config", [SLICES, STACKS])
-def test_yolo_lines_are_the_boxes(build, dummy, tmp_path, config) -> None:
+def test_yolo_labels_equal_the_boxes(build, dummy, tmp_path, config) -> None:
     folder = build(dummy, config).folder
     out = exported(folder, config, "yolo", tmp_path / "yolo")
     expected, pixels = boxes_of_slices(folder, config), pixels_of(folder, config)
@@ -173,10 +173,10 @@ def test_yolo_lines_are_the_boxes(build, dummy, tmp_path, config) -> None:
 
 
 @pytest.mark.parametrize("config", [SLICES, STACKS])
-def test_ultralytics_reads_it(build, dummy, tmp_path, config, monkeypatch) -> None:
+def test_yolo_is_read_by_ultralytics(build, dummy, tmp_path, config, monkeypatch) -> None:
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "settings"))
     monkeypatch.setenv("YOLO_OFFLINE", "true")
-    utils = pytest.importorskip("ultralytics.data.utils", reason="Ultralytics needs PyTorch, as MONAI does")
+    utils = pytest.importorskip("ultralytics.data.utils", reason="Ultralytics needs PyTorch and a separate environment")
     datasets = pytest.importorskip("ultralytics.data.dataset")
     folder = build(dummy, config).folder
     out = exported(folder, config, "yolo", tmp_path / "yolo")
@@ -185,13 +185,13 @@ def test_ultralytics_reads_it(build, dummy, tmp_path, config, monkeypatch) -> No
     for key, split in (("train", "train"), ("val", "validation")):
         read = datasets.YOLODataset(img_path=found[key], data=found, task="detect", augment=False)
         labels = {Path(label["im_file"]).stem: label for label in read.labels}
-        assert set(labels) == {name for name, (own, _) in expected.items() if own == split}
+        assert set(labels) == {name for name, (listed, _) in expected.items() if listed == split}
         for name, label in labels.items():
             height, width = label["shape"]
             boxes = np.array(expected[name][1]).reshape(-1, 4).clip(0, (width, height, width, height))
             centers, sizes = label["bboxes"][:, :2] * (width, height), label["bboxes"][:, 2:] * (width, height)
             np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), boxes, atol=1e-3)
-    exported(folder, config, "coco", out)  # the caches that it wrote do not prevent another export
+    exported(folder, config, "coco", out)  # the caches of Ultralytics do not prevent another export
 
 
 def voc_boxes(path: Path) -> list[list[float]]:
@@ -213,7 +213,7 @@ def test_voc_of_a_stack_is_inclusive_and_counts_from_one(build, dummy, tmp_path)
         for (x0, y0, x1, y1), (xmin, ymin, xmax, ymax) in zip(
             expected, voc_boxes(out / "Annotations" / f"{name}.xml"), strict=True
         ):
-            # row 1, column 1 of VOC is [0, 0] of an array
+            # VOC counts from 1, an array from 0
             assert np.arange(x0, x1).tolist() == [x - 1 for x in range(int(xmin), int(xmax) + 1)]
             assert np.arange(y0, y1).tolist() == [y - 1 for y in range(int(ymin), int(ymax) + 1)]
             boxes += 1
@@ -242,9 +242,9 @@ def test_a_build_of_exported_voc_has_the_same_rows(build, dummy, tmp_path) -> No
 
 
 @pytest.mark.parametrize(
-    "direction", [TURNED, TILTED, MIRRORED, SHEARED], ids=["turned", "tilted", "mirrored", "sheared"]
+    "direction", [ROTATED, TILTED, MIRRORED, SHEARED], ids=["rotated", "tilted", "mirrored", "sheared"]
 )
-def test_nifti_is_the_same_volume_in_the_same_frame(tiny, build, tmp_path, direction) -> None:
+def test_nifti_has_the_voxels_and_the_frame_of_the_build(tiny, build, tmp_path, direction) -> None:
     tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, direction))
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
     out = exported(folder, THIN, "nifti", tmp_path / "nifti")
@@ -261,8 +261,8 @@ def test_nifti_is_the_same_volume_in_the_same_frame(tiny, build, tmp_path, direc
             assert image.header.get_xyzt_units()[0] == "mm"
             assert image.get_data_dtype() == row[column].dtype
             assert (np.asarray(image.dataobj) == row[column].transpose(2, 1, 0)).all()
-            own = [nodule for nodule in nodules if nodule["case"] == scan["case"]]
-            for nodule, stored in zip(own, row["nodules"], strict=True):
+            listed = [nodule for nodule in nodules if nodule["case"] == scan["case"]]
+            for nodule, stored in zip(listed, row["nodules"], strict=True):
                 voxel = [float(nodule[f"voxel_{axis}"]) for axis in "xyz"]
                 lps = np.array([float(nodule[f"lps_mm_{axis}"]) for axis in "xyz"])
                 assert lps.tolist() == stored["center_world"]
@@ -290,8 +290,8 @@ def test_a_scan_without_mask_or_id_is_exported(tiny, build, tmp_path) -> None:
 
 
 def test_the_monai_datalist_has_the_spheres_in_ras(tiny, build, tmp_path) -> None:
-    """Does not need PyTorch; ``test_monai_reads_it`` uses the reader of MONAI."""
-    folder = _turned_build(tiny, build, tmp_path)
+    """This test needs no PyTorch. ``test_the_monai_datalist_is_read_by_monai`` uses the reader of MONAI."""
+    folder = _rotated_build(tiny, build, tmp_path)
     out = exported(folder, THIN, "monai", tmp_path / "monai")
     entries = json.loads((out / "datalist.json").read_text())["training"]
     for entry, (_, row) in zip(entries, every_row(folder, THIN), strict=True):
@@ -303,20 +303,20 @@ def test_the_monai_datalist_has_the_spheres_in_ras(tiny, build, tmp_path) -> Non
             assert box[3:] == [nodule["diameter_mm"]] * 3
 
 
-def _turned_build(tiny: TinyArchives, build: Any, tmp_path: Path) -> Path:
-    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, TURNED))
+def _rotated_build(tiny: TinyArchives, build: Any, tmp_path: Path) -> Path:
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, ROTATED))
     tiny[CT0] |= metaimage("9", noise_volume(2), Frame((5, -8, 36), FRAME.spacing, MIRRORED))
     tiny[NODULES]["annotations.csv"] = table(
-        SPHERES, "7_20180102,2.5,-5.25,33.1,2.2", "9,1,-12,33,3", "7_20190304,-6,-17,33,3"
+        NODULE_COLUMNS, "7_20180102,2.5,-5.25,33.1,2.2", "9,1,-12,33,3", "7_20190304,-6,-17,33,3"
     )
     return build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
 
 
-def test_monai_reads_it(tiny, build, tmp_path) -> None:
+def test_the_monai_datalist_is_read_by_monai(tiny, build, tmp_path) -> None:
     data = pytest.importorskip("monai.data", reason="MONAI needs PyTorch and a separate environment")
     transforms = pytest.importorskip("monai.transforms")
     detection = pytest.importorskip("monai.apps.detection.transforms.dictionary")
-    folder = _turned_build(tiny, build, tmp_path)
+    folder = _rotated_build(tiny, build, tmp_path)
     out = exported(folder, THIN, "monai", tmp_path / "monai")
     entries = data.load_decathlon_datalist(str(out / "datalist.json"), is_segmentation=False, data_list_key="training")
     rows = [row for _, row in every_row(folder, THIN)]
@@ -345,10 +345,10 @@ def test_monai_reads_it(tiny, build, tmp_path) -> None:
 # --- nnDetection ------------------------------------------------------------------------------------------------------
 
 
-def test_nndetection_accepts_it(tiny, build, tmp_path) -> None:
-    """The rules of ``nndet.utils.check`` (dataset.json; instances from 1 without a gap, all in the mask; equal geometry)."""
+def test_nndetection_folder_follows_the_rules_of_nndet(tiny, build, tmp_path) -> None:
+    """The rules are those of ``nndet.utils.check``: dataset.json, instances from 1 without a gap and all in the mask, equal geometry."""
     rows = ["9,-6,-17,33,3.5", "9,-6,-17,33,1.0", "9,-6,-17,33,1.0", "9,-3.4,-15.3,33.6,0.01", "9,500,0,0,4"]
-    tiny[NODULES]["annotations.csv"] = table(SPHERES, *rows, "7_20180102,-6,-17,33,3")
+    tiny[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, *rows, "7_20180102,-6,-17,33,3")
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
     out = exported(folder, THIN, "nndetection", tmp_path / "nndet")
     (task,) = (path for path in out.iterdir() if path.is_dir())
@@ -372,9 +372,11 @@ def test_nndetection_accepts_it(tiny, build, tmp_path) -> None:
         assert set(written["instances"].values()) <= {0}
         nodules = {nodule["nodule_id"]: nodule for nodule in row["nodules"]}
         instances[case] = [nodules[identity] for identity in written["nodule_ids"].values()]
-    own = next(found for case, found in instances.items() if rows_by_id[case.split("_")[0]]["patient_id"] == "9")
-    # one of two equal spheres is under the other; one is outside; the smallest one marks the voxel of its centre
-    assert sorted(nodule["diameter_mm"] for nodule in own) == [0.01, 1.0, 3.5]
+    exported_nodules = next(
+        nodules for case, nodules in instances.items() if rows_by_id[case.split("_")[0]]["patient_id"] == "9"
+    )
+    # two equal spheres give one instance, and one sphere is outside; the smallest sphere marks the voxel of its centre
+    assert sorted(nodule["diameter_mm"] for nodule in exported_nodules) == [0.01, 1.0, 3.5]
     assert json.loads((out / "export.json").read_text())["left_out"] == 2
 
 
@@ -385,16 +387,16 @@ def test_nndetection_splits_keep_patients_apart(build, dummy, tmp_path) -> None:
     patient = {f"{row['scan_id']}_1p25mm": row["patient_id"] for _, row in every_row(folder, THIN)}
     assert len(splits) > 1
     for split in splits:
-        train, held = ({patient[case] for case in split[key]} for key in ("train", "val"))
+        train, validation = ({patient[case] for case in split[key]} for key in ("train", "val"))
         assert train
-        assert held
-        assert not train & held
+        assert validation
+        assert not train & validation
     assert sorted(itertools.chain.from_iterable(split["val"] for split in splits)) == sorted(patient)
 
 
 @given(
     st.lists(st.tuples(st.tuples(*[st.floats(-8, 8)] * 3), st.floats(0.1, 9)), min_size=1, max_size=4),
-    st.sampled_from([TURNED, TILTED, MIRRORED, SHEARED]),
+    st.sampled_from([ROTATED, TILTED, MIRRORED, SHEARED]),
 )
 def test_spheres_contain_the_voxels_whose_centres_are_inside(spheres, direction) -> None:
     frame = Frame((-4.0, 3.0, -5.0), (0.8, 1.1, 2.0), direction)
@@ -407,9 +409,9 @@ def test_spheres_contain_the_voxels_whose_centres_are_inside(spheres, direction)
         number: np.linalg.norm(world - center, axis=1).reshape(shape) <= diameter / 2
         for number, (center, diameter) in enumerate(spheres)
     }
-    for number, own in inside.items():
+    for number, voxels in inside.items():
         # each voxel inside a sphere has the label of this sphere or of a smaller one
-        assert set(np.unique(labels[own]).tolist()) <= {
+        assert set(np.unique(labels[voxels]).tolist()) <= {
             label for label, other in enumerate(drawn, 1) if spheres[other][1] <= spheres[number][1]
         }
     for label, number in enumerate(drawn, 1):
@@ -426,7 +428,7 @@ def test_spheres_contain_the_voxels_whose_centres_are_inside(spheres, direction)
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_a_config_that_a_format_cannot_hold_is_refused(build, dummy, tmp_path, to) -> None:
+def test_a_config_that_a_format_does_not_support_is_refused(build, dummy, tmp_path, to) -> None:
     opened = open_build(build(dummy, "cls_1.25mm", SLICES, THIN).folder)
     for config in opened.configs:
         if config not in EXPORTABLE[to]:
@@ -443,13 +445,13 @@ def test_the_command_lists_every_format() -> None:
     assert [str(name) for name in FormatName] == list(FORMATS)
 
 
-def test_formats_apply_to_the_schemas_that_they_can_hold() -> None:
+def test_formats_apply_to_the_schemas_that_they_support() -> None:
     for to, configs in EXPORTABLE.items():
         assert tuple(name for name in CONFIGS if FORMATS[to].applies_to(CONFIGS[name].schema)) == configs
 
 
-def test_a_new_scan_config_is_exported_without_a_change(dummy_build, tmp_path) -> None:
-    """Another name, other column names, no mask, no patient and no fold: a format decides by the schema."""
+def test_a_new_scan_config_can_be_exported(dummy_build, tmp_path) -> None:
+    """The config has another name, other column names, no mask, no patient and no fold. Formats depend only on the schema."""
     columns = {"volume": "ct", "nodules": "lesions", "lung_mask": None, "fold": None, "patient_id": None}
     build = as_unknown_config(dummy_build(), tmp_path / "build", THIN, "lesions_3d", columns, kind="lesion_scan")
     rows = list(build.rows("lesions_3d", "train"))
@@ -477,15 +479,15 @@ def test_a_new_scan_config_is_exported_without_a_change(dummy_build, tmp_path) -
         (STACKS, {"volume": "ct", "nodules": "boxes", "case_id": None}),
     ],
 )
-def test_a_new_config_with_boxes_is_exported_without_a_change(dummy_build, tmp_path, config, columns) -> None:
+def test_a_new_config_with_boxes_can_be_exported(dummy_build, tmp_path, config, columns) -> None:
     build = as_unknown_config(dummy_build(), tmp_path / "build", config, "boxes_2d", columns, kind="boxed")
-    known = open_build(dummy_build())
+    original = open_build(dummy_build())
     for to in ("coco", "yolo", "voc"):
         summary = export_config(build, "boxes_2d", to, tmp_path / to)
-        assert summary == export_config(known, config, to, tmp_path / f"known-{to}")
+        assert summary == export_config(original, config, to, tmp_path / f"original-{to}")
 
 
-def test_command_exports_replaces_and_protects(cli, build, dummy, tmp_path) -> None:
+def test_the_command_replaces_an_export_and_keeps_other_files(cli, build, dummy, tmp_path) -> None:
     folder, out = build(dummy, SLICES, THIN).folder, tmp_path / "export"
     done = cli("export", folder, THIN, "--to", "nifti", "--out", out, "--json")
     assert done.returncode == 0, done.stderr
@@ -494,10 +496,10 @@ def test_command_exports_replaces_and_protects(cli, build, dummy, tmp_path) -> N
     again = cli("export", folder, SLICES, "--to", "yolo", "--out", out)  # another export may replace it
     assert again.returncode == 0, again.stderr
     assert not (out / "scans.csv").exists()
-    (out / "mine.txt").write_text("years of work")
+    (out / "notes.txt").write_text("written by the user")
     refused = cli("export", folder, SLICES, "--to", "coco", "--out", out)
     assert refused.returncode == 1
-    assert "mine.txt" in refused.stderr
+    assert "notes.txt" in refused.stderr
     assert (out / "data.yaml").is_file()
 
 
@@ -516,19 +518,19 @@ def test_a_failed_export_writes_nothing(build, dummy, tmp_path) -> None:
 
 def test_a_folder_with_other_files_is_not_replaced(build, dummy, tmp_path) -> None:
     opened = open_build(build(dummy, SLICES).folder)
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "thesis.tex").write_text("")
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "thesis.tex").write_text("")
     with pytest.raises(OutputError, match=r"not the result of a previous export.*thesis\.tex"):
-        export_config(opened, SLICES, "coco", tmp_path / "theirs")
+        export_config(opened, SLICES, "coco", tmp_path / "documents")
 
 
 def test_without_nibabel_the_error_names_the_extra(build, dummy, python, tmp_path) -> None:
     folder = build(dummy, THIN).folder
     code = (
         "import sys; sys.modules['nibabel'] = None; from lung_nodule_ct.cli import main; "
-        f"sys.argv[1:] = ['export', {str(folder)!r}, {THIN!r}, '--to', 'nifti', '--out', 'there']; main()"
+        f"sys.argv[1:] = ['export', {str(folder)!r}, {THIN!r}, '--to', 'nifti', '--out', 'exported']; main()"
     )
     done = python(code, cwd=tmp_path)
     assert done.returncode == 1
     assert 'pip install "lung_nodule_ct[export]"' in done.stderr.replace("\n", " ").replace("Pip", "pip")
-    assert not (tmp_path / "there").exists()
+    assert not (tmp_path / "exported").exists()

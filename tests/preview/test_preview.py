@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from scan_rows import itk_image_in_lps
 from unknown_config import as_unknown_config
 
 from lung_nodule_ct.declaration.configs import CONFIGS
@@ -26,17 +27,18 @@ from lung_nodule_ct.geometry.display import LUNG, MEDIASTINAL
 from lung_nodule_ct.preview import PreviewOptions, write_preview
 from lung_nodule_ct.preview.samples import largest, largest_nodule
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.sidecars import SIDECARS
 from lung_nodule_ct.testing.archives import CT0, CT1, NODULES
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
-NASTY = '</script><img src=x onerror="alert(1)"><!--'
+MARKUP = '</script><img src=x onerror="alert(1)"><!--'
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def browser():
     if chromium.PROGRAM is None:
-        pytest.skip("Chromium is not installed: the page is not opened")
+        pytest.skip("Chromium is not installed")
     with chromium.started() as started:
         yield started
 
@@ -63,7 +65,7 @@ def page(build):
 
 
 def _document(page: Path) -> dict:
-    """The content of the page, except the slices."""
+    """Return the data of the page without the slices."""
     return json.loads(re.search(r'<script type="application/json" id="document">(.*?)</script>', page.read_text())[1])
 
 
@@ -98,7 +100,7 @@ def _until_slice(tab, index: int, plane: str = "axial") -> None:
 
 
 def _pixels(tab, plane: str) -> np.ndarray:
-    """The greys of a canvas."""
+    """Return the grey values of a canvas."""
     url = tab.evaluate("plane => document.querySelector(`.pane.${plane} canvas`).toDataURL()", plane)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("L")).astype(int)
 
@@ -108,21 +110,13 @@ def _all_ready(tab) -> None:
     tab.wait_for_function("() => !shown.view.frame")
 
 
-def _in_lps(row: dict) -> sitk.Image:
-    """The scan reoriented by ITK."""
-    image = sitk.GetImageFromArray(row["volume"])
-    image.SetSpacing(row["spacing"])
-    image.SetOrigin(row["origin"])
-    image.SetDirection(row["direction"])
-    return sitk.DICOMOrient(image, "LPS")
-
-
 def test_every_config_has_a_tab_with_the_number_of_examples(browser, build, page):
     with chromium.opened(browser, page) as tab:
         assert tab.get_by_role("tab").count() == len(build.configs)
         for config, splits in build.configs.items():
             panel = _tab(tab, config)
-            assert panel.locator(".card").count() == sum(splits.values())  # few enough to show all
+            # there are few rows, so the page shows all of them
+            assert panel.locator(".card").count() == sum(splits.values())
             for split, count in splits.items():
                 assert f"{split} {count} of {count}" in panel.locator(".intro").inner_text()
 
@@ -168,7 +162,7 @@ def test_boxes_have_the_numbers_of_the_build_and_are_drawn_on_their_pixels(brows
         assert box["width"] == pytest.approx(scale * (x1 - x0 + 1), abs=3)
 
 
-def test_wheel_keys_and_slider_scroll(browser, build, page):
+def test_wheel_keys_and_slider_change_the_slice(browser, build, page):
     with chromium.opened(browser, page) as tab:
         _open(tab, "det3d_1.25mm", 0)
         start, last = _slice(tab), _rows(build, "det3d_1.25mm")[0]["volume"].shape[0] - 1
@@ -190,7 +184,7 @@ def test_wheel_keys_and_slider_scroll(browser, build, page):
         assert _slice(tab) == 3
 
 
-def test_a_swipe_scrolls(browser, page):
+def test_a_swipe_changes_the_slice(browser, page):
     with chromium.opened(browser, page, has_touch=True, viewport={"width": 390, "height": 840}) as tab:
         _open(tab, "det3d_1.25mm", 0)
         start = _slice(tab)
@@ -207,7 +201,7 @@ def test_a_swipe_scrolls(browser, page):
 @pytest.mark.parametrize("config", ["det3d_1.25mm", "det3d_5mm"])
 @pytest.mark.slow
 def test_a_nodule_is_shown_where_itk_locates_it(browser, build, page, config):
-    """Also of scans that are stored rotated or mirrored; and the greys are those of the voxels."""
+    """Includes scans that are stored rotated or mirrored. The grey values are compared with the voxels, too."""
     rows = _rows(build, config)
     assert config == "det3d_5mm" or any(row["direction"][0] != 1 for row in rows)
     with chromium.opened(browser, page) as tab:
@@ -216,7 +210,7 @@ def test_a_nodule_is_shown_where_itk_locates_it(browser, build, page, config):
             if position:
                 tab.keyboard.press("ArrowRight")
             _all_ready(tab)
-            image = _in_lps(row)
+            image = itk_image_in_lps(row)
             hu = sitk.GetArrayFromImage(image)
             for number, nodule in enumerate(row["nodules"]):
                 center = image.TransformPhysicalPointToContinuousIndex(nodule["center_world"])
@@ -267,7 +261,7 @@ def test_slider_markers_jump_to_nodules_and_boxes_match_the_build(browser, build
         assert not box.is_visible()
 
 
-def test_window_presets(browser, build, page):
+def test_window_presets_change_the_grey_values(browser, build, page):
     row = _rows(build, "det3d_1.25mm")[0]
     with chromium.opened(browser, page) as tab:
         _open(tab, "det3d_1.25mm", 0)
@@ -300,17 +294,17 @@ def test_the_lung_mask_tints_the_lungs_only(browser, build, page):
         assert not changed[~inside].any()
 
 
-def test_scans_of_a_patient_are_in_chronological_order_and_the_page_has_no_date(browser, build, page):
+def test_scans_of_a_patient_are_in_chronological_order_without_dates(browser, build, page):
     rows = _rows(build, "longitudinal")
     with chromium.opened(browser, page) as tab:
         panel = _tab(tab, "longitudinal")
         for patient in {row["patient_id"] for row in rows}:
-            own = panel.locator(".patient").filter(
+            section = panel.locator(".patient").filter(
                 has=tab.get_by_role("heading", name=f"Patient {patient}", exact=True)
             )
             for thickness in {row["slice_thickness_mm"] for row in rows if row["patient_id"] == patient}:
                 heads = (
-                    own.get_by_role("region", name=f"{thickness:g} mm slices", exact=True)
+                    section.get_by_role("region", name=f"{thickness:g} mm slices", exact=True)
                     .locator(".card strong")
                     .all_inner_texts()
                 )
@@ -361,7 +355,7 @@ def test_the_page_can_be_used_with_the_keyboard(browser, build, page):
         while "card" not in tab.evaluate("document.activeElement.className"):
             tab.keyboard.press("Tab")
             outline = tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-            assert outline != "none", "the focus is visible"
+            assert outline != "none", "the focus is not visible"
         tab.keyboard.press("Enter")
         tab.locator(".pane.axial output", has_text="of").wait_for()
         tab.keyboard.press("End")
@@ -372,7 +366,7 @@ def test_the_page_can_be_used_with_the_keyboard(browser, build, page):
         assert tab.get_by_role("radio", name="mediastinal").is_checked()
         tab.keyboard.press("Escape")
         assert tab.locator("dialog").is_hidden()
-        assert "card" in tab.evaluate("document.activeElement.className"), "the focus returns to the card"
+        assert "card" in tab.evaluate("document.activeElement.className"), "the focus did not return to the card"
 
 
 def test_controls_have_accessible_names(browser, page):
@@ -385,8 +379,8 @@ def test_controls_have_accessible_names(browser, page):
         assert nameless == []
 
 
-def _with_texts(build, out: Path) -> Path:
-    """A copy of a build of crops whose patient id is markup."""
+def _with_markup(build, out: Path) -> Path:
+    """Write a copy of the build of crops, with markup as patient ids."""
     shutil.copytree(build.folder, out)
     manifest = json.loads((out / "build.json").read_text())
     for name in [name for name in manifest["configs"] if name != "cls_1.25mm"]:
@@ -394,8 +388,8 @@ def _with_texts(build, out: Path) -> Path:
     for file in manifest["configs"]["cls_1.25mm"]["files"]:
         table = pq.read_table(out / file["path"])
         column = table.column_names.index("patient_id")
-        nasty = pa.array([NASTY] * table.num_rows, table.schema.field(column).type)
-        pq.write_table(table.set_column(column, table.schema.field(column), nasty), out / file["path"])
+        markup = pa.array([MARKUP] * table.num_rows, table.schema.field(column).type)
+        pq.write_table(table.set_column(column, table.schema.field(column), markup), out / file["path"])
         file["bytes"] = (out / file["path"]).stat().st_size
     (out / "build.json").write_text(json.dumps(manifest))
     return out
@@ -405,8 +399,8 @@ AUDIT = {
     "format_version": 1,
     "generator": "lung_nodule_ct 0.1.0",
     "checks": [
-        {"name": "a", "title": "All is well", "verdict": "pass", "measured": "0", "expected": None, "detail": ""},
-        {"name": "b", "title": NASTY, "verdict": "fail", "measured": NASTY, "expected": "1", "detail": NASTY},
+        {"name": "a", "title": "Nothing is wrong", "verdict": "pass", "measured": "0", "expected": None, "detail": ""},
+        {"name": "b", "title": MARKUP, "verdict": "fail", "measured": MARKUP, "expected": "1", "detail": MARKUP},
         {
             "name": "c",
             "title": "Not known",
@@ -421,24 +415,24 @@ AUDIT = {
 
 
 def test_texts_of_the_data_do_not_become_markup(browser, build, tmp_path):
-    folder = _with_texts(build, tmp_path / "a <b> & 'c'")
+    folder = _with_markup(build, tmp_path / "a <b> & 'c'")
     (folder / "preview.html").unlink(missing_ok=True)
-    (folder / "beside.json").unlink(missing_ok=True)
+    (folder / SIDECARS).unlink(missing_ok=True)
     (folder / "audit.json").write_text(json.dumps(AUDIT))
     written = write_preview(open_build(folder)).path
     with chromium.opened(browser, written) as tab:
         assert tab.locator("h1").inner_text() == "a <b> & 'c'"
         panel = _tab(tab, "cls_1.25mm")
-        assert panel.locator(".card strong").first.inner_text() == f"patient {NASTY}"
-        panel.get_by_label("Patient").select_option(NASTY)
+        assert panel.locator(".card strong").first.inner_text() == f"patient {MARKUP}"
+        panel.get_by_label("Patient").select_option(MARKUP)
         panel.locator(".card").first.click()
-        assert NASTY in tab.locator("#viewer-title").inner_text()
+        assert MARKUP in tab.locator("#viewer-title").inner_text()
         tab.keyboard.press("Escape")
         rows = _tab(tab, "audit").locator("tbody tr")
         assert rows.count() == 3
         assert rows.nth(0).locator("td").first.inner_text() == "✓ pass"
         assert rows.nth(1).locator("td").first.inner_text() == "✕ fail"
-        assert NASTY in rows.nth(1).inner_text()
+        assert MARKUP in rows.nth(1).inner_text()
         assert tab.locator("img[src=x]").count() == 0
 
 
@@ -477,7 +471,7 @@ def test_the_page_fits_its_maximum_size(tmp_path, mirror):
         assert through <= set(scan["slices"])
 
 
-def test_a_draw_contains_every_class(build, tmp_path):
+def test_a_sample_contains_every_class(build, tmp_path):
     written = write_preview(build, tmp_path / "page.html", PreviewOptions(2.5))
     config = _document(written.path)["configs"][0]
     rows = _rows(build, "cls_1.25mm")
@@ -486,7 +480,7 @@ def test_a_draw_contains_every_class(build, tmp_path):
 
 
 def test_volumes_that_are_not_shown_are_not_read(build, tmp_path):
-    """All other volumes are damaged, and the page is the same."""
+    """The page is the same if all other volumes are damaged."""
     damaged = _build(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
     options = PreviewOptions(1)
     (item,) = _document(write_preview(damaged, tmp_path / "before.html", options).path)["configs"][0]["items"]
@@ -509,7 +503,7 @@ def test_volumes_that_are_not_shown_are_not_read(build, tmp_path):
     )
 
 
-def test_a_page_of_one_scan_without_annotations(browser, tmp_path):
+def test_a_scan_without_annotations_is_shown(browser, tmp_path):
     source = TinyArchives()
     source[NODULES]["annotations.csv"] = b"seriesuid,coordX,coordY,coordZ,diameter_mm\n"
     source[CT0] = {name: data for name, data in source[CT0].items() if name.startswith("9")}
@@ -587,7 +581,7 @@ def test_a_longitudinal_config_of_pictures_has_a_section_per_patient(browser, bu
         assert tab.locator("#viewer-body img").is_visible()
 
 
-def test_labels_of_a_mask_are_stretched_so_that_they_are_visible(browser, build, tmp_path):
+def test_labels_of_a_mask_are_stretched_to_be_visible(browser, build, tmp_path):
     columns = {"volume": None, "lung_mask": "labels", "nodules": None}
     kept = as_unknown_config(build.folder, tmp_path / "all", "det3d_1.25mm", "lungs", columns, kind="mask")
     scans = _document(write_preview(kept, tmp_path / "page.html").path)["scans"].values()
@@ -602,7 +596,7 @@ def test_labels_of_a_mask_are_stretched_so_that_they_are_visible(browser, build,
         assert _pixels(tab, "axial").max() > 200
 
 
-def test_the_largest_nodule_has_a_box_then_the_largest_diameter_then_the_largest_box():
+def test_the_largest_nodule_is_chosen_by_box_then_diameter_then_size_of_the_box():
     small, large = [0, 0, 0, 2, 2, 2], [0, 0, 0, 4, 4, 4]
     nodules = [
         {"center_voxel": [1, 1, 1], "box_voxel": None, "diameter_mm": 9.0},
@@ -617,7 +611,7 @@ def test_the_largest_nodule_has_a_box_then_the_largest_diameter_then_the_largest
     assert largest_nodule([]) is None
 
 
-def test_the_command_writes_into_the_build_and_a_rebuild_may_replace_the_page(cli, dummy, tmp_path):
+def test_the_command_adds_the_page_to_the_build_and_a_rebuild_removes_it(cli, dummy, tmp_path):
     out = tmp_path / "build"
     _build(dummy, out, "det2d_1.25mm")
     done = cli("preview", out)
@@ -628,16 +622,16 @@ def test_the_command_writes_into_the_build_and_a_rebuild_may_replace_the_page(cl
     assert not (out / "preview.html").exists()
 
 
-@pytest.mark.parametrize("where", ["a file", "a folder"])
-def test_other_files_are_not_overwritten(build, tmp_path, where):
-    foreign = tmp_path / "page.html"
-    if where == "a folder":
-        foreign.mkdir()
+@pytest.mark.parametrize("kind", ["a file", "a folder"])
+def test_other_files_are_not_overwritten(build, tmp_path, kind):
+    existing = tmp_path / "page.html"
+    if kind == "a folder":
+        existing.mkdir()
     else:
-        foreign.write_text("<html>another page</html>")
+        existing.write_text("<html>another page</html>")
     with pytest.raises(OutputError, match="is not a preview page"):
-        write_preview(build, foreign)
-    assert where == "a folder" or "another page" in foreign.read_text()
+        write_preview(build, existing)
+    assert kind == "a folder" or "another page" in existing.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 

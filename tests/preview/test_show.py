@@ -1,4 +1,4 @@
-"""``show``: marks and voxels of every config are drawn at their positions, compared with ITK."""
+"""``show`` draws marks and voxels of every config at the positions that ITK computes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from datasets import load_dataset
 from matplotlib.patches import Ellipse, Rectangle
+from scan_rows import itk_image_in_lps
 
 import lung_nodule_ct
 from lung_nodule_ct.declaration.configs import CONFIGS
@@ -36,25 +37,16 @@ def test_every_row_of_every_config_is_drawn(rows, config, tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
-def _itk(row) -> sitk.Image:
-    volume = np.frombuffer(row["volume"]["bytes"], "<i2").reshape(row["volume"]["shape"])
-    image = sitk.GetImageFromArray(volume)
-    image.SetSpacing(row["spacing"])
-    image.SetOrigin(row["origin"])
-    image.SetDirection(row["direction"])
-    return sitk.DICOMOrient(image, "LPS")
-
-
 @pytest.mark.parametrize("config", ["det3d_1.25mm", "det3d_5mm", "longitudinal"])
 def test_spheres_and_voxels_are_where_itk_locates_them(rows, config):
-    turned = 0
+    num_reoriented = 0
     for row in rows[config]:
-        turned += row["direction"] != [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0]
+        num_reoriented += row["direction"] != [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0]
         for number, nodule in enumerate(row["nodules"]):
             if nodule["box_voxel"] is None:
                 continue
             figure = lung_nodule_ct.show(row, nodule=number, window=Window("all", 0, 4000))
-            image = _itk(row)
+            image = itk_image_in_lps(row)
             x, y, z = image.TransformPhysicalPointToContinuousIndex(nodule["center_world"])
             index = [
                 min(max(0, int(np.floor(value + 0.5))), size - 1)
@@ -73,7 +65,7 @@ def test_spheres_and_voxels_are_where_itk_locates_them(rows, config):
                 spacing = image.GetSpacing()
                 assert widest.width * spacing[across] == pytest.approx(widest.height * spacing[down])  # round in mm
                 assert widest.width * spacing[across] <= max(n["diameter_mm"] for n in row["nodules"]) + 1e-9
-    assert turned or config == "det3d_5mm", "the rows include scans that are stored rotated or mirrored"
+    assert num_reoriented or config == "det3d_5mm", "no scan of the rows is stored rotated or mirrored"
 
 
 def test_boxes_of_a_slice_are_as_published_and_can_be_zoomed_to(rows):
@@ -100,14 +92,14 @@ def test_the_box_of_a_stack_is_drawn_without_a_sphere(rows):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_row_is_drawn_whatever_the_names_of_its_columns(rows, config):
+def test_a_row_is_drawn_if_its_columns_have_other_names(rows, config):
     row = rows[config][0]
     renamed = {
         f"{name}_x" if name in ("image", "volume", "lung_mask", "nodules", "objects") else name: row[name]
         for name in row
     }
-    known, other = lung_nodule_ct.show(row), lung_nodule_ct.show(renamed)
-    for axes, others in zip(known.axes, other.axes, strict=True):
+    original, other = lung_nodule_ct.show(row), lung_nodule_ct.show(renamed)
+    for axes, others in zip(original.axes, other.axes, strict=True):
         assert np.array_equal(axes.images[0].get_array(), others.images[0].get_array())
         assert len(axes.patches) == len(others.patches)
         assert len(axes.collections) == len(others.collections)
@@ -125,7 +117,7 @@ def test_an_encoded_picture_and_a_row_with_only_a_mask_are_drawn(rows):
     assert "labels 0 to 4" in figure.get_suptitle()
 
 
-def test_windows_change_the_greys_and_unknown_ones_are_refused(rows):
+def test_windows_change_the_grey_values_and_unknown_windows_are_refused(rows):
     row = rows["det3d_1.25mm"][0]
     lung, mediastinal = (
         lung_nodule_ct.show(row, window=name).axes[0].images[0].get_array() for name in ("lung", "mediastinal")

@@ -1,4 +1,4 @@
-"""The rooms of the package: who imports whom, and how large they are."""
+"""The rooms of the package: imports between them, and the number and length of modules."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def drawing() -> ModuleType:
 
 
 def test_rooms_import_only_from_lower_layers(drawing) -> None:
-    order = drawing.layers(drawing.room_graph())  # which refuses circles
+    order = drawing.layers(drawing.room_graph())  # raises an error if rooms import each other in a cycle
     assert max(order.values()) <= 9
     assert order["errors"] == 1
     for lower, higher in (
@@ -51,8 +51,8 @@ def test_readers_of_a_build_do_not_depend_on_the_builder(drawing) -> None:
         assert not graph[room] & {"examples", "targets"}, room
 
 
-def test_modules_import_each_other_in_no_circle(drawing) -> None:
-    """Imports within functions and for type checking included."""
+def test_modules_have_no_import_cycles(drawing) -> None:
+    """Imports within functions and for type checking are included."""
     names = {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES
     }
@@ -63,18 +63,18 @@ def test_modules_import_each_other_in_no_circle(drawing) -> None:
     assert drawing.layers(graph)
 
 
-def test_no_module_is_loose(drawing) -> None:
+def test_only_three_modules_are_outside_the_rooms(drawing) -> None:
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py"}
 
 
-def test_modules_are_neither_many_nor_long() -> None:
+def test_the_number_and_length_of_modules_are_limited() -> None:
     lines = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in MODULES}
     assert len(lines) <= 150
     assert {name: count for name, count in lines.items() if count > 400} == {}
     assert sum(lines.values()) / len(lines) >= 140
 
 
-def test_the_page_shows_the_rooms_as_they_are(drawing) -> None:
+def test_the_architecture_page_shows_the_current_rooms(drawing) -> None:
     text = drawing.PAGE.read_text()
     assert drawing.page(text) == text, "run: python docs/make_architecture.py"
     described = set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE))
@@ -84,8 +84,8 @@ def test_the_page_shows_the_rooms_as_they_are(drawing) -> None:
 
 
 @pytest.mark.slow
-def test_a_renamed_room_breaks_nothing_but_imports(tmp_path) -> None:
-    """No path or name of a room is written down anywhere else in the code."""
+def test_a_renamed_room_requires_only_new_imports(tmp_path) -> None:
+    """No other code contains the path or the name of a room."""
     copy = tmp_path / "lung_nodule_ct"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "geometry").rename(copy / "shapes")

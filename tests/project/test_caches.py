@@ -11,10 +11,10 @@ import huggingface_hub.constants
 from lung_nodule_ct.system.files import cache_folder
 
 
-def test_every_cache_is_one_of_the_tests() -> None:
-    """Also those that libraries fix when they are imported, which happens before any fixture runs."""
-    own = Path(os.environ["HF_HOME"]).parent
-    assert "lung-nodule-ct-tests-" in own.name
+def test_every_cache_is_in_the_folder_of_the_tests() -> None:
+    """Includes the caches that libraries set when they are imported, before any fixture runs."""
+    caches = Path(os.environ["HF_HOME"]).parent
+    assert "lung-nodule-ct-tests-" in caches.name
     for folder in (
         datasets.config.HF_DATASETS_CACHE,
         datasets.config.HF_MODULES_CACHE,
@@ -23,4 +23,4 @@ def test_every_cache_is_one_of_the_tests() -> None:
         os.environ["TFDS_DATA_DIR"],
         os.environ["XDG_CACHE_HOME"],
     ):
-        assert own in Path(folder).parents, folder
+        assert caches in Path(folder).parents, folder

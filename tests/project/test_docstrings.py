@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the package run, and give what they show."""
+"""The examples in the docstrings of the package run and give the stated results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is promised of the package as a whole."""
+"""The package: imports, public names, packaged files, findings, declaration and embedded archives."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lung_nodule_ct.declaration.published import BASELINES, FIGURES
 ROOT = Path(__file__).parents[2]
 
 
-def test_importing_it_imports_nothing_heavy(python, tmp_path) -> None:
+def test_import_of_the_package_does_not_import_heavy_packages(python, tmp_path) -> None:
     code = "import sys, lung_nodule_ct; print([m for m in ('numpy', 'pyarrow', 'datasets', 'tensorflow', 'jax') if m in sys.modules])"
     assert python(code, cwd=tmp_path).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
 @pytest.mark.slow
-def test_a_build_imports_neither_datasets_nor_frameworks(python, dummy, tmp_path, form) -> None:
-    arguments = ["build", "det3d_1.25mm", "--source", str(dummy), "--format", form, "--out", "built", "--json"]
+def test_a_build_imports_neither_datasets_nor_frameworks(python, dummy, tmp_path, format_) -> None:
+    arguments = ["build", "det3d_1.25mm", "--source", str(dummy), "--format", format_, "--out", "built", "--json"]
     code = f"""
 import sys
 from lung_nodule_ct.cli import app
@@ -35,22 +35,22 @@ print([name for name in ("datasets", "openpyxl", "pandas", "tensorflow", "jax") 
     assert python(code, cwd=tmp_path).stdout.endswith("}\n[]\n")
 
 
-def test_what_is_promised_is_there() -> None:
+def test_public_names_exist_and_are_documented() -> None:
     assert set(lung_nodule_ct.__all__) <= set(dir(lung_nodule_ct))
     for name in lung_nodule_ct.__all__:
         assert getattr(lung_nodule_ct, name).__doc__ or name == "CONFIGS"
-    with pytest.raises(AttributeError, match="nonsense"):
-        _ = lung_nodule_ct.nonsense
+    with pytest.raises(AttributeError, match="unknown_name"):
+        _ = lung_nodule_ct.unknown_name
 
 
-def test_the_installed_package_is_tested_and_carries_its_prose() -> None:
+def test_the_installed_package_contains_the_template_of_the_card() -> None:
     from importlib.metadata import files
 
     listed = {str(path) for path in files("lung_nodule_ct") or []}
     assert "lung_nodule_ct/card/README.md" in listed
 
 
-def test_every_code_is_graded_explained_and_documented() -> None:
+def test_every_finding_code_has_a_grade_a_meaning_and_documentation() -> None:
     assert set(GRADES) == set(MEANINGS) == set(Code)
     rows = re.findall(
         r"^\| `([a-z0-9-]+)` \| (\w+) \| (.+) \|$", (ROOT / "docs" / "findings.md").read_text(), re.MULTILINE
@@ -83,7 +83,7 @@ def test_the_declaration_is_complete() -> None:
     assert {baseline.config for baseline in BASELINES} <= set(CONFIGS)
 
 
-def test_the_embedded_data_are_small_and_whole() -> None:
+def test_the_embedded_archives_are_small_and_undamaged() -> None:
     archives = list((ROOT / "dummy_data").rglob("*.zip"))
     assert len(archives) == 14
     assert sum(path.stat().st_size for path in archives) < 2_000_000

@@ -1,4 +1,4 @@
-"""The card of a finished build: what the Hub reads, what a person sees, and the numbers of the build."""
+"""The card of a finished build: metadata for the Hub, the rendered page, and the numbers of the build."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SECTIONS = (
 
 
 @pytest.fixture(scope="module")
-def carded(cli, dummy_build, tmp_path_factory) -> Path:
+def with_card(cli, dummy_build, tmp_path_factory) -> Path:
     """A build of all configs, with its card."""
     out = tmp_path_factory.mktemp("card") / "lung_nodule_ct"
     shutil.copytree(dummy_build("parquet"), out)
@@ -45,9 +45,9 @@ def carded(cli, dummy_build, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def copy(carded, tmp_path) -> Path:
+def copy(with_card, tmp_path) -> Path:
     """A copy that a test can change."""
-    shutil.copytree(carded, tmp_path / "copy")
+    shutil.copytree(with_card, tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -67,12 +67,12 @@ def head_of(folder: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_the_hub_and_datasets_accept_the_yaml(carded) -> None:
+def test_the_hub_and_datasets_accept_the_yaml(with_card) -> None:
     from datasets.info import DatasetInfosDict
     from datasets.utils import metadata, resources
     from huggingface_hub import DatasetCard, DatasetCardData
 
-    card = DatasetCard.load(carded / "README.md")
+    card = DatasetCard.load(with_card / "README.md")
     configs = metadata.MetadataConfigs.from_dataset_card_data(card.data)
     assert configs.get_default_config_name() == "preview"
     assert set(configs) == set(DatasetInfosDict.from_dataset_card_data(card.data)) == {"preview", *CONFIGS}
@@ -87,47 +87,47 @@ def test_the_hub_and_datasets_accept_the_yaml(carded) -> None:
         assert card.data[name], name
 
 
-def test_the_preview_is_the_default_and_every_config_loads_as_before(carded, tmp_path) -> None:
+def test_the_preview_is_the_default_and_every_config_loads_as_before(with_card, tmp_path) -> None:
     cache = str(tmp_path)
-    assert datasets.load_dataset(str(carded), cache_dir=cache)["preview"].num_rows > 0
-    manifest = json.loads((carded / "build.json").read_text())["configs"]
+    assert datasets.load_dataset(str(with_card), cache_dir=cache)["preview"].num_rows > 0
+    manifest = json.loads((with_card / "build.json").read_text())["configs"]
     for name, entry in manifest.items():
-        loaded = datasets.load_dataset(str(carded), name, cache_dir=cache)
-        assert {split: len(own) for split, own in loaded.items()} == entry["rows"]
-        for split, own in loaded.items():
-            files = [carded / file["path"] for file in entry["files"] if file["split"] == split]
+        loaded = datasets.load_dataset(str(with_card), name, cache_dir=cache)
+        assert {split: len(rows) for split, rows in loaded.items()} == entry["rows"]
+        for split, rows in loaded.items():
+            files = [with_card / file["path"] for file in entry["files"] if file["split"] == split]
             stored = [row for file in files for row in pq.read_table(file).to_pylist()]
-            assert own.with_format("arrow")[:].to_pylist() == stored
+            assert rows.with_format("arrow")[:].to_pylist() == stored
 
 
-def test_preview_rows_show_the_rows_that_they_refer_to(carded, tmp_path) -> None:
-    build = open_build(carded)
-    rows = datasets.load_dataset(str(carded), "preview", split="preview", cache_dir=str(tmp_path))
+def test_preview_rows_show_the_rows_of_the_build(with_card, tmp_path) -> None:
+    build = open_build(with_card)
+    rows = datasets.load_dataset(str(with_card), "preview", split="preview", cache_dir=str(tmp_path))
     assert {row["config"] for row in rows} == set(CONFIGS)
     for row in rows:
-        (own,) = build.rows(row["config"], row["split"], indices=[row["row"]])
+        (source_row,) = build.rows(row["config"], row["split"], indices=[row["row"]])
         shown = np.asarray(row["image"])
         assert row["image"].format == "PNG"
         assert shown.dtype == np.uint8
-        assert row["scan_id"] == own.get("scan_id")
-        if "volume" in own:
-            voxels = own["volume"][row["slice_index"]]
+        assert row["scan_id"] == source_row.get("scan_id")
+        if "volume" in source_row:
+            voxels = source_row["volume"][row["slice_index"]]
             assert (shown == (LUNG.to_grey(voxels) if voxels.dtype == np.int16 else voxels)).all()
-            assert row["num_slices"] == len(own["volume"])
-            here = [
+            assert row["num_slices"] == len(source_row["volume"])
+            on_slice = [
                 nodule["box_voxel"]
-                for nodule in own["nodules"]
+                for nodule in source_row["nodules"]
                 if nodule["box_voxel"] and nodule["box_voxel"][2] <= row["slice_index"] < nodule["box_voxel"][5]
             ]
-            assert [entry["bbox"] for entry in row["objects"]] == [[box[0], box[1], box[3], box[4]] for box in here]
-            assert here
+            assert [entry["bbox"] for entry in row["objects"]] == [[box[0], box[1], box[3], box[4]] for box in on_slice]
+            assert on_slice
         else:
-            with Image.open(io.BytesIO(own["image"])) as published:
+            with Image.open(io.BytesIO(source_row["image"])) as published:
                 assert (np.asarray(row["image"].convert("RGB")) == np.asarray(published.convert("RGB"))).all()
             assert row["objects"] == [
-                {"bbox": entry["bbox"], "diameter": None, "pathology": None} for entry in own.get("objects", [])
+                {"bbox": entry["bbox"], "diameter": None, "pathology": None} for entry in source_row.get("objects", [])
             ]
-            assert row["pathology"] == own.get("label")
+            assert row["pathology"] == source_row.get("label")
 
 
 @pytest.mark.slow
@@ -144,8 +144,8 @@ def test_row_groups_of_the_preview_are_small(tmp_path) -> None:
     assert meta.num_row_groups > 1
 
 
-def test_a_person_sees_every_section_picture_and_table(carded, tmp_path) -> None:
-    text = (carded / "README.md").read_text("utf-8")
+def test_the_rendered_card_shows_every_section_picture_and_table(with_card, tmp_path) -> None:
+    text = (with_card / "README.md").read_text("utf-8")
     assert "someone/nodules" in text
     tokens = MarkdownIt("gfm-like", {"html": True}).parse(text.split("\n---\n", 1)[1])
     headings = [
@@ -161,26 +161,25 @@ def test_a_person_sees_every_section_picture_and_table(carded, tmp_path) -> None
     ]
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        pytest.skip("no Chromium on this machine")
+        pytest.skip("Chromium is not installed")
     script = (
         "<script>addEventListener('load',()=>{document.title=JSON.stringify({"
         "pictures:[...document.images].map(i=>i.naturalWidth),"
-        "wide:document.documentElement.scrollWidth-innerWidth,"
+        "overflow:document.documentElement.scrollWidth-innerWidth,"
         "tables:document.querySelectorAll('table').length})})</script>"
     )
-    page = carded / "card.html"
+    page = with_card / "card.html"
     page.write_text(render(text) + script, encoding="utf-8")
     try:
         dom = chromium(browser, page, tmp_path / "profile", "--window-size=1280,800", "--dump-dom")
     finally:
         page.unlink()
-    seen = json.loads(dom.split("<title>")[1].split("</title>")[0].replace("&quot;", '"'))
-    assert len(seen["pictures"]) == len(CONFIGS)
-    assert min(seen["pictures"]) > 300
-    assert seen["wide"] <= 0
-    assert (
-        seen["tables"] == len(CONFIGS) + 5
-    )  # columns of each and of the preview; configs, figures, findings, healthsheet
+    rendered = json.loads(dom.split("<title>")[1].split("</title>")[0].replace("&quot;", '"'))
+    assert len(rendered["pictures"]) == len(CONFIGS)
+    assert min(rendered["pictures"]) > 300
+    assert rendered["overflow"] <= 0
+    # tables: columns of each config and of the preview; configs, figures, findings, healthsheet
+    assert rendered["tables"] == len(CONFIGS) + 5
 
 
 @pytest.mark.slow
@@ -210,10 +209,10 @@ def test_licence_and_doi_are_those_of_the_records(small) -> None:
         assert "10.5072/2" in MarkdownIt().render((small / "README.md").read_text())
 
 
-def test_the_card_contains_the_audit_and_its_text_stays_text(small) -> None:
-    hostile = "<script>alert(1)</script> | `x` [a](javascript:b) **c**\n# d"
+def test_the_card_contains_the_audit_and_escapes_its_text(small) -> None:
+    markup = "<script>alert(1)</script> | `x` [a](javascript:b) **c**\n# d"
     with add_sidecars(small, by="audit") as stage:
-        check = {"name": "n", "title": hostile, "verdict": "warn", "measured": "3", "expected": None, "detail": ""}
+        check = {"name": "n", "title": markup, "verdict": "warn", "measured": "3", "expected": None, "detail": ""}
         (stage / "audit.json").write_text(json.dumps({"format_version": 1, "checks": [check], "numbers": {}}))
         (stage / "pictures").mkdir()
         Image.new("L", (9, 9)).save(stage / "pictures" / "audit-sizes.png")
@@ -234,7 +233,7 @@ def test_the_card_contains_the_audit_and_its_text_stays_text(small) -> None:
     "text",
     ["a|b", "*a* _b_", "<b>", "[x](y)", "`c`", "# h", "1. x", "a\nb", "\\|", "~~s~~", "http://x.y", "a@b.c", "![i](j)"],
 )
-def test_escaped_text_is_shown_as_it_is(text) -> None:
+def test_escaped_text_is_shown_unchanged(text) -> None:
     html = MarkdownIt("gfm-like").render(markdown_table(("head",), [(escape(text),)]))
     cell = html.split("<td>")[1].split("</td>")[0]
     for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
@@ -259,15 +258,15 @@ def test_a_rebuild_replaces_the_card(small, build, dummy) -> None:
 
 
 def test_an_edited_card_is_not_overwritten(small, build, dummy) -> None:
-    mine = (small / "README.md").read_text() + "\nMy own words."
-    (small / "README.md").write_text(mine)
+    edited = (small / "README.md").read_text() + "\nEdited by the user."
+    (small / "README.md").write_text(edited)
     for command in (lambda: card(small), lambda: build(dummy, "cls_1.25mm")):
         with pytest.raises(OutputError, match=r"README\.md"):
             command()
-    assert (small / "README.md").read_text() == mine
+    assert (small / "README.md").read_text() == edited
 
 
-def test_a_build_of_one_config_and_folders_that_are_not_builds(build, cli, dummy, tmp_path) -> None:
+def test_a_build_of_one_config_has_a_card_and_other_folders_are_refused(build, cli, dummy, tmp_path) -> None:
     folder = build(dummy, "det3d_5mm").folder
     card(folder)
     assert [config["config_name"] for config in head_of(folder)["configs"]] == ["preview", "det3d_5mm"]
@@ -299,16 +298,13 @@ def test_the_code_of_a_card_names_what_the_build_contains(build, dummy, config, 
 
 
 def test_a_config_of_an_unknown_kind_has_a_picture(build, dummy) -> None:
-    from lung_mask_2d import LUNG_MASK_2D, register, unregister
+    from lung_mask_2d import LUNG_MASK_2D, registered
 
-    register()
-    try:
+    with registered():
         folder = build(dummy, LUNG_MASK_2D.name).folder
-    finally:
-        unregister()
     card(folder)
     pixels = np.asarray(Image.open(folder / "pictures" / f"{LUNG_MASK_2D.name}.png"))
-    assert pixels.max() > 240  # labels 3 and 4 would look black
+    assert pixels.max() > 240  # labels are stretched: 3 and 4 would be almost black
     (row,) = pq.read_table(next((folder / "data" / "preview").iterdir())).to_pylist()
     assert (row["config"], row["objects"], row["pathology"]) == (LUNG_MASK_2D.name, [], None)
 
@@ -326,7 +322,7 @@ def test_pictures_of_scans_do_not_depend_on_their_kind(build, dummy) -> None:
 
 @pytest.mark.parametrize(("world", "slice_index"), [(None, 3), ("0.08,-17,33", 2), ("-6,-20.9,29.5", 0)])
 @pytest.mark.slow
-def test_no_nodule_and_nodules_with_their_centre_outside(build, tmp_path, world, slice_index) -> None:
+def test_the_preview_of_a_scan_without_nodules_or_with_a_centre_outside(build, tmp_path, world, slice_index) -> None:
     tiny = TinyArchives()
     rows = f"7_20180102,{world},4\n" if world else ""
     tiny[NODULES] = {"annotations.csv": f"seriesuid,coordX,coordY,coordZ,diameter_mm\n{rows}".encode()}

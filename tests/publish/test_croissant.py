@@ -1,4 +1,4 @@
-"""croissant.json: it is valid for mlcroissant, and its records are the rows of ``load_dataset``."""
+"""``croissant.json`` is valid for mlcroissant, and its records are the rows of ``load_dataset``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ mlc = pytest.importorskip("mlcroissant")
 
 
 @pytest.fixture(scope="module")
-def carded(dummy_build, tmp_path_factory) -> Path:
+def with_card(dummy_build, tmp_path_factory) -> Path:
     """A build of all configs, with its card."""
     out = tmp_path_factory.mktemp("croissant") / "lung_nodule_ct"
     shutil.copytree(dummy_build("parquet"), out)
@@ -33,18 +33,18 @@ def carded(dummy_build, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(carded) -> Any:
-    """The file, read by mlcroissant."""
-    return mlc.Dataset(jsonld=str(carded / "croissant.json"))
+def dataset(with_card) -> Any:
+    """The dataset that mlcroissant reads."""
+    return mlc.Dataset(jsonld=str(with_card / "croissant.json"))
 
 
 def plain(value: Any, prefix: str) -> Any:
-    """A value of a record as ``load_dataset`` returns it: names without path, text for bytes, numbers of Python."""
+    """Convert a value of a record to that of ``load_dataset``: names without path, text for bytes, Python numbers."""
     match value:
         case dict():
-            return {name.removeprefix(f"{prefix}/"): plain(own, name) for name, own in value.items()}
+            return {name.removeprefix(f"{prefix}/"): plain(item, name) for name, item in value.items()}
         case list():
-            return [plain(own, prefix) for own in value]
+            return [plain(item, prefix) for item in value]
         case bytes():
             return value if prefix.endswith("/bytes") else value.decode()
         case np.generic():
@@ -55,27 +55,27 @@ def plain(value: Any, prefix: str) -> Any:
 
 
 def loaded(value: Any) -> Any:
-    """A value of ``load_dataset``, for the comparison."""
+    """Convert a value of ``load_dataset`` for the comparison: images to pixels."""
     match value:
         case Image.Image():
             return np.asarray(value.convert("RGB")).tolist()
         case list():
-            return [loaded(own) for own in value]
+            return [loaded(item) for item in value]
         case dict():
-            return {name: loaded(own) for name, own in value.items()}
+            return {name: loaded(item) for name, item in value.items()}
     return value
 
 
 def assert_same_records(folder: Path, dataset: Any, config: str, cache: Path) -> list[dict[str, Any]]:
     """Compare all records of a config with the rows of ``load_dataset``, and return the rows."""
     splits = datasets.load_dataset(str(folder), config, cache_dir=str(cache))
-    expected = {split: [loaded(row) for row in own] for split, own in splits.items()}
+    expected = {split: [loaded(row) for row in rows] for split, rows in splits.items()}
     records: dict[str, list[dict[str, Any]]] = {split: [] for split in expected}
     for record in dataset.records(config):
         row = plain(record, config)
         split = row.pop("split_of_shard") if config == "preview" else row.pop("split")
         for name in ("volume", "lung_mask"):
-            if name in row and row[name]["bytes"] is None:  # a struct that is null has null fields
+            if name in row and row[name]["bytes"] is None:  # mlcroissant returns a null struct with null fields
                 assert row[name].pop("shape") is None
                 row[name] = None
         records[split].append(row)
@@ -85,12 +85,12 @@ def assert_same_records(folder: Path, dataset: Any, config: str, cache: Path) ->
 
 @pytest.mark.parametrize("config", [*CONFIGS, "preview"])
 @pytest.mark.slow
-def test_records_are_the_rows_of_load_dataset(carded, dataset, config, tmp_path) -> None:
-    rows = assert_same_records(carded, dataset, config, tmp_path)
+def test_records_are_the_rows_of_load_dataset(with_card, dataset, config, tmp_path) -> None:
+    rows = assert_same_records(with_card, dataset, config, tmp_path)
     assert all(len(row["volume"]["bytes"]) for row in rows if "volume" in row)
 
 
-def test_nulls_are_nulls(build, tmp_path) -> None:
+def test_null_values_stay_null(build, tmp_path) -> None:
     tiny = TinyArchives()
     tiny[NODULES]["annotations.csv"] = table("9,900,900,900,4", "9,-6.0,-17.0,33.0,3", "7_20180102,-6.0,-17.0,33.0,3")
     del tiny[MASKS]["9.mhd"], tiny[MASKS]["9.raw"]
@@ -106,25 +106,22 @@ def test_nulls_are_nulls(build, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_a_config_of_an_unknown_kind_is_described(build, dummy, tmp_path) -> None:
-    from lung_mask_2d import LUNG_MASK_2D, register, unregister
+    from lung_mask_2d import LUNG_MASK_2D, registered
 
-    register()
-    try:
+    with registered():
         folder = build(dummy, LUNG_MASK_2D.name).folder
-    finally:
-        unregister()
     (folder / "croissant.json").write_text(croissant_text(open_build(folder)))
     dataset = mlc.Dataset(jsonld=str(folder / "croissant.json"))
     assert len(assert_same_records(folder, dataset, LUNG_MASK_2D.name, tmp_path)) == 95
 
 
-def test_it_is_valid_croissant_1_1(carded, dataset) -> None:
+def test_it_is_valid_croissant_1_1(with_card, dataset) -> None:
     issues = dataset.metadata.ctx.issues
     assert not issues.errors
-    # this build knows neither a date of publication nor a licence, and neither is invented
+    # the date of publication and the licence are unknown to this build
     assert len(issues.warnings) == 2
     assert all("datePublished" in text or "license" in text for text in issues.warnings)
-    document = json.loads((carded / "croissant.json").read_text())
+    document = json.loads((with_card / "croissant.json").read_text())
     assert document["conformsTo"] == ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
     assert dataset.metadata.ctx.is_v1_1()
     assert {name for name in document if name.startswith("rai:")} >= {
@@ -142,43 +139,43 @@ def test_it_is_valid_croissant_1_1(carded, dataset) -> None:
     }
 
 
-def test_every_shard_is_listed_with_its_hash(carded) -> None:
-    document = json.loads((carded / "croissant.json").read_text())
+def test_every_shard_is_listed_with_its_hash(with_card) -> None:
+    document = json.loads((with_card / "croissant.json").read_text())
     files = {entry["contentUrl"]: entry for entry in document["distribution"] if entry["@type"] == "cr:FileObject"}
-    assert set(files) == {path.relative_to(carded).as_posix() for path in carded.rglob("*.parquet")}
+    assert set(files) == {path.relative_to(with_card).as_posix() for path in with_card.rglob("*.parquet")}
     for name, entry in files.items():
-        content = (carded / name).read_bytes()
+        content = (with_card / name).read_bytes()
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert entry["contentSize"] == f"{len(content)} B"
 
 
-def test_boxes_are_arrays_with_their_frame(carded) -> None:
-    document = json.loads((carded / "croissant.json").read_text())
-    seen = 0
+def test_boxes_are_arrays_with_their_frame(with_card) -> None:
+    document = json.loads((with_card / "croissant.json").read_text())
+    count = 0
     for record_set in document["recordSet"]:
         for field in record_set["field"]:
             for part in field.get("subField", ()):
                 if part["name"] == "box_voxel":
                     assert (part["isArray"], part["arrayShape"], part["dataType"]) == (True, "6", "cr:Int32")
                     assert f"`{record_set['@id']}/volume`" in part["description"]
-                    seen += 1
+                    count += 1
                 if part["name"].startswith("center_"):
                     assert (part["isArray"], part["arrayShape"], part["dataType"]) == (True, "3", "cr:Float64")
                     assert "Frame" in part["description"]
-    assert seen == 4
+    assert count == 4
 
 
-def test_one_split_can_be_read_alone(carded, dataset) -> None:
+def test_one_split_can_be_read_alone(with_card, dataset) -> None:
     records = list(
-        mlc.Dataset(jsonld=str(carded / "croissant.json")).records(
+        mlc.Dataset(jsonld=str(with_card / "croissant.json")).records(
             "cls_1.25mm", filters={"cls_1.25mm/split": "validation"}
         )
     )
-    assert len(records) == open_build(carded).configs["cls_1.25mm"]["validation"]
+    assert len(records) == open_build(with_card).configs["cls_1.25mm"]["validation"]
 
 
 @pytest.mark.slow
-def test_without_mlcroissant_there_is_no_file_and_a_hint(build, dummy, python, tmp_path) -> None:
+def test_without_mlcroissant_there_is_no_file_and_the_message_names_the_extra(build, dummy, python, tmp_path) -> None:
     folder = build(dummy, "cls_1.25mm").folder
     code = (
         "import sys; sys.modules['mlcroissant'] = None; sys.argv[1:] = ['card', {!r}, '--examples', '1', {!r}]; "

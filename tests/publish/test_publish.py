@@ -1,4 +1,4 @@
-"""Publishing: the checks, which contact no server, and an upload to a Hub on this machine."""
+"""Publishing: the checks, which contact no server, and an upload to a server on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lung_nodule_ct.read.sidecars import SIDECARS, add_sidecars, record_sidecar
 
 
 @pytest.fixture(scope="module")
-def carded(cli, dummy, tmp_path_factory) -> Path:
+def with_card(cli, dummy, tmp_path_factory) -> Path:
     """A build of two configs with a licence and its card."""
     out = tmp_path_factory.mktemp("publish") / "lung_nodule_ct"
     assert cli("build", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--out", out).returncode == 0
@@ -32,15 +32,14 @@ def carded(cli, dummy, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def folder(carded, tmp_path) -> Path:
-    """The same, to be changed."""
-    shutil.copytree(carded, tmp_path / "build")
+def folder(with_card, tmp_path) -> Path:
+    """A copy that a test can change."""
+    shutil.copytree(with_card, tmp_path / "build")
     return tmp_path / "build"
 
 
 @pytest.fixture
 def hub():
-    """A Hub on this machine."""
     with running_hub() as running:
         yield running
 
@@ -74,7 +73,7 @@ def audit(folder: Path, verdict: str) -> None:
 
 @pytest.mark.slow
 def test_a_complete_build_passes_and_a_dry_run_contacts_no_server(folder, cli_process, hub, tmp_path) -> None:
-    (folder / "diary.txt").write_text("mine")
+    (folder / "diary.txt").write_text("private")
     done = cli_process("publish", folder, "me/nodules", "--dry-run", **environment(hub, tmp_path / "hf"))
     assert done.returncode == 0, done.stderr
     for path in folder.rglob("*"):
@@ -88,7 +87,7 @@ def test_a_complete_build_passes_and_a_dry_run_contacts_no_server(folder, cli_pr
 
 @pytest.mark.slow
 def test_only_the_build_is_uploaded(folder, cli_process, hub, tmp_path) -> None:
-    (folder / "diary.txt").write_text("mine")
+    (folder / "diary.txt").write_text("private")
     done = cli_process("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf"))
     assert done.returncode == 0, done.stderr
     expected = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -97,11 +96,14 @@ def test_only_the_build_is_uploaded(folder, cli_process, hub, tmp_path) -> None:
     assert hub.private == {"me/nodules": True}
     assert f"{hub.url}/datasets/me/nodules/commit/" in done.stdout
     assert all(token is None for _, path, token in hub.requests if path.startswith("/objects/"))
-    hub.repos["me/nodules"] |= {"data/det2d_1.25mm/train-00000-of-00001.parquet": b"old", "notes.md": b"theirs"}
+    hub.repos["me/nodules"] |= {
+        "data/det2d_1.25mm/train-00000-of-00001.parquet": b"old",
+        "notes.md": b"of another author",
+    }
     assert (
         cli_process("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf")).returncode == 0
     )
-    assert hub.repos["me/nodules"] == expected | {"notes.md": b"theirs"}
+    assert hub.repos["me/nodules"] == expected | {"notes.md": b"of another author"}
 
 
 @pytest.mark.slow
@@ -134,10 +136,12 @@ def test_a_public_repository_is_refused_with_private(folder, cli_process, hub, t
 
 
 @pytest.mark.slow
-def test_a_wrong_token_and_a_dead_server_give_one_sentence(folder, cli_process, hub, tmp_path) -> None:
-    own = environment(hub, tmp_path / "hf")
+def test_a_wrong_token_and_an_unavailable_server_are_errors_without_a_traceback(
+    folder, cli_process, hub, tmp_path
+) -> None:
+    variables = environment(hub, tmp_path / "hf")
     for wrong in ({"HF_TOKEN": "hf_wrong"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
-        done = cli_process("publish", folder, "me/nodules", **{**own, **wrong})
+        done = cli_process("publish", folder, "me/nodules", **{**variables, **wrong})
         assert done.returncode == 1
         assert "the Hub did not accept me/nodules" in done.stderr
         assert "Traceback" not in done.stderr
@@ -149,15 +153,15 @@ def test_an_unknown_licence_is_refused_unless_it_is_allowed_by_name(folder, cli,
     edit(folder / "build.json", lambda document: document.update(records=[]))
     assert refused(folder) == ["unknown-licence"]
     assert refused(folder, "unknown-licence") == []
-    own = environment(hub, tmp_path / "hf")
-    done = cli_process("publish", folder, "me/nodules", **own)
+    variables = environment(hub, tmp_path / "hf")
+    done = cli_process("publish", folder, "me/nodules", **variables)
     assert done.returncode == 1
     assert "--allow unknown-licence" in done.stderr
     assert not hub.requests
     assert cli("publish", folder, "me/nodules", "--allow", "shards").returncode == 2
 
 
-def test_dates_are_refused(folder) -> None:
+def test_dates_that_the_audit_found_are_refused(folder) -> None:
     assert refused(folder) == []
     audit(folder, "fail")
     assert refused(folder) == ["dates"]
@@ -217,12 +221,12 @@ def test_files_that_are_not_published_may_contain_dates(folder) -> None:
 @pytest.mark.parametrize(
     ("fault", "check"),
     [
-        ("yaml broken", "card"),
-        ("rows changed", "card"),
-        ("config left out", "card"),
-        ("picture gone", "files"),
-        ("shard flipped", "shards"),
-        ("preview gone", "files"),
+        ("invalid yaml", "card"),
+        ("changed rows", "card"),
+        ("missing config", "card"),
+        ("missing picture", "files"),
+        ("changed shard", "shards"),
+        ("missing preview", "files"),
         ("preview in one large group", "preview"),
     ],
 )
@@ -230,20 +234,20 @@ def test_inconsistent_files_are_always_refused(folder, fault, check) -> None:
     card = folder / "README.md"
     text = card.read_text()
     match fault:
-        case "yaml broken":
+        case "invalid yaml":
             card.write_text(text.replace("configs:", "configs: [", 1))
-        case "rows changed":
+        case "changed rows":
             card.write_text(text.replace("num_examples: 5", "num_examples: 6"))
-        case "config left out":
+        case "missing config":
             card.write_text(text.replace("config_name: det3d_5mm", "config_name: other"))
-        case "picture gone":
+        case "missing picture":
             (folder / "pictures" / "cls_1.25mm.png").unlink()
-        case "shard flipped":
+        case "changed shard":
             shard = next((folder / "data" / "cls_1.25mm").iterdir())
             content = bytearray(shard.read_bytes())
             content[50] ^= 1
             shard.write_bytes(content)
-        case "preview gone":
+        case "missing preview":
             shutil.rmtree(folder / "data" / "preview")
         case "preview in one large group":
             shard = next((folder / "data" / "preview").iterdir())
@@ -253,13 +257,13 @@ def test_inconsistent_files_are_always_refused(folder, fault, check) -> None:
 
 
 def test_an_edited_card_is_published(folder) -> None:
-    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMy own words.\n")
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nEdited by the user.\n")
     publication = plan_publication(open_build(folder))
     assert not publication.refused()
     assert {"README.md", SIDECARS} <= set(publication.files)
 
 
-def test_folders_that_cannot_be_published(folder, cli) -> None:
+def test_folders_without_a_card_and_arrow_builds_are_refused(folder, cli) -> None:
     (folder / "README.md").unlink()
     with pytest.raises(BuildFolderError, match="lung-nodule-ct card"):
         plan_publication(open_build(folder))

@@ -1,4 +1,4 @@
-"""``--format arrow``: load_from_disk opens it, memory-mapped, and it holds what the Hub folder holds."""
+"""``--format arrow``: ``load_from_disk`` maps the build into memory, and its rows equal those of ``load``."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def test_one_config_is_one_dataset_dict(cli, dummy, tmp_path, workers) -> None:
     assert done.returncode == 0, done.stderr
     opened = datasets.load_from_disk(out)
     assert opened["train"].split == "train"
-    own = lung_nodule_ct.load("det3d_1.25mm", source=dummy, cache_dir=tmp_path / "cache")
-    assert opened["train"].features == own["train"].features
-    assert opened["train"].to_list() == own["train"].to_list()
+    loaded = lung_nodule_ct.load("det3d_1.25mm", source=dummy, cache_dir=tmp_path / "cache")
+    assert opened["train"].features == loaded["train"].features
+    assert opened["train"].to_list() == loaded["train"].to_list()
     view = lung_nodule_ct.volumes(opened["train"])[3]
     assert not view.array.flags.owndata
     assert json.loads((out / "build.json").read_text())["format"] == "arrow"
     assert (out / "findings.json").is_file()
 
 
-def test_several_configs_stand_side_by_side(cli, dummy, tmp_path) -> None:
+def test_each_of_several_configs_has_a_folder(cli, dummy, tmp_path) -> None:
     out = tmp_path / "arrow"
     assert cli("build", "--all", "--format", "arrow", "--source", dummy, "--out", out).returncode == 0
     assert datasets.load_from_disk(out / "det2d_1.25mm").num_rows == {"train": 13, "validation": 4, "unassigned": 1}
@@ -41,7 +41,7 @@ def test_several_configs_stand_side_by_side(cli, dummy, tmp_path) -> None:
     assert row["image"].size == (24, 24)
 
 
-def test_threads_and_processes_write_the_same(cli, tmp_path) -> None:
+def test_one_and_four_workers_write_the_same_files(cli, tmp_path) -> None:
     tiny = TinyArchives()
     for number in range(300, 330):
         tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (8, 40, 40)))
@@ -60,7 +60,7 @@ def test_threads_and_processes_write_the_same(cli, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 9])
-def test_many_shards_are_the_same_by_any_workers(tmp_path, monkeypatch, workers) -> None:
+def test_rows_of_many_shards_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, workers) -> None:
     layout = ArrowLayout(nested=False, shard_bytes=40_000)
     monkeypatch.setattr(BuildOptions, "layout", lambda *_: layout)
     tiny = TinyArchives()
@@ -76,7 +76,7 @@ def test_many_shards_are_the_same_by_any_workers(tmp_path, monkeypatch, workers)
     assert len(rows[0]) > 12
 
 
-def test_an_error_ahead_stops_the_build(cli, tmp_path) -> None:
+def test_a_damaged_member_stops_the_build(cli, tmp_path) -> None:
     tiny = TinyArchives()
     for number in range(300, 330):
         tiny[CT0] |= metaimage(f"{number}", noise_volume(number))

@@ -1,4 +1,4 @@
-"""Rows as Arrow columns: equal to what pyarrow makes of them, without pandas."""
+"""Arrow columns of rows, compared with those that pyarrow makes of the same values."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ KINDS = sorted({field.type for config in CONFIGS.values() for field in to_hub_sc
 
 
 def _values(kind: pa.DataType) -> st.SearchStrategy[Any]:
-    """What a row may hold of that type."""
+    """Return a strategy for the values of a type, with null."""
     if pa.types.is_struct(kind):
-        own: st.SearchStrategy[Any] = st.fixed_dictionaries({field.name: _values(field.type) for field in kind})
+        strategy: st.SearchStrategy[Any] = st.fixed_dictionaries({field.name: _values(field.type) for field in kind})
     elif pa.types.is_fixed_size_list(kind):
-        own = st.lists(_values(kind.value_type), min_size=kind.list_size, max_size=kind.list_size)
+        strategy = st.lists(_values(kind.value_type), min_size=kind.list_size, max_size=kind.list_size)
     elif pa.types.is_list(kind):
-        own = st.lists(_values(kind.value_type), max_size=4).map(tuple)
+        strategy = st.lists(_values(kind.value_type), max_size=4).map(tuple)
     elif pa.types.is_string(kind):
-        own = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+        strategy = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        own = st.binary(max_size=5)
+        strategy = st.binary(max_size=5)
     elif pa.types.is_boolean(kind):
-        own = st.booleans()
+        strategy = st.booleans()
     elif pa.types.is_integer(kind):
-        own = st.integers(-(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1)
+        strategy = st.integers(-(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1)
     else:
-        own = st.floats(width=kind.bit_width, allow_nan=False)
-    return st.none() | own
+        strategy = st.floats(width=kind.bit_width, allow_nan=False)
+    return st.none() | strategy
 
 
 @given(data=st.data())
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.slow
-def test_a_column_is_what_pyarrow_makes_of_the_values(kind: pa.DataType, data: st.DataObject) -> None:
+def test_a_column_equals_that_of_pyarrow(kind: pa.DataType, data: st.DataObject) -> None:
     values = data.draw(st.lists(_values(kind), max_size=5))
     column = to_column(values, kind)
     column.validate(full=True)
     assert column.equals(pa.array(values, kind))
 
 
-def test_the_only_bytes_of_a_column_are_not_copied() -> None:
+def test_the_bytes_of_a_column_with_one_value_are_not_copied() -> None:
     voxels = np.arange(8, dtype=np.uint8)
     column = to_column([voxels], pa.large_binary())
     voxels[0] = 9
@@ -65,8 +65,6 @@ def test_the_only_bytes_of_a_column_are_not_copied() -> None:
         (1, pa.int8(), TypeError),
     ],
 )
-def test_a_value_that_is_not_of_the_type_is_never_bent_into_it(
-    value: Any, kind: pa.DataType, error: type[Exception]
-) -> None:
+def test_a_value_of_another_type_is_an_error(value: Any, kind: pa.DataType, error: type[Exception]) -> None:
     with pytest.raises(error):
         to_column([value], kind)

@@ -1,4 +1,4 @@
-"""What we write for datasets, without it, is what datasets would write itself."""
+"""The metadata for ``datasets`` that this package writes equal those that ``datasets`` writes."""
 
 import json
 
@@ -16,7 +16,7 @@ each_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 
 
 @each_schema
-def test_arrow_types_and_metadata(schema) -> None:
+def test_arrow_types_and_metadata_equal_those_of_datasets(schema) -> None:
     features = to_features(schema)
     assert features_json(schema.columns) == features.to_dict()
     assert to_hub_schema(schema).equals(features.arrow_schema, check_metadata=True)
@@ -24,12 +24,12 @@ def test_arrow_types_and_metadata(schema) -> None:
 
 
 @each_schema
-def test_info(schema, tmp_path) -> None:
-    ours = InfoOfConfig(schema.columns, {"train": 3, "test": 1}, [("train", 50, 5), ("test", 7, 4), ("train", 20, 2)])
+def test_dataset_info_equals_that_of_datasets(schema, tmp_path) -> None:
+    info = InfoOfConfig(schema.columns, {"train": 3, "test": 1}, [("train", 50, 5), ("test", 7, 4), ("train", 20, 2)])
     splits = datasets.SplitDict()
     splits.add(datasets.SplitInfo("train", num_bytes=70, num_examples=3))
     splits.add(datasets.SplitInfo("test", num_bytes=7, num_examples=1))
-    theirs = datasets.DatasetInfo(features=to_features(schema), splits=splits, download_size=11, dataset_size=77)
-    assert ours.to_yaml() == theirs._to_yaml_dict()
-    theirs.write_to_directory(str(tmp_path))
-    assert ours.to_json() == json.loads((tmp_path / "dataset_info.json").read_text())
+    expected = datasets.DatasetInfo(features=to_features(schema), splits=splits, download_size=11, dataset_size=77)
+    assert info.to_yaml() == expected._to_yaml_dict()
+    expected.write_to_directory(str(tmp_path))
+    assert info.to_json() == json.loads((tmp_path / "dataset_info.json").read_text())

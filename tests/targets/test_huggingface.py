@@ -1,4 +1,4 @@
-"""``load_dataset("lung_nodule_ct", …)``: from anywhere, in any order of imports, cached by what is read and by what."""
+"""``load_dataset("lung_nodule_ct", …)``: registration, preparation, the cache, and streams."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BOTH_ORDERS = [
 
 
 @pytest.mark.parametrize("imports", BOTH_ORDERS)
-@pytest.mark.parametrize("place", ["empty folder", "checkout"])
+@pytest.mark.parametrize("working_folder", ["empty folder", "checkout"])
 @pytest.mark.slow
-def test_registration(python, dummy, tmp_path, imports, place) -> None:
+def test_the_builder_is_registered_in_any_order_of_imports(python, dummy, tmp_path, imports, working_folder) -> None:
     code = f"""
 {imports}
 import datasets
 built = load_dataset("lung_nodule_ct", "det2d_1.25mm", data_dir={str(dummy)!r}, cache_dir={str(tmp_path / "cache")!r})
-assert {{split: len(own) for split, own in built.items()}} == {{"train": 13, "validation": 4, "unassigned": 1}}
+assert {{split: len(rows) for split, rows in built.items()}} == {{"train": 13, "validation": 4, "unassigned": 1}}
 default = load_dataset("lung_nodule_ct", data_dir={str(dummy)!r}, cache_dir={str(tmp_path / "cache")!r})
 assert default["train"].features == built["train"].features
 assert len(datasets.get_dataset_config_names("lung_nodule_ct")) == 6
@@ -40,13 +40,13 @@ assert streamed.num_shards == 7
 assert len(next(iter(streamed))["volume"]["bytes"]) == 2 * 16 * 60 * 84
 print("registered")
 """
-    cwd = Path(__file__).parents[2] if place == "checkout" else tmp_path
+    cwd = Path(__file__).parents[2] if working_folder == "checkout" else tmp_path
     done = python(code, cwd=cwd)
     assert done.stdout.splitlines()[-1:] == ["registered"], done.stderr
 
 
 @pytest.mark.slow
-def test_other_names_and_local_folders_go_to_datasets(cli, python, dummy, tmp_path) -> None:
+def test_other_names_and_local_folders_are_passed_to_datasets(cli, python, dummy, tmp_path) -> None:
     assert cli("build", "cls_1.25mm", "--source", dummy, "--out", tmp_path / "lung_nodule_ct").returncode == 0
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "data.csv").write_text("a,b\n1,2\n")
@@ -55,29 +55,31 @@ import lung_nodule_ct, datasets
 assert datasets.load_dataset("lung_nodule_ct", "cls_1.25mm")["train"].num_rows == 22
 assert datasets.load_dataset("other")["train"][0] == {"a": 1, "b": 2}
 assert datasets.load_dataset("csv", data_files="other/data.csv")["train"].num_rows == 1
-print("handed on")
+print("passed to datasets")
 """
     done = python(code, cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "cache"))
-    assert done.stdout.splitlines()[-1:] == ["handed on"], done.stderr
+    assert done.stdout.splitlines()[-1:] == ["passed to datasets"], done.stderr
 
 
 @pytest.mark.slow
 def test_a_prepared_cache_needs_no_import_and_no_source(cli_process, python, dummy, tmp_path) -> None:
     cache = str(tmp_path / "cache")
-    shadow = python(
+    unprepared = python(
         "import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')",
         cwd=tmp_path,
         HF_DATASETS_CACHE=cache,
         LUNG_NODULE_CT_OFFLINE="1",
     )
-    assert "lung-nodule-ct download" in shadow.stderr
-    told = cli_process("prepare", "cls_1.25mm", "--source", dummy, HF_DATASETS_CACHE=cache)
-    assert "count-mismatch" in told.stdout
+    assert "lung-nodule-ct download" in unprepared.stderr
+    prepared = cli_process("prepare", "cls_1.25mm", "--source", dummy, HF_DATASETS_CACHE=cache)
+    assert "count-mismatch" in prepared.stdout
     done = cli_process("prepare", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--json", HF_DATASETS_CACHE=cache)
     assert done.returncode == 0, done.stderr
     folders = json.loads(done.stdout)
-    shadow = python("import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')", cwd=tmp_path, HF_DATASETS_CACHE=cache)
-    assert f"the cache that was prepared from {dummy}" in shadow.stderr
+    without_source = python(
+        "import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')", cwd=tmp_path, HF_DATASETS_CACHE=cache
+    )
+    assert f"the cache that was prepared from {dummy}" in without_source.stderr
     assert (
         json.loads(Path(folders["cls_1.25mm"], "findings.json").read_text())["summary"]["same-pixels-in-two-splits"][
             "count"
@@ -98,7 +100,7 @@ print("loaded")
         assert done.stdout.splitlines()[-1:] == ["loaded"], done.stderr
 
 
-def test_the_cache_follows_what_the_archives_hold(tmp_path) -> None:
+def test_changed_archives_are_prepared_again(tmp_path) -> None:
     tiny = TinyArchives()
     source = tiny.write(tmp_path / "in")
 
@@ -117,7 +119,7 @@ def test_the_cache_follows_what_the_archives_hold(tmp_path) -> None:
     assert len(folders) == 3
 
 
-def test_options_are_part_of_the_cache(tmp_path) -> None:
+def test_options_are_part_of_the_cache_key(tmp_path) -> None:
     source = TinyArchives().write(tmp_path / "in")
     cache = tmp_path / "cache"
     plain = lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache)
@@ -126,13 +128,13 @@ def test_options_are_part_of_the_cache(tmp_path) -> None:
     assert "source_name" not in plain["train"].column_names
     assert named["train"].column_names[-1] == "source_name"
     assert set(plain) == {"train", "validation"}
-    assert {fold for own in by_patient.values() for fold in own["fold"]} == {
-        fold for own in plain.values() for fold in own["fold"]
+    assert {fold for rows in by_patient.values() for fold in rows["fold"]} == {
+        fold for rows in plain.values() for fold in rows["fold"]
     }
     assert set(by_patient["train"]["fold"]) <= {0, 1, 2}
 
 
-def test_many_processes_give_the_same_and_one_report(tmp_path) -> None:
+def test_several_processes_give_the_same_rows_and_one_report(tmp_path) -> None:
     tiny = TinyArchives()
     for number in range(300, 312):
         tiny[CT0] |= metaimage(f"{number}", noise_volume(number))
@@ -146,7 +148,7 @@ def test_many_processes_give_the_same_and_one_report(tmp_path) -> None:
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_shards_that_settle_while_they_are_written_are_the_same(tmp_path, dummy, monkeypatch) -> None:
+def test_shards_that_are_written_back_early_have_the_same_rows(tmp_path, dummy, monkeypatch) -> None:
     plain = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", cache_dir=tmp_path / "plain")
     monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", 1)
     for processes in (None, 2):
@@ -157,7 +159,7 @@ def test_shards_that_settle_while_they_are_written_are_the_same(tmp_path, dummy,
         assert len(list(Path(builder.cache_dir).glob("*.arrow"))) > 2
 
 
-def test_a_bucket_takes_what_is_prepared(tmp_path) -> None:
+def test_a_dataset_can_be_prepared_in_a_bucket(tmp_path) -> None:
     tiny = TinyArchives()
     tiny[CT0] |= metaimage("301", noise_volume(301)) | metaimage("302", noise_volume(301))
     source = tiny.write(tmp_path / "in")
@@ -166,20 +168,20 @@ def test_a_bucket_takes_what_is_prepared(tmp_path) -> None:
         cache = str(tmp_path / "cache")
         return datasets.load_dataset_builder("lung_nodule_ct", "det3d_1.25mm", data_dir=str(source), cache_dir=cache)
 
-    away, here = builder(), builder()
-    away.download_and_prepare(output_dir="memory://bucket", file_format="parquet")
-    here.download_and_prepare()
+    remote, local = builder(), builder()
+    remote.download_and_prepare(output_dir="memory://bucket", file_format="parquet")
+    local.download_and_prepare()
     bucket = fsspec.filesystem("memory")
     assert bucket.exists("/bucket/dataset_info.json")
     with bucket.open("/bucket/lung_nodule_ct-train.parquet") as file:
-        assert pq.read_table(file).num_rows == here.info.splits["train"].num_examples
-    assert away.findings == here.findings
-    assert "same-pixels" in {str(finding.code) for finding in away.findings}
+        assert pq.read_table(file).num_rows == local.info.splits["train"].num_examples
+    assert remote.findings == local.findings
+    assert "same-pixels" in {str(finding.code) for finding in remote.findings}
 
 
 @pytest.mark.parametrize("processes", [None, 2])
 @pytest.mark.slow
-def test_a_full_disk_is_named(python, dummy, tmp_path, processes) -> None:
+def test_a_full_disk_is_an_error(python, dummy, tmp_path, processes) -> None:
     done = python(
         f"""
 import resource
@@ -196,7 +198,7 @@ builder.download_and_prepare(num_proc={processes})
     assert "File too large" in done.stderr
 
 
-def test_streams_shuffle_and_split_by_scan(dummy) -> None:
+def test_streams_can_be_shuffled_and_sharded_by_scan(dummy) -> None:
     stream = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", streaming=True)
     order = [row["scan_id"] for row in stream]
     shuffled = [row["scan_id"] for row in stream.shuffle(seed=1, buffer_size=1)]
@@ -228,15 +230,15 @@ def test_sequences_are_lazy_and_in_order(dummy, tmp_path) -> None:
         list(lung_nodule_ct.patient_sequences(prepared.select_columns(["volume"])))
 
 
-def test_errors_and_missing_sources_are_clear(tmp_path, dummy, monkeypatch) -> None:
+def test_unknown_configs_and_missing_sources_are_errors(tmp_path, dummy, monkeypatch) -> None:
     monkeypatch.setenv("LUNG_NODULE_CT_OFFLINE", "1")
     with pytest.raises(lung_nodule_ct.LungNoduleCTError, match="there is no config"):
-        lung_nodule_ct.load("nonsense", source=dummy)
+        lung_nodule_ct.load("unknown", source=dummy)
     with pytest.raises(FileNotFoundError, match="lung-nodule-ct download"):
         lung_nodule_ct.load("cls_1.25mm", cache_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"class_dataset\.zip"):
-        (tmp_path / "void").mkdir()
-        lung_nodule_ct.load("cls_1.25mm", source=tmp_path / "void", cache_dir=tmp_path)
+        (tmp_path / "empty").mkdir()
+        lung_nodule_ct.load("cls_1.25mm", source=tmp_path / "empty", cache_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match="no example"):
         lung_nodule_ct.load("det3d_bmp_1.25mm", source=dummy, split_by="patient", cache_dir=tmp_path)
 
@@ -250,8 +252,8 @@ def test_a_damaged_member_is_named_and_leaves_no_cache(tmp_path, cli, num_proc) 
         lung_nodule_ct.load("det3d_1.25mm", source=source, cache_dir=tmp_path / "cache", num_proc=num_proc)
     assert (caught.value.archive, caught.value.member) == (CT0, "9.mhd")
     assert not list((tmp_path / "cache").rglob("*.arrow"))
-    more = ["--num-proc", str(num_proc)] if num_proc else []
-    done = cli("prepare", "det3d_1.25mm", "--source", source, "--cache-dir", tmp_path / "cache", *more)
+    options = ["--num-proc", str(num_proc)] if num_proc else []
+    done = cli("prepare", "det3d_1.25mm", "--source", source, "--cache-dir", tmp_path / "cache", *options)
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ") and "9.raw" in line]
     assert "Traceback" not in done.stderr
@@ -283,8 +285,8 @@ def test_a_changed_line_in_any_folder_changes_the_code_hash(tmp_path) -> None:
         text = changed.read_text()
         changed.write_text(text + "# changed\n")
         room = changed.relative_to(package).parts[0]
-        decides = room not in ("cli", "train", "preview", "publish")
-        assert (huggingface.hash_of_code(package) != before) == decides, changed
+        changes_rows = room not in ("cli", "train", "preview", "publish")
+        assert (huggingface.hash_of_code(package) != before) == changes_rows, changed
         changed.write_text(text)
     assert huggingface.hash_of_code(package) == before
 

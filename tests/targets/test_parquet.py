@@ -1,4 +1,4 @@
-"""The built folder: whole or not at all, the same whoever builds it, and what datasets and the Hub make of it."""
+"""Parquet builds: complete or absent, reproducible, and readable by ``datasets`` and the Hub."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COLUMNS |= dict.fromkeys(("det3d_1.25mm", "det3d_5mm", "longitudinal"), SCAN_COL
 
 @pytest.fixture(scope="module")
 def hub(cli, dummy, tmp_path_factory) -> Path:
-    """The README's build."""
+    """The build of all configs, as in the README."""
     out = tmp_path_factory.mktemp("hub") / "lung_nodule_ct"
     done = cli("build", "--all", "--source", dummy, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -54,7 +54,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_same_bytes_again_with_more_processes(hub, cli, dummy, tmp_path) -> None:
+def test_two_processes_write_the_same_bytes(hub, cli, dummy, tmp_path) -> None:
     done = cli("build", "--all", "--source", dummy, "--out", tmp_path / "again", "--num-proc", "2")
     assert done.returncode == 0, done.stderr
     assert files_of(tmp_path / "again") == files_of(hub)
@@ -62,14 +62,14 @@ def test_the_same_bytes_again_with_more_processes(hub, cli, dummy, tmp_path) -> 
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.slow
-def test_load_dataset_types_it_without_our_package(hub, python, tmp_path, config) -> None:
+def test_load_dataset_reads_every_config_without_this_package(hub, python, tmp_path, config) -> None:
     code = f"""
 import json, sys, datasets, numpy as np
 loaded = datasets.load_dataset({str(hub)!r}, {config!r}, cache_dir={str(tmp_path)!r})
 streamed = datasets.load_dataset({str(hub)!r}, {config!r}, streaming=True)
-for split, own in loaded.items():
-    assert own.features == streamed[split].features
-    for row, other in zip(own, streamed[split], strict=True):
+for split, rows in loaded.items():
+    assert rows.features == streamed[split].features
+    for row, other in zip(rows, streamed[split], strict=True):
         assert row.keys() == other.keys()
         for column in ("volume", "lung_mask"):
             if row.get(column):
@@ -79,16 +79,16 @@ for split, own in loaded.items():
         if "image" in row:
             assert row["image"].size[0] > 0
 assert "lung_nodule_ct" not in sys.modules
-print(json.dumps({{"columns": loaded["train"].column_names, "rows": {{split: len(own) for split, own in loaded.items()}}}}))
+print(json.dumps({{"columns": loaded["train"].column_names, "rows": {{split: len(rows) for split, rows in loaded.items()}}}}))
 """
     done = python(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["columns"] == COLUMNS[config]
-    assert found["rows"] == json.loads((hub / "build.json").read_text())["configs"][config]["rows"]
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert printed["columns"] == COLUMNS[config]
+    assert printed["rows"] == json.loads((hub / "build.json").read_text())["configs"][config]["rows"]
 
 
-def test_types_are_those_that_the_schema_says(hub) -> None:
+def test_types_follow_from_the_schema(hub) -> None:
     from datasets import ClassLabel, Features, Image, List, Value, load_dataset_builder
 
     features = load_dataset_builder(str(hub), "det3d_1.25mm").info.features
@@ -108,7 +108,7 @@ def test_types_are_those_that_the_schema_says(hub) -> None:
     assert len(crops["label"].names) == 6
 
 
-def test_parquet_is_laid_out_for_the_hub(hub) -> None:
+def test_row_groups_compression_and_encodings_suit_the_hub(hub) -> None:
     for path in (hub / "data").rglob("*.parquet"):
         file = pq.ParquetFile(path, page_checksum_verification=True)
         file.read()
@@ -124,7 +124,7 @@ def test_parquet_is_laid_out_for_the_hub(hub) -> None:
                     assert not chunk.is_stats_set
 
 
-def test_the_manifest_names_every_file(hub) -> None:
+def test_the_manifest_lists_every_file(hub) -> None:
     import hashlib
 
     manifest = json.loads((hub / "build.json").read_text())
@@ -136,7 +136,7 @@ def test_the_manifest_names_every_file(hub) -> None:
     assert None not in manifest["source"].values()
 
 
-def test_the_card_passes_what_can_be_checked_offline(hub) -> None:
+def test_the_metadata_of_the_card_are_valid(hub) -> None:
     from datasets.info import DatasetInfosDict
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard
@@ -148,7 +148,7 @@ def test_the_card_passes_what_can_be_checked_offline(hub) -> None:
     assert configs.get_default_config_name() == "det2d_1.25mm"
     manifest = json.loads((hub / "build.json").read_text())["configs"]
     for name, info in infos.items():
-        assert {split: own.num_examples for split, own in info.splits.items()} == manifest[name]["rows"]
+        assert {split: entry.num_examples for split, entry in info.splits.items()} == manifest[name]["rows"]
         assert info.download_size == sum(file["bytes"] for file in manifest[name]["files"])
     assert card.data.license == "unknown"
     assert card.data.size_categories == ["n<1K"]
@@ -172,7 +172,7 @@ def test_findings_are_counted_graded_and_without_dates(hub) -> None:
     assert report["shared_patients"]["cls_1.25mm"] == {"train & validation": 3}
 
 
-def test_a_new_build_replaces_the_old_one_whole(tmp_path, cli, dummy) -> None:
+def test_a_new_build_replaces_the_old_one_completely(tmp_path, cli, dummy) -> None:
     out = tmp_path / "hub"
     assert cli("build", "--all", "--source", dummy, "--out", out).returncode == 0
     assert cli("build", "cls_1.25mm", "--source", dummy, "--out", out).returncode == 0
@@ -181,7 +181,7 @@ def test_a_new_build_replaces_the_old_one_whole(tmp_path, cli, dummy) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_build_leaves_nothing_that_loads_and_the_next_one_cleans_up(tmp_path, cli) -> None:
+def test_a_killed_build_leaves_no_build_and_the_next_one_removes_its_files(tmp_path, cli) -> None:
     tiny = TinyArchives()
     for number in range(300, 380):
         tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (40, 120, 120)))
@@ -202,7 +202,7 @@ def test_a_killed_build_leaves_nothing_that_loads_and_the_next_one_cleans_up(tmp
     assert not (outputs / "hub").exists()
     assert not list(outputs.rglob("*.parquet"))
     assert not list(outputs.rglob("README.md"))
-    assert all(left.name.startswith(".hub.building-") for left in outputs.iterdir())
+    assert all(path.name.startswith(".hub.building-") for path in outputs.iterdir())
     small = TinyArchives().write(tmp_path / "small")
     assert cli("build", "det3d_1.25mm", "--source", small, "--out", outputs / "hub").returncode == 0
     assert [path.name for path in outputs.iterdir()] == ["hub"]
@@ -235,15 +235,15 @@ def test_an_interrupted_build_leaves_nothing(tmp_path) -> None:
     assert not list(outputs.iterdir())
 
 
-def test_a_folder_with_anything_else_in_it_is_never_replaced(tmp_path, dummy, cli) -> None:
+def test_a_folder_with_other_files_is_never_replaced(tmp_path, dummy, cli) -> None:
     hub = tmp_path / "hub"
     build = ("build", "det2d_1.25mm", "--source", dummy, "--out", hub)
     assert cli(*build).returncode == 0
-    (hub / "data" / "thesis.tex").write_text("years of work")
+    (hub / "data" / "thesis.tex").write_text("written by the user")
     done = cli(*build)
     assert done.returncode == 1
     assert "thesis.tex" in done.stderr
-    assert (hub / "data" / "thesis.tex").read_text() == "years of work"
+    assert (hub / "data" / "thesis.tex").read_text() == "written by the user"
     (hub / "data" / "thesis.tex").unlink()
     assert cli(*build).returncode == 0
     project = tmp_path / "project"
@@ -254,19 +254,19 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(tmp_path, dummy, cl
     assert [path.name for path in project.iterdir()] == ["build.json"]
 
 
-def test_a_folder_of_another_build_at_work_is_left_alone(tmp_path, dummy, cli) -> None:
+def test_the_folder_of_a_running_build_is_not_removed(tmp_path, dummy, cli) -> None:
     from lung_nodule_ct.system.files import staged_folder
 
     with staged_folder(tmp_path / "hub", find_foreign=lambda _: None) as stage:
-        (stage / "theirs").write_text("half a build")
+        (stage / "incomplete").write_text("part of a build")
         assert cli("build", "cls_1.25mm", "--source", dummy, "--out", tmp_path / "hub").returncode == 0
-        assert (stage / "theirs").exists()
+        assert (stage / "incomplete").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
-    assert (tmp_path / "hub" / "theirs").read_text() == "half a build"
+    assert (tmp_path / "hub" / "incomplete").read_text() == "part of a build"
 
 
 @pytest.mark.slow
-def test_two_builds_at_once_do_not_disturb_each_other(tmp_path, dummy) -> None:
+def test_two_simultaneous_builds_are_both_complete(tmp_path, dummy) -> None:
     command = [str(Path(sys.executable).with_name("lung-nodule-ct")), "build", "--all", "--source", str(dummy), "--out"]
     processes = [
         subprocess.Popen([*command, str(tmp_path / "hub")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -279,7 +279,7 @@ def test_two_builds_at_once_do_not_disturb_each_other(tmp_path, dummy) -> None:
     assert len(list((tmp_path / "hub" / "data").iterdir())) == 6
 
 
-def test_shards_are_dealt_by_size_and_keep_their_order(tmp_path, monkeypatch) -> None:
+def test_shards_have_similar_sizes_and_keep_the_order_of_units(tmp_path, monkeypatch) -> None:
     from lung_nodule_ct.declaration.configs import DET3D_1_25MM
     from lung_nodule_ct.examples.plan import make_plan
     from lung_nodule_ct.sources.resolve import open_folder
@@ -302,17 +302,16 @@ def test_shards_are_dealt_by_size_and_keep_their_order(tmp_path, monkeypatch) ->
             assert max(sizes) < 1.5 * total / count
 
 
-def test_the_embedded_nodules_lie_where_the_volume_is_bright(hub) -> None:
-    """Rotated, mirrored and plain scans alike: the phantom's nodules are found at their world coordinates."""
-    seen = 0
+def test_the_nodules_of_the_embedded_archives_are_at_bright_voxels(hub) -> None:
+    """Includes rotated and mirrored scans."""
+    count = 0
     for path in (hub / "data").glob("det3d_1.25mm/*.parquet"):
         for row in pq.read_table(path).to_pylist():
             volume = np.frombuffer(row["volume"]["bytes"], "<i2").reshape(row["volume"]["shape"])
             for nodule in row["nodules"]:
                 x, y, z = np.rint(nodule["center_voxel"]).astype(int)
                 assert volume[z, y, x] > -50
-                assert (
-                    np.median(volume[z, y - 12 : y + 12, x - 12 : x + 12]) < -500
-                )  # a nodule in the lung, not the wall
-                seen += 1
-    assert seen == 8
+                # the nodule is in the lung, and not in the wall of the chest
+                assert np.median(volume[z, y - 12 : y + 12, x - 12 : x + 12]) < -500
+                count += 1
+    assert count == 8

@@ -1,4 +1,4 @@
-"""TFDS and Beam: every path gives the same examples as the Hub folder, of the embedded data and of real CT."""
+"""TFDS and Beam give the same examples as a Parquet build, of the embedded archives and of real CT."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lung_nodule_ct.testing.archives import CT0
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 tfds = pytest.importorskip("tensorflow_datasets")
-import lung_nodule_ct  # noqa: E402, F401 -- registers
+import lung_nodule_ct  # noqa: E402, F401 -- registers the builder
 from lung_nodule_ct.publish.card import write_first_card  # noqa: E402
 from lung_nodule_ct.targets.build import build_folder  # noqa: E402
 from lung_nodule_ct.targets.options import BuildOptions  # noqa: E402
@@ -53,7 +53,7 @@ def records(dummy, tmp_path_factory) -> Path:
 
 
 def canonical(kind, value):
-    """A value of the Hub folder as it comes back from TFDS."""
+    """Convert a value of the Parquet build to the value that TFDS returns."""
     match kind:
         case Text():
             return (value or "").encode()
@@ -73,15 +73,15 @@ def canonical(kind, value):
             return -1 if value is None else value
 
 
-def came(kind, value):
-    """A value as TFDS gives it, by either path."""
+def from_tfds(kind, value):
+    """Convert a value that TFDS returns, from tensors or from records, to plain types."""
     match kind:
         case Text():
             return value if isinstance(value, bytes) else value.item() if hasattr(value, "item") else value.encode()
         case Voxels():
             return list(value.shape), value.tobytes()
         case Records(fields):
-            return {f.name: [came(f.type, entry) for entry in value[f.name]] for f in fields}
+            return {f.name: [from_tfds(f.type, entry) for entry in value[f.name]] for f in fields}
         case Vector():
             return np.asarray(value).tolist()
         case Picture():
@@ -97,8 +97,8 @@ def assert_same(config: str, hub_rows: list[dict], examples: list[dict]) -> None
     assert len(hub_rows) == len(examples)
     for row, example in zip(hub_rows, examples, strict=True):
         for column in schema.columns:
-            expected, got = canonical(column.type, row[column.name]), came(column.type, example[column.name])
-            if isinstance(column.type, Picture) and expected != got:  # BMP came as PNG
+            expected, got = canonical(column.type, row[column.name]), from_tfds(column.type, example[column.name])
+            if isinstance(column.type, Picture) and expected != got:  # TFDS stores BMP as PNG
                 assert not expected.startswith(b"\xff\xd8")
                 pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (expected, got)]
                 assert (pixels[0] == pixels[1]).all()
@@ -115,17 +115,17 @@ def splits_of(folder: Path, config: str) -> dict[str, list[dict]]:
 def from_records(folder: Path, config: str) -> dict[str, list[dict]]:
     decoders = RAW if "image" in get_config(config).schema.names else None
     builder = tfds.builder(f"lung_nodule_ct/{config}", data_dir=folder, file_format="array_record")
-    return {name: list(own) for name, own in builder.as_data_source(decoders=decoders).items()}
+    return {name: list(rows) for name, rows in builder.as_data_source(decoders=decoders).items()}
 
 
 def from_tensors(folder: Path, config: str) -> dict[str, list[dict]]:
     decoders = RAW if "image" in get_config(config).schema.names else None
     loaded = tfds.load(f"lung_nodule_ct/{config}", data_dir=folder, decoders=decoders)
-    return {name: list(tfds.as_numpy(own)) for name, own in loaded.items()}
+    return {name: list(tfds.as_numpy(rows)) for name, rows in loaded.items()}
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_array_records_are_the_hub_folder(hub, records, config) -> None:
+def test_array_records_equal_the_parquet_build(hub, records, config) -> None:
     expected, got = splits_of(hub, config), from_records(records, config)
     assert set(got) == set(expected)
     for split, rows in expected.items():
@@ -134,7 +134,7 @@ def test_array_records_are_the_hub_folder(hub, records, config) -> None:
 
 @with_tensorflow
 @pytest.mark.parametrize("config", CONFIGS)
-def test_tfrecords_built_at_need_are_the_hub_folder(hub, dummy, tmp_path, monkeypatch, config) -> None:
+def test_tfrecords_that_load_builds_equal_the_parquet_build(hub, dummy, tmp_path, monkeypatch, config) -> None:
     monkeypatch.setenv("LUNG_NODULE_CT_SOURCE", str(dummy))
     expected, got = splits_of(hub, config), from_tensors(tmp_path, config)
     assert set(got) == set(expected)
@@ -148,16 +148,16 @@ def test_beam_gives_the_same_shards(hub, records, dummy, tmp_path, config) -> No
     options = BuildOptions(format="array_record", engine="beam")
     build_folder([get_config(config)], open_folder(dummy), tmp_path / "ar", options)
     for path in sorted((records / "lung_nodule_ct" / config).rglob("*.array_record*")):
-        beside = tmp_path / "ar" / path.relative_to(records)
-        assert beside.read_bytes() == path.read_bytes()
-    found = [json.loads((folder / "findings.json").read_text())["findings"] for folder in (records, tmp_path / "ar")]
-    own, beside = ([entry for entry in each if entry["code"] != "figure-mismatch"] for each in found)
-    assert [entry for entry in own if entry["config"] == config] == beside
+        by_beam = tmp_path / "ar" / path.relative_to(records)
+        assert by_beam.read_bytes() == path.read_bytes()
+    reports = [json.loads((folder / "findings.json").read_text())["findings"] for folder in (records, tmp_path / "ar")]
+    expected, found = ([entry for entry in report if entry["code"] != "figure-mismatch"] for report in reports)
+    assert [entry for entry in expected if entry["config"] == config] == found
 
 
 @with_beam
 @pytest.mark.slow
-def test_beam_writes_the_same_hub_folder(hub, dummy, cli, tmp_path) -> None:
+def test_beam_writes_the_same_parquet_build(hub, dummy, cli, tmp_path) -> None:
     done = cli(
         "build",
         "--all",
@@ -178,7 +178,7 @@ def test_beam_writes_the_same_hub_folder(hub, dummy, cli, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_real_ct_comes_the_same_way(mirror, tmp_path) -> None:
+def test_array_records_of_real_ct_equal_the_parquet_build(mirror, tmp_path) -> None:
     configs = list(CONFIGS.values())
     build_folder(configs, open_folder(mirror), tmp_path / "hub")
     build_folder(configs, open_folder(mirror), tmp_path / "ar", BuildOptions(format="array_record"))
@@ -188,18 +188,18 @@ def test_real_ct_comes_the_same_way(mirror, tmp_path) -> None:
             assert_same(config, rows, got[split])
 
 
-def test_boxes_of_tfds_are_those_of_the_image_clipped(records) -> None:
-    seen = 0
+def test_normalized_boxes_are_clipped_to_the_image(records) -> None:
+    count = 0
     for rows in from_records(records, "det2d_1.25mm").values():
         for row in rows:
             size = np.array([row["height"], row["width"]] * 2)
-            boxes, own = np.asarray(row["objects"]["bbox_normalized"]), np.asarray(row["objects"]["bbox"])
-            assert ((boxes >= 0) & (boxes <= 1)).all()
-            for box, pixels in zip(boxes, own, strict=True):
+            normalized, published = np.asarray(row["objects"]["bbox_normalized"]), np.asarray(row["objects"]["bbox"])
+            assert ((normalized >= 0) & (normalized <= 1)).all()
+            for box, pixels in zip(normalized, published, strict=True):
                 expected = np.clip(pixels[[1, 0, 3, 2]], 0, size)
                 np.testing.assert_allclose(box * size, expected, atol=1e-3)
-                seen += 1
-    assert seen > 5
+                count += 1
+    assert count > 5
 
 
 CODE = """
@@ -213,14 +213,14 @@ assert "tensorflow" not in sys.modules
 @pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
 @pytest.mark.parametrize("config", ["det2d_1.25mm", "det3d_1.25mm"])
 @pytest.mark.slow
-def test_without_tensorflow_it_builds_and_reads(python, dummy, tmp_path, hub, config) -> None:
+def test_building_and_reading_need_no_tensorflow(python, dummy, tmp_path, hub, config) -> None:
     code = f"import sys; sys.argv = ['', {config!r}, {str(tmp_path / 'ar')!r}]\n{CODE}"
     done = python(code, cwd=tmp_path, LUNG_NODULE_CT_SOURCE=str(dummy))
     expected = sum(len(rows) for rows in splits_of(hub, config).values())
     assert done.stdout.splitlines()[-1:] == [f"rows {expected}"], done.stderr
 
 
-def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
+def test_a_damaged_member_is_named_and_no_file_is_left(tmp_path, cli) -> None:
     tiny = TinyArchives()
     tiny[CT0]["9.raw"] = b"short"
     source = tiny.write(tmp_path / "in")
@@ -228,12 +228,12 @@ def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
     outputs.mkdir()
     engines = ["local", "beam"] if find_spec("apache_beam") else ["local"]
     for engine in engines:
-        for form in ("array_record", "parquet"):
+        for format_ in ("array_record", "parquet"):
             done = cli(
                 "build",
                 "det3d_1.25mm",
                 "--format",
-                form,
+                format_,
                 "--engine",
                 engine,
                 "--source",
@@ -252,7 +252,7 @@ def test_a_damaged_member_is_named_and_nothing_is_left(tmp_path, cli) -> None:
         ).download_and_prepare()
 
 
-def test_what_tfds_shows_of_it(tmp_path) -> None:
+def test_the_tfds_info_has_citation_homepage_and_tags(tmp_path) -> None:
     from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 
     info = tfds.builder("lung_nodule_ct/det3d_1.25mm", data_dir=tmp_path).info
@@ -261,25 +261,25 @@ def test_what_tfds_shows_of_it(tmp_path) -> None:
     assert TfdsBuilder.get_metadata().tags
 
 
-def test_parquet_of_tfds_is_refused_and_ours_is_named(tmp_path) -> None:
+def test_parquet_by_tfds_is_refused_and_the_error_names_the_build_command(tmp_path) -> None:
     with pytest.raises(LungNoduleCTError, match="lung-nodule-ct build"):
         tfds.builder("lung_nodule_ct/det2d_1.25mm", data_dir=tmp_path, file_format="parquet")
 
 
-def test_what_a_killed_build_left_is_taken_away_and_a_second_one_reuses(tmp_path, dummy) -> None:
-    left = tmp_path / "lung_nodule_ct" / "cls_1.25mm" / "incomplete.ABC_1.0.0"
-    left.mkdir(parents=True)
-    (left / "half").write_text("a build")
+def test_files_of_a_killed_build_are_removed_and_a_finished_build_is_reused(tmp_path, dummy) -> None:
+    incomplete = tmp_path / "lung_nodule_ct" / "cls_1.25mm" / "incomplete.ABC_1.0.0"
+    incomplete.mkdir(parents=True)
+    (incomplete / "part").write_text("of a build")
     for _ in range(2):
         TfdsBuilder(
             config="cls_1.25mm", data_dir=tmp_path, source=dummy, file_format="array_record"
         ).download_and_prepare()
-    assert sorted(path.name for path in left.parent.iterdir()) == [".build.lock", "1.0.0"]
+    assert sorted(path.name for path in incomplete.parent.iterdir()) == [".build.lock", "1.0.0"]
     assert tfds.builder("lung_nodule_ct/cls_1.25mm", data_dir=tmp_path).info.splits["train"].num_examples == 22
 
 
 @pytest.mark.slow
-def test_of_three_builds_at_once_one_builds_and_all_have_it(tmp_path, dummy) -> None:
+def test_of_three_simultaneous_builds_one_builds_and_all_load_the_result(tmp_path, dummy) -> None:
     import subprocess
 
     code = (
@@ -293,13 +293,13 @@ def test_of_three_builds_at_once_one_builds_and_all_have_it(tmp_path, dummy) -> 
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    said = sorted(build.communicate()[0].splitlines()[-1] for build in builds)
-    assert said == ["7 False", "7 False", "7 True"]
+    printed = sorted(build.communicate()[0].splitlines()[-1] for build in builds)
+    assert printed == ["7 False", "7 False", "7 True"]
 
 
-def test_the_command_line_says_what_it_built_and_what_it_cannot(cli, dummy, tmp_path) -> None:
+def test_the_command_prints_counts_and_refuses_unsupported_options(cli, dummy, tmp_path) -> None:
     out = tmp_path / "ar"
-    for _ in range(2):  # a build of ours is replaced
+    for _ in range(2):  # the second build replaces the first
         done = cli("build", "det2d_1.25mm", "--format", "array_record", "--source", dummy, "--out", out, "--json")
         assert json.loads(done.stdout)["configs"] == {"det2d_1.25mm": {"train": 13, "validation": 4, "unassigned": 1}}
     kept = cli("build", "det2d_1.25mm", "--format", "array_record", "--keep-source-names", "--out", out)
@@ -313,10 +313,10 @@ def test_the_command_line_says_what_it_built_and_what_it_cannot(cli, dummy, tmp_
 
 
 @pytest.mark.slow
-def test_splits_by_patient_and_two_processes(hub, dummy, cli, tmp_path) -> None:
-    for form, out in (("parquet", tmp_path / "hub"), ("array_record", tmp_path / "ar")):
+def test_splits_by_patient_of_two_processes_equal_the_parquet_build(hub, dummy, cli, tmp_path) -> None:
+    for format_, out in (("parquet", tmp_path / "hub"), ("array_record", tmp_path / "ar")):
         options = ("--split-by", "patient", "--num-proc", "2")
-        done = cli("build", "det2d_1.25mm", *options, "--format", form, "--source", dummy, "--out", out)
+        done = cli("build", "det2d_1.25mm", *options, "--format", format_, "--source", dummy, "--out", out)
         assert done.returncode == 0, done.stderr
     got = from_records(tmp_path / "ar", "det2d_1.25mm")
     expected = splits_of(tmp_path / "hub", "det2d_1.25mm")
@@ -325,7 +325,7 @@ def test_splits_by_patient_and_two_processes(hub, dummy, cli, tmp_path) -> None:
         assert_same("det2d_1.25mm", rows, got[split])
 
 
-def test_shards_are_small_to_send(dummy) -> None:
+def test_pickled_shards_are_small(dummy) -> None:
     from lung_nodule_ct.examples.plan import make_plan
     from lung_nodule_ct.targets.shards import plan_shards
 
@@ -334,8 +334,8 @@ def test_shards_are_small_to_send(dummy) -> None:
     assert len(pickle.dumps(shards)) < 3_000 * len(plan.units)
 
 
-def as_tfds_would(config: str, row: dict) -> bytes:
-    """A row of the Hub folder by TFDS's own serializer alone."""
+def serialized_by_tfds(config: str, row: dict) -> bytes:
+    """Serialize a row of the Parquet build with the serializer of TFDS."""
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     from lung_nodule_ct.targets.tfds.features import ABSENT_SHAPE, to_features_dict, to_tfds_example
@@ -352,7 +352,7 @@ def as_tfds_would(config: str, row: dict) -> bytes:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_examples_are_what_tfds_would_serialize(hub, config) -> None:
+def test_examples_equal_those_that_tfds_serializes(hub, config) -> None:
     from tensorflow_datasets.proto import tf_example_pb2
 
     from lung_nodule_ct.read.build_folder import open_build
@@ -360,12 +360,12 @@ def test_examples_are_what_tfds_would_serialize(hub, config) -> None:
 
     pieces = ExamplePieces(get_config(config).schema)
     for row in open_build(hub).rows(config, "train"):
-        ours = tf_example_pb2.Example.FromString(b"".join(pieces.of(row)))
-        assert ours.SerializeToString(deterministic=True) == as_tfds_would(config, row)
+        example = tf_example_pb2.Example.FromString(b"".join(pieces.of(row)))
+        assert example.SerializeToString(deterministic=True) == serialized_by_tfds(config, row)
 
 
 @given(sizes=st.lists(st.integers(0, 70_000), max_size=4), seed=st.integers(0, 9))
-def test_records_of_any_size_come_back(tmp_path_factory, sizes, seed) -> None:
+def test_records_of_any_size_are_read_back(tmp_path_factory, sizes, seed) -> None:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     from lung_nodule_ct.targets.tfds.folder import open_records
@@ -373,8 +373,8 @@ def test_records_of_any_size_come_back(tmp_path_factory, sizes, seed) -> None:
     draw = np.random.default_rng(seed)
     records = [draw.integers(0, 256, size, np.uint8) for size in sizes]
     folder = tmp_path_factory.mktemp("records")
-    for form in ("tfrecord", "array_record"):
-        with open_records(folder / form, form) as write:
+    for format_ in ("tfrecord", "array_record"):
+        with open_records(folder / format_, format_) as write:
             for record in records:
                 write([record[:1].tobytes(), record[1:]])
     expected = [record.tobytes() for record in records]
@@ -389,7 +389,7 @@ def test_records_of_any_size_come_back(tmp_path_factory, sizes, seed) -> None:
 
 @with_tensorflow
 @with_beam
-def test_tfds_own_tool_builds(dummy, tmp_path) -> None:
+def test_the_command_of_tfds_builds(dummy, tmp_path) -> None:
     import subprocess
 
     folder = Path(__file__).parents[2] / "builders" / "lung_nodule_ct"
@@ -408,7 +408,7 @@ def test_tfds_own_tool_builds(dummy, tmp_path) -> None:
 
 @with_tensorflow
 @pytest.mark.parametrize("config", CONFIGS)
-def test_data_frames_and_pictures_of_tfds(dummy, tmp_path, monkeypatch, config) -> None:
+def test_tfds_shows_examples_as_data_frames_and_pictures(dummy, tmp_path, monkeypatch, config) -> None:
     pytest.importorskip("pandas")
     pytest.importorskip("matplotlib").use("agg")
     monkeypatch.setenv("LUNG_NODULE_CT_SOURCE", str(dummy))

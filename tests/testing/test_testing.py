@@ -1,4 +1,4 @@
-"""What ``lung_nodule_ct.testing`` promises: examples that run, the same bytes again, and strategies that a build agrees with."""
+"""``lung_nodule_ct.testing``: examples run, seeds reproduce archives, and builds read what the strategies draw."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def test_examples_run(module) -> None:
 
 
 @pytest.mark.slow
-def test_the_snippets_of_the_page_run(python, tmp_path) -> None:
+def test_the_code_of_the_page_runs(python, tmp_path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
-    done = python("\n".join([*blocks, "print('all of it')"]), cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "cache"))
-    assert done.stdout.splitlines()[-1:] == ["all of it"], done.stderr
+    done = python("\n".join([*blocks, "print('completed')"]), cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "cache"))
+    assert done.stdout.splitlines()[-1:] == ["completed"], done.stderr
 
 
 def test_only_the_strategies_need_hypothesis(python, tmp_path) -> None:
@@ -71,20 +71,20 @@ def test_modules_import_only_from_the_layers_below() -> None:
 @pytest.mark.slow
 def test_a_reoriented_phantom_keeps_every_position(direction) -> None:
     chest = make_chest((5, 40, 60), (5.0, 5.5, 4.0), [NODULE])
-    turned = chest.reoriented(direction)
-    assert turned.frame.direction == direction
+    reoriented = chest.reoriented(direction)
+    assert reoriented.frame.direction == direction
     index = np.argwhere(chest.volume > 800)[:, ::-1]
     assert len(index)
-    moved = turned.frame.to_voxel(chest.frame.to_world(index)).round().astype(int)
+    moved = reoriented.frame.to_voxel(chest.frame.to_world(index)).round().astype(int)
     for kind in ("volume", "lung_mask"):
-        before, after = getattr(chest, kind), getattr(turned, kind)
+        before, after = getattr(chest, kind), getattr(reoriented, kind)
         assert (before[tuple(index.T[::-1])] == after[tuple(moved.T[::-1])]).all()
-    back = turned.reoriented(chest.frame.direction)
-    assert (back.volume == chest.volume).all()
-    np.testing.assert_allclose(back.frame.origin, chest.frame.origin)
+    restored = reoriented.reoriented(chest.frame.direction)
+    assert (restored.volume == chest.volume).all()
+    np.testing.assert_allclose(restored.frame.origin, chest.frame.origin)
 
 
-def test_boxes_of_a_nodule_hold_it() -> None:
+def test_the_box_of_a_nodule_contains_the_nodule() -> None:
     chest = make_chest((16, 60, 84), (4.0, 4.0, 1.25), [NODULE], noise=0)
     x, y, z = chest.voxel_of(NODULE)
     assert chest.volume[z, y, x] == NODULE.density_hu
@@ -94,7 +94,7 @@ def test_boxes_of_a_nodule_hold_it() -> None:
     assert (inside.max(0) <= (y1, x1)).all()
 
 
-def test_what_cannot_be_drawn_is_refused() -> None:
+def test_invalid_phantoms_are_refused() -> None:
     chest = make_chest((4, 8, 8), (4.0, 4.0, 1.25))
     with pytest.raises(ValueError, match="diameter_mm"):
         PhantomNodule((0, 0, 0), 0)
@@ -111,7 +111,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 # --- archives ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_nodule_of_a_phantom_is_where_a_build_says(tmp_path, build) -> None:
+def test_a_build_gives_the_position_of_a_nodule_of_a_phantom(tmp_path, build) -> None:
     chest = make_chest((16, 60, 84), (4.0, 4.0, 1.25), [NODULE]).reoriented((0, -1, 0, 1, 0, 0, 0, 0, 1))
     archives = TinyArchives()
     archives[CT0] = metaimage("11_20200101", chest.volume, chest.frame)
@@ -123,7 +123,7 @@ def test_a_nodule_of_a_phantom_is_where_a_build_says(tmp_path, build) -> None:
 
 
 @pytest.mark.parametrize("stacks", [False, True])
-def test_a_seed_gives_the_same_archives_again(tmp_path, stacks) -> None:
+def test_the_same_seed_gives_the_same_archives(tmp_path, stacks) -> None:
     one, other = (write_synthetic_archives(tmp_path / name, 4, stacks=stacks, seed=3) for name in ("one", "other"))
     written = {path.name: path.read_bytes() for path in one.iterdir()}
     assert written == {path.name: path.read_bytes() for path in other.iterdir()}
@@ -133,7 +133,7 @@ def test_a_seed_gives_the_same_archives_again(tmp_path, stacks) -> None:
 
 
 def rows_of_build(archives: TinyArchives, folder: Path) -> dict[tuple[str, str], list[dict]]:
-    """The rows of all configs by config and split, sorted, voxels as bytes."""
+    """Return the sorted rows of all configs by config and split, with voxels as bytes."""
     source = open_folder(archives.write(folder / "in"))
     options = BuildOptions(keep_source_names=True)
     build_folder(list(CONFIGS.values()), source, folder / "out", options)
@@ -159,5 +159,5 @@ def plain_rows(tmp_path_factory) -> dict[tuple[str, str], list[dict]]:
 @settings(max_examples=8)
 @given(archives=tiny_archives())
 @pytest.mark.slow
-def test_storage_and_spelling_do_not_change_a_build(archives, plain_rows, tmp_path_factory) -> None:
+def test_the_storage_and_notation_of_archives_do_not_change_a_build(archives, plain_rows, tmp_path_factory) -> None:
     assert rows_of_build(archives, tmp_path_factory.mktemp("drawn")) == plain_rows

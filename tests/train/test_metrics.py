@@ -1,4 +1,4 @@
-"""Scores compared with reference implementations: scikit-learn, pycocotools, and the rules of LUNA16."""
+"""Scores compared with reference implementations: scikit-learn, pycocotools and the rules of LUNA16."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_undefined_scores_are_nan():
 
 
 def _coco(images) -> np.ndarray:
-    """The first six scores of pycocotools."""
+    """Return the first six scores of pycocotools."""
     truth, predicted = [], []
     for number, (boxes, scores, true_boxes) in enumerate(images, 1):
         for box in true_boxes:
@@ -99,7 +99,7 @@ def test_average_precision_equals_that_of_pycocotools(seed):
 
 
 def _luna(scans) -> np.ndarray:
-    """The sensitivities as LUNA16's script computes them, with scikit-learn's ``roc_curve``."""
+    """Return the sensitivities that the script of LUNA16 computes with ``roc_curve`` of scikit-learn."""
     truth, scores, missed = [], [], []
     for centers, values, nodules, diameters, excluded, excluded_diameters in scans:
         unmatched = dict(enumerate(centers))
@@ -144,7 +144,7 @@ def test_froc_equals_that_of_luna16(seed, count):
         assert curve.cpm == pytest.approx(_luna(scans).mean(), abs=1e-12)
 
 
-def test_froc_without_candidates_or_nodules():
+def test_froc_without_candidates_is_zero_and_without_nodules_is_nan():
     assert metrics.froc([metrics.match_centers([], [], [[0, 0, 0]], [5])]).cpm == 0
     assert math.isnan(metrics.froc([metrics.match_centers([[0, 0, 0]], [0.5], [], [])]).cpm)
 

@@ -1,4 +1,4 @@
-"""Training without the packages of the extra: what still works, and the message that says what to install."""
+"""Training without the packages of the extra: recipes are listed, and the error names the package to install."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_recipes_are_listed(cli) -> None:
 def test_without_the_extra_the_error_names_it(python, tmp_path, command) -> None:
     done = python(
         "import sys\n"
-        "sys.modules['jax'] = None  # as if it were not installed\n"
+        "sys.modules['jax'] = None  # the import fails\n"
         f"sys.argv[1:] = {command!r}\n"
         "from lung_nodule_ct.cli import main\n"
         "main()",

@@ -1,4 +1,4 @@
-"""Training: runs from the command line, their parts, and the messages for input that cannot be trained."""
+"""Training: runs of the command line, their parts, and errors for input that cannot be trained."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 
-# Programs compile in half the time without XLA's optimizations: in this process, and in child processes.
+# Without the optimizations of XLA, compilation takes half the time. This applies to this process and to child processes.
 jax.config.update("jax_disable_most_optimizations", True)
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
@@ -108,9 +108,9 @@ def test_a_killed_run_continues_bit_for_bit_with_other_workers(finished, built, 
     finally:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (run / "checkpoints" / "24").exists(), "it was not killed in time"
+    assert not (run / "checkpoints" / "24").exists(), "the run ended before it was killed"
     with (run / "metrics.csv").open("a") as file:
-        file.write("9,1.5,0x1.")  # a row that was not completely written
+        file.write("9,1.5,0x1.")  # a row that was only partly written
     done = cli_process(*command, **QUICK)
     assert done.returncode == 0, done.stderr
     assert losses(run) == losses(finished)
@@ -169,20 +169,22 @@ def test_losses_are_written_in_full_precision(finished) -> None:
 @pytest.mark.slow
 def test_four_devices_give_the_losses_of_one(finished, built, python, tmp_path) -> None:
     same = ("--data", built, "--out", tmp_path / "four", "--steps", "24", "--save-every", "24")
-    even = [str(each) for each in ("train", *CROPS, *NO_SCORES, *same)]
-    odd = [str(each) for each in ("train", *CROPS[:-1], "6", "--data", built, "--out", tmp_path / "odd")]
+    even_batches = [str(argument) for argument in ("train", *CROPS, *NO_SCORES, *same)]
+    uneven_batches = [
+        str(argument) for argument in ("train", *CROPS[:-1], "6", "--data", built, "--out", tmp_path / "uneven")
+    ]
     done = python(
         "import sys\n"
         "from lung_nodule_ct.cli import app, main\n"
-        f"app({even!r}, standalone_mode=False)\n"
-        "print('the even batches are trained')\n"
-        f"sys.argv[1:] = {odd!r}\n"
+        f"app({even_batches!r}, standalone_mode=False)\n"
+        "print('the even batches were trained')\n"
+        f"sys.argv[1:] = {uneven_batches!r}\n"
         "main()",
         cwd=tmp_path,
         XLA_FLAGS="--xla_force_host_platform_device_count=4",
         **QUICK,
     )
-    assert "the even batches are trained" in done.stdout, done.stderr
+    assert "the even batches were trained" in done.stdout, done.stderr
     np.testing.assert_allclose(loss_values(tmp_path / "four")[:10], loss_values(finished)[:10], rtol=1e-3)
     assert done.returncode == 1
     assert "multiple of 4" in done.stderr
@@ -202,7 +204,7 @@ def test_two_processes_give_the_losses_of_one(finished, built, cli_process, tmp_
     assert (tmp_path / "two/scores.csv").read_text().count("\n") == 2
 
 
-def test_evaluate_and_compare(finished, built, cli) -> None:
+def test_evaluate_and_compare_print_scores(finished, built, cli) -> None:
     done = cli("evaluate", built, finished, "--draws", "50", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -220,7 +222,7 @@ def test_evaluate_and_compare(finished, built, cli) -> None:
 
 
 @pytest.mark.slow
-def test_the_leakage_gap_in_one_command(finished, built, cli, tmp_path) -> None:
+def test_leakage_trains_both_splits_and_prints_the_gap(finished, built, cli, tmp_path) -> None:
     out = tmp_path / "both"
     command = ("leakage", built, *CROPS, *NO_SCORES, "--out", out, "--steps", "2", "--draws", "20")
     done = cli(*command, "--json")
@@ -301,8 +303,8 @@ def test_every_task_learns(built, cli, tmp_path, recipe, options, has_learned) -
 @pytest.mark.slow
 def test_a_check_fails_if_a_recipe_did_not_learn(cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "_PATIENTS", 20)
-    hard = ("--model.bf16", "--optim.accumulate", "2")
-    done = cli("train", "cls_1.25mm", "--check", "--out", tmp_path, "--steps", "2", *NO_SCORES, *TINY, *hard)
+    options = ("--model.bf16", "--optim.accumulate", "2")
+    done = cli("train", "cls_1.25mm", "--check", "--out", tmp_path, "--steps", "2", *NO_SCORES, *TINY, *options)
     assert done.returncode == 1
     assert "cls_1.25mm did not learn on synthetic patients; expected accuracy of at least 0.8, got 0." in done.stderr
     assert (tmp_path / "evaluation/validation/index.html").is_file()
@@ -338,7 +340,7 @@ def test_augmentation_draws_all_eight_flips_and_rotations() -> None:
     assert len(drawn) == 8
 
 
-def test_resampling_keeps_what_is_linear() -> None:
+def test_resampling_preserves_a_linear_ramp() -> None:
     z, y, x = np.meshgrid(*(np.arange(n) for n in (20, 24, 28)), indexing="ij")
     ramp = (3.0 * z + 2.0 * y - x).astype(np.float32)
     scale = jnp.array([1.0, 0.5, 0.75]) / jnp.array([0.8, 0.5, 0.6])
@@ -369,11 +371,12 @@ def random_operands(seed: int, shape: tuple[int, ...], inputs: int, outputs: int
 @pytest.mark.slow
 def test_convolutions_for_cpu_and_their_gradients_equal_those_of_xla(name, shape, inputs, outputs, seed) -> None:
     operands = random_operands(seed, shape, inputs, outputs)
-    ours, xla = (
-        result_and_gradients(each, *operands) for each in (getattr(convolution, name), convolution._xla_convolution)
+    results, expected = (
+        result_and_gradients(convolve, *operands)
+        for convolve in (getattr(convolution, name), convolution._xla_convolution)
     )
-    for one, other in zip(ours, xla, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+    for result, reference in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -387,11 +390,11 @@ def test_convolutions_for_cpu_and_their_gradients_equal_those_of_xla(name, shape
 )
 def test_winograd_convolutions_and_their_gradients_equal_those_of_xla(shape, inputs, outputs) -> None:
     operands = random_operands(0, shape, inputs, outputs)
-    winograd, xla = (
-        result_and_gradients(each, *operands) for each in (convolution._winograd, convolution._xla_convolution)
+    results, expected = (
+        result_and_gradients(convolve, *operands) for convolve in (convolution._winograd, convolution._xla_convolution)
     )
-    for one, other in zip(winograd, xla, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=3e-5 * float(jnp.sqrt(jnp.square(other).mean())))
+    for result, reference in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, reference, rtol=0, atol=3e-5 * float(jnp.sqrt(jnp.square(reference).mean())))
 
 
 @pytest.mark.parametrize(
@@ -414,12 +417,12 @@ def test_winograd_is_used_where_it_is_faster(shape, size, outputs, bf16, used) -
     assert winograd.called is used
 
 
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_batches_are_a_function_of_the_step(dummy_build, form) -> None:
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+def test_batches_are_a_function_of_the_step(dummy_build, format_) -> None:
     model = ModelOptions("center", width=4, blocks=(1,))
     options = InputOptions(size=(8, 16, 16), spacing_mm=(2.0, 4.0, 4.0))
     recipe = Recipe("det3d_1.25mm", "detection", model, options, steps=9, batch_size=3, split_by="patient")
-    source = open_data_source(open_build(dummy_build(form)), recipe, "train")
+    source = open_data_source(open_build(dummy_build(format_)), recipe, "train")
     first = list(host_batches(source, recipe))
     later = list(host_batches(source, recipe, 4))
     assert len(first) == 9
@@ -436,7 +439,7 @@ def test_batches_are_a_function_of_the_step(dummy_build, form) -> None:
         np.testing.assert_allclose(high - low, extent, rtol=1e-5)
 
 
-def test_recipes_are_read_from_a_run_as_they_were(finished) -> None:
+def test_the_recipe_of_a_run_is_read_back(finished) -> None:
     recipe = open_run(finished).recipe
     assert (recipe.config, recipe.model.width, recipe.input.size) == ("cls_1.25mm", 4, (16, 16))
     assert EXPECTED_SCORES.keys() == RECIPES.keys()
@@ -448,7 +451,7 @@ def test_recipes_are_read_from_a_run_as_they_were(finished) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nothing",), "no recipe is named 'nothing'"),
+        (("unknown",), "no recipe is named 'unknown'"),
         (("det3d_5mm",), "has no det3d_5mm"),
         (("cls_1.25mm", "--device", "tpu"), "no tpu is available; expected tpu, got"),
         (("cls_1.25mm", "--batch-size", "8", "--optim.accumulate", "3"), "equal parts"),
@@ -459,7 +462,7 @@ def test_recipes_are_read_from_a_run_as_they_were(finished) -> None:
         (("cls_1.25mm", "--steps", "0"), "steps must be above 0"),
     ],
 )
-def test_a_message_says_what_cannot_be_trained(built, cli, tmp_path, arguments, message) -> None:
+def test_the_error_states_what_cannot_be_trained(built, cli, tmp_path, arguments, message) -> None:
     done = cli("train", built, *arguments, "--out", tmp_path / "run")
     assert done.returncode != 0
     assert message in done.stderr
@@ -472,9 +475,9 @@ def test_a_config_of_an_unknown_kind_is_refused(built) -> None:
     assert framed == {"det3d_1.25mm", "det3d_5mm", "longitudinal"}
     build, recipe = open_build(built), RECIPES["det2d_1.25mm"]
     manifest = json.loads(json.dumps(build.manifest))
-    manifest["configs"][recipe.config]["kind"] = "toy"
+    manifest["configs"][recipe.config]["kind"] = "other"
     with pytest.raises(
-        TrainingError, match=r"detection cannot be trained on det2d_1.25mm; expected .* slice or .*, got kind toy"
+        TrainingError, match=r"detection cannot be trained on det2d_1.25mm; expected .* slice or .*, got kind other"
     ):
         open_data_source(replace(build, manifest=manifest), recipe, "train")
 
@@ -497,13 +500,15 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_examples(built, cli, 
 
 
 @pytest.mark.slow
-def test_checkpoints_and_runs_of_another_kind_are_refused(finished, built, cli, cli_process, tmp_path) -> None:
+def test_checkpoints_of_another_model_and_runs_of_another_version_are_refused(
+    finished, built, cli, cli_process, tmp_path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     document = json.loads((run / "run.json").read_text())
     document["recipe"]["model"]["width"] = 8
     (run / "run.json").write_text(json.dumps(document))
-    # in a process of its own, because Orbax leaves coroutines behind that Python warns of later
+    # in a separate process, because Orbax leaves coroutines that cause warnings later
     done = cli_process("evaluate", built, run)
     assert done.returncode == 1
     assert "of another model" in done.stderr
