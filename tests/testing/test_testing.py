@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import re
 from pathlib import Path
 
@@ -25,14 +23,6 @@ from lung_nodule_ct.testing.synthetic_archives import TinyArchives, write_synthe
 ROOT = Path(__file__).parents[2]
 MODULES = ("phantoms", "archives", "synthetic_archives", "strategies")
 NODULE = PhantomNodule((60.0, 15.0, -2.0), 20.0, density_hu=900.0)  # denser than any bone
-
-
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.slow
-def test_examples_run(module) -> None:
-    result = doctest.testmod(importlib.import_module(f"lung_nodule_ct.testing.{module}"))
-    assert result.attempted
-    assert not result.failed
 
 
 @pytest.mark.slow
