@@ -39,6 +39,7 @@ class Code(StrEnum):
     CONTEXT_MISSING = "context-missing"
     COUNT_MISMATCH = "count-mismatch"
     CROSS_CHECK_IMPOSSIBLE = "cross-check-impossible"
+    DATA_FILE_OF_ANOTHER_NAME = "data-file-of-another-name"
     DATA_FILE_RENAMED = "data-file-renamed"
     DATA_FILE_TOO_LONG = "data-file-too-long"
     DIAMETER_UNREADABLE = "diameter-unreadable"
@@ -50,6 +51,7 @@ class Code(StrEnum):
     FIGURE_MISMATCH = "figure-mismatch"
     HEADER_CONFLICT = "header-conflict"
     HEADER_KEY_IGNORED = "header-key-ignored"
+    HEADER_KEY_NOT_APPLIED = "header-key-not-applied"
     HEADER_REPAIRED = "header-repaired"
     IMAGE_SIZE_MISMATCH = "image-size-mismatch"
     IMAGE_WITHOUT_ANNOTATION = "image-without-annotation"
@@ -58,6 +60,7 @@ class Code(StrEnum):
     INVALID_DATE = "invalid-date"
     LISTED_BUT_MISSING = "listed-but-missing"
     LISTED_TWICE = "listed-twice"
+    MASK_FRAME = "mask-frame"
     MASK_LABEL_7 = "mask-label-7"
     MASK_LABEL_UNKNOWN = "mask-label-unknown"
     MASK_MISSING = "mask-missing"
@@ -92,7 +95,7 @@ _E, _W, _N = Grade.ERROR, Grade.WARNING, Grade.NOTE
 #: Grade and meaning of every code; ``docs/findings.md`` is made from it.
 _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.ANNOTATION_WITHOUT_IMAGE: (_E, "an annotation names a scan, an image or a case that is not in the archives"),
-    Code.ARCHIVE_EMPTY: (_W, "an archive contains nothing of what it should contain"),
+    Code.ARCHIVE_EMPTY: (_E, "an archive contains nothing of what it should contain"),
     Code.BAD_ROW: (_E, "a row of a table cannot be read"),
     Code.BOX_INVERTED: (_E, "a box has no extent, or its ends are swapped"),
     Code.BOX_OUTSIDE: (_E, "a box lies entirely outside its image"),
@@ -100,6 +103,10 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.CONTEXT_MISSING: (_W, "an archive that provides context (timepoints, pathology) is missing"),
     Code.COUNT_MISMATCH: (_W, "a count that is published inside an archive differs from what the archive holds"),
     Code.CROSS_CHECK_IMPOSSIBLE: (_N, "a table that only serves as a cross-check is missing or cannot be read"),
+    Code.DATA_FILE_OF_ANOTHER_NAME: (
+        _W,
+        "a header names the data file of another header, or not the one that has its own name",
+    ),
     Code.DATA_FILE_RENAMED: (
         _W,
         "a header names a data file that is missing; the file with the name of the header is used",
@@ -115,8 +122,9 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
         _E,
         "a header gives no spacing or no origin, so world coordinates use the format's defaults",
     ),
-    Code.HEADER_CONFLICT: (_W, "a header gives the same property twice, with different values"),
+    Code.HEADER_CONFLICT: (_W, "a header gives the same property twice, with different values, or contradicts its archive"),
     Code.HEADER_KEY_IGNORED: (_W, "a header has keys after ElementDataFile, which ends a MetaImage header"),
+    Code.HEADER_KEY_NOT_APPLIED: (_E, "a header says that its numbers mean something else than what is read from them"),
     Code.HEADER_REPAIRED: (_N, "a header is written in a way that other readers refuse"),
     Code.IMAGE_SIZE_MISMATCH: (_W, "an annotation gives another image size than the image has"),
     Code.IMAGE_WITHOUT_ANNOTATION: (_W, "a scan, an image or a case has no annotation"),
@@ -125,6 +133,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.INVALID_DATE: (_E, "the value in the position of a date is not a date"),
     Code.LISTED_BUT_MISSING: (_E, "a split list names an image or a case that is not in the archives"),
     Code.LISTED_TWICE: (_E, "two splits claim the same image or case"),
+    Code.MASK_FRAME: (_W, "the header of a lung mask has another direction or spacing than that of its scan"),
     Code.MASK_LABEL_7: (_W, "a lung mask has voxels labelled 7, where hole filling made the two lungs overlap"),
     Code.MASK_LABEL_UNKNOWN: (_W, "a lung mask has labels other than 0, 3, 4 and 7"),
     Code.MASK_MISSING: (_N, "a scan has no lung mask"),

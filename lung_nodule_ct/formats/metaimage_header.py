@@ -5,26 +5,35 @@ tests compare it with: the header ends at ``ElementDataFile``; ``Origin`` takes 
 ``Position``; ``TransformMatrix`` over ``Rotation``, and ``Rotation`` over ``Orientation``; a negative spacing reverses its axis. The
 matrix lists the axes one after the other, so the direction matrix of ITK is its transpose.
 
-Unlike ITK, this module reports every value that is missing or repaired, and never reads fewer or more bytes than the header states.
+Unlike ITK, this module reports every value that is missing, repaired, contradicted or not applied, and never reads fewer or more bytes
+than the header states. A header of any content takes time in proportion to its length.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code
+from lung_nodule_ct.formats.metaimage_meaning import Issue, meaning_issues
 from lung_nodule_ct.formats.text import LARGEST, decode_text, read_numbers
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 MAX_HEADER_BYTES: Final = 1 << 20
+_MAX_NAME = 4096
+"""The maximum length of the value of ElementDataFile, which is a path."""
+_MAX_FILES = 1 << 16
+"""The maximum number of data files of a volume, which is one per slice."""
+_MAX_SHOWN = 20
+"""Keys that an irregularity lists."""
 
 #: The element types of MetaIO; MET_LONG has four bytes on every machine (metaTypes.h).
 _DTYPES: Final = {
@@ -85,6 +94,8 @@ _KNOWN = {
         "ElementToIntensityFunctionOffset",
     ]
 }
+_FREE_TEXTS: Final = {"Comment", "Name", "ID", "ParentID", "ObjectSubType", "AcquisitionDate", "Color", "SequenceID"}
+"""Keys that say nothing about the voxels, so that it does not matter if they occur twice."""
 _LIST = r"LIST(?:\s+\d+)?D?"
 #: A location of elements other than a file name, followed by a comment. A file name may contain #.
 _COMMENTED = re.compile(rf"(LOCAL|{_LIST}|[^%#]*%\d*d[^%#]*(?:\s\d+){{2,3}})\s*#.*", re.IGNORECASE)
@@ -125,7 +136,7 @@ class Header:
     compressed: bool = False
     text: bool = False
     skip: int = 0
-    issues: tuple[tuple[Code, str, str], ...] = ()
+    issues: tuple[Issue, ...] = ()
 
     @property
     def data_bytes(self) -> int:
@@ -172,10 +183,12 @@ def parse_header(data: bytes) -> Header:
     big_endian = _truth(get("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
     named = rest if rest is not None else need("ElementDataFile")
     files = _data_files(named, data, data_offset, size[2], issues)
+    frame = _frame(get, issues)
+    issues += meaning_issues(fields, frame)
     return Header(
         shape=(size[2], size[1], size[0]),
         dtype=np.dtype(_DTYPES[kind]).newbyteorder(">" if big_endian else "<"),
-        frame=_frame(get, issues),
+        frame=frame,
         data_files=files,
         data_offset=data_offset,
         compressed=_truth(get("CompressedData")),
@@ -185,49 +198,89 @@ def parse_header(data: bytes) -> Header:
     )
 
 
-def _split(data: bytes) -> tuple[dict[str, str], str | None, int, list[tuple[Code, str, str]]]:
+def _split(data: bytes) -> tuple[dict[str, str], str | None, int, list[Issue]]:
     """The fields up to ElementDataFile, its value, the end of the header, and irregularities."""
-    issues: list[tuple[Code, str, str]] = []
-    fields: dict[str, str] = {}
+    issues: list[Issue] = []
+    given: defaultdict[str, list[str]] = defaultdict(list)
+    spelled: dict[str, str] = {}
+    keyless: list[str] = []
+    named = None
     position = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     limit = min(len(data), MAX_HEADER_BYTES)
-    while position < limit:
+    while position < limit and named is None:
         end = data.find(b"\n", position, limit)
         end = limit if end < 0 else end
         line, position = decode_text(data[position:end]).strip(), end + 1
+        if not line or line.startswith("#"):
+            continue
         key, separator, value = _key_and_value(line)
-        if not line or line.startswith("#") or not separator:
-            if line and not line.startswith("#"):
-                issues.append((Code.HEADER_REPAIRED, f"a line without a key: {line[:80]!r}", "left out"))
+        if not separator:
+            keyless.append(line)
             continue
         known = _KNOWN.get(key.lower(), key)
         if known != key:
-            issues.append((Code.HEADER_REPAIRED, f"key {key!r}", f"read as {known}"))
+            spelled.setdefault(known, key)
         if known == "ElementDataFile":
-            if commented := _COMMENTED.fullmatch(value):
+            named = _location(value, data[position:limit], issues)
+        elif known != "Comment" and "#" in value:
+            if comment_after(known) not in issues:
                 issues.append(comment_after(known))
-                value = commented[1]
-            if value.upper() != "LOCAL":
-                issues += _keys_after(data[position:limit], value)
-            return fields, value, position, issues
-        if known != "Comment" and "#" in value:
-            issues.append(comment_after(known))
             value = value.partition("#")[0].strip()
-        fields[known] = value  # if a key occurs twice, the last one is used, as in ITK
-    return fields, None, position, issues
+        given[known].append(value)
+    issues += [(Code.HEADER_REPAIRED, f"key {key!r}", f"read as {known}") for known, key in spelled.items()]
+    if keyless:
+        more = f", and {len(keyless) - 1:,} more" if len(keyless) > 1 else ""
+        issues.append((Code.HEADER_REPAIRED, f"a line without a key: {keyless[0][:80]!r}{more}", "left out"))
+    issues += _contradictions(given)
+    return {key: values[-1] for key, values in given.items()}, named, position, issues
 
 
-def comment_after(key: str) -> tuple[Code, str, str]:
+def _location(value: str, rest: bytes, issues: list[Issue]) -> str:
+    """The value of ElementDataFile without a comment. Keys that follow it are reported."""
+    if len(value) > _MAX_NAME:
+        raise HeaderError(
+            "ElementDataFile cannot be read", f"a name of at most {_MAX_NAME:,} characters", f"{len(value):,}"
+        )
+    if commented := _COMMENTED.fullmatch(value):
+        issues.append(comment_after("ElementDataFile"))
+        value = commented[1]
+    if value.upper() != "LOCAL":
+        issues += _keys_after(rest, value)
+    return value
+
+
+def _contradictions(given: dict[str, list[str]]) -> list[Issue]:
+    """Irregularities for keys that occur more than once with different values; the last one is used, as in ITK."""
+    issues = []
+    for key, values in given.items():
+        if len(values) < 2 or key not in _KNOWN.values() or key in _FREE_TEXTS:
+            continue
+        other = [value for value in values if _normalized(value) != _normalized(values[-1])]
+        if other:
+            listed = f"{key} = {other[0][:80]}, and again {key} = {values[-1][:80]}"
+            issues.append((Code.HEADER_CONFLICT, listed, "the last one is used, as ITK does"))
+    return issues
+
+
+def _normalized(value: str) -> Sequence[object]:
+    """Equal for two spellings of the same value: ``1 1 5`` and ``1.0 1.0 5.0``, ``True`` and ``true``."""
+    words = value.lower().split()
+    return read_numbers(words) or words
+
+
+def comment_after(key: str) -> Issue:
     """The irregularity of a value that is followed by a comment."""
     return Code.HEADER_REPAIRED, f"a comment after {key}", "left out"
 
 
 def _key_and_value(line: str) -> tuple[str, str, str]:
-    found = re.match(r"([^=:]*?)\s*([=:])\s*(.*)", line)
-    return (found[1].strip(), found[2], found[3].strip()) if found else (line, "", "")
+    """Key, separator and value of a line; the separator is the first ``=`` or ``:``, and empty if there is none."""
+    separator = min("=:", key=lambda char: line.find(char) % (len(line) + 1))
+    key, separator, value = line.partition(separator)
+    return key.strip(), separator, value.strip()
 
 
-def _keys_after(rest: bytes, value: str) -> list[tuple[Code, str, str]]:
+def _keys_after(rest: bytes, value: str) -> list[Issue]:
     """Irregularities for keys after ElementDataFile, which ITK does not read."""
     if value.upper().startswith("LIST"):
         return []
@@ -236,8 +289,9 @@ def _keys_after(rest: bytes, value: str) -> list[tuple[Code, str, str]]:
     )
 
 
-def _ignored(keys: Iterable[str]) -> list[tuple[Code, str, str]]:
-    listed = ", ".join(keys)
+def _ignored(keys: Iterable[str]) -> list[Issue]:
+    distinct = list(dict.fromkeys(keys))
+    listed = ", ".join(key[:80] for key in distinct[:_MAX_SHOWN]) + (", …" if len(distinct) > _MAX_SHOWN else "")
     return [(Code.HEADER_KEY_IGNORED, listed, "ignored, as ITK does")] if listed else []
 
 
@@ -254,7 +308,7 @@ def _names_and_keys(text: str, slices: int) -> tuple[tuple[str, ...], list[str]]
 
 
 def _data_files(
-    value: str, data: bytes, offset: int, slices: int, issues: list[tuple[Code, str, str]]
+    value: str, data: bytes, offset: int, slices: int, issues: list[Issue]
 ) -> tuple[str, ...]:
     if value.upper() == "LOCAL":
         return ()
@@ -269,6 +323,8 @@ def _data_files(
             )
         return names
     if found := _PATTERN.fullmatch(value):
+        if slices > _MAX_FILES:
+            raise HeaderError("the volume has too many slices for one file each", f"at most {_MAX_FILES:,}", f"{slices:,}")
         first, last = int(found["first"] or 1), int(found["last"] or slices)
         step = int(found["step"] or 1) or 1
         if found["first"] is None:
@@ -282,7 +338,7 @@ def _data_files(
     return (value,)
 
 
-def _frame(get: Callable[..., str | None], issues: list[tuple[Code, str, str]]) -> Frame:
+def _frame(get: Callable[..., str | None], issues: list[Issue]) -> Frame:
     offset = get("Origin", "Offset", "Position")
     spacing_text = get("ElementSpacing") or get("ElementSize")
     matrix_text = get("TransformMatrix", "Rotation", "Orientation")

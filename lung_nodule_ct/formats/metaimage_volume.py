@@ -7,6 +7,7 @@ of the volume.
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.formats.metaimage_header import MAX_HEADER_BYTES, Header, HeaderError, comment_after, parse_header
+from lung_nodule_ct.formats.metaimage_meaning import Issue
 from lung_nodule_ct.sources.zip_directory import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
 from lung_nodule_ct.sources.zip_member import allocate, iterate_member, read_member, read_member_into
 from lung_nodule_ct.system import inflate
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.zip_member import Allocator
 
 _SLAB_BYTES = 1 << 20  # fits into the cache of the processor while it is converted
+_DATA_SUFFIXES = (".raw", ".zraw", ".img")
+_MAX_NUMBER_BYTES = 64
+"""The maximum length of a number that is written as text, with the blanks around it."""
 _REPORT = "if the archive is intact, report this scan"
 _DATA_FILE_LINE = re.compile(rb"^[ \t]*ElementDataFile\s*[=:][^\n]*\n", re.MULTILINE | re.IGNORECASE)
 
@@ -49,7 +54,7 @@ class MetaImage:
     header: Header
     member: Member
     data_members: tuple[Member, ...]
-    issues: tuple[tuple[Code, str, str], ...]
+    issues: tuple[Issue, ...]
     _rest: Iterator[bytes]
     _archives: ArchivePool
     _packed: Allocator
@@ -66,7 +71,7 @@ class MetaImage:
             MemberError: A data file is damaged or of the wrong length.
         """
         if self.header.text:
-            yield self._from_text()
+            yield from self._from_text()
             return
         if buffer is not None and self._is_one_member and len(buffer) >= self.header.data_bytes:
             content = buffer[: self.header.data_bytes]
@@ -96,7 +101,10 @@ class MetaImage:
             MemberError: A data file is damaged or of the wrong length.
         """
         if self.header.text:
-            out[...] = self._from_text().reshape(out.shape)
+            elements, position = out.reshape(-1), 0
+            for slab in self._from_text():
+                elements[position : position + slab.size] = slab
+                position += slab.size
             return
         flat = out.reshape(-1).view(np.uint8)
         if self._is_one_member:
@@ -131,6 +139,7 @@ class MetaImage:
         pieces = self._inflated(raw) if self.header.compressed else raw
         if self.header.text:
             yield from pieces
+            yield b"\n"  # the last number of a file ends with the file
             return
         left = length
         for piece in pieces:
@@ -168,17 +177,36 @@ class MetaImage:
                 break
             yield rest
 
-    def _from_text(self) -> NDArray[Any]:
-        text = b"".join(self._pieces())
+    def _from_text(self) -> Iterator[NDArray[Any]]:
+        """The elements of a text in pieces. Nothing is read beyond what a volume of this size can take."""
+        holder, count = (*self.data_members, self.member)[0], math.prod(self.header.shape)
+        length, done, begun = 0, 0, b""
+        for piece in self._pieces():
+            length += len(piece)
+            words = (begun + piece).split()
+            begun = words.pop() if words and not piece[-1:].isspace() else b""
+            if length > _SLAB_BYTES + count * _MAX_NUMBER_BYTES or done + len(words) > count:
+                raise self._wrong_length(holder, self.header.data_bytes, f"more than {count:,} numbers")
+            if len(begun) > _MAX_NUMBER_BYTES:
+                raise self._refused("its elements cannot be read as text", "numbers", repr(begun[:_MAX_NUMBER_BYTES]))
+            done += len(words)
+            if words:
+                yield self._converted(words)
+        if done != count:
+            raise self._wrong_length(holder, self.header.data_bytes, f"{done:,} numbers")
+
+    def _converted(self, words: Sequence[bytes]) -> NDArray[Any]:
+        """Numbers as elements of the type of the header. A number that does not fit the type is never cast."""
         try:
-            values = np.array(text.split(), dtype=np.float64).astype(self.header.dtype)
+            values = np.array(words, dtype=np.float64)
         except (ValueError, OverflowError) as error:
             raise self._refused("its elements cannot be read as text", "numbers", str(error)) from error
-        if values.size * values.itemsize != self.header.data_bytes:
-            raise self._wrong_length(
-                (*self.data_members, self.member)[0], self.header.data_bytes, f"{values.size:,} numbers"
-            )
-        return values
+        with np.errstate(invalid="ignore", over="ignore"):
+            elements = values.astype(self.header.dtype)
+        if self.header.dtype.kind != "f" and not (elements == values).all():
+            wrong = words[int(np.flatnonzero(elements != values)[0])].decode("ascii", "replace")
+            raise self._refused("its elements do not fit their type", f"integers of {self.header.dtype}", wrong)
+        return elements
 
     def _wrong_length(self, holder: Member, length: int, got: str) -> MemberError:
         problem = f"the data have the wrong length (data file {holder.name})"
@@ -222,7 +250,12 @@ def open_metaimage(
             got=f"{header.data_bytes:,} (DimSize {header.shape[::-1]})",
         )
     issues = list(header.issues)
-    found = [_find(name, member, siblings, archives, issues) for name in header.data_files]
+    near = [sibling for sibling in siblings if sibling.folder == member.folder]
+    if len(header.data_files) > 1:
+        near = []  # a file of the header's name is not one of several slices
+    found = [_find(name, member, near, archives, issues) for name in header.data_files]
+    if len(found) == 1:
+        issues += _other_name(header.data_files[0], found[0], member, near, archives)
     issues += _length_issues(header, member, found, archives)
     return MetaImage(
         header, member, tuple(found), tuple(issues), _chain(head[header.data_offset :], stream), archives, packed
@@ -236,7 +269,7 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 def _length_issues(
     header: Header, member: Member, data: Sequence[Member], archives: ArchivePool
-) -> list[tuple[Code, str, str]]:
+) -> list[Issue]:
     """Irregularities of the length of the data. Data that cannot be used are refused before they are inflated."""
     if header.compressed or header.text:
         return []
@@ -270,9 +303,9 @@ def _promised(header: Header, length: int) -> str:
 
 
 def _find(
-    name: str, header: Member, siblings: Iterable[Member], archives: ArchivePool, issues: list[tuple[Code, str, str]]
+    name: str, header: Member, near: Sequence[Member], archives: ArchivePool, issues: list[Issue]
 ) -> Member:
-    """Return the member that a header names as its data file."""
+    """Return the member that a header names as its data file; ``near`` are members in the folder of the header."""
     wanted = name.replace("\\", "/")
     joined = posixpath.normpath(posixpath.join(header.folder, wanted))
     if wanted.startswith("/") or re.match(r"[A-Za-z]:", wanted) or joined.split("/")[0] == "..":
@@ -282,18 +315,17 @@ def _find(
             got=repr(name),
             remedy="nothing outside the archive is ever read",
         )
-    near = [member for member in siblings if member.folder == header.folder]
-    lookups: Sequence[Callable[[], Iterable[Member]]] = (
-        lambda: near,
-        lambda: archives.directory(header.location).members,
-    )
-    for members in lookups:
-        if match := _match(joined, members()):
-            commented = comment_after("ElementDataFile")
-            if match.name.lower() != joined.lower() and commented not in issues:
-                issues.append(commented)
-            return match
-    own = [member for member in near if member.stem == header.stem and member.suffix in (".raw", ".zraw", ".img")]
+    bare = re.split(r"\s#", joined, maxsplit=1)[0].rstrip()  # other readers treat a comment as part of the name
+    in_any_case = [member for member in near if member.name.lower() == joined.lower()]
+    match = in_any_case[0] if len(in_any_case) == 1 else None
+    if match is None:
+        directory = archives.directory(header.location)
+        match = directory.find(joined) or directory.find(bare)
+    if match is not None:
+        if match.name.lower() != joined.lower() and comment_after("ElementDataFile") not in issues:
+            issues.append(comment_after("ElementDataFile"))
+        return match
+    own = _own_data(header, near)
     if len(own) == 1:
         issues.append((Code.DATA_FILE_RENAMED, f"ElementDataFile = {name}", f"{own[0].file_name} is used"))
         return own[0]
@@ -302,12 +334,23 @@ def _find(
     )
 
 
-def _match(wanted: str, members: Iterable[Member]) -> Member | None:
-    bare = re.sub(r"\s+#.*", "", wanted)  # a comment that other readers treat as part of the name
-    by_case: list[Member] = []
-    for member in members:
-        if member.name in (wanted, bare):
-            return member
-        if member.name.lower() in (wanted.lower(), bare.lower()):
-            by_case.append(member)
-    return by_case[0] if len(by_case) == 1 else None
+def _own_data(header: Member, near: Iterable[Member]) -> list[Member]:
+    """The data files with the name of a header."""
+    return [member for member in near if member.stem == header.stem and member.suffix in _DATA_SUFFIXES]
+
+
+def _other_name(
+    name: str, data: Member, header: Member, near: Sequence[Member], archives: ArchivePool
+) -> list[Issue]:
+    """An irregularity if a data file has the name of another header, or one with the name of the header is not used."""
+    if data.stem.lower() == header.stem.lower():
+        return []
+    unused = ", ".join(member.file_name for member in _own_data(header, near))
+    directory = archives.directory(header.location)
+    stem = data.name[: len(data.name) - len(data.suffix)]
+    other = directory.find(f"{stem}.mhd") or directory.find(f"{stem}.mha")
+    if not unused and other is None:
+        return []
+    detail = f"ElementDataFile = {name}" + (f", as in {other.file_name}" if other else "")
+    resolution = f"{data.file_name} is used, as ITK does" + (f", and {unused} is not" if unused else "")
+    return [(Code.DATA_FILE_OF_ANOTHER_NAME, detail, resolution)]

@@ -12,6 +12,7 @@ import io
 import re
 import struct
 import zipfile
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -129,6 +130,24 @@ class Archive:
     def place(self) -> Place:
         """The archive as a place, for findings and errors."""
         return Place(self.name)
+
+    def find(self, name: str) -> Member | None:
+        """Return the member of a name, or the only one whose name differs from it in upper and lower case alone."""
+        if name in self._by_name:
+            return self._by_name[name]
+        in_any_case = self._by_lower.get(name.lower(), ())
+        return in_any_case[0] if len(in_any_case) == 1 else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, Member]:
+        return {member.name: member for member in self.members}
+
+    @cached_property
+    def _by_lower(self) -> dict[str, list[Member]]:
+        by_lower: defaultdict[str, list[Member]] = defaultdict(list)
+        for member in self.members:
+            by_lower[member.name.lower()].append(member)
+        return dict(by_lower)
 
     @cached_property
     def fingerprint(self) -> str:

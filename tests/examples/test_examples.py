@@ -344,6 +344,37 @@ def test_data_files_that_are_too_long_are_used_and_reported(tiny, tmp_path, buil
     assert row["lung_mask"] is not None
 
 
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (FRAME, []),
+        (Frame((9, 9, 9), FRAME.spacing), []),
+        (Frame(FRAME.origin, FRAME.spacing, (1, 0, 0, 0, -1, 0, 0, 0, -1)), ["direction 1 0 0 0 1 0 0 0 1", "-1"]),
+        (Frame(FRAME.origin, FRAME.spacing, (0, 1, 0, 1, 0, 0, 0, 0, 1)), ["direction"]),
+        (Frame(FRAME.origin, (0.8, 0.7, 2.5)), ["expected spacing 0.8 0.7 1.25 as in the scan, got 0.8 0.7 2.5"]),
+    ],
+)
+def test_a_mask_in_another_frame_than_its_scan_is_reported(tiny, tmp_path, build, frame, words) -> None:
+    labels = np.zeros(SHAPE, np.int16)
+    labels[1:3, 4, 5:9] = 3
+    tiny[MASKS] |= metaimage("9", labels, frame)
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    findings = built.findings("mask-frame")
+    assert [(entry["archive"], entry["member"]) for entry in findings] == [(MASKS, "9.mhd")] * bool(words)
+    assert all(word in entry["detail"] for entry in findings for word in words)
+    assert (voxels(built.by_name(DET3D)["9"], "lung_mask", "u1") == labels).all()
+
+
+def test_a_header_that_names_the_data_file_of_another_scan_is_reported(tiny, tmp_path, build) -> None:
+    tiny[CT0]["9.mhd"] = metaimage_header("9", ElementDataFile="7_20180102.raw")
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    (finding,) = built.findings("data-file-of-another-name")
+    assert (finding["archive"], finding["member"]) == (CT0, "9.mhd")
+    assert finding["action"] == "7_20180102.raw is used, as ITK does, and 9.raw is not"
+    rows = built.by_name(DET3D)
+    assert rows["9"]["volume"] == rows["7_20180102"]["volume"]
+
+
 def test_a_missing_mask_is_null_and_reported(tiny, tmp_path, build) -> None:
     del tiny[MASKS]["9.mhd"], tiny[MASKS]["9.raw"]
     built = build(tiny.write(tmp_path / "in"), DET3D, THICK)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
+import re
+import time
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -183,7 +187,21 @@ def lines(names: Iterable[str]) -> bytes:
             {"a.mhd": header("a") + b"ElementSpacing = 9 9 9\n", "a.raw": RAW},
             {Code.HEADER_KEY_IGNORED},
         ),
-        ("a key twice", {"a.mhd": header("a").replace(b"DimSize", b"Offset = 9 9 9\nDimSize", 1), "a.raw": RAW}, set()),
+        (
+            "a key twice",
+            {"a.mhd": header("a").replace(b"DimSize", b"Offset = 9 9 9\nDimSize", 1), "a.raw": RAW},
+            {Code.HEADER_CONFLICT},
+        ),
+        (
+            "a key twice, equal",
+            {"a.mhd": header("a").replace(b"DimSize", b"DimSize = 12 10 6.0\nDimSize", 1), "a.raw": RAW},
+            set(),
+        ),
+        (
+            "texts and unknown keys twice",
+            {"a.mhd": b"Comment = a\nComment = b\nScanner = a\nScanner = b\n" + header("a"), "a.raw": RAW},
+            set(),
+        ),
         ("header size", {"a.mhd": header("a", HeaderSize="-1"), "a.raw": b"head" + RAW}, set()),
         ("list", {"a.mhd": header("a", ElementDataFile="LIST") + lines(SLICES), **SLICES}, set()),
         (
@@ -231,8 +249,41 @@ def lines(names: Iterable[str]) -> bytes:
         ("in a folder", {"a.mhd": header("a", ElementDataFile="raw/a.raw"), "raw/a.raw": RAW}, set()),
         (
             "center of rotation",
-            {"a.mhd": header("a", CenterOfRotation="5 5 5", AnatomicalOrientation="LPS"), "a.raw": RAW},
+            {"a.mhd": header("a", CenterOfRotation="5 5 5", AnatomicalOrientation="RAI"), "a.raw": RAW},
             set(),
+        ),
+        *(
+            (f"{key} = {value}", {"a.mhd": header("a", **{key: value}), "a.raw": RAW}, codes)
+            for key, value, codes in (
+                ("AnatomicalOrientation", "LPS", {Code.HEADER_CONFLICT}),
+                ("AnatomicalOrientation", "ARI", {Code.HEADER_CONFLICT}),
+                ("AnatomicalOrientation", "???", set()),
+                ("DistanceUnits", "cm", {Code.HEADER_KEY_NOT_APPLIED}),
+                ("DistanceUnits", "mm", set()),
+                ("ElementSize", "1 1 5", {Code.HEADER_CONFLICT}),
+                ("ElementSize", "0.80 0.70 1.25", set()),
+                ("ElementToIntensityFunctionSlope", "2", {Code.HEADER_KEY_NOT_APPLIED}),
+                ("ElementToIntensityFunctionSlope", "1.0", set()),
+                ("ElementToIntensityFunctionOffset", "-1024", {Code.HEADER_KEY_NOT_APPLIED}),
+                ("ElementToIntensityFunctionOffset", "0", set()),
+                ("HeaderSizePerSlice", "4", {Code.HEADER_KEY_NOT_APPLIED}),
+                ("Modality", "MET_MOD_MR", {Code.HEADER_CONFLICT}),
+                ("Modality", "MET_MOD_CT", set()),
+            )
+        ),
+        (
+            "the data file of another header",
+            {
+                "a.mhd": header("a", ElementDataFile="b.raw"),
+                "b.mhd": header("b"),
+                "b.raw": RAW,
+            },
+            {Code.DATA_FILE_OF_ANOTHER_NAME},
+        ),
+        (
+            "not the data file of its own name",
+            {"a.mhd": header("a", ElementDataFile="c.raw"), "a.raw": bytes(len(RAW)), "c.raw": RAW},
+            {Code.DATA_FILE_OF_ANOTHER_NAME},
         ),
     ],
 )
@@ -247,6 +298,7 @@ def test_variants_that_itk_reads_give_the_same_volume(tmp_path, name, members, c
         header("a", ElementDataFile="LOCAL").replace(b"\n", b"\r\n") + RAW,
         header("a", CompressedData="True", CompressedDataSize=str(len(PACKED)), ElementDataFile="LOCAL") + PACKED,
         header("a", BinaryData="False", ElementDataFile="LOCAL") + " ".join(map(str, VOLUME.ravel())).encode() + b"\n",
+        header("a", (2, 1, 12), ElementType="MET_UCHAR", ElementDataFile="LOCAL") + b"\nDimSize = 1 1 1 1 1 1 \n",
     ],
 )
 def test_data_after_the_header_is_read_as_itk_reads_it(tmp_path, data) -> None:
@@ -363,6 +415,19 @@ def test_data_files_are_matched_in_any_case_and_with_any_slashes(tmp_path) -> No
         ({"a.mhd": header("a", CompressedData="True"), "a.raw": zlib.compress(RAW + b"12")}, "wrong length"),
         ({"a.mhd": header("a", CompressedData="True"), "a.raw": b"garbage" * 100}, "damaged"),
         ({"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 2 3"}, "3 numbers"),
+        ({"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 " * 721}, "more than 720 numbers"),
+        ({"a.mhd": header("a", BinaryData="False"), "a.raw": b"1" * 721}, "cannot be read as text"),
+        ({"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 " * 719 + b"x"}, "cannot be read as text"),
+        ({"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 " * 719 + b"1.5"}, "do not fit their type.*1.5"),
+        ({"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 " * 719 + b"32768"}, "do not fit their type.*32768"),
+        ({"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 " * 719 + b"nan"}, "do not fit their type.*nan"),
+        ({"a.mhd": header("a", DimSize="12 10 6.5"), "a.raw": RAW}, "DimSize cannot be read.*3 integers"),
+        ({"a.mhd": header("a", DimSize="12 10 0"), "a.raw": RAW}, "no extent"),
+        (
+            {"a.mhd": header("a", DimSize="1 1 900000000", ElementType="MET_UCHAR", ElementDataFile="s%d.raw")},
+            "too many slices",
+        ),
+        ({"a.mhd": header("a", ElementDataFile="a" * 5000)}, "ElementDataFile cannot be read"),
         ({"a.mhd": header("a", DimSize="12 10"), "a.raw": RAW}, "DimSize"),
         ({"a.mhd": header("a", DimSize="12 10 -6"), "a.raw": RAW}, "no extent"),
         ({"a.mhd": header("a", DimSize="99999 99999 99999"), "a.raw": RAW}, "too large"),
@@ -385,6 +450,69 @@ def test_invalid_volumes_are_errors_that_name_the_member(tmp_path, members, mess
         read_zipped(tmp_path, members)
     assert caught.value.archive == "volumes.zip"
     assert caught.value.member == "a.mhd"
+
+
+@pytest.mark.parametrize(("shear", "codes"), [("0.00005", set()), ("0.0002", {Code.DIRECTION_NOT_ORTHONORMAL})])
+def test_a_matrix_is_a_rotation_within_a_tolerance(shear, codes) -> None:
+    parsed = parse_header(header("a", TransformMatrix=f"1 {shear} 0 0 1 0 0 0 1"))
+    assert {code for code, _, _ in parsed.issues} == codes
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product((1.0, -1.0), repeat=3)))
+def test_the_orientation_that_itk_writes_does_not_contradict_its_matrix(tmp_path, axes, signs) -> None:
+    image = sitk.GetImageFromArray(VOLUME)
+    image.SetDirection((np.eye(3)[list(axes)] * signs).ravel())
+    sitk.WriteImage(image, str(tmp_path / "a.mhd"))
+    written = (tmp_path / "a.mhd").read_bytes()
+    assert parse_header(written).issues == ()
+    letters = re.search(rb"AnatomicalOrientation = (...)", written)[1]
+    turned = written.replace(letters, letters.translate(bytes.maketrans(b"RLAPIS", b"LRPASI")))
+    assert [code for code, _, _ in parse_header(turned).issues] == [Code.HEADER_CONFLICT]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"x\n" * 300_000,
+        b"dimSize = 1\n" * 50_000,
+        b"a" + b" " * 900_000 + b"b\n",
+        b"Offset = " + b" " * 900_000 + b"#\n",
+        b"".join(b"Offset = %d 1 1\n" % number for number in range(50_000)),
+    ],
+)
+def test_a_header_of_any_content_has_few_issues_and_takes_linear_time(more) -> None:
+    started = time.process_time()
+    parsed = parse_header(header("a").replace(b"ObjectType = Image\n", b"ObjectType = Image\n" + more[: 1 << 19] + b"\n"))
+    assert len(parsed.issues) < 5
+    assert sum(len(text) for _, *texts in parsed.issues for text in texts) < 2000
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_text_is_read_no_further_than_its_volume(tmp_path, packed) -> None:
+    text = b"0 " * 4_000_000
+    members = {
+        "a.mhd": header("a", (4, 4, 4), BinaryData="False", CompressedData=str(packed)),
+        "a.raw": zlib.compress(text) if packed else text,
+    }
+    tracemalloc.start()
+    with pytest.raises(MemberError, match="more than 64 numbers"):
+        read_zipped(tmp_path, members)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 << 20
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_text_of_several_pieces_is_read(tmp_path, packed) -> None:
+    volume = noise_volume(3, (20, 60, 70))
+    text = "\n".join(map(str, volume.ravel())).encode()
+    members = {
+        "a.mhd": header("a", volume.shape, BinaryData="False", CompressedData=str(packed)),
+        "a.raw": zlib.compress(text) if packed else text,
+    }
+    assert (read_zipped(tmp_path, members)[0] == volume).all()
 
 
 @given(st.binary(max_size=400) | st.binary(max_size=60).map(lambda tail: header("a")[:200] + tail))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lung_nodule_ct.declaration.findings import Code, FindingCollector
+from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
 from lung_nodule_ct.errors import Place
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.examples.scans.plan import Nodule, ScanUnit
     from lung_nodule_ct.geometry.frame import CTVolume, Frame, MaskVolume
     from lung_nodule_ct.system.memory import BufferPool
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 _HU_MIN: Final = -32768
 _HU_MAX: Final = 32767
 _GEOMETRY_CODES = (Code.GEOMETRY_MISSING, Code.NEGATIVE_SPACING, Code.DIRECTION_NOT_ORTHONORMAL)
+_DIRECTION_TOLERANCE = 1e-3
+"""The maximum difference of two equal directions: their numbers are rounded when they are written."""
+_SPACING_TOLERANCE = 1e-3
+"""The maximum relative difference of two equal spacings."""
 _USUAL_LABELS = (0, 3, 4)
 """Outside, and the two lungs."""
 _MAX_LABELS = 8
@@ -50,6 +53,7 @@ def make_scan(unit: ScanUnit, reading: Reading) -> list[Example]:
     mask = None
     if unit.mask:  # before the volume, because the mask passes through the memory of the volume
         mask_image = open_metaimage(unit.mask, unit.mask_data, reading.archives, buffers.packed)
+        in_mask.extend(_frame_findings(mask_image, frame))
         mask = _read_mask(mask_image, image.header.shape, buffers, in_mask)
     volume = _read_hounsfield(image, buffers, report)
     report.extend(in_mask.findings)
@@ -82,6 +86,28 @@ def _header_findings(image: MetaImage) -> list[Finding]:
     for code, detail, resolution in image.issues:
         report.add(code, resolution, image.member.place, detail)
     return list(report.findings)
+
+
+def _frame_findings(mask: MetaImage, scan: Frame) -> list[Finding]:
+    """A finding if the header of a mask gives another direction or spacing than that of its scan; its origin is unreliable."""
+    frame = mask.header.frame
+    agreements = {
+        "direction": np.allclose(frame.direction, scan.direction, rtol=0, atol=_DIRECTION_TOLERANCE),
+        "spacing": np.allclose(frame.spacing, scan.spacing, rtol=_SPACING_TOLERANCE, atol=0),
+    }
+    details = [
+        f"expected {name} {_listed(getattr(scan, name))} as in the scan, got {_listed(getattr(frame, name))}"
+        for name, agrees in agreements.items()
+        if not agrees
+    ]
+    if not details:
+        return []
+    resolution = "its array is taken by index, as it is stored; check whether it has to be turned"
+    return [Finding(Code.MASK_FRAME, resolution, mask.member.place, "; ".join(details))]
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _read_hounsfield(image: MetaImage, buffers: BufferPool, report: FindingCollector) -> CTVolume:
