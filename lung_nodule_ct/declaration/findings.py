@@ -122,7 +122,10 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
         _E,
         "a header gives no spacing or no origin, so world coordinates use the format's defaults",
     ),
-    Code.HEADER_CONFLICT: (_W, "a header gives the same property twice, with different values, or contradicts its archive"),
+    Code.HEADER_CONFLICT: (
+        _W,
+        "a header gives the same property twice, with different values, or contradicts its archive",
+    ),
     Code.HEADER_KEY_IGNORED: (_W, "a header has keys after ElementDataFile, which ends a MetaImage header"),
     Code.HEADER_KEY_NOT_APPLIED: (_E, "a header says that its numbers mean something else than what is read from them"),
     Code.HEADER_REPAIRED: (_N, "a header is written in a way that other readers refuse"),

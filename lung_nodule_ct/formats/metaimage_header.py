@@ -307,9 +307,7 @@ def _names_and_keys(text: str, slices: int) -> tuple[tuple[str, ...], list[str]]
     return tuple(lines[:end]), keys[end:]
 
 
-def _data_files(
-    value: str, data: bytes, offset: int, slices: int, issues: list[Issue]
-) -> tuple[str, ...]:
+def _data_files(value: str, data: bytes, offset: int, slices: int, issues: list[Issue]) -> tuple[str, ...]:
     if value.upper() == "LOCAL":
         return ()
     if re.fullmatch(_LIST, value, re.IGNORECASE):
@@ -324,7 +322,9 @@ def _data_files(
         return names
     if found := _PATTERN.fullmatch(value):
         if slices > _MAX_FILES:
-            raise HeaderError("the volume has too many slices for one file each", f"at most {_MAX_FILES:,}", f"{slices:,}")
+            raise HeaderError(
+                "the volume has too many slices for one file each", f"at most {_MAX_FILES:,}", f"{slices:,}"
+            )
         first, last = int(found["first"] or 1), int(found["last"] or slices)
         step = int(found["step"] or 1) or 1
         if found["first"] is None:

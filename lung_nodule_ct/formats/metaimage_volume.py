@@ -23,7 +23,7 @@ from lung_nodule_ct.sources.zip_member import allocate, iterate_member, read_mem
 from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -267,9 +267,7 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _length_issues(
-    header: Header, member: Member, data: Sequence[Member], archives: ArchivePool
-) -> list[Issue]:
+def _length_issues(header: Header, member: Member, data: Sequence[Member], archives: ArchivePool) -> list[Issue]:
     """Irregularities of the length of the data. Data that cannot be used are refused before they are inflated."""
     if header.compressed or header.text:
         return []
@@ -302,9 +300,7 @@ def _promised(header: Header, length: int) -> str:
     return f"{length:,} bytes (DimSize {shape}, {header.dtype.itemsize} bytes an element)"
 
 
-def _find(
-    name: str, header: Member, near: Sequence[Member], archives: ArchivePool, issues: list[Issue]
-) -> Member:
+def _find(name: str, header: Member, near: Sequence[Member], archives: ArchivePool, issues: list[Issue]) -> Member:
     """Return the member that a header names as its data file; ``near`` are members in the folder of the header."""
     wanted = name.replace("\\", "/")
     joined = posixpath.normpath(posixpath.join(header.folder, wanted))
@@ -339,9 +335,7 @@ def _own_data(header: Member, near: Iterable[Member]) -> list[Member]:
     return [member for member in near if member.stem == header.stem and member.suffix in _DATA_SUFFIXES]
 
 
-def _other_name(
-    name: str, data: Member, header: Member, near: Sequence[Member], archives: ArchivePool
-) -> list[Issue]:
+def _other_name(name: str, data: Member, header: Member, near: Sequence[Member], archives: ArchivePool) -> list[Issue]:
     """An irregularity if a data file has the name of another header, or one with the name of the header is not used."""
     if data.stem.lower() == header.stem.lower():
         return []

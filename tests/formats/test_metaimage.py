@@ -483,7 +483,9 @@ def test_the_orientation_that_itk_writes_does_not_contradict_its_matrix(tmp_path
 )
 def test_a_header_of_any_content_has_few_issues_and_takes_linear_time(more) -> None:
     started = time.process_time()
-    parsed = parse_header(header("a").replace(b"ObjectType = Image\n", b"ObjectType = Image\n" + more[: 1 << 19] + b"\n"))
+    parsed = parse_header(
+        header("a").replace(b"ObjectType = Image\n", b"ObjectType = Image\n" + more[: 1 << 19] + b"\n")
+    )
     assert len(parsed.issues) < 5
     assert sum(len(text) for _, *texts in parsed.issues for text in texts) < 2000
     assert time.process_time() - started < 5
