@@ -62,6 +62,8 @@ def inspect(
         return
     from rich.markup import escape
 
+    from lung_nodule_ct.errors import printable
+
     console = terminal()
     archives = new_table("archive", "role", "state", bytes=True, members=True)
     colours = {"found": "green", "missing": "yellow", "unreadable": "red"}
@@ -87,6 +89,8 @@ def inspect(
             shown = (figure[name] for name in ("figure", "here", "preprint", "published", "agrees_with"))
             comparison.add_row(*("" if value is None else str(value) for value in shown))
         console.print(comparison, "")
+    for file in inspection.unrecognised:
+        console.print(f"[yellow]![/] not recognised: {escape(printable(str(file)))}", highlight=False, soft_wrap=True)
     problems = [archive.problem for archive in inspection.archives if archive.problem]
     problems += [config.problem for config in inspection.configs if config.problem]
     for problem in dict.fromkeys(problems):

@@ -149,3 +149,10 @@ DEFAULT_RELEASE: Final = RELEASES[0]
 def archives_of(*roles: Role) -> tuple[ArchiveSpec, ...]:
     """Return the archives of some roles, in published order."""
     return tuple(archive for archive in ARCHIVES if archive.role in roles)
+
+
+def specs_of_file(file_name: str) -> tuple[ArchiveSpec, ...]:
+    """Return the archives that a file name belongs to: one, or none."""
+    if not file_name.lower().endswith(".zip"):  # a source may hold many other files
+        return ()
+    return tuple(archive for archive in ARCHIVES if archive.matches(file_name))

@@ -47,6 +47,7 @@ class Code(StrEnum):
     DIRECTION_NOT_ORTHONORMAL = "direction-not-orthonormal"
     DUPLICATE_ANNOTATION = "duplicate-annotation"
     DUPLICATE_ID = "duplicate-id"
+    FILE_UNRECOGNISED = "file-unrecognised"
     GEOMETRY_MISSING = "geometry-missing"
     FIGURE_MISMATCH = "figure-mismatch"
     HEADER_CONFLICT = "header-conflict"
@@ -118,6 +119,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.DUPLICATE_ANNOTATION: (_W, "the same annotation occurs twice"),
     Code.DUPLICATE_ID: (_E, "two members claim the same identity"),
     Code.FIGURE_MISMATCH: (_N, "a figure agrees with neither version of the paper"),
+    Code.FILE_UNRECOGNISED: (_W, "the source has a file that may belong to the dataset and is not one of its archives"),
     Code.GEOMETRY_MISSING: (
         _E,
         "a header gives no spacing or no origin, so world coordinates use the format's defaults",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.errors import Place
+from lung_nodule_ct.sources.unrecognised import archives_inside
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
@@ -133,7 +134,9 @@ def unused_members(archive: Archive, names: Sequence[str]) -> list[Finding]:
 
 def empty_archive(archive: Archive, expected: str) -> Finding:
     """The finding that an archive contains nothing of what it should contain."""
-    return Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.place, f"no {expected}")
+    inside = archives_inside(archive)
+    detail = f"no {expected}" + (f"; {inside}" if inside else "")
+    return Finding(Code.ARCHIVE_EMPTY, "nothing is taken from it", archive.place, detail)
 
 
 def table_findings(table: Parsed[Any], member: Member, expected: str) -> list[Finding]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.declaration.configs import Config, Kind
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
-from lung_nodule_ct.errors import Place, UnknownConfigError
+from lung_nodule_ct.errors import Place, SourceError, UnknownConfigError
 from lung_nodule_ct.examples.crops import CROPS
 from lung_nodule_ct.examples.scans import SCANS
 from lung_nodule_ct.examples.slices import SLICES
@@ -115,6 +115,7 @@ def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.
         UnknownConfigError: The kind of the config has no family.
         ArchiveNotFoundError: An archive that the config reads is missing.
         ArchiveError: A file is not a zip archive, or exceeds a limit.
+        SourceError: There is no example, because archives contain nothing of what they should contain.
         MemberError: A table is damaged or missing, or a member must not be read.
     """
     units, findings = family_of(config).plan(config, source)
@@ -123,7 +124,38 @@ def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.
     in_archives = [
         finding for role in config.reads for archive in source.archives(role) for finding in archive.findings
     ]
-    return Plan(config, tuple(units), (*in_archives, *findings))
+    if not units:
+        _refuse_empty_archives(config, source, findings)
+    return Plan(config, tuple(units), (*in_archives, *_unrecognised(config, source), *findings))
+
+
+def _refuse_empty_archives(config: Config, source: Source, findings: Sequence[Finding]) -> None:
+    """Raise an error for a config without examples, if all archives of one of its roles are empty or belong to something else."""
+    empty = {finding.place.archive: finding for finding in findings if finding.code is Code.ARCHIVE_EMPTY}
+    for role in config.reads:
+        archives = source.archives(role)
+        if all(archive.name in empty for archive in archives):
+            raise SourceError(
+                f"{config.name} has no example, because its archives contain nothing of what they should contain",
+                archive=", ".join(archive.name for archive in archives),
+                got="; ".join(dict.fromkeys(str(empty[archive.name].detail) for archive in archives)),
+                remedy="compare the files with the record; `lung-nodule-ct inspect` shows what the source contains",
+            )
+
+
+def _unrecognised(config: Config, source: Source) -> list[Finding]:
+    """Findings for files of the source that may belong to the config, and are not read."""
+    return [
+        Finding(
+            Code.FILE_UNRECOGNISED,
+            "nothing is read from it",
+            Place(file.kind),
+            f"{file.problem}; {file.remedy}" if file.specs else "`lung-nodule-ct inspect` says what it may be",
+            file.count,
+        )
+        for file in source.unrecognised
+        if file.remedy and (not file.specs or any(spec.role in config.reads for spec in file.specs))
+    ]
 
 
 def _split_by_patient(units: Sequence[Unit], findings: Sequence[Finding]) -> tuple[Sequence[Unit], Sequence[Finding]]:

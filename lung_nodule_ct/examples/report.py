@@ -20,6 +20,7 @@ from lung_nodule_ct.examples.crops import CropUnit
 from lung_nodule_ct.examples.plan import Plan, make_plan
 from lung_nodule_ct.examples.scans.plan import ScanUnit
 from lung_nodule_ct.examples.slices.plan import SliceUnit
+from lung_nodule_ct.sources.unrecognised import archives_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.published import FigureCount
     from lung_nodule_ct.examples.family import Example, Unit
     from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.sources.unrecognised import UnrecognisedFile
 
 
 _MAX_HOLDERS = 20
@@ -145,7 +147,7 @@ class ArchiveState:
         location: Where it is.
         size: Its length in bytes.
         members: Number of files that it contains.
-        problem: Why it cannot be read.
+        problem: Why it cannot be read, or what is wrong with it as a whole.
     """
 
     name: str
@@ -197,11 +199,13 @@ class Inspection:
         source: Its name.
         archives: The state of every archive.
         configs: The state of every config.
+        unrecognised: Files that are no archive of the dataset.
     """
 
     source: str
     archives: tuple[ArchiveState, ...]
     configs: tuple[ConfigState, ...]
+    unrecognised: tuple[UnrecognisedFile, ...] = ()
 
     @property
     def plans(self) -> dict[str, Plan]:
@@ -217,6 +221,16 @@ class Inspection:
         return {
             "source": self.source,
             "archives": [vars(archive) for archive in self.archives],
+            "unrecognised": [
+                {
+                    "name": file.name,
+                    "problem": file.problem,
+                    "remedy": file.remedy,
+                    "archives": [spec.name for spec in file.specs],
+                    "count": file.count,
+                }
+                for file in self.unrecognised
+            ],
             "configs": {config.name: config.counts() for config in self.configs},
             "figures": self.figures(),
             **report_document(
@@ -236,7 +250,7 @@ def inspect_source(source: Source) -> Inspection:
             configs.append(ConfigState(config.name, make_plan(config, source)))
         except LungNoduleCTError as error:
             configs.append(ConfigState(config.name, problem=str(error)))
-    return Inspection(source.name, archives, tuple(configs))
+    return Inspection(source.name, archives, tuple(configs), source.unrecognised)
 
 
 def _archive_state(source: Source, spec: ArchiveSpec) -> ArchiveState:
@@ -246,4 +260,13 @@ def _archive_state(source: Source, spec: ArchiveSpec) -> ArchiveState:
         archive = source.archive(spec)
     except LungNoduleCTError as error:
         return ArchiveState(spec.name, str(spec.role), "unreadable", source.location(spec), problem=str(error))
-    return ArchiveState(spec.name, str(spec.role), "found", archive.location, archive.size, len(archive.members))
+    problem = archives_inside(archive)
+    return ArchiveState(
+        spec.name,
+        str(spec.role),
+        "found",
+        archive.location,
+        archive.size,
+        len(archive.members),
+        f"{archive.name}: {problem}" if problem else None,
+    )

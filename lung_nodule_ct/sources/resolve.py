@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lung_nodule_ct.declaration.archives import archives_of
+from lung_nodule_ct.declaration.archives import archives_of, specs_of_file
 from lung_nodule_ct.errors import SourceError
+from lung_nodule_ct.sources.byte_sources import file_name_of
 from lung_nodule_ct.sources.source import Locations, Source
+from lung_nodule_ct.sources.unrecognised import describe_unrecognised
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
@@ -73,11 +76,15 @@ def open_zenodo(zenodo: Zenodo, configs: Sequence[Config], *, remote: bool) -> S
     downloaded = {} if remote else {spec: str(path) for spec, path in zenodo.download(reads).items()}
     others = zenodo.locate([spec for spec in (*reads, *context) if spec not in downloaded])
     locations = Locations({**downloaded, **others.single}, others.several)
-    return Source(locations, str(zenodo), zenodo.known_records(reads))
+    records = zenodo.known_records(reads)
+    names = [file.key for record in records for file in record.files if not specs_of_file(file.key)]
+    return Source(locations, str(zenodo), records, describe_unrecognised(names))
 
 
 def open_folder(folder: str | os.PathLike[str]) -> Source:
     """Open the archives in a folder, at any depth: flat, or in ``part_a/`` and ``part_b/`` as the records have them.
+
+    Links to files and folders are followed on this machine.
 
     Args:
         folder: A path, or a URL as fsspec takes it (``s3://bucket/folder``). Credentials are found as the filesystem finds
@@ -87,7 +94,29 @@ def open_folder(folder: str | os.PathLike[str]) -> Source:
         SourceError: The folder does not exist or cannot be read, or the package of the filesystem is not installed.
     """
     name = os.fspath(folder)
-    return Source(Locations.matching(_ArchiveFolder(name).files()), name)
+    files = list(_ArchiveFolder(name).files())
+    others = [file.path for file in files if not file.broken and not specs_of_file(file_name_of(file.location))]
+    broken = [file.path for file in files if file.broken]
+    return Source(
+        Locations.matching(file.location for file in files if not file.broken),
+        name,
+        unrecognised=describe_unrecognised(others, broken),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _SourceFile:
+    """A file in a folder of archives.
+
+    Attributes:
+        path: Its path in the folder, with forward slashes.
+        location: Its location, as other processes open it.
+        broken: Whether it is a link to something that does not exist.
+    """
+
+    path: str
+    location: str
+    broken: bool
 
 
 class _ArchiveFolder:
@@ -101,33 +130,46 @@ class _ArchiveFolder:
     """
 
     def __init__(self, name: str) -> None:
-        self._listing, self._location_of = _open_url(name) if "://" in name else _open_path(name)
+        self._root, self._listing, self._location_of = _open_url(name) if "://" in name else _open_path(name)
 
-    def files(self) -> Iterator[str]:
-        """Yield the location of each file, sorted by folder and name.
-
-        Hidden folders and ``__MACOSX`` are skipped. On this machine, links to folders are not followed.
-        """
+    def files(self) -> Iterator[_SourceFile]:
+        """Yield each file, sorted by folder and name. Hidden folders and ``__MACOSX`` are skipped."""
         for parent, folders, names in self._listing:
             folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder != "__MACOSX")
+            inside = parent.replace(os.sep, "/").removeprefix(self._root).strip("/")
             for name in sorted(names):
-                yield self._location_of(f"{parent}/{name}")
+                path = f"{parent}/{name}"
+                broken = os.path.islink(path) and not Path(path).exists()
+                yield _SourceFile(f"{inside}/{name}".lstrip("/"), self._location_of(path), broken)
 
 
 _Listing = Iterator[tuple[str, list[str], list[str]]]
 
 
-def _open_path(name: str) -> tuple[_Listing, Callable[[str], str]]:
-    """Return a listing as :func:`os.walk` gives it, and a function that turns its paths into locations."""
+def _open_path(name: str) -> tuple[str, _Listing, Callable[[str], str]]:
+    """Return the folder, a listing as :func:`os.walk` gives it, and a function that turns its paths into locations."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise _not_a_folder(name, exists=folder.exists())
-    return os.walk(folder), lambda path: str(Path(path).absolute())
+    return folder.as_posix(), _walk_with_links(folder), lambda path: str(Path(path).absolute())
 
 
-def _open_url(url: str) -> tuple[_Listing, Callable[[str], str]]:
-    """Return a listing of the same form, and a function that turns its paths into locations."""
+def _walk_with_links(folder: Path) -> _Listing:
+    """Walk through a folder and the folders that are linked there, each once, whatever the links refer to."""
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        state = Path(parent).stat()
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        yield parent, folders, names
+
+
+def _open_url(url: str) -> tuple[str, _Listing, Callable[[str], str]]:
+    """Return the same for a URL."""
     import fsspec  # noqa: PLC0415 -- takes a tenth of a second, which only URLs need
+    from fsspec.implementations.local import LocalFileSystem  # noqa: PLC0415
 
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
@@ -140,7 +182,9 @@ def _open_url(url: str) -> tuple[_Listing, Callable[[str], str]]:
         raise SourceError(f"{url} cannot be read: {error}") from error
     if not entries or entries == [root]:  # object stores have no empty folders
         raise _not_a_folder(url, exists=bool(entries))
-    return filesystem.walk(root), filesystem.unstrip_protocol
+    if isinstance(filesystem, LocalFileSystem):
+        return root, _walk_with_links(Path(root)), filesystem.unstrip_protocol
+    return root, filesystem.walk(root), filesystem.unstrip_protocol
 
 
 def _not_a_folder(name: str, *, exists: bool) -> SourceError:

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from lung_nodule_ct.declaration.archives import ARCHIVES, ArchiveSpec, Role, archives_of
+from lung_nodule_ct.declaration.archives import ArchiveSpec, Role, archives_of, specs_of_file
 from lung_nodule_ct.errors import ArchiveNotFoundError, LungNoduleCTError
 from lung_nodule_ct.sources.byte_sources import ByteSource, FsspecFile, LocalFile, RemoteLocation, file_name_of
+from lung_nodule_ct.sources.unrecognised import near_misses
 from lung_nodule_ct.sources.zip_directory import Archive, read_directory
 
 if TYPE_CHECKING:
     from lung_nodule_ct.sources.records import Record
+    from lung_nodule_ct.sources.unrecognised import UnrecognisedFile
+
+_MAX_NEAR = 5
+"""Files that an error lists because they may be an archive that is missing."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,11 @@ class Locations:
 
     @classmethod
     def matching(cls, locations: Iterable[str]) -> Self:
-        """Assign files to archives by their names. A file that matches no archive is ignored."""
+        """Assign files to archives by their names. A file that matches no archive is left out."""
         candidates: dict[ArchiveSpec, tuple[str, ...]] = {}
         for location in locations:
-            name = file_name_of(location)
-            for spec in ARCHIVES:
-                if spec.matches(name):
-                    candidates[spec] = (*candidates.get(spec, ()), location)
+            for spec in specs_of_file(file_name_of(location)):
+                candidates[spec] = (*candidates.get(spec, ()), location)
         return cls(
             {spec: files[0] for spec, files in candidates.items() if len(files) == 1},
             {spec: files for spec, files in candidates.items() if len(files) > 1},
@@ -51,15 +54,24 @@ class Source:
         locations: Where the archives are.
         name: Where they come from, for messages.
         records: The records that the archives were published in. Empty where that is not known, as for a folder.
+        unrecognised: The files that are no archive of the dataset.
 
     Attributes:
         name: Where the archives come from, for messages.
         records: The records that the archives were published in.
+        unrecognised: The files that are no archive of the dataset, and are not read.
     """
 
-    def __init__(self, locations: Locations, name: str, records: Iterable[Record] = ()) -> None:
+    def __init__(
+        self,
+        locations: Locations,
+        name: str,
+        records: Iterable[Record] = (),
+        unrecognised: Iterable[UnrecognisedFile] = (),
+    ) -> None:
         self.name = name
         self.records = tuple(records)
+        self.unrecognised = tuple(unrecognised)
         self._locations = locations
         self._directories: dict[ArchiveSpec, Archive] = {}
 
@@ -89,13 +101,14 @@ class Source:
                 archive=spec.name,
                 expected="one file",
                 got=", ".join(files),
-                remedy="leave one of them in the source folder",
+                remedy="keep one of them in the source folder, and move the others to another folder",
             )
         location = self.location(spec)
         if location is None:
             raise ArchiveNotFoundError(
                 f"this archive ({spec.holds}) is not in {self.name}",
                 archive=spec.name,
+                got=self._near_misses(spec),
                 remedy="list the archives with `lung-nodule-ct inspect`",
             )
         if spec not in self._directories:
@@ -115,9 +128,14 @@ class Source:
             raise ArchiveNotFoundError(
                 f"archives are missing from {self.name}: {', '.join(spec.name for spec in missing)}",
                 expected=f"all archives of the role {role}",
+                got=self._near_misses(*missing),
                 remedy="add them, in any folder below; `lung-nodule-ct inspect` lists the archives",
             )
         return tuple(self.archive(spec) for spec in archives_of(role))
+
+    def _near_misses(self, *specs: ArchiveSpec) -> str | None:
+        """The files that may be some archives, and what to do with them."""
+        return "; ".join(map(str, near_misses(self.unrecognised, specs)[:_MAX_NEAR])) or None
 
     def fingerprints(self, roles: Iterable[Role]) -> dict[str, str | None]:
         """Return a hash of the content of each archive of some roles, by name; ``None`` if it is missing or unreadable."""

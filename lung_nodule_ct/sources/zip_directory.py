@@ -38,7 +38,17 @@ _MAX_DIRECTORY_BYTES = 512 << 20
 _UTF8_FLAG = 0x800
 _ENCRYPTED_FLAGS = 0x1 | 0x40
 _SYSTEM_FILES = re.compile(r"(?:^|/)(?:__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
-_OTHER_FORMATS = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7-Zip archive", b"\x1f\x8b": "a gzip file"}
+_OTHER_FORMATS = {
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+}
+_TAR_MAGIC_AT = 257
+_END_RECORD = b"PK\x05\x06"
+_END_BYTES = 1024
+"""Bytes at the end of an archive in which the numbers of its parts are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +182,7 @@ def read_directory(source: ByteSource, location: str, name: str) -> Archive:
             unknown compression method.
     """
     _refuse_other_formats(source, name)
+    _refuse_last_part(source, name)
     try:
         with zipfile.ZipFile(io.BufferedReader(_SeekableFile(source), 1 << 16)) as parsed:
             infos, end_of_data = parsed.infolist(), parsed.start_dir
@@ -242,11 +253,30 @@ def _refuse_other_formats(source: ByteSource, name: str) -> None:
         got = "an HTML or XML page, which a server sends instead of a file that it refuses"
     else:
         other = [format_ for magic, format_ in _OTHER_FORMATS.items() if head.startswith(magic)]
+        other += ["a tar archive"] * (head[_TAR_MAGIC_AT:].startswith(b"ustar"))
         if not other:
             return
         got = other[0]
         remedy = "pack its content as a zip archive, or download the published one"
     raise ArchiveError("is not a zip archive", archive=name, expected="a zip archive", got=got, remedy=remedy)
+
+
+def _refuse_last_part(source: ByteSource, name: str) -> None:
+    """Raise an error that says how to join a split archive, if a file is the last part of one."""
+    tail = source.read_at(max(0, source.size - _END_BYTES), _END_BYTES)
+    at = tail.rfind(_END_RECORD)
+    part = int.from_bytes(tail[at + 4 : at + 6], "little") if at >= 0 else 0
+    if part not in (0, 0xFFFF):  # the latter refers to a record of Zip64
+        stem = name.rpartition(".")[0]
+        raise ArchiveError(
+            "is the last part of a split archive",
+            archive=name,
+            expected="a zip archive in one file",
+            got=f"part {part + 1} of {part + 1}, which needs {stem}.z01"
+            + (f" to {stem}.z{part:02d}" if part > 1 else ""),
+            remedy=f"put all parts into one folder, join them there with `zip -s 0 {name} --out joined.zip`, "
+            f"and use joined.zip under the name {name}",
+        )
 
 
 def _to_member(info: zipfile.ZipInfo, location: str, archive: str) -> Member | None:

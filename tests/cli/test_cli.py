@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lung_nodule_ct.testing.archives import DET2D
+from lung_nodule_ct.testing.archives import CLS, DET2D, zip_archive
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 
@@ -52,6 +52,29 @@ def test_inspect_lists_missing_and_unreadable_archives(cli, dummy, tmp_path) -> 
     assert document["configs"]["cls_1.25mm"]["examples"]
     assert "HTML" in document["configs"]["det2d_1.25mm"]["problem"]
     assert "HTML" in cli("inspect", tmp_path).stdout
+
+
+def test_inspect_lists_what_it_does_not_recognise(cli, tmp_path) -> None:
+    tiny = TinyArchives()
+    tiny[CLS] = {CLS: zip_archive(tiny[CLS])}
+    source = tiny.write(tmp_path / "in")
+    (source / f"{DET2D}?download=1").write_bytes((source / DET2D).read_bytes())
+    (source / DET2D).unlink()
+    (source / "notes.pdf").write_bytes(b"")
+    document = json.loads(cli("inspect", source, "--json").stdout)
+    assert [(file["name"], file["archives"]) for file in document["unrecognised"]] == [
+        (f"{DET2D}?download=1", [DET2D]),
+        ("notes.pdf", []),
+    ]
+    assert "holds itself once more" in document["configs"]["cls_1.25mm"]["problem"]
+    (state,) = [archive for archive in document["archives"] if archive["name"] == CLS]
+    assert (state["state"], state["problem"]) == (
+        "found",
+        f"{CLS}: it holds itself once more ({CLS}): unpack it, and use what is inside in its place",
+    )
+    shown = " ".join(cli("inspect", source).stdout.split())
+    assert f"not recognised: {DET2D}?download=1: the name of an archive with something added; rename it" in shown
+    assert "holds itself once more" in shown
 
 
 def test_build_prints_counts_and_findings(cli, dummy, tmp_path) -> None:

@@ -13,9 +13,12 @@ from lung_nodule_ct.testing.archives import (
     BMP_TABLES,
     CLS,
     CT0,
+    CT1,
     DET2D,
     MASKS,
     NODULES,
+    THICK0,
+    THICK1,
     metaimage_header,
     noise_picture,
     overwrite_zip_field,
@@ -185,6 +188,45 @@ def test_a_missing_or_invalid_archive_is_an_error_that_names_it(tmp_path, refuse
     message = refused(source, "det3d_1.25mm")
     assert CT0 in message
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("archives", "config"),
+    [([CLS], "cls_1.25mm"), ([DET2D], "det2d_1.25mm"), ([CT0, CT1], "det3d_1.25mm"), ([CT0, CT1], "longitudinal")],
+)
+def test_a_config_whose_archives_hold_something_else_is_not_built(tmp_path, refused, archives, config) -> None:
+    tiny = TinyArchives()
+    for archive in archives:
+        tiny[archive] = {"holiday.txt": b"a foreign archive"}
+    if config == "longitudinal":
+        tiny[THICK0] = {}
+        tiny[THICK1] = {}
+    message = refused(tiny.write(tmp_path / "in"), config)
+    assert all(archive in message for archive in archives)
+    assert "nothing of what they should contain" in message
+
+
+def test_an_archive_that_holds_something_else_is_an_error_finding(tmp_path, refused, build) -> None:
+    tiny = TinyArchives()
+    tiny[CT1] = {CT1: zip_archive(tiny[CT1])}
+    source = tiny.write(tmp_path / "in")
+    (finding,) = build(source, "det3d_1.25mm").findings("archive-empty")
+    assert (finding["grade"], finding["archive"]) == ("error", CT1)
+    assert "it holds itself once more" in finding["detail"]
+    assert "archive-empty" in refused(source, "det3d_1.25mm", "--strict")
+
+
+def test_files_that_are_no_archive_are_findings_of_the_configs_that_may_need_them(tmp_path, build) -> None:
+    source = TinyArchives().write(tmp_path / "in")
+    (source / "1.25mm_3D_detection_mhd_9.zip").write_bytes(zip_archive({"a.mhd": b""}))
+    (source / "80_20200101.mhd").write_bytes(b"")
+    built = build(source, "det3d_1.25mm", "cls_1.25mm")
+    findings = {(entry["config"], entry["archive"]) for entry in built.findings("file-unrecognised")}
+    assert findings == {
+        ("det3d_1.25mm", f"{CT0}, {CT1}, {MASKS}, {NODULES}"),
+        ("det3d_1.25mm", "*.mhd"),
+        ("cls_1.25mm", "*.mhd"),
+    }
 
 
 def test_a_member_name_outside_the_archive_is_an_error(tmp_path, refused) -> None:

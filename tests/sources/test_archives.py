@@ -151,6 +151,14 @@ def test_a_member_above_the_limit_is_an_error(tmp_path) -> None:
         read_member(archive.members[0], archives, limit=99)
 
 
+def split_in_two(data: bytes, parts: int = 2) -> bytes:
+    """Return the last part of an archive that was split: its directory, without the members."""
+    end = data.rindex(b"PK\5\6")
+    start = struct.unpack_from("<I", data, end + 16)[0]
+    numbers = struct.pack("<HH", parts - 1, parts - 1)
+    return data[start : end + 4] + numbers + data[end + 8 : end + 16] + struct.pack("<IH", 0, 0)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -162,6 +170,9 @@ def test_a_member_above_the_limit_is_an_error(tmp_path) -> None:
         (b"<!DOCTYPE html><html><body>403", "HTML"),
         (b"\n<html>", "HTML"),
         (b"Rar!\x1a\x07", "RAR"),
+        (bytes(257) + b"ustar\x00", "a tar archive"),
+        (split_in_two(zip_archive({"a": bytes(5000), "b": b"2"})), r"part 2 of 2, which needs some\.z01.*zip -s 0"),
+        (split_in_two(zip_archive({}), parts=3), r"part 3 of 3, which needs some\.z01 to some\.z02"),
         (zip_archive({"a": bytes(5000), "b": b"2"})[:-30], "broke off"),
         (b"not a zip at all", "broke off"),
     ],
