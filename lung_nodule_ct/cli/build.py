@@ -97,13 +97,15 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
     if as_json:
         from lung_nodule_ct.declaration.findings import summarize
 
-        print_json({"folder": str(out), "configs": rows, "findings": summarize(findings)})
+        accounts = {name: account.to_dict() for name, account in done.accounts.items()}
+        print_json({"folder": str(out), "configs": rows, "account": accounts, "findings": summarize(findings)})
         return
     print_findings(findings)
     console = terminal()
     for name in done.findings:
         counts = ", ".join(f"{split} {count:,}" for split, count in rows.get(name, {}).items())
         console.print(f"[bold]{name}[/]: {counts or 'no examples, left out'}", highlight=False)
+        console.print(f"  account: {done.accounts[name]}", highlight=False)
         shared = done.configs[name].shared_patients if name in done.configs else {}
         for pair, count in shared.items():
             if count:

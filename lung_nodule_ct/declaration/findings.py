@@ -70,6 +70,7 @@ class Code(StrEnum):
     MASK_WITHOUT_SCAN = "mask-without-scan"
     MEMBER_UNUSED = "member-unused"
     NEGATIVE_SPACING = "negative-spacing"
+    NOT_ACCOUNTED_FOR = "not-accounted-for"
     NO_FOLD = "no-fold"
     NO_PATIENT = "no-patient"
     NODULE_BETWEEN_VOXELS = "nodule-between-voxels"
@@ -80,6 +81,7 @@ class Code(StrEnum):
     PICTURE_METADATA_REMOVED = "picture-metadata-removed"
     SAME_PIXELS = "same-pixels"
     SAME_PIXELS_IN_TWO_SPLITS = "same-pixels-in-two-splits"
+    SCAN_NOT_SELECTED = "scan-not-selected"
     SLICE_GAP = "slice-gap"
     SPLIT_LISTS_DISAGREE = "split-lists-disagree"
     STALE_FILE_NAME = "stale-file-name"
@@ -147,6 +149,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.MASK_WITHOUT_SCAN: (_W, "a lung mask has no scan"),
     Code.MEMBER_UNUSED: (_N, "an archive contains files that its layout does not describe"),
     Code.NEGATIVE_SPACING: (_W, "a header gives a negative spacing, which turns that axis round"),
+    Code.NOT_ACCOUNTED_FOR: (_E, "an item of the archives is neither part of an example nor in a finding"),
     Code.NO_FOLD: (_W, "examples without a patient have no fold, so a split by patient leaves them out"),
     Code.NO_PATIENT: (_N, "names that contain no patient number"),
     Code.NODULE_BETWEEN_VOXELS: (_W, "a nodule is so small that no voxel centre lies inside it"),
@@ -157,6 +160,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.PICTURE_METADATA_REMOVED: (_W, "the metadata of an image contain a calendar date"),
     Code.SAME_PIXELS: (_W, "the same pixels occur more than once in a split"),
     Code.SAME_PIXELS_IN_TWO_SPLITS: (_E, "the same pixels occur in two splits"),
+    Code.SCAN_NOT_SELECTED: (_N, "scans that a config leaves out by its definition"),
     Code.SLICE_GAP: (_W, "a stack of slices has a gap in its numbers"),
     Code.SPLIT_LISTS_DISAGREE: (_W, "the lists of a split disagree"),
     Code.STALE_FILE_NAME: (_N, "an annotation names another file than the one it belongs to"),

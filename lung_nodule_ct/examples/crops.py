@@ -11,12 +11,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.archives import Role
-from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import image_id, parse_image_name
 from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
 from lung_nodule_ct.declaration.rows import CropRow
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit, empty_archive, unique_images, unused_members
+from lung_nodule_ct.examples.account import PlanReport
+from lung_nodule_ct.examples.family import (
+    Example,
+    Family,
+    Planned,
+    Reading,
+    Unit,
+    empty_archive,
+    leave_out_unused,
+    unique_images,
+)
 from lung_nodule_ct.formats.pictures import SUFFIXES, pixels_key, read_published
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of
@@ -60,10 +70,10 @@ class CropUnit(Unit):
         return (self.image,)
 
 
-def plan_crops(config: Config, source: Source) -> tuple[list[CropUnit], tuple[Finding, ...]]:
+def plan_crops(config: Config, source: Source) -> Planned[CropUnit]:
     """Plan one unit per image in ``train/1`` … ``validate/6``."""
     del config  # one archive, one layout
-    report = FindingCollector()
+    report = PlanReport()
     units: list[CropUnit] = []
     for archive in source.archives(Role.CLASSIFICATION):
         crops, other = list_crops(archive)
@@ -72,9 +82,10 @@ def plan_crops(config: Config, source: Source) -> tuple[list[CropUnit], tuple[Fi
         readme = next(filter(_is_readme, other), None)
         if readme is not None:
             report.extend(_compare_counts(readme, crops))
-        report.extend(unused_members(archive, [member.name for member in other if member is not readme]))
+            report.ignores(readme)
+        leave_out_unused(archive, [member for member in other if member is not readme], report)
         units += crops
-    return unique_images(units, report), report.findings
+    return Planned(unique_images(units, report), report.findings, report.uses)
 
 
 def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:

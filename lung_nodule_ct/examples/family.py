@@ -17,7 +17,7 @@ from lung_nodule_ct.sources.unrecognised import archives_inside
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.declaration.findings import FindingCollector
+    from lung_nodule_ct.examples.account import PlanReport, Uses
     from lung_nodule_ct.formats.tables import Parsed
     from lung_nodule_ct.sources.source import ArchivePool, Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
@@ -45,8 +45,18 @@ class Unit:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The members that are certainly read; their sizes are the cost of the unit."""
+        """The members that are read, the main one first; their sizes are the cost of the unit."""
         raise NotImplementedError
+
+    @property
+    def likely_members(self) -> tuple[Member, ...]:
+        """Those of :attr:`members` of which only the example shows whether it is read from them."""
+        return ()
+
+    @property
+    def rows(self) -> tuple[Place, ...]:
+        """The rows of tables that are part of it."""
+        return ()
 
     @property
     def num_examples(self) -> int | None:
@@ -67,11 +77,13 @@ class Example:
         row: Its values by column name, ``source_name`` included. Voxels are arrays (z, y, x), pictures their encoded bytes.
         pixels_key: Equal for equal pixels or voxels, however they were encoded.
         findings: What was wrong with the data that were read for it.
+        read: The members that it was read from, if its unit has likely members.
     """
 
     row: Mapping[str, object]
     pixels_key: str
     findings: tuple[Finding, ...] = ()
+    read: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +105,31 @@ UnitT = TypeVar("UnitT", bound=Unit)
 
 
 @dataclass(frozen=True, slots=True)
+class Planned(Generic[UnitT]):
+    """The result of planning a config.
+
+    Attributes:
+        units: The units in the order in which they are written.
+        findings: What was wrong with the archives.
+        uses: What was done with the members and rows that are not part of a unit.
+    """
+
+    units: Sequence[UnitT]
+    findings: Sequence[Finding]
+    uses: Uses
+
+
+@dataclass(frozen=True, slots=True)
 class Family(Generic[UnitT]):
     """How the examples of one kind of config are planned and made. Both functions must be importable by worker processes.
 
     Attributes:
-        plan: ``plan(config, source)`` returns the units in the order in which they are written, and what was wrong with the archives.
-            It raises ``ArchiveNotFoundError`` if an archive that the config reads is missing, and ``MemberError`` for a damaged table.
+        plan: ``plan(config, source)`` returns the units, and what was found in the archives and done with their members. It raises ``ArchiveNotFoundError``
+            if an archive that the config reads is missing, and ``MemberError`` for a damaged table.
         make: ``make(unit, reading)`` returns the examples of a unit. It raises ``MemberError`` for a damaged member.
     """
 
-    plan: Callable[[Config, Source], tuple[Sequence[UnitT], Sequence[Finding]]]
+    plan: Callable[[Config, Source], Planned[UnitT]]
     make: Callable[[UnitT, Reading], Sequence[Example]]
 
 
@@ -125,11 +152,18 @@ class ImageUnit(Protocol):
 ImageUnitT = TypeVar("ImageUnitT", bound=ImageUnit)
 
 
-def unused_members(archive: Archive, names: Sequence[str]) -> list[Finding]:
-    """One finding for all members that the layout does not describe; none if there are no such members."""
-    if not names:
+def leave_out_unused(archive: Archive, members: Sequence[Member], report: PlanReport) -> None:
+    """Add one finding for all members that the layout does not describe; none if there are no such members."""
+    report.reports(*members)
+    report.extend(unused_members(archive.name, members))
+
+
+def unused_members(archive: str, members: Sequence[Member]) -> list[Finding]:
+    """One finding for some members of an archive that are not used."""
+    if not members:
         return []
-    return [Finding(Code.MEMBER_UNUSED, "left out", Place(archive.name, shortened(names)), count=len(names))]
+    place = Place(archive, shortened([member.name for member in members]))
+    return [Finding(Code.MEMBER_UNUSED, "left out", place, count=len(members))]
 
 
 def empty_archive(archive: Archive, expected: str) -> Finding:
@@ -165,13 +199,14 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
 
 
-def unique_images(units: Sequence[ImageUnitT], report: FindingCollector) -> list[ImageUnitT]:
+def unique_images(units: Sequence[ImageUnitT], report: PlanReport) -> list[ImageUnitT]:
     """The units of images, each name once. Repeated names and images without a patient are reported."""
     first: dict[str, ImageUnitT] = {}
     for unit in units:
         if (kept := first.setdefault(unit.source_name, unit)) is not unit:
             detail = f"the same name as {kept.image.name}"
             report.add(Code.DUPLICATE_ID, "left out, the first is used", unit.image.place, detail)
+            report.reports(unit.image)
     nameless = [unit.image.name for unit in first.values() if unit.patient_id is None]
     if nameless:
         place = Place(units[0].image.archive, shortened(nameless))

@@ -6,7 +6,7 @@ makes its examples; a new kind is added with :func:`add_family`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from lung_nodule_ct.declaration.configs import Config, Kind
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
 from lung_nodule_ct.errors import Place, SourceError, UnknownConfigError
+from lung_nodule_ct.examples.account import Uses
 from lung_nodule_ct.examples.crops import CROPS
+from lung_nodule_ct.examples.family import Planned
 from lung_nodule_ct.examples.scans import SCANS
 from lung_nodule_ct.examples.slices import SLICES
 from lung_nodule_ct.examples.stacks import STACKS
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.examples.family import Family, Unit
     from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.sources.zip_directory import Archive
 
 FAMILIES: dict[str, Family[Any]] = {
     Kind.CROP: CROPS,
@@ -72,11 +75,15 @@ class Plan:
         config: The declaration.
         units: The units of work in the order in which they are written; each identity occurs once.
         findings: What was wrong with the archives, as far as directories and tables show it.
+        archives: The archives that the config reads.
+        uses: What was done with the members and rows that are not part of a unit.
     """
 
     config: Config
     units: tuple[Unit, ...]
     findings: tuple[Finding, ...]
+    archives: tuple[Archive, ...] = ()
+    uses: Uses = field(default_factory=Uses)
 
     @property
     def splits(self) -> dict[str, tuple[Unit, ...]]:
@@ -118,15 +125,15 @@ def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.
         SourceError: There is no example, because archives contain nothing of what they should contain.
         MemberError: A table is damaged or missing, or a member must not be read.
     """
-    units, findings = family_of(config).plan(config, source)
+    planned = family_of(config).plan(config, source)
+    if not planned.units:
+        _refuse_empty_archives(config, source, planned.findings)
     if SplitBy(split_by) is SplitBy.PATIENT:
-        units, findings = _split_by_patient(units, findings)
-    in_archives = [
-        finding for role in config.reads for archive in source.archives(role) for finding in archive.findings
-    ]
-    if not units:
-        _refuse_empty_archives(config, source, findings)
-    return Plan(config, tuple(units), (*in_archives, *_unrecognised(config, source), *findings))
+        planned = _split_by_patient(planned)
+    archives = tuple(archive for role in config.reads for archive in source.archives(role))
+    in_archives = [finding for archive in archives for finding in archive.findings]
+    findings = (*in_archives, *_unrecognised(config, source), *planned.findings)
+    return Plan(config, tuple(planned.units), findings, archives, planned.uses)
 
 
 def _refuse_empty_archives(config: Config, source: Source, findings: Sequence[Finding]) -> None:
@@ -158,14 +165,14 @@ def _unrecognised(config: Config, source: Source) -> list[Finding]:
     ]
 
 
-def _split_by_patient(units: Sequence[Unit], findings: Sequence[Finding]) -> tuple[Sequence[Unit], Sequence[Finding]]:
-    placed = [replace(unit, split=SPLIT_OF_FOLD[unit.fold]) for unit in units if unit.fold is not None]
-    left_out = [unit for unit in units if unit.fold is None]
+def _split_by_patient(planned: Planned[Unit]) -> Planned[Unit]:
+    placed = [replace(unit, split=SPLIT_OF_FOLD[unit.fold]) for unit in planned.units if unit.fold is not None]
+    left_out = [unit for unit in planned.units if unit.fold is None]
     if not left_out:
-        return placed, findings
+        return replace(planned, units=placed)
     place = Place(left_out[0].members[0].archive)
     finding = Finding(Code.NO_FOLD, "left out", place, "split by patient", len(left_out))
-    return placed, [*findings, finding]
+    return Planned(placed, [*planned.findings, finding], planned.uses.without(left_out))
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,18 +21,20 @@ from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.declaration.rows import StackNoduleRecord, StackRow
 from lung_nodule_ct.errors import MemberError, Place
+from lung_nodule_ct.examples.account import PlanReport
 from lung_nodule_ct.examples.family import (
     Example,
     Family,
+    Planned,
     Reading,
     Unit,
     empty_archive,
+    leave_out_unused,
     shortened,
     table_findings,
-    unused_members,
 )
 from lung_nodule_ct.formats.pictures import SUFFIXES, as_grey, pixels_key, read_picture
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, parse_boxes, parse_split_list
+from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, Parsed, parse_boxes, parse_split_list
 from lung_nodule_ct.geometry.boxes import clip_box
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_member import read_member
@@ -83,6 +86,11 @@ class StackUnit(Unit):
         """The slices."""
         return tuple(member for _, member in self.slices)
 
+    @property
+    def rows(self) -> tuple[Place, ...]:
+        """The rows of its boxes."""
+        return tuple(box.place for box in self.boxes)
+
 
 CaseSlices = Mapping[str, Sequence[tuple[int, "Member"]]]
 """Number and member of the slices of every case."""
@@ -111,18 +119,19 @@ class _Tables:
     by_table: Mapping[str, _Assigned]
 
 
-def plan_stacks(config: Config, source: Source) -> tuple[list[StackUnit], tuple[Finding, ...]]:
+def plan_stacks(config: Config, source: Source) -> Planned[StackUnit]:
     """Plan one unit per case."""
     del config  # one set of archives, one layout
-    report = FindingCollector()
+    report = PlanReport()
     cases = _cases(source.archives(Role.BMP_SLICES), report)
-    tables = _read_tables(source.archives(Role.BMP_TABLES), report)
+    tables = _read_tables(source.archives(Role.BMP_TABLES), cases, report)
     boxes: defaultdict[str, list[StackBox]] = defaultdict(list)
     augmented: defaultdict[str, set[bool]] = defaultdict(set)
     seen: Counter[tuple[object, ...]] = Counter()
     for place, row in tables.boxes:
         case = _case_of(row.pid, cases, place, report)
         if case is None:
+            report.leaves_out_row(place)
             continue
         seen[key := (case, row.low, row.high, row.diameter)] += 1
         if seen[key] > 1:
@@ -146,7 +155,7 @@ def plan_stacks(config: Config, source: Source) -> tuple[list[StackUnit], tuple[
                 augmented=next(iter(augmented[case])) if len(augmented[case]) == 1 else None,
             )
         )
-    return units, report.findings
+    return Planned(units, report.findings, report.uses)
 
 
 def make_stack(unit: StackUnit, reading: Reading) -> list[Example]:
@@ -177,7 +186,7 @@ def _folder(slices: Sequence[tuple[int, Member]]) -> Place:
     return Place(first.archive, f"{first.folder}/")
 
 
-def _cases(archives: Sequence[Archive], report: FindingCollector) -> CaseSlices:
+def _cases(archives: Sequence[Archive], report: PlanReport) -> CaseSlices:
     """The slices of every case in numeric order. A case may extend over several archives."""
     numbered: defaultdict[str, dict[int, Member]] = defaultdict(dict)
     for archive in archives:
@@ -186,61 +195,67 @@ def _cases(archives: Sequence[Archive], report: FindingCollector) -> CaseSlices:
             number = _SLICE_NUMBER.search(member.stem)
             case = member.folder.rpartition("/")[2]
             if member.suffix not in SUFFIXES or number is None or not case:
-                unused.append(member.name)
+                unused.append(member)
                 continue
             count += 1
             kept = numbered[case].setdefault(int(number[1]), member)
             if kept is not member:
                 detail = f"the same case and slice as {kept.place}"
                 report.add(Code.DUPLICATE_ID, "left out, the first is used", member.place, detail)
+                report.reports(member)
         if not count:
             report.extend([empty_archive(archive, "imgs/<case>/<slice>.bmp")])
-        report.extend(unused_members(archive, unused))
+        leave_out_unused(archive, unused, report)
     cases = {case: sorted(slices.items()) for case, slices in numbered.items()}
     for slices in cases.values():
         first, last = slices[0][0], slices[-1][0]
         if last - first + 1 != len(slices):
-            absent = sorted(set(range(first, last + 1)) - {number for number, _ in slices})
-            missing = shortened([str(number) for number in absent])
-            detail = f"expected slices {first} to {last}, got none of number {missing}"
-            report.add(Code.SLICE_GAP, "the available slices are stacked", _folder(slices), detail, len(absent))
+            present = {number for number, _ in slices}
+            absent = islice((number for number in range(first, last + 1) if number not in present), len(slices))
+            detail = f"expected slices {first} to {last}, got none of number {shortened(list(map(str, absent)))}"
+            count = last - first + 1 - len(slices)
+            report.add(Code.SLICE_GAP, "the available slices are stacked", _folder(slices), detail, count)
     return cases
 
 
-def _read_tables(archives: Sequence[Archive], report: FindingCollector) -> _Tables:
+def _read_tables(archives: Sequence[Archive], cases: CaseSlices, report: PlanReport) -> _Tables:
     main: list[tuple[Place, BoxRow]] = []
     by_split: list[tuple[str, Place, BoxRow]] = []
     by_list: dict[str, _Assigned] = {}
-    read: list[str] = []
+    read: list[tuple[Member, bytes, Parsed[BoxRow]]] = []
     for archive in archives:
         unused = []
         for member in archive.members:
             split = _split_of(member)
             if member.suffix not in (".csv", ".txt") or (member.suffix == ".txt" and split is None):
-                unused.append(member.name)
+                unused.append(member)
                 continue
             with ArchivePool() as pool:
                 data = read_member(member, pool, limit=MAX_TABLE_BYTES)
             if member.suffix == ".txt":
-                for entry in parse_split_list(data):
+                entries = parse_split_list(data)
+                report.reads_list(member, data, [entry.stem for entry in entries], cases)
+                for entry in entries:
                     place = Place(archive.name, member.name, entry.reference)
                     _assign(by_list, entry.stem, _Assigned(split or UNASSIGNED, place), report)
                 continue
-            read.append(member.name)
             table = parse_boxes(data)
+            read.append((member, data, table))
             report.extend(table_findings(table, member, "a case and six integers"))
             rows = [(Place(archive.name, member.name, row.row.reference), row) for row in table.good]
             if split is None:
                 main += rows
             else:
                 by_split += [(split, place, row) for place, row in rows]
-        report.extend(unused_members(archive, unused))
+        leave_out_unused(archive, unused, report)
     if not main and not by_split:
-        raise _no_boxes(archives[0], read)
+        raise _no_boxes(archives[0], [member.name for member, _, _ in read])
+    for member, data, table in read:
+        compared = len(table.good) if main and _split_of(member) is not None else 0
+        report.reads_table(member, data, table, compared=compared)
     if not main:
         resolution = "the tables of the splits are used, which have no diameters"
-        place = Place(by_split[0][1].archive)
-        report.add(Code.TABLE_STANDS_IN, resolution, place, f"expected {MAIN_TABLE}")
+        report.add(Code.TABLE_STANDS_IN, resolution, Place(by_split[0][1].archive), f"expected {MAIN_TABLE}")
     by_table: dict[str, _Assigned] = {}
     for split, place, row in by_split:
         _assign(by_table, row.pid, _Assigned(split, place), report)

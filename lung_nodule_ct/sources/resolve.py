@@ -139,8 +139,10 @@ class _ArchiveFolder:
             inside = parent.replace(os.sep, "/").removeprefix(self._root).strip("/")
             for name in sorted(names):
                 path = f"{parent}/{name}"
-                broken = os.path.islink(path) and not Path(path).exists()
-                yield _SourceFile(f"{inside}/{name}".lstrip("/"), self._location_of(path), broken)
+                location = self._location_of(path)
+                is_local = "://" not in location or location.startswith("file://")
+                broken = is_local and Path(path).is_symlink() and not Path(path).exists()
+                yield _SourceFile(f"{inside}/{name}".lstrip("/"), location, broken)
 
 
 _Listing = Iterator[tuple[str, list[str], list[str]]]

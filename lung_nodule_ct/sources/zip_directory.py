@@ -128,6 +128,9 @@ class Archive:
         size: Its length in bytes.
         members: Its files in the order of their positions, without folders and files that an operating system added.
         findings: Irregularities of the directory.
+        ignored: Names of the files that an operating system added.
+        left_out: Names of the files that are not read because of an irregularity of the directory.
+        num_files: Number of files that the directory lists.
     """
 
     location: str
@@ -135,6 +138,9 @@ class Archive:
     size: int
     members: tuple[Member, ...]
     findings: tuple[Finding, ...] = ()
+    ignored: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    num_files: int = 0
 
     @property
     def place(self) -> Place:
@@ -201,9 +207,12 @@ def read_directory(source: ByteSource, location: str, name: str) -> Archive:
             expected=f"at most {_MAX_MEMBERS:,} members",
             got=f"{len(infos):,}",
         )
-    members = [member for info in infos if (member := _to_member(info, location, name)) is not None]
-    unique, findings = _first_of_each_name(_with_spans(members, end_of_data))
-    return Archive(location, name, source.size, unique, findings)
+    names = [_checked_name(info, name) for info in infos]
+    entries = [(info, own) for info, own in zip(infos, names, strict=True) if info.file_size or not own.endswith("/")]
+    ignored = tuple(own for _, own in entries if _SYSTEM_FILES.search(own))
+    members = [_to_member(info, own, location, name) for info, own in entries if not _SYSTEM_FILES.search(own)]
+    unique, left_out, findings = _first_of_each_name(_with_spans(members, end_of_data))
+    return Archive(location, name, source.size, unique, findings, ignored, left_out, len(entries))
 
 
 def lfs_pointer(head: bytes) -> str | None:
@@ -279,11 +288,8 @@ def _refuse_last_part(source: ByteSource, name: str) -> None:
         )
 
 
-def _to_member(info: zipfile.ZipInfo, location: str, archive: str) -> Member | None:
-    """Return a member without its span; ``None`` for a folder or a file that an operating system added."""
-    name = _checked_name(info, archive)
-    if name.endswith("/") or _SYSTEM_FILES.search(name):
-        return None
+def _to_member(info: zipfile.ZipInfo, name: str, location: str, archive: str) -> Member:
+    """Return a member without its span."""
     _refuse_unreadable(info, archive, name)
     return Member(
         location,
@@ -370,19 +376,18 @@ def _with_spans(members: list[Member], end_of_data: int) -> list[Member]:
     return spanned
 
 
-def _first_of_each_name(members: list[Member]) -> tuple[tuple[Member, ...], tuple[Finding, ...]]:
-    """Return the first member of each name, and a finding for each further one."""
+def _first_of_each_name(members: list[Member]) -> tuple[tuple[Member, ...], tuple[str, ...], tuple[Finding, ...]]:
+    """Return the first member of each name, the names of the others, and a finding for each of these."""
     first: dict[str, Member] = {}
-    findings = []
+    left_out, findings = [], []
     for member in members:
-        if first.setdefault(member.name, member) is not member:
+        if member.name.endswith("/"):
+            left_out.append(member.name)
+            detail = f"a folder with a content of {member.size:,} bytes"
+            findings.append(Finding(Code.MEMBER_UNUSED, "left out", member.place, detail))
+        elif first.setdefault(member.name, member) is not member:
+            left_out.append(member.name)
             relation = "equal" if member.crc == first[member.name].crc else "different"
-            findings.append(
-                Finding(
-                    Code.DUPLICATE_ID,
-                    "the first is used",
-                    member.place,
-                    f"the archive holds two members of this name, of {relation} content",
-                )
-            )
-    return tuple(first.values()), tuple(findings)
+            detail = f"the archive holds two members of this name, of {relation} content"
+            findings.append(Finding(Code.DUPLICATE_ID, "the first is used", member.place, detail))
+    return tuple(first.values()), tuple(left_out), tuple(findings)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.schema import Column, Schema
     from lung_nodule_ct.examples.family import Example, Family, Unit
     from lung_nodule_ct.sources.source import ArchivePool
+    from lung_nodule_ct.sources.zip_directory import Member
     from lung_nodule_ct.system.memory import BufferPool
 
 PICTURES_PER_BATCH: Final = 100
@@ -43,12 +44,14 @@ class Batch:
         table: Their rows, as one chunk. Voxels are valid until the next batch is taken.
         findings: Findings of these examples.
         pixels: The keys of their pixels.
+        read: Members that they were read from, for examples that state it.
         unit: Index of the first unit that they come from.
     """
 
     table: pa.Table
     findings: tuple[Finding, ...]
     pixels: tuple[Pixels, ...]
+    read: tuple[Member, ...]
     unit: int
 
 
@@ -83,14 +86,14 @@ def make_batches(
     rows: list[Mapping[str, Any]] = []
     findings: list[Finding] = []
     pixels: list[Pixels] = []
+    read: list[Member] = []
     first = 0
 
     def batch() -> Batch:
         table = pa.Table.from_batches([_to_record_batch(rows, schema, arrow_schema)])
-        made = Batch(table, tuple(findings), tuple(pixels), first)
-        rows.clear()
-        findings.clear()
-        pixels.clear()
+        made = Batch(table, tuple(findings), tuple(pixels), tuple(read), first)
+        for collected in (rows, findings, pixels, read):
+            collected.clear()
         return made
 
     with closing(_prefetch(units, family, archives, new_buffers, prefetch, keep_metadata)) as made:
@@ -100,6 +103,7 @@ def make_batches(
                 rows.append(example.row)
                 findings += example.findings
                 pixels.append(Pixels.of(unit, example))
+                read += example.read
                 if len(rows) == size:
                     yield batch()
             on_unit(unit)

@@ -16,6 +16,7 @@ from lung_nodule_ct.declaration.manifest import (
     to_json,
 )
 from lung_nodule_ct.errors import SourceError, StrictError
+from lung_nodule_ct.examples.account import make_account
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.examples.report import compare_figures, figure_finding, report_document, same_pixels
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
@@ -89,12 +90,14 @@ def build_folder(
         findings = _with_figures({name: result.findings for name, result in results.items()}, counts)
         if options.strict:
             refuse_errors(findings)
+        accounts = {name: result.account for name, result in results.items()}
         extra = {
+            "account": {name: account.to_dict() for name, account in accounts.items()},
             "shared_patients": {name: result.shared_patients for name, result in built.items()},
             "figures": [count.to_dict() for count in counts],
         }
         report = report_document(findings, generator=GENERATOR, verbatim=options.keep_source_names, extra=extra)
-        build = Build(built, findings, report, options.split_by, options.keep_source_names, source.records)
+        build = Build(built, findings, accounts, report, options.split_by, options.keep_source_names, source.records)
         _finish(stage, build, layout, source)
         if add_files is not None:
             add_files(stage)
@@ -133,7 +136,8 @@ def build_config(
     progress.end(name)
     in_examples = [finding for each in files for finding in each.findings]
     repeated = same_pixels(entry for each in files for entry in each.pixels)
-    return BuiltConfig(plan, files, (*plan.findings, *in_examples, *repeated))
+    account = make_account(plan, (member for each in files for member in each.read), sum(each.rows for each in files))
+    return BuiltConfig(plan, files, (*plan.findings, *in_examples, *repeated, *account.findings), account)
 
 
 def refuse_errors(findings: Mapping[str, tuple[Finding, ...]]) -> None:

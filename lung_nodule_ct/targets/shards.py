@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.labels import SplitBy
     from lung_nodule_ct.declaration.manifest import Format
     from lung_nodule_ct.declaration.schema import Schema
+    from lung_nodule_ct.examples.account import Account
     from lung_nodule_ct.examples.family import Family, Unit
     from lung_nodule_ct.examples.plan import Plan
     from lung_nodule_ct.examples.report import Pixels
     from lung_nodule_ct.sources.records import Record
+    from lung_nodule_ct.sources.zip_directory import Member
 
 
 _PARTIAL = ".partial"
@@ -90,6 +92,7 @@ class WrittenShard:
         sha256: SHA-256 of the file, ``None`` if the layout does not compute it.
         findings: Findings of its examples.
         pixels: The keys of the pixels of its examples.
+        read: Members that its examples were read from, for examples that state it.
     """
 
     shard: Shard
@@ -100,6 +103,7 @@ class WrittenShard:
     sha256: str | None
     findings: tuple[Finding, ...]
     pixels: tuple[Pixels, ...]
+    read: tuple[Member, ...]
 
 
 class ShardLayout(Protocol):
@@ -189,6 +193,7 @@ def _write(
     path.parent.mkdir(parents=True, exist_ok=True)
     findings: list[Finding] = []
     pixels: list[Pixels] = []
+    read: list[Member] = []
     hashed = hashlib.sha256()
     rows = arrow_bytes = 0
     with (
@@ -213,6 +218,7 @@ def _write(
             arrow_bytes += batch.table.nbytes
             findings += batch.findings
             pixels += batch.pixels
+            read += batch.read
     return WrittenShard(
         shard=shard,
         path=layout.path_of(shard),
@@ -222,6 +228,7 @@ def _write(
         sha256=hashed.hexdigest() if layout.hash_shards else None,
         findings=tuple(findings),
         pixels=tuple(pixels),
+        read=tuple(read),
     )
 
 
@@ -245,11 +252,13 @@ class BuiltConfig:
         plan: Its plan.
         files: The files that were written.
         findings: Findings of the plan and of the examples.
+        account: What became of the files and rows of its archives.
     """
 
     plan: Plan
     files: tuple[WrittenShard, ...]
     findings: tuple[Finding, ...]
+    account: Account
 
     @property
     def rows(self) -> dict[str, int]:
@@ -272,6 +281,7 @@ class Build:
     Attributes:
         configs: What was built, by config name; a config without examples is left out.
         findings: By config, including configs without examples.
+        accounts: What became of the files and rows of the archives of each config, likewise.
         report: The content of ``findings.json``.
         split_by: How examples were split.
         keep_source_names: Whether the column ``source_name`` was added.
@@ -280,6 +290,7 @@ class Build:
 
     configs: Mapping[str, BuiltConfig]
     findings: Mapping[str, tuple[Finding, ...]]
+    accounts: Mapping[str, Account]
     report: Mapping[str, Any]
     split_by: SplitBy
     keep_source_names: bool

@@ -15,10 +15,10 @@ from PIL import Image
 
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.configs import CONFIGS, Config, add_config
-from lung_nodule_ct.declaration.findings import Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.declaration.schema import Column, Flag, Integer, Picture, Schema, Text
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit
+from lung_nodule_ct.examples.account import PlanReport
+from lung_nodule_ct.examples.family import Example, Family, Planned, Reading, Unit
 from lung_nodule_ct.examples.plan import FAMILIES, add_family
 from lung_nodule_ct.examples.scans.listing import list_volumes
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
@@ -64,8 +64,8 @@ class MaskUnit(Unit):
         return None  # the header is not read before the build
 
 
-def plan_masks(config: Config, source: Source) -> tuple[list[MaskUnit], tuple[Finding, ...]]:
-    report = FindingCollector()
+def plan_masks(config: Config, source: Source) -> Planned[MaskUnit]:
+    report = PlanReport()
     units = [
         MaskUnit(
             split=TRAIN,
@@ -78,7 +78,7 @@ def plan_masks(config: Config, source: Source) -> tuple[list[MaskUnit], tuple[Fi
         )
         for volume in list_volumes(source.archives(Role.LUNG_MASKS), report)
     ]
-    return units, report.findings
+    return Planned(units, report.findings, report.uses)
 
 
 def make_masks(unit: MaskUnit, reading: Reading) -> list[Example]:

@@ -50,9 +50,11 @@ def make_scan(unit: ScanUnit, reading: Reading) -> list[Example]:
     image = open_metaimage(unit.header, unit.data, reading.archives, buffers.packed)
     frame = image.header.frame
     report.extend(_header_findings(image))
+    read = image.data_members
     mask = None
     if unit.mask:  # before the volume, because the mask passes through the memory of the volume
         mask_image = open_metaimage(unit.mask, unit.mask_data, reading.archives, buffers.packed)
+        read += mask_image.data_members
         in_mask.extend(_frame_findings(mask_image, frame))
         mask = _read_mask(mask_image, image.header.shape, buffers, in_mask)
     volume = _read_hounsfield(image, buffers, report)
@@ -78,7 +80,7 @@ def make_scan(unit: ScanUnit, reading: Reading) -> list[Example]:
         source_name=unit.source_name,
     )
     crc = image.crc if volume.dtype == image.header.dtype else None
-    return [Example(row, pixels_key(volume, crc), report.findings)]
+    return [Example(row, pixels_key(volume, crc), report.findings, read)]
 
 
 def _header_findings(image: MetaImage) -> list[Finding]:

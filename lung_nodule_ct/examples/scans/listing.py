@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.declaration.identity import Name, parse_volume_name
-from lung_nodule_ct.examples.family import empty_archive, unused_members
+from lung_nodule_ct.examples.family import empty_archive, leave_out_unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
-    from lung_nodule_ct.declaration.findings import Finding, FindingCollector
+    from lung_nodule_ct.examples.account import PlanReport
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 
 HEADER_SUFFIXES: Final = (".mhd", ".mha")
@@ -115,7 +115,7 @@ class Timeline:
         return len(self._dates.get(patient or "", ()))
 
 
-def list_volumes(archives: Sequence[Archive], report: FindingCollector) -> list[ArchivedVolume]:
+def list_volumes(archives: Sequence[Archive], report: PlanReport) -> list[ArchivedVolume]:
     """The volumes of some archives, each identity once."""
     first: dict[str, ArchivedVolume] = {}
     for archive in archives:
@@ -133,7 +133,8 @@ def list_volumes(archives: Sequence[Archive], report: FindingCollector) -> list[
             if kept is not volume:
                 detail = f"the same patient and date as {kept.header.place}"
                 report.add(Code.DUPLICATE_ID, "left out, the first is used", header.place, detail)
-        report.extend(_unused(archive, headers, by_stem))
+                report.reports(header, *data)
+        _leave_out(archive, headers, by_stem, report)
     return list(first.values())
 
 
@@ -152,10 +153,15 @@ def _without_suffix(member: Member) -> str:
     return member.name[: len(member.name) - len(member.suffix)]
 
 
-def _unused(archive: Archive, headers: Sequence[Member], left: Mapping[str, Sequence[Member]]) -> list[Finding]:
-    other = [member.name for member in archive.members if member.suffix not in (*HEADER_SUFFIXES, *DATA_SUFFIXES)]
+def _leave_out(
+    archive: Archive, headers: Sequence[Member], left: Mapping[str, Sequence[Member]], report: PlanReport
+) -> None:
+    """Report the members that belong to no header."""
+    other = [member for member in archive.members if member.suffix not in (*HEADER_SUFFIXES, *DATA_SUFFIXES)]
     stems = {_without_suffix(member) for member in archive.members if member.suffix in DATA_SUFFIXES}
+    orphans = [member for members in left.values() for member in members]
     if all(header.suffix == ".mha" or _without_suffix(header) in stems for header in headers):
         # every header has a data file of its own name, so the remaining data files belong to no header
-        other += [member.name for members in left.values() for member in members]
-    return unused_members(archive, other)
+        leave_out_unused(archive, [*other, *orphans], report)
+    else:  # a header may name any of them as its data file
+        report.may_be_read(*other, *orphans)

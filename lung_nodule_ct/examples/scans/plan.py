@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.archives import ArchiveSpec, Role
-from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.errors import MemberError, Place
+from lung_nodule_ct.examples.account import PlanReport
 from lung_nodule_ct.examples.crops import list_crops
-from lung_nodule_ct.examples.family import Unit, row_finding, table_findings, unused_members
+from lung_nodule_ct.examples.family import Planned, Unit, leave_out_unused, row_finding, shortened, table_findings
 from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes, scan_of
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
 from lung_nodule_ct.sources.source import ArchivePool
@@ -72,7 +73,17 @@ class ScanUnit(Unit):
     def members(self) -> tuple[Member, ...]:
         """Header and data of volume and mask."""
         headers = (self.header, self.mask) if self.mask else (self.header,)
-        return (*headers, *self.data, *self.mask_data)
+        return (*headers, *self.likely_members)
+
+    @property
+    def likely_members(self) -> tuple[Member, ...]:
+        """The data of volume and mask: their headers may name other members."""
+        return (*self.data, *self.mask_data)
+
+    @property
+    def rows(self) -> tuple[Place, ...]:
+        """The rows of its nodules."""
+        return tuple(nodule.place for nodule in self.nodules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +99,51 @@ class _Context:
     classes: Mapping[str, set[int]] | None
 
 
-def plan_scans(config: Config, source: Source) -> tuple[list[ScanUnit], tuple[Finding, ...]]:
+def plan_scans(config: Config, source: Source) -> Planned[ScanUnit]:
     """Plan one unit per volume of the sets that the config reads."""
-    report = FindingCollector()
+    report = PlanReport()
     sets = [scan_set for scan_set in SCAN_SETS if scan_set.volumes in config.reads]
     listed = {scan_set.volumes: list_volumes(source.archives(scan_set.volumes), report) for scan_set in sets}
     context = _Context(_timeline(source, listed, report), _classes(source, report))
     scans = [
         scan for scan_set in sets for scan in _scans_of_set(scan_set, source, listed[scan_set.volumes], context, report)
     ]
+    left_out: list[ScanUnit] = []
     if config.longitudinal and context.timeline is not None:
         timeline = context.timeline
+        planned = scans
         scans = [
             (unit, findings)
-            for unit, findings in scans
+            for unit, findings in planned
             if timeline.count(unit.patient_id) >= 2 and unit.days_since_first is not None
         ]
+        left_out = _not_selected(planned, scans, report)
         scans.sort(key=lambda scan: (scan[0].patient_id or "", scan[0].timepoint or 0, scan[0].slice_thickness_mm))
     units = [unit for unit, _ in scans]
     for _, findings in scans:
         report.extend(findings)
     report.extend(_pathology_findings(units))
-    return units, report.findings
+    return Planned(units, report.findings, report.uses.without(left_out))
 
 
-def _timeline(
-    source: Source, listed: Mapping[Role, Sequence[ArchivedVolume]], report: FindingCollector
-) -> Timeline | None:
+def _not_selected(
+    planned: Sequence[tuple[ScanUnit, list[Finding]]],
+    kept: Sequence[tuple[ScanUnit, list[Finding]]],
+    report: PlanReport,
+) -> list[ScanUnit]:
+    """The scans that do not belong to a config of patients with two or more dates, which are reported."""
+    places = {unit.header.place for unit, _ in kept}
+    others = [unit for unit, _ in planned if unit.header.place not in places]
+    if others:
+        archives = ", ".join(dict.fromkeys(member.archive for unit in others for member in unit.members))
+        place = Place(archives, shortened([unit.header.name for unit in others]))
+        report.add(
+            Code.SCAN_NOT_SELECTED, "left out", place, "patients without two dates, and undated scans", len(others)
+        )
+    return others
+
+
+def _timeline(source: Source, listed: Mapping[Role, Sequence[ArchivedVolume]], report: PlanReport) -> Timeline | None:
     volumes: list[ArchivedVolume] = []
     for scan_set in SCAN_SETS:
         if scan_set.volumes in listed:
@@ -123,11 +152,11 @@ def _timeline(
             report.extend([_missing_context(missing, "timepoint, num_timepoints and days_since_first are null")])
             return None
         else:  # what is odd about these archives is reported by the configs that read them
-            volumes += list_volumes(source.archives(scan_set.volumes), FindingCollector())
+            volumes += list_volumes(source.archives(scan_set.volumes), PlanReport())
     return Timeline(volumes)
 
 
-def _classes(source: Source, report: FindingCollector) -> Mapping[str, set[int]] | None:
+def _classes(source: Source, report: PlanReport) -> Mapping[str, set[int]] | None:
     """The classes of every patient in the classification archive."""
     if missing := source.missing(Role.CLASSIFICATION):
         report.extend([_missing_context(missing, "pathology is null")])
@@ -150,7 +179,7 @@ def _scans_of_set(
     source: Source,
     volumes: Sequence[ArchivedVolume],
     context: _Context,
-    report: FindingCollector,
+    report: PlanReport,
 ) -> list[tuple[ScanUnit, list[Finding]]]:
     """The scans of a set, each with its findings."""
     stems = {volume.stem for volume in volumes}
@@ -186,20 +215,19 @@ def _scans_of_set(
     return scans
 
 
-def _masks(
-    source: Source, role: Role | None, stems: set[str], report: FindingCollector
-) -> Mapping[str, ArchivedVolume]:
+def _masks(source: Source, role: Role | None, stems: set[str], report: PlanReport) -> Mapping[str, ArchivedVolume]:
     if role is None:
         return {}
     masks = {volume.stem: volume for volume in list_volumes(source.archives(role), report)}
     for stem, mask in masks.items():
         if stem not in stems:
             report.add(Code.MASK_WITHOUT_SCAN, "left out", mask.header.place)
+            report.reports(mask.header, *mask.data)
     return masks
 
 
 def _nodules(
-    source: Source, role: Role, stems: set[str], report: FindingCollector
+    source: Source, role: Role, stems: set[str], report: PlanReport
 ) -> tuple[Mapping[str, list[Nodule]], set[str | None]]:
     """The nodules of every scan of a set, by the stem of the scan; and the scans with rows that cannot be read."""
     nodules: defaultdict[str, list[Nodule]] = defaultdict(list)
@@ -207,7 +235,8 @@ def _nodules(
     for archive in source.archives(role):
         table = _annotation_table(archive)
         with ArchivePool() as archives:
-            parsed = parse_nodules(read_member(table, archives, limit=MAX_TABLE_BYTES))
+            data = read_member(table, archives, limit=MAX_TABLE_BYTES)
+        parsed = parse_nodules(data)
         report.extend(table_findings(parsed, table, "scan, x, y, z, diameter"))
         unreadable |= {scan_of(row.cells["seriesuid"], stems) for row in parsed.bad}
         seen: Counter[tuple[object, ...]] = Counter()
@@ -216,12 +245,14 @@ def _nodules(
             stem = scan_of(entry.series_uid, stems)
             if stem is None:
                 report.extend([row_finding(Code.ANNOTATION_WITHOUT_IMAGE, "left out", table.place, row)])
+                report.leaves_out_row(table.place)
                 continue
             seen[key := (stem, entry.center, entry.diameter)] += 1
             if seen[key] > 1:
                 report.extend([row_finding(Code.DUPLICATE_ANNOTATION, "kept", table.place, row)])
             nodules[stem].append(Nodule(entry.center, entry.diameter, Place(archive.name, table.name, row)))
-        report.extend(unused_members(archive, [member.name for member in archive.members if member is not table]))
+        report.reads_table(table, data, parsed)
+        leave_out_unused(archive, [member for member in archive.members if member is not table], report)
     return nodules, unreadable
 
 

@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.archives import Role
-from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.errors import Place
+from lung_nodule_ct.examples.account import PlanReport
 from lung_nodule_ct.examples.family import (
+    Planned,
     Unit,
     empty_archive,
+    leave_out_unused,
     row_finding,
     shortened,
     unique_images,
-    unused_members,
 )
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, Listed, parse_split_list
@@ -82,41 +84,38 @@ class _Layout:
         annotations: XML files by stem.
         lists: Split lists by folder and split.
         workbook: The workbook of boxes.
-        unused: Names of all other members.
+        unused: All other members.
     """
 
     images: tuple[Member, ...]
     annotations: Mapping[str, Member]
     lists: Mapping[str, Mapping[str, Member]]
     workbook: Member | None
-    unused: tuple[str, ...]
+    unused: tuple[Member, ...]
 
 
-def plan_slices(config: Config, source: Source) -> tuple[list[SliceUnit], tuple[Finding, ...]]:
+def plan_slices(config: Config, source: Source) -> Planned[SliceUnit]:
     """Plan one unit per image."""
     del config  # one archive, one layout
-    report = FindingCollector()
+    report = PlanReport()
     units = [unit for archive in source.archives(Role.DETECTION_2D) for unit in _plan_archive(archive, report)]
-    return units, report.findings
+    return Planned(units, report.findings, report.uses)
 
 
-def _plan_archive(archive: Archive, report: FindingCollector) -> list[SliceUnit]:
+def _plan_archive(archive: Archive, report: PlanReport) -> list[SliceUnit]:
     layout = _layout(archive, report)
     if not layout.images:
         report.extend([empty_archive(archive, "images")])
     units = unique_images([_unit(image, layout.annotations) for image in layout.images], report)
+    stems = {unit.source_name for unit in units}
     with ArchivePool() as archives:
         entries: Entries = {
-            folder: {
-                split: parse_split_list(read_member(member, archives, limit=MAX_TABLE_BYTES))
-                for split, member in lists.items()
-            }
+            folder: {split: _read_list(member, archives, stems, report) for split, member in lists.items()}
             for folder, lists in layout.lists.items()
         }
         # empty lists do not take precedence over lists with entries
         entries = dict(sorted(entries.items(), key=lambda item: not any(item[1].values())))
         rows = _workbook_rows(archive, layout.workbook, archives, report)
-    stems = {unit.source_name for unit in units}
     splits = _splits(archive, layout, entries, stems, report)
     checks = _cross_checks(layout, entries, rows, stems, report)
     units = [
@@ -124,8 +123,16 @@ def _plan_archive(archive: Archive, report: FindingCollector) -> list[SliceUnit]
         for unit in units
     ]
     report.extend(_pairing_findings(units, layout, stems))
-    report.extend(unused_members(archive, layout.unused))
+    report.reports(*(xml for stem, xml in layout.annotations.items() if stem not in stems))
+    leave_out_unused(archive, layout.unused, report)
     return units
+
+
+def _read_list(member: Member, archives: ArchivePool, stems: set[str], report: PlanReport) -> tuple[Listed, ...]:
+    data = read_member(member, archives, limit=MAX_TABLE_BYTES)
+    entries = parse_split_list(data)
+    report.reads_list(member, data, [entry.stem for entry in entries], stems)
+    return entries
 
 
 def _unit(image: Member, annotations: Mapping[str, Member]) -> SliceUnit:
@@ -141,14 +148,15 @@ def _unit(image: Member, annotations: Mapping[str, Member]) -> SliceUnit:
     )
 
 
-def _layout(archive: Archive, report: FindingCollector) -> _Layout:
+def _layout(archive: Archive, report: PlanReport) -> _Layout:
     top = _top(archive)
     pictures = [member for member in archive.members if member.suffix in SUFFIXES]
     in_folder = [member for member in pictures if "jpegimages" in member.name.lower().split("/")[:-1]]
     images = tuple(in_folder or pictures)
     annotations: dict[str, Member] = {}
     lists: defaultdict[str, dict[str, Member]] = defaultdict(dict)
-    workbook, unused = None, [member.name for member in pictures if member not in images] if in_folder else []
+    chosen = set(images)
+    workbook, unused = None, [member for member in pictures if member not in chosen]
     for member in archive.members:
         folder = _relative(member.name, top).rpartition("/")[0].lower()
         split = LIST_SPLITS.get(member.stem.lower())
@@ -157,12 +165,13 @@ def _layout(archive: Archive, report: FindingCollector) -> _Layout:
         if member.suffix == ".xml":
             if (kept := annotations.setdefault(member.stem, member)) is not member:
                 report.add(Code.DUPLICATE_ID, f"left out, {kept.name} is used", member.place)
+                report.reports(member)
         elif member.suffix == ".txt" and split and folder in _LIST_FOLDERS and split not in lists[folder]:
             lists[folder][split] = member
         elif member.suffix == ".xlsx" and workbook is None:
             workbook = member
         else:
-            unused.append(member.name)
+            unused.append(member)
     ordered = {folder: lists[folder] for folder in _LIST_FOLDERS if lists[folder]}
     return _Layout(images, annotations, ordered, workbook, tuple(unused))
 
@@ -183,9 +192,7 @@ def _top(archive: Archive) -> str:
     return ""
 
 
-def _splits(
-    archive: Archive, layout: _Layout, entries: Entries, stems: set[str], report: FindingCollector
-) -> dict[str, str]:
+def _splits(archive: Archive, layout: _Layout, entries: Entries, stems: set[str], report: PlanReport) -> dict[str, str]:
     """The split of every image, by the first folder with lists. The lists of other folders are compared with it."""
     chosen: dict[str, str] = {}
     for rank, (folder, lists) in enumerate(entries.items()):
@@ -222,7 +229,7 @@ def _splits(
 
 
 def _workbook_rows(
-    archive: Archive, workbook: Member | None, archives: ArchivePool, report: FindingCollector
+    archive: Archive, workbook: Member | None, archives: ArchivePool, report: PlanReport
 ) -> tuple[WorkbookRow, ...]:
     resolution = "the XML boxes are not checked"
     if workbook is None:
@@ -233,11 +240,12 @@ def _workbook_rows(
         return parse_workbook(data, workbook.file_name)
     except ValueError as error:
         report.add(Code.CROSS_CHECK_IMPOSSIBLE, resolution, workbook.place, str(error))
+        report.reports(workbook)
         return ()
 
 
 def _cross_checks(
-    layout: _Layout, entries: Entries, rows: Sequence[WorkbookRow], stems: set[str], report: FindingCollector
+    layout: _Layout, entries: Entries, rows: Sequence[WorkbookRow], stems: set[str], report: PlanReport
 ) -> Mapping[str, list[CrossCheck]]:
     """The boxes of every image as the workbook and the lists with boxes give them."""
     checks: defaultdict[str, list[CrossCheck]] = defaultdict(list)
@@ -258,9 +266,10 @@ def _cross_checks(
 
 
 def _workbook_boxes(
-    workbook: Member, rows: Sequence[WorkbookRow], stems: set[str], report: FindingCollector
+    workbook: Member, rows: Sequence[WorkbookRow], stems: set[str], report: PlanReport
 ) -> Mapping[str, list[Box2D]]:
     boxes: defaultdict[str, list[Box2D]] = defaultdict(list)
+    used = 0
     for row in rows:
         stem = _stem_of(row.name, stems)
         if stem is None or row.box is None:
@@ -269,6 +278,8 @@ def _workbook_boxes(
             report.extend([finding])
             continue
         boxes[stem].append(row.box)
+        used += 1
+    report.reads_workbook(workbook, used=used, reported=len(rows) - used)
     return boxes
 
 
