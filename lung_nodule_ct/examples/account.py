@@ -1,7 +1,7 @@
 """The account of a build: what became of every file in the archives that a config reads, and of every row of its tables.
 
 An item of the source is part of an example, or a finding reports it, or it is ignored (what desktops add, headings of tables). A plan
-says so with a :class:`PlanReport`, where it reads a member or leaves it out. :func:`make_account` compares that with the directories of
+says so with a :class:`~.uses.PlanReport`, where it reads a member or leaves it out. :func:`make_account` compares that with the directories of
 the archives, which were read by other code. An item that nothing accounts for is a finding of error grade, ``not-accounted-for``. It
 does not stop the build: the examples are as good as without the account, and the report says what they lack.
 """
@@ -9,25 +9,22 @@ does not stop the build: the examples are as good as without the account, and th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import unused_members
-from lung_nodule_ct.formats.text import decode_text
 
 if TYPE_CHECKING:
-    from lung_nodule_ct.examples.family import Unit
+    from collections.abc import Iterable, Mapping
+
     from lung_nodule_ct.examples.plan import Plan
-    from lung_nodule_ct.formats.tables import Parsed
+    from lung_nodule_ct.examples.uses import Uses
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 
-_BLANK: Final = " \t,;"
-"""What a line of a table consists of if its cells are empty."""
 MAX_VANISHED: Final = 100
 """Items that a finding names."""
 
@@ -39,137 +36,6 @@ class Fate(StrEnum):
     PART = "parts"
     FINDING = "findings"
     IGNORED = "ignored"
-
-
-@dataclass(frozen=True, slots=True)
-class TableRows:
-    """What became of the rows of a table. Rows that are part of a unit are counted with the unit.
-
-    Attributes:
-        table: The table.
-        total: Number of lines that are not blank.
-        used: Rows that were compared with other tables, or say where an example belongs.
-        reported: Rows that a finding reports.
-        ignored: Lines of a heading, and comments.
-    """
-
-    table: Member
-    total: int
-    used: int
-    reported: int
-    ignored: int
-
-
-@dataclass(frozen=True, slots=True)
-class Uses:
-    """What a plan did with the members and rows that are not part of a unit.
-
-    Attributes:
-        tables: Members that were read as tables or lists.
-        reported: Members that a finding reports.
-        ignored: Members that contain no data, such as a READ_ME.
-        undecided: Members that an example may turn out to be read from; otherwise they are unused.
-        rows: The rows of the tables.
-        left_out: Number of rows that a finding reports instead of a unit, by archive and member of their table.
-    """
-
-    tables: tuple[Member, ...] = ()
-    reported: tuple[Member, ...] = ()
-    ignored: tuple[Member, ...] = ()
-    undecided: tuple[Member, ...] = ()
-    rows: tuple[TableRows, ...] = ()
-    left_out: Mapping[tuple[str | None, str | None], int] = field(default_factory=dict)
-
-    def without(self, units: Iterable[Unit]) -> Uses:
-        """The same after a finding has reported some units, which are left out with their members and rows."""
-        members, rows = list(self.reported), Counter(self.left_out)
-        for unit in units:
-            members += unit.members
-            rows.update((row.archive, row.member) for row in unit.rows)
-        return replace(self, reported=tuple(members), left_out=rows)
-
-
-class PlanReport(FindingCollector):
-    """Collects what a plan finds, and what it does with the members and rows of the archives.
-
-    Example:
-        >>> report = PlanReport()
-        >>> report.uses.reported
-        ()
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._tables: list[Member] = []
-        self._reported: list[Member] = []
-        self._ignored: list[Member] = []
-        self._undecided: list[Member] = []
-        self._rows: list[TableRows] = []
-        self._left_out: Counter[tuple[str | None, str | None]] = Counter()
-
-    @property
-    def uses(self) -> Uses:
-        """What was done with members and rows so far."""
-        return Uses(
-            tuple(self._tables),
-            tuple(self._reported),
-            tuple(self._ignored),
-            tuple(self._undecided),
-            tuple(self._rows),
-            Counter(self._left_out),
-        )
-
-    def reports(self, *members: Member) -> None:
-        """Note that a finding reports some members, which are not read."""
-        self._reported += members
-
-    def ignores(self, *members: Member) -> None:
-        """Note that some members contain no data."""
-        self._ignored += members
-
-    def may_be_read(self, *members: Member) -> None:
-        """Note that only the examples show whether some members are read."""
-        self._undecided += members
-
-    def leaves_out_row(self, row: Place) -> None:
-        """Note that a finding reports a row that would have been part of a unit."""
-        self._left_out[row.archive, row.member] += 1
-
-    def reads_table(self, table: Member, data: bytes, parsed: Parsed[Any], *, compared: int = 0) -> None:
-        """Note what was done with the rows of a table, other than those that become part of a unit.
-
-        Args:
-            table: The table.
-            data: Its content.
-            parsed: Its rows. What is before the first of them is the heading of the table.
-            compared: Number of good rows that only serve as a comparison.
-        """
-        lines = (*(row.line for row in parsed.bad), *(entry.row.line for entry in parsed.good))
-        first = min(lines, default=None)
-        heading = sum(first is None or number < first for number, _ in _filled_lines(data, _BLANK))
-        total = sum(1 for _ in _filled_lines(data, _BLANK))
-        self._add_table(table, total, compared, len(parsed.bad), heading)
-
-    def reads_list(self, table: Member, data: bytes, names: Sequence[str], known: Container[str]) -> None:
-        """Note that a split list was read, some names of which are known. Lines that start with ``#`` are comments."""
-        used = sum(name in known for name in names)
-        comments = sum(line.startswith("#") for _, line in _filled_lines(data))
-        self._add_table(table, sum(1 for _ in _filled_lines(data)), used, len(names) - used, comments)
-
-    def reads_workbook(self, table: Member, *, used: int, reported: int) -> None:
-        """Note what was done with the rows of a workbook."""
-        self._add_table(table, used + reported, used, reported, 0)
-
-    def _add_table(self, table: Member, total: int, used: int, reported: int, ignored: int) -> None:
-        self._tables.append(table)
-        self._rows.append(TableRows(table, total, used, reported, ignored))
-
-
-def _filled_lines(data: bytes, blank: str = "") -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that hold more than white space and the characters ``blank``."""
-    for number, line in enumerate(decode_text(data).lstrip("\ufeff").splitlines(), 1):
-        if text := line.strip(blank or None):
-            yield number, text
 
 
 @dataclass(frozen=True, slots=True)

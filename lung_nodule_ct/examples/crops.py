@@ -16,7 +16,6 @@ from lung_nodule_ct.declaration.identity import image_id, parse_image_name
 from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
 from lung_nodule_ct.declaration.rows import CropRow
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.account import PlanReport
 from lung_nodule_ct.examples.family import (
     Example,
     Family,
@@ -27,6 +26,7 @@ from lung_nodule_ct.examples.family import (
     leave_out_unused,
     unique_images,
 )
+from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.pictures import SUFFIXES, pixels_key, read_published
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of

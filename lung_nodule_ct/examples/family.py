@@ -17,7 +17,7 @@ from lung_nodule_ct.sources.unrecognised import archives_inside
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.examples.account import PlanReport, Uses
+    from lung_nodule_ct.examples.uses import PlanReport, Uses
     from lung_nodule_ct.formats.tables import Parsed
     from lung_nodule_ct.sources.source import ArchivePool, Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
@@ -117,6 +117,14 @@ class Planned(Generic[UnitT]):
     units: Sequence[UnitT]
     findings: Sequence[Finding]
     uses: Uses
+
+    def without(self, units: Sequence[UnitT], finding: Finding) -> Planned[UnitT]:
+        """The same without some units, which a finding reports."""
+        members = [member for unit in units for member in unit.members]
+        rows = [row for unit in units for row in unit.rows]
+        left_out = set(map(id, units))
+        kept = [unit for unit in self.units if id(unit) not in left_out]
+        return Planned(kept, (*self.findings, finding), self.uses.without(members, rows))
 
 
 @dataclass(frozen=True, slots=True)

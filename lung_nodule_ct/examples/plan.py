@@ -14,17 +14,16 @@ from lung_nodule_ct.declaration.configs import Config, Kind
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
 from lung_nodule_ct.errors import Place, SourceError, UnknownConfigError
-from lung_nodule_ct.examples.account import Uses
 from lung_nodule_ct.examples.crops import CROPS
-from lung_nodule_ct.examples.family import Planned
 from lung_nodule_ct.examples.scans import SCANS
 from lung_nodule_ct.examples.slices import SLICES
 from lung_nodule_ct.examples.stacks import STACKS
+from lung_nodule_ct.examples.uses import Uses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lung_nodule_ct.examples.family import Family, Unit
+    from lung_nodule_ct.examples.family import Family, Planned, Unit
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive
 
@@ -166,13 +165,12 @@ def _unrecognised(config: Config, source: Source) -> list[Finding]:
 
 
 def _split_by_patient(planned: Planned[Unit]) -> Planned[Unit]:
+    if left_out := [unit for unit in planned.units if unit.fold is None]:
+        place = Place(left_out[0].members[0].archive)
+        finding = Finding(Code.NO_FOLD, "left out", place, "split by patient", len(left_out))
+        planned = planned.without(left_out, finding)
     placed = [replace(unit, split=SPLIT_OF_FOLD[unit.fold]) for unit in planned.units if unit.fold is not None]
-    left_out = [unit for unit in planned.units if unit.fold is None]
-    if not left_out:
-        return replace(planned, units=placed)
-    place = Place(left_out[0].members[0].archive)
-    finding = Finding(Code.NO_FOLD, "left out", place, "split by patient", len(left_out))
-    return Planned(placed, [*planned.findings, finding], planned.uses.without(left_out))
+    return replace(planned, units=placed)
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

@@ -21,7 +21,6 @@ from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.declaration.rows import StackNoduleRecord, StackRow
 from lung_nodule_ct.errors import MemberError, Place
-from lung_nodule_ct.examples.account import PlanReport
 from lung_nodule_ct.examples.family import (
     Example,
     Family,
@@ -33,6 +32,7 @@ from lung_nodule_ct.examples.family import (
     shortened,
     table_findings,
 )
+from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.pictures import SUFFIXES, as_grey, pixels_key, read_picture
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, Parsed, parse_boxes, parse_split_list
 from lung_nodule_ct.geometry.boxes import clip_box

@@ -71,7 +71,7 @@ def meaning_issues(fields: Mapping[str, str], frame: Frame) -> list[Issue]:
 
 
 def _contradicts(letters: str, frame: Frame) -> bool:
-    """Whether three letters name other directions than the matrix has; a text that is no orientation contradicts nothing."""
+    """Whether three letters name other directions than the matrix has; any other text contradicts nothing."""
     named = [_DIRECTIONS[letter] for letter in letters if letter in _DIRECTIONS]
     if len(letters) != 3 or len({axis for axis, _ in named}) != 3:
         return False

@@ -107,8 +107,8 @@ class BentArchives:
         return folder
 
     def num_files(self, archive: str) -> int:
-        """Return the number of entries of an archive that are not folders."""
-        return sum(not name.endswith("/") for name, _ in self.entries[archive])
+        """Return the number of entries of an archive, other than empty ones of folders."""
+        return sum(bool(data) or not name.endswith("/") for name, data in self.entries[archive])
 
 
 @st.composite

@@ -10,9 +10,10 @@ from lung_mask_2d import LUNG_MASK_2D, registered
 
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.examples.account import Account, Fate, PlanReport, make_account
+from lung_nodule_ct.examples.account import Account, Fate, make_account
 from lung_nodule_ct.examples.family import Reading
 from lung_nodule_ct.examples.plan import Plan, family_of, make_plan
+from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.memory import BufferPool

@@ -17,10 +17,10 @@ from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.configs import CONFIGS, Config, add_config
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.declaration.schema import Column, Flag, Integer, Picture, Schema, Text
-from lung_nodule_ct.examples.account import PlanReport
 from lung_nodule_ct.examples.family import Example, Family, Planned, Reading, Unit
 from lung_nodule_ct.examples.plan import FAMILIES, add_family
 from lung_nodule_ct.examples.scans.listing import list_volumes
+from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
 from lung_nodule_ct.formats.pictures import pixels_key
 from lung_nodule_ct.sources.source import Source

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
-    from lung_nodule_ct.examples.account import PlanReport
+    from lung_nodule_ct.examples.uses import PlanReport
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 
 HEADER_SUFFIXES: Final = (".mhd", ".mha")

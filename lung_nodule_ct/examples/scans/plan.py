@@ -11,12 +11,13 @@ from lung_nodule_ct.declaration.archives import ArchiveSpec, Role
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.errors import MemberError, Place
-from lung_nodule_ct.examples.account import PlanReport
 from lung_nodule_ct.examples.crops import list_crops
 from lung_nodule_ct.examples.family import Planned, Unit, leave_out_unused, row_finding, shortened, table_findings
 from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes, scan_of
+from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
 from lung_nodule_ct.sources.source import ArchivePool
+from lung_nodule_ct.sources.unrecognised import archives_inside
 from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
@@ -111,36 +112,26 @@ def plan_scans(config: Config, source: Source) -> Planned[ScanUnit]:
     left_out: list[ScanUnit] = []
     if config.longitudinal and context.timeline is not None:
         timeline = context.timeline
-        planned = scans
-        scans = [
-            (unit, findings)
-            for unit, findings in planned
-            if timeline.count(unit.patient_id) >= 2 and unit.days_since_first is not None
-        ]
-        left_out = _not_selected(planned, scans, report)
+        left_out = [unit for unit, _ in scans if not _is_longitudinal(unit, timeline)]
+        scans = [scan for scan in scans if _is_longitudinal(scan[0], timeline)]
         scans.sort(key=lambda scan: (scan[0].patient_id or "", scan[0].timepoint or 0, scan[0].slice_thickness_mm))
     units = [unit for unit, _ in scans]
     for _, findings in scans:
         report.extend(findings)
     report.extend(_pathology_findings(units))
-    return Planned(units, report.findings, report.uses.without(left_out))
+    planned = Planned([*units, *left_out], report.findings, report.uses)
+    return planned.without(left_out, _not_selected(left_out)) if left_out else planned
 
 
-def _not_selected(
-    planned: Sequence[tuple[ScanUnit, list[Finding]]],
-    kept: Sequence[tuple[ScanUnit, list[Finding]]],
-    report: PlanReport,
-) -> list[ScanUnit]:
-    """The scans that do not belong to a config of patients with two or more dates, which are reported."""
-    places = {unit.header.place for unit, _ in kept}
-    others = [unit for unit, _ in planned if unit.header.place not in places]
-    if others:
-        archives = ", ".join(dict.fromkeys(member.archive for unit in others for member in unit.members))
-        place = Place(archives, shortened([unit.header.name for unit in others]))
-        report.add(
-            Code.SCAN_NOT_SELECTED, "left out", place, "patients without two dates, and undated scans", len(others)
-        )
-    return others
+def _is_longitudinal(unit: ScanUnit, timeline: Timeline) -> bool:
+    return timeline.count(unit.patient_id) >= 2 and unit.days_since_first is not None
+
+
+def _not_selected(units: Sequence[ScanUnit]) -> Finding:
+    """The finding that some scans are not among the dated scans of a patient with two or more dates."""
+    archives = ", ".join(dict.fromkeys(member.archive for unit in units for member in unit.members))
+    place = Place(archives, shortened([unit.header.name for unit in units]))
+    return Finding(Code.SCAN_NOT_SELECTED, "left out", place, "expected two or more dates of a patient", len(units))
 
 
 def _timeline(source: Source, listed: Mapping[Role, Sequence[ArchivedVolume]], report: PlanReport) -> Timeline | None:
@@ -265,7 +256,7 @@ def _annotation_table(archive: Archive) -> Member:
             archive=archive.name,
             expected="annotations.csv",
             got=", ".join(member.name for member in archive.members[:5]) or "no members",
-            remedy="download the archive again",
+            remedy=archives_inside(archive) or "download the archive again",
         )
     return by_name[0]
 

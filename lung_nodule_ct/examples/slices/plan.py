@@ -12,7 +12,6 @@ from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.account import PlanReport
 from lung_nodule_ct.examples.family import (
     Planned,
     Unit,
@@ -22,6 +21,7 @@ from lung_nodule_ct.examples.family import (
     shortened,
     unique_images,
 )
+from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, Listed, parse_split_list
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
