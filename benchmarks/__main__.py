@@ -43,6 +43,7 @@ BENCHMARKS = {
     "learning": Arguments("", "--only longitudinal-single --steps 5"),
     "training": Arguments("", "--recipes longitudinal --rounds 1"),
     "download": Arguments("--gigabytes 1 --rounds 5", "--gigabytes 0.1 --rounds 1"),
+    "account": Arguments("--cases 10000", "--cases 200"),
 }
 
 PACKAGES = (

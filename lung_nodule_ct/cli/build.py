@@ -105,7 +105,7 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
     for name in done.findings:
         counts = ", ".join(f"{split} {count:,}" for split, count in rows.get(name, {}).items())
         console.print(f"[bold]{name}[/]: {counts or 'no examples, left out'}", highlight=False)
-        console.print(f"  account: {done.accounts[name]}", highlight=False)
+        console.print(f"  account: {done.accounts[name]}", highlight=False, soft_wrap=True)
         shared = done.configs[name].shared_patients if name in done.configs else {}
         for pair, count in shared.items():
             if count:

@@ -7,7 +7,7 @@ and published counts.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, ArchiveSpec
@@ -17,6 +17,7 @@ from lung_nodule_ct.declaration.manifest import FORMAT_VERSION
 from lung_nodule_ct.declaration.published import CountedConfig, CountedExample, count_figures
 from lung_nodule_ct.errors import LungNoduleCTError, Place
 from lung_nodule_ct.examples.crops import CropUnit
+from lung_nodule_ct.examples.family import shortened
 from lung_nodule_ct.examples.plan import Plan, make_plan
 from lung_nodule_ct.examples.scans.plan import ScanUnit
 from lung_nodule_ct.examples.slices.plan import SliceUnit
@@ -247,10 +248,23 @@ def inspect_source(source: Source) -> Inspection:
     configs = []
     for config in CONFIGS.values():
         try:
-            configs.append(ConfigState(config.name, make_plan(config, source)))
+            plan = make_plan(config, source)
+            configs.append(ConfigState(config.name, replace(plan, findings=(*plan.findings, *_undecided(plan)))))
         except LungNoduleCTError as error:
             configs.append(ConfigState(config.name, problem=str(error)))
     return Inspection(source.name, archives, tuple(configs), source.unrecognised)
+
+
+def _undecided(plan: Plan) -> list[Finding]:
+    """Findings for members that may be the data of volumes whose headers name their data otherwise."""
+    by_archive: defaultdict[str, list[str]] = defaultdict(list)
+    for member in plan.uses.undecided:
+        by_archive[member.archive].append(member.name)
+    resolution = "a build reads the headers, and shows whether one of them names these"
+    return [
+        Finding(Code.MEMBER_UNUSED, resolution, Place(archive, shortened(names)), count=len(names))
+        for archive, names in by_archive.items()
+    ]
 
 
 def _archive_state(source: Source, spec: ArchiveSpec) -> ArchiveState:

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from lung_mask_2d import LUNG_MASK_2D, registered
 
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
+from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.examples.account import Account, Fate, make_account
 from lung_nodule_ct.examples.family import Reading
 from lung_nodule_ct.examples.plan import Plan, family_of, make_plan
+from lung_nodule_ct.examples.report import inspect_source
 from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.sources.source import ArchivePool
@@ -84,7 +86,12 @@ def test_an_orphan_data_file_is_reported_although_another_header_names_its_data_
 ) -> None:
     tiny[CT0] |= {"11.mhd": metaimage_header("11", ElementDataFile="elsewhere.raw")}
     tiny[CT0] |= {"elsewhere.raw": tiny[CT0]["9.raw"], "orphan.raw": b"12"}
-    built = build(tiny.write(tmp_path / "in"), DET3D)
+    source = tiny.write(tmp_path / "in")
+    planned = inspect_source(open_folder(source)).plans[DET3D].findings
+    assert [entry.place.member for entry in planned if entry.code is Code.MEMBER_UNUSED] == [
+        "elsewhere.raw, orphan.raw"
+    ]
+    built = build(source, DET3D)
     (finding,) = built.findings("member-unused")
     assert (finding["archive"], finding["member"], finding["count"]) == (CT0, "orphan.raw", 1)
     assert files(built, DET3D, CT0) == {"examples": 3, "parts": 3, "findings": 1}
