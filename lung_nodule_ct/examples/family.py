@@ -8,15 +8,17 @@ archives, but not the plan. The same unit always gives the same bytes. The funct
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.errors import Place
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.declaration.findings import FindingCollector
+    from lung_nodule_ct.declaration.identity import ScanNumbers
     from lung_nodule_ct.formats.tables import Parsed
     from lung_nodule_ct.sources.source import ArchivePool, Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
@@ -32,7 +34,7 @@ class Unit:
         split: The split of its examples.
         source_name: Its name in the archives. A thin and a thick scan of one day share it.
         patient_id: The patient, ``None`` if the name contains none.
-        scan_id: The key of the scan, ``None`` without a patient.
+        scan_id: The id of the scan, ``None`` without a patient.
         fold: The fold of the patient, ``None`` without a patient.
     """
 
@@ -105,20 +107,17 @@ class Family(Generic[UnitT]):
     make: Callable[[UnitT, Reading], Sequence[Example]]
 
 
-class ImageUnit(Protocol):
-    """A unit that reads one image."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageUnit(Unit):
+    """A unit that reads one image.
 
-    @property
-    def source_name(self) -> str:
-        """Its name in the archives."""
+    Attributes:
+        image: The encoded image.
+        image_id: The id of the image; empty until :func:`number_images` gives it one.
+    """
 
-    @property
-    def patient_id(self) -> str | None:
-        """The patient."""
-
-    @property
-    def image(self) -> Member:
-        """The image."""
+    image: Member
+    image_id: str = ""
 
 
 ImageUnitT = TypeVar("ImageUnitT", bound=ImageUnit)
@@ -174,3 +173,13 @@ def unique_images(units: Sequence[ImageUnitT], report: FindingCollector) -> list
         place = Place(units[0].image.archive, shortened(nameless))
         report.add(Code.NO_PATIENT, "patient_id, scan_id and fold are null", place, count=len(nameless))
     return list(first.values())
+
+
+def number_images(units: Sequence[ImageUnitT], numbers: ScanNumbers) -> list[ImageUnitT]:
+    """The units of the images of an archive with the ids of their scans and images."""
+    names = [parse_image_name(unit.image.stem) for unit in units]
+    ids = numbers.image_ids([(unit.image.name, name) for unit, name in zip(units, names, strict=True)])
+    return [
+        replace(unit, image_id=image_id, scan_id=numbers.scan_id(name))
+        for unit, name, image_id in zip(units, names, ids, strict=True)
+    ]

@@ -102,7 +102,7 @@ def report_document(
     Args:
         findings: By config.
         generator: The program that writes it.
-        verbatim: Keep members and rows as they are. Otherwise everything that could be a date is masked.
+        verbatim: Keep members and rows as they are. Otherwise dates and private names are left out.
         extra: More top-level entries.
     """
     entries = [
@@ -113,7 +113,7 @@ def report_document(
     return {
         "format_version": FORMAT_VERSION,
         "generator": generator,
-        "names": "verbatim" if verbatim else "dates masked",
+        "names": "verbatim" if verbatim else "redacted",
         **(extra or {}),
         "summary": summarize(finding for own in findings.values() for finding in own),
         "findings": entries,

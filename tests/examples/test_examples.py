@@ -123,7 +123,12 @@ def test_a_missing_context_archive_makes_its_columns_null(tiny, tmp_path, build)
         assert [nodule["pathology"] for nodule in row["nodules"]] == [None]
         assert row["scan_id"]
         assert row["fold"] is not None
-    assert {finding["archive"] for finding in built.findings("context-missing")} == {THICK1, CLS}
+    missing = {(finding["archive"], finding["action"]) for finding in built.findings("context-missing")}
+    assert missing == {
+        (THICK1, "timepoint, num_timepoints and days_since_first are null"),
+        (CLS, "pathology is null"),
+        (f"{CLS}, {THICK1}", "the numbers in scan_id are counted without it"),
+    }
 
 
 def test_pathology_is_joined_if_it_is_unambiguous(tiny, tmp_path, build) -> None:

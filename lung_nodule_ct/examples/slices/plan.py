@@ -13,13 +13,15 @@ from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import (
-    Unit,
+    ImageUnit,
     empty_archive,
+    number_images,
     row_finding,
     shortened,
     unique_images,
     unused_members,
 )
+from lung_nodule_ct.examples.numbering import number_scans
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, Listed, parse_split_list
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
@@ -54,16 +56,14 @@ class CrossCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SliceUnit(Unit):
+class SliceUnit(ImageUnit):
     """One slice with its annotation.
 
     Attributes:
-        image: The encoded image.
         annotation: Its XML file, ``None`` if there is none.
         cross_checks: The boxes of the image in other tables.
     """
 
-    image: Member
     annotation: Member | None
     cross_checks: tuple[CrossCheck, ...] = ()
 
@@ -97,7 +97,9 @@ def plan_slices(config: Config, source: Source) -> tuple[list[SliceUnit], tuple[
     del config  # one archive, one layout
     report = FindingCollector()
     units = [unit for archive in source.archives(Role.DETECTION_2D) for unit in _plan_archive(archive, report)]
-    return units, report.findings
+    numbering = number_scans(source)
+    report.extend(numbering.findings)
+    return number_images(units, numbering.numbers), report.findings
 
 
 def _plan_archive(archive: Archive, report: FindingCollector) -> list[SliceUnit]:
@@ -134,7 +136,6 @@ def _unit(image: Member, annotations: Mapping[str, Member]) -> SliceUnit:
         split=UNASSIGNED,
         source_name=image.stem,
         patient_id=name.patient,
-        scan_id=name.scan_id,
         fold=name.fold,
         image=image,
         annotation=annotations.get(image.stem),
