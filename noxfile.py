@@ -34,7 +34,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test command of the README, word by word."""
+    """The test command of the README, verbatim."""
     readme = Path("README.md").read_text(encoding="utf-8")
     command = re.search(r"^ +(python -m pip install .*pytest.*)$", readme, re.MULTILINE)
     if command is None:

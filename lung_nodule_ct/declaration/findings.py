@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from lung_nodule_ct.declaration.redaction import redact_name, redact_row, redact_text
+from lung_nodule_ct.declaration.identity import redact_name, redact_row, redact_text
 from lung_nodule_ct.errors import NOWHERE, Place, printable
 
 
@@ -89,7 +89,7 @@ class Code(StrEnum):
 
 _E, _W, _N = Grade.ERROR, Grade.WARNING, Grade.NOTE
 
-#: Grade and meaning of every code; ``docs/findings.md`` is made from it.
+#: Grade and meaning of every code; a test compares ``docs/findings.md`` with it.
 _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.ANNOTATION_WITHOUT_IMAGE: (_E, "an annotation names a scan, an image or a case that is not in the archives"),
     Code.ARCHIVE_EMPTY: (_W, "an archive contains nothing of what it should contain"),

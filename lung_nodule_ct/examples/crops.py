@@ -14,6 +14,7 @@ from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
+from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.declaration.rows import CropRow
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import (
@@ -23,10 +24,10 @@ from lung_nodule_ct.examples.family import (
     Reading,
     empty_archive,
     number_images,
+    number_scans,
     unique_images,
     unused_members,
 )
-from lung_nodule_ct.examples.numbering import number_scans
 from lung_nodule_ct.formats.pictures import SUFFIXES, pixels_key, read_published
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of
@@ -66,6 +67,10 @@ class CropUnit(ImageUnit):
     def members(self) -> tuple[Member, ...]:
         """The image."""
         return (self.image,)
+
+    def counted(self) -> CountedExample:
+        """Its split and class."""
+        return CountedExample(self.split, self.patient_id, label=self.label)
 
 
 def plan_crops(config: Config, source: Source) -> tuple[list[CropUnit], tuple[Finding, ...]]:

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.declaration.redaction import redact_name
+from lung_nodule_ct.declaration.identity import redact_name
 from lung_nodule_ct.errors import ArchiveError, MemberError, Place
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from lung_nodule_ct.declaration.manifest import (
     to_json,
 )
 from lung_nodule_ct.errors import SourceError, StrictError
-from lung_nodule_ct.examples.numbering import number_scans
+from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.examples.report import compare_figures, figure_finding, report_document, same_pixels
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars

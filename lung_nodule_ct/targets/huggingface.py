@@ -25,7 +25,7 @@ from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import DATASET_VERSION, FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
-from lung_nodule_ct.examples.numbering import number_scans
+from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import family_of, make_plan
 from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
 from lung_nodule_ct.sources.resolve import open_source, requested_folder

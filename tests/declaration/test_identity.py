@@ -18,8 +18,11 @@ from lung_nodule_ct.declaration.identity import (
     natural_key,
     parse_image_name,
     parse_volume_name,
+    quoted,
+    redact_name,
+    redact_row,
+    redact_text,
 )
-from lung_nodule_ct.declaration.redaction import quoted, redact_name, redact_row, redact_text
 
 DAYS = st.dates(date(1990, 1, 1), date(2099, 12, 31))
 PATIENTS = st.one_of(st.integers(1, 9999).map(str), st.from_regex(r"\A0[0-9]{1,4}\Z"))

@@ -18,8 +18,7 @@ from lung_nodule_ct.declaration.configs import CONFIGS, Config, add_config
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.declaration.schema import Column, Flag, Integer, Picture, Schema, Text
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit
-from lung_nodule_ct.examples.numbering import number_scans
+from lung_nodule_ct.examples.family import Example, Family, Reading, Unit, number_scans
 from lung_nodule_ct.examples.plan import FAMILIES, add_family
 from lung_nodule_ct.examples.scans.listing import list_volumes
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.declaration.identity import Name, parse_volume_name
-from lung_nodule_ct.examples.family import empty_archive, unused_members
-from lung_nodule_ct.examples.numbering import HEADER_SUFFIXES
+from lung_nodule_ct.examples.family import HEADER_SUFFIXES, empty_archive, unused_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -11,10 +11,10 @@ from lung_nodule_ct.declaration.archives import ArchiveSpec, Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.identity import natural_key
 from lung_nodule_ct.declaration.labels import TRAIN
+from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import MemberError, Place
 from lung_nodule_ct.examples.crops import list_crops
-from lung_nodule_ct.examples.family import Unit, row_finding, table_findings, unused_members
-from lung_nodule_ct.examples.numbering import Numbering, number_scans
+from lung_nodule_ct.examples.family import Numbering, Unit, number_scans, row_finding, table_findings, unused_members
 from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes, scan_of
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
 from lung_nodule_ct.sources.source import ArchivePool
@@ -77,6 +77,12 @@ class ScanUnit(Unit):
         """Header and data of volume and mask."""
         headers = (self.header, self.mask) if self.mask else (self.header,)
         return (*headers, *self.data, *self.mask_data)
+
+    def counted(self) -> CountedExample:
+        """Its diameters and its timepoint. A scan without a patient has no ``scan_id`` and counts on its own."""
+        diameters = tuple(nodule.diameter_mm for nodule in self.nodules)
+        scan = self.scan_id or str(self.header.place)
+        return CountedExample(self.split, self.patient_id, scan, diameters, timepoint=self.timepoint)
 
 
 @dataclass(frozen=True, slots=True)

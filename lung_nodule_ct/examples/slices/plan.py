@@ -11,17 +11,18 @@ from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
+from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import (
     ImageUnit,
     empty_archive,
     number_images,
+    number_scans,
     row_finding,
     shortened,
     unique_images,
     unused_members,
 )
-from lung_nodule_ct.examples.numbering import number_scans
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, Listed, parse_split_list
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
@@ -71,6 +72,10 @@ class SliceUnit(ImageUnit):
     def members(self) -> tuple[Member, ...]:
         """The image and its XML file."""
         return (self.image, self.annotation) if self.annotation else (self.image,)
+
+    def counted(self) -> CountedExample:
+        """Whether it has an XML file."""
+        return CountedExample(self.split, self.patient_id, self.scan_id, annotated=self.annotation is not None)
 
 
 @dataclass(frozen=True, slots=True)
