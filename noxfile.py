@@ -30,6 +30,8 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.install("uv")
+    session.run("uv", "lock", "--check")  # pyproject.toml and uv.lock agree
 
 
 @nox.session
@@ -65,6 +67,16 @@ def lowest(session: nox.Session) -> None:
     """Load a build with the lowest supported versions, without this package: ``nox -s lowest -- BUILD``."""
     session.install(*LOWEST)
     session.run("python", "tests/support/load_built.py", *session.posargs)
+
+
+@nox.session
+def lowest_direct(session: nox.Session) -> None:
+    """The fast tests with the lowest versions that pyproject.toml allows; all other sessions use the newest."""
+    session.install("uv")
+    python = str(Path(session.bin) / "python")
+    package = f"{os.environ.get('WHEEL', '.')}[test]"
+    session.run("uv", "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct", package)
+    session.run("pytest", "-m", "not slow", *session.posargs)
 
 
 @nox.session

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).with_name("licences.md")
@@ -23,6 +23,8 @@ _CLASSIFIERS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
+Package = dict[str, Any]
+"""A package as the lock file describes it."""
 _DEVELOPMENT = ("test", "bench")
 _HEAD = """# Licences of dependencies
 
@@ -48,7 +50,7 @@ def needed() -> dict[str, list[str]]:
     return dict(sorted(by_package.items()))
 
 
-def _closure(package: dict[str, object], packages: dict[str, dict[str, object]]) -> set[str]:
+def _closure(package: Package, packages: dict[str, Package]) -> set[str]:
     """The packages that a package needs, and those that these need."""
     found: set[str] = set()
     waiting = list(_names(package))
@@ -60,10 +62,8 @@ def _closure(package: dict[str, object], packages: dict[str, dict[str, object]])
     return found
 
 
-def _names(package: dict[str, object]) -> Iterable[str]:
-    dependencies = package.get("dependencies", [])
-    assert isinstance(dependencies, list)
-    return [dependency["name"] for dependency in dependencies]
+def _names(package: Package) -> list[str]:
+    return [dependency["name"] for dependency in package.get("dependencies", [])]
 
 
 def licence(name: str) -> str | None:
