@@ -93,3 +93,11 @@ def train(session: nox.Session) -> None:
     """Training."""
     install(session, "test", "train")
     session.run("pytest", "-m", "train", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """All parsers of untrusted input for a minute; ``nox -s fuzz -- --seconds 3600`` for an hour."""
+    install(session, "test")
+    session.install("atheris")
+    session.run("python", "tests/fuzz/parsers.py", *session.posargs)
