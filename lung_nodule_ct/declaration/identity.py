@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from typing import Final
 
 from lung_nodule_ct.declaration.archives import ARCHIVES
@@ -256,6 +257,9 @@ _SUFFIX: Final = re.compile(
     r"\.(?:mhd|mha|raw|zraw|nrrd|bmp|jpe?g|png|tiff?|gif|xml|csv|tsv|txt|md|xlsx?|json|zip|rar|7z|tar|gz|dcm|db|ini|z?\d{2,3})",
     re.IGNORECASE,
 )
+_ARCHIVE: Final = re.compile(
+    rf"(?:{'|'.join(spec.stem_pattern for spec in ARCHIVES)})(?:[ _]?\([0-9]{{1,3}}\))?(?:\.zip)?", re.IGNORECASE
+)
 _MORE: Final = re.compile(r"…|and [\d,]+ more")
 _IN_SPLIT: Final = re.compile(rf" \((?:{'|'.join(SPLIT_ORDER)})\)$")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{0,5}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|nan|[+-]?inf", re.IGNORECASE)
@@ -316,11 +320,12 @@ def _redact_cell(cell: str) -> str:
     return PRIVATE if PRIVATE in redacted and len(cell.split()) > 1 else redacted
 
 
+@lru_cache(maxsize=4096)  # the folders of an archive are few, and its fingerprint redacts every name
 def _redact_part(part: str) -> str:
     """One part of a path, or one cell of a table."""
     if not part or _MORE.fullmatch(part) or _NUMBER.fullmatch(part) or part.lower() in _LAYOUT:
         return part
-    if any(spec.matches(part) or spec.matches(f"{part}.zip") for spec in ARCHIVES):
+    if _ARCHIVE.fullmatch(part):
         return part
     in_split = _IN_SPLIT.search(part)
     if in_split:
