@@ -204,7 +204,8 @@ def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
         )
         with staged_folder(folder, find_foreign=lambda _: None) as stage:
             for number, file in enumerate(ordered):
-                _decode(build.folder / file["path"], stage / f"{number:05}.arrow")
+                require_unchanged(build, file)
+                _decode(build, file["path"], stage / f"{number:05}.arrow")
     return tuple(folder / f"{number:05}.arrow" for number in range(len(ordered)))
 
 
@@ -214,11 +215,14 @@ def _decoded_bytes(source: Path) -> int:
     return sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
 
 
-def _decode(source: Path, target: Path) -> None:
-    with (
-        pq.ParquetFile(source) as file,
-        pa.OSFile(str(target), "wb") as sink,
-        pa.ipc.new_stream(sink, file.schema_arrow) as writer,
-    ):
-        for group in range(file.num_row_groups):
-            writer.write_table(file.read_row_group(group))
+def _decode(build: BuildFolder, name: str, target: Path) -> None:
+    try:
+        with (
+            pq.ParquetFile(build.folder / name, page_checksum_verification=True) as file,
+            pa.OSFile(str(target), "wb") as sink,
+            pa.ipc.new_stream(sink, file.schema_arrow) as writer,
+        ):
+            for group in range(file.num_row_groups):
+                writer.write_table(file.read_row_group(group))
+    except pa.ArrowException as error:
+        raise unreadable_shard(build.folder, name, error) from error
