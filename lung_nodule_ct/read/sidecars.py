@@ -92,7 +92,9 @@ def own_sidecars(folder: Path) -> dict[str, str]:
     Returns:
         The name of the command by the name of the file.
     """
-    return {name: str(entry["by"]) for name, entry in recorded_sidecars(folder).items() if _unchanged(folder, name, entry)}
+    return {
+        name: str(entry["by"]) for name, entry in recorded_sidecars(folder).items() if _unchanged(folder, name, entry)
+    }
 
 
 def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:

@@ -76,9 +76,7 @@ class Fault:
 
     def error(self) -> BuildFolderError:
         """The fault as an error."""
-        return BuildFolderError(
-            f"{self.kind}: {self.path}", expected=self.expected, got=self.got, remedy=self.remedy
-        )
+        return BuildFolderError(f"{self.kind}: {self.path}", expected=self.expected, got=self.got, remedy=self.remedy)
 
     def to_dict(self) -> dict[str, str]:
         """The fault as JSON values."""
@@ -210,6 +208,16 @@ def verify(folder: str | os.PathLike[str], progress: BuildProgress | None = None
     return Verification(path, len(proven), total, tuple(faults), foreign, unproven, hash_of_manifest)
 
 
+def require_unchanged(folder: Path, recorded: Mapping[str, FileRecord]) -> None:
+    """Check that some files of a build are as the manifest records them.
+
+    Raises:
+        BuildFolderError: A file is missing, cannot be read, or has another size or hash.
+    """
+    for fault in _Comparison(folder, recorded, set(), BuildProgress()).faults()[:1]:
+        raise fault.error()
+
+
 def files_in(folder: Path) -> set[str]:
     """Return the names of all files in a folder and below, relative to it. Linked folders are followed, each once.
 
@@ -315,9 +323,7 @@ class _Comparison:
         got = "no regular file" if path.is_dir() or path.is_symlink() else "no file"
         return Fault(FaultKind.MISSING, name, expected, got, self._remedy(name))
 
-    def _changed(
-        self, name: str, got: FileRecord, measured: Mapping[str, FileRecord | OSError | None]
-    ) -> Fault:
+    def _changed(self, name: str, got: FileRecord, measured: Mapping[str, FileRecord | OSError | None]) -> Fault:
         expected = self.recorded[name]
         same = self._names.get(got.sha256, []) if got.sha256 else []
         for other in same:
