@@ -13,6 +13,8 @@ from lung_nodule_ct.cli.terminal import print_json, terminal
 if TYPE_CHECKING:
     from lung_nodule_ct.audit import Audit
 
+_MAX_NAMES = 20
+
 
 def audit(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a build, Parquet or Arrow.")],
@@ -58,7 +60,8 @@ def verify(
     else:
         lines = [*map(str, result.faults)]
         if result.foreign:
-            lines.append(f"not of this build, and not checked: {', '.join(result.foreign)}")
+            more = f" and {len(result.foreign) - _MAX_NAMES:,} more" if len(result.foreign) > _MAX_NAMES else ""
+            lines.append(f"not of this build, and not checked: {', '.join(result.foreign[:_MAX_NAMES])}{more}")
         lines += [f"not proven: {sentence}" for sentence in result.unproven]
         state = f"{len(result.faults):,} files are not as they were written" if result.faults else "no fault"
         lines.append(

@@ -151,8 +151,8 @@ def _record_in_manifest(folder: Path, added: Mapping[str, dict[str, Any]], dropp
     had, so that verification still reports the edit.
     """
     path = folder / MANIFEST
-    text = path.read_text("utf-8")
     try:
+        text = path.read_bytes().decode()  # not read_text, which would hide changed line ends
         manifest = json.loads(text)
         if not records_all_files(manifest):
             return

@@ -6,14 +6,14 @@ listed, unless it is among the shards, where a reader would load it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.manifest import (
@@ -27,11 +27,20 @@ from lung_nodule_ct.declaration.manifest import (
 )
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.read.sidecars import record_file, recorded_sidecars
+from lung_nodule_ct.read.verification_result import (
+    Fault,
+    FaultKind,
+    Verification,
+    added_file,
+    edited_manifest,
+    how_to_restore,
+    record_text,
+)
 from lung_nodule_ct.system.files import file_hash
 from lung_nodule_ct.system.progress import BuildProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _SHARD = re.compile(r".+\.(parquet|arrow|(tfrecord|array_record)(-.*)?)", re.IGNORECASE)
 _CACHE = re.compile(r"cache-.+\.arrow")
@@ -39,112 +48,6 @@ _CACHE = re.compile(r"cache-.+\.arrow")
 _TASK = "verifying"
 _MAX_NAMES = 5
 _THREADS = 4
-
-
-class FaultKind(StrEnum):
-    """What is wrong with a file of a build."""
-
-    MANIFEST = "manifest"
-    MISSING = "missing"
-    CHANGED = "changed"
-    RENAMED = "renamed"
-    SWAPPED = "swapped"
-    ADDED = "added"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A difference between a build and its manifest.
-
-    Attributes:
-        kind: What is wrong.
-        path: The file, relative to the build.
-        expected: What the manifest records.
-        got: What is there.
-        remedy: What to do about it.
-    """
-
-    kind: FaultKind
-    path: str
-    expected: str
-    got: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return str(self.error())
-
-    def error(self) -> BuildFolderError:
-        """The fault as an error."""
-        return BuildFolderError(f"{self.kind}: {self.path}", expected=self.expected, got=self.got, remedy=self.remedy)
-
-    def to_dict(self) -> dict[str, str]:
-        """The fault as JSON values."""
-        return {
-            "kind": str(self.kind),
-            "path": self.path,
-            "expected": self.expected,
-            "got": self.got,
-            "remedy": self.remedy,
-        }
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The result of :func:`verify`.
-
-    Attributes:
-        folder: The build.
-        files: Number of files whose size and SHA-256 are those of the manifest, the manifest included if it has its own hash.
-        num_bytes: Their size.
-        faults: What differs.
-        foreign: Files that do not belong to the build and that no reader loads.
-        unproven: What the manifest of an earlier version cannot prove, one sentence each.
-        manifest_sha256: The SHA-256 of ``build.json``. Two builds with the same value are equal, and a value that was published or noted
-            proves that the manifest itself was not replaced.
-    """
-
-    folder: Path
-    files: int
-    num_bytes: int
-    faults: tuple[Fault, ...]
-    foreign: tuple[str, ...]
-    unproven: tuple[str, ...]
-    manifest_sha256: str
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether there is no fault."""
-        return not self.faults
-
-    def raise_faults(self) -> None:
-        """Raise the first fault, if there is one.
-
-        Raises:
-            BuildFolderError: There is a fault.
-        """
-        if self.faults:
-            more = f" (and {len(self.faults) - 1} more files)" if len(self.faults) > 1 else ""
-            first = self.faults[0]
-            raise BuildFolderError(
-                f"{self.folder} is not as it was built: {first.kind}: {first.path}{more}",
-                expected=first.expected,
-                got=first.got,
-                remedy=first.remedy,
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values."""
-        return {
-            "folder": str(self.folder),
-            "sound": self.is_sound,
-            "files": self.files,
-            "bytes": self.num_bytes,
-            "faults": [fault.to_dict() for fault in self.faults],
-            "not_of_this_build": list(self.foreign),
-            "unproven": list(self.unproven),
-            "manifest_sha256": self.manifest_sha256,
-        }
 
 
 def verify(folder: str | os.PathLike[str], progress: BuildProgress | None = None) -> Verification:
@@ -167,45 +70,84 @@ def verify(folder: str | os.PathLike[str], progress: BuildProgress | None = None
     path = Path(folder)
     try:
         content = (path / MANIFEST).read_bytes()
-        present = files_in(path) - {MANIFEST}
-        hash_of_manifest = file_hash(path / MANIFEST, "sha256")
+        own_hash = hashlib.sha256(content).hexdigest()
+        try:
+            manifest = _Manifest.parse(content)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            fault = Fault(FaultKind.MANIFEST, MANIFEST, "a manifest", repr(error)[:200], how_to_restore(MANIFEST))
+            return Verification(path, 0, 0, (fault,), (), (), own_hash)
+        folders = {str(parent) for name in manifest.records for parent in PurePosixPath(name).parents}
+        present = files_in(path, linked=folders) - {MANIFEST}
+        return _verify(path, manifest, present, progress or BuildProgress(), FileRecord(len(content), own_hash))
     except OSError as error:
         raise BuildFolderError(
             f"{path} cannot be verified: {error}",
             expected=f"the folder of a build, with its {MANIFEST}",
-            remedy=_restore(MANIFEST),
+            remedy=how_to_restore(MANIFEST),
         ) from error
-    try:
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What verification uses of a manifest.
+
+    Attributes:
+        version: Its version.
+        is_complete: Whether it records every file and its own hash.
+        is_intact: Whether its text is as it was written.
+        shards: The recorded shards, by name.
+        others: The other recorded files, by name.
+    """
+
+    version: Any
+    is_complete: bool
+    is_intact: bool
+    shards: Mapping[str, FileRecord]
+    others: Mapping[str, FileRecord]
+
+    @classmethod
+    def parse(cls, content: bytes) -> _Manifest:
         text = content.decode()
-        manifest = json.loads(text)
-        shards, others = shard_files(manifest), other_files(manifest)
-        if outside := [name for name in (*shards, *others) if not stays_inside(name)]:
+        document = json.loads(text)
+        manifest = cls(
+            document.get("format_version"),
+            records_all_files(document),
+            is_intact(text),
+            shard_files(document),
+            other_files(document),
+        )
+        if outside := [name for name in manifest.records if not stays_inside(name)]:
             raise ValueError(f"{outside[0]!r} is not a path inside the build")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        fault = Fault(FaultKind.MANIFEST, MANIFEST, "a manifest", repr(error)[:200], _restore(MANIFEST))
-        return Verification(path, 0, 0, (fault,), (), (), hash_of_manifest)
-    is_complete = records_all_files(manifest)
-    if not is_complete:
-        others = {**_sidecar_records(path, present), **others}
-    comparison = _Comparison(path, {**shards, **others}, present, progress or BuildProgress())
+        return manifest
+
+    @property
+    def records(self) -> dict[str, FileRecord]:
+        return {**self.shards, **self.others}
+
+
+def _verify(
+    folder: Path, manifest: _Manifest, present: set[str], progress: BuildProgress, own: FileRecord
+) -> Verification:
+    earlier = {} if manifest.is_complete else _sidecar_records(folder, present)
+    comparison = _Comparison(folder, {**earlier, **manifest.records}, present, progress)
     faults = comparison.faults()
     wrong = {fault.path for fault in faults}
     sound = [record for name, record in comparison.recorded.items() if name not in wrong]
-    tops = {name.partition("/")[0] for name in shards}
+    tops = {name.partition("/")[0] for name in manifest.shards}
     left = sorted(present - set(comparison.recorded) - comparison.renamed)
-    faults += [_added(name) for name in left if _is_loaded(name, tops)]
+    faults += [added_file(name) for name in left if _is_loaded(name, tops)]
     foreign = tuple(name for name in left if not _is_loaded(name, tops))
     proven = [record for record in sound if record.sha256 is not None]
     unproven: tuple[str, ...] = ()
-    if is_complete and not is_intact(text):
-        faults.insert(0, _edited_manifest())
-    elif is_complete:
-        proven.append(FileRecord(len(content), hash_of_manifest))
-    else:
-        unproven = tuple(_unproven(manifest, len(sound) - len(proven), foreign))
+    if not manifest.is_complete:
+        unproven = tuple(_unproven(manifest.version, len(sound) - len(proven), foreign))
         foreign = ()
+    elif manifest.is_intact:
+        proven.append(own)
+    else:
+        faults.insert(0, edited_manifest())
     total = sum(record.size for record in proven)
-    return Verification(path, len(proven), total, tuple(faults), foreign, unproven, hash_of_manifest)
+    return Verification(folder, len(proven), total, tuple(faults), foreign, unproven, str(own.sha256))
 
 
 def require_unchanged(folder: Path, recorded: Mapping[str, FileRecord]) -> None:
@@ -218,19 +160,22 @@ def require_unchanged(folder: Path, recorded: Mapping[str, FileRecord]) -> None:
         raise fault.error()
 
 
-def files_in(folder: Path) -> set[str]:
-    """Return the names of all files in a folder and below, relative to it. Linked folders are followed, each once.
+def files_in(folder: Path, linked: Collection[str] = ()) -> set[str]:
+    """Return the names of all files in a folder and below, relative to it.
+
+    Args:
+        folder: The folder.
+        linked: The names of folders that are followed if they are links; other links to folders are listed like files.
 
     Raises:
         OSError: A folder cannot be read.
     """
     names: set[str] = set()
-    seen = {folder.resolve()}
     for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        inner = {name: Path(root, name).resolve() for name in folders}
-        folders[:] = [name for name, target in inner.items() if target not in seen]
-        seen |= set(inner.values())
-        names |= {Path(root, name).relative_to(folder).as_posix() for name in files}
+        inside = Path(root).relative_to(folder)
+        links = [name for name in folders if Path(root, name).is_symlink() and (inside / name).as_posix() not in linked]
+        folders[:] = [name for name in folders if name not in links]
+        names |= {(inside / name).as_posix() for name in (*files, *links)}
     return names
 
 
@@ -269,7 +214,7 @@ class _Comparison:
             if got is None:
                 faults.append(self._missing(name, new_names.get(name)))
             elif isinstance(got, OSError):
-                faults.append(Fault(FaultKind.UNREADABLE, name, _text(expected), str(got), self._remedy(name)))
+                faults.append(Fault(FaultKind.UNREADABLE, name, record_text(expected), str(got), self._remedy(name)))
             elif got.size != expected.size or (expected.sha256 is not None and got.sha256 != expected.sha256):
                 faults.append(self._changed(name, got, measured))
         return faults
@@ -314,7 +259,7 @@ class _Comparison:
         return found
 
     def _missing(self, name: str, new_name: str | None) -> Fault:
-        expected = _text(self.recorded[name])
+        expected = record_text(self.recorded[name])
         if new_name is not None:
             return Fault(
                 FaultKind.RENAMED, name, expected, f"this content as {new_name}", f"rename {new_name} to {name}"
@@ -330,44 +275,20 @@ class _Comparison:
             now = measured[other]
             if isinstance(now, FileRecord) and now.sha256 == expected.sha256:
                 return Fault(
-                    FaultKind.SWAPPED, name, _text(expected), f"the content of {other}", f"exchange it with {other}"
+                    FaultKind.SWAPPED,
+                    name,
+                    record_text(expected),
+                    f"the content of {other}",
+                    f"exchange it with {other}",
                 )
-        content = f"the content of {same[0]}" if same else _text(got)
-        return Fault(FaultKind.CHANGED, name, _text(expected), content, self._remedy(name))
+        content = f"the content of {same[0]}" if same else record_text(got)
+        return Fault(FaultKind.CHANGED, name, record_text(expected), content, self._remedy(name))
 
     def _remedy(self, name: str) -> str:
         if name in self._sidecars:
             command = f"lung-nodule-ct {self._sidecars[name]['by']} {self._folder}"
             return f"if the change is not yours, move the file out of the build, then run: {command}"
-        return _restore(name)
-
-
-def _text(record: FileRecord) -> str:
-    return f"{record.size:,} bytes" + (f", sha256 {record.sha256}" if record.sha256 else "")
-
-
-def _restore(name: str) -> str:
-    return f"restore {name} from a copy of this build, or build again into another folder with: lung-nodule-ct build"
-
-
-def _edited_manifest() -> Fault:
-    return Fault(
-        FaultKind.MANIFEST,
-        MANIFEST,
-        "the text that was written, which contains its own hash",
-        "another text: the manifest was edited or damaged, so it proves nothing",
-        _restore(MANIFEST),
-    )
-
-
-def _added(name: str) -> Fault:
-    return Fault(
-        FaultKind.ADDED,
-        name,
-        "only shards that the manifest records, since a reader loads all that are there",
-        "a file that this build did not write",
-        "move it to another folder",
-    )
+        return how_to_restore(name)
 
 
 def _is_loaded(name: str, tops: set[str]) -> bool:
@@ -387,10 +308,10 @@ def _sidecar_records(folder: Path, present: set[str]) -> dict[str, FileRecord]:
     }
 
 
-def _unproven(manifest: Mapping[str, Any], only_size: int, unrecorded: tuple[str, ...]) -> Iterator[str]:
+def _unproven(version: object, only_size: int, unrecorded: tuple[str, ...]) -> Iterator[str]:
     """What the manifest of an earlier version cannot prove."""
     yield (
-        f"an earlier version of the package wrote {MANIFEST} (format {manifest.get('format_version')}) without its own hash: an edit "
+        f"an earlier version of the package wrote {MANIFEST} (format {version}) without its own hash: an edit "
         "is not seen. A new build in another folder records every file"
     )
     if only_size:

@@ -195,7 +195,7 @@ def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
     manifest = _manifest(build, layout, source)
     names = files_in(stage) - set(shard_files(manifest))
     manifest = with_files(manifest, {name: record_file(stage, name) for name in names})
-    (stage / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
+    (stage / MANIFEST).write_bytes(manifest_text(manifest).encode())
 
 
 def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:

@@ -67,4 +67,4 @@ def write_cache_manifest(folder: Path, hashes: Mapping[int, str]) -> None:
         stat = (folder / name).stat()
         records[name] = FileRecord(stat.st_size, hashes.get(stat.st_ino) or file_hash(folder / name, "sha256"))
     document = {"format_version": FORMAT_VERSION, "generator": GENERATOR, "format": "datasets", "configs": {}}
-    (folder / MANIFEST).write_text(manifest_text(with_files(document, records)), encoding="utf-8")
+    (folder / MANIFEST).write_bytes(manifest_text(with_files(document, records)).encode())

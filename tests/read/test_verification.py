@@ -112,8 +112,16 @@ def test_an_edited_manifest_proves_nothing(folder) -> None:
     content = (folder / SHARD).read_bytes()
     path.write_text(text.replace(entry["sha256"], hashlib.sha256(content).hexdigest()))
     assert faults(folder) == {"build.json": "manifest"}
-    for edited in (text + " ", text.replace("  ", " "), text.replace('"rows"', '"Rows"', 1)):
-        path.write_text(edited)
+    for edited in (
+        text + " ",
+        text.replace("  ", " "),
+        text.replace("\n", "\r\n"),
+        text.replace('"rows"', '"Rows"', 1),
+    ):
+        path.write_bytes(edited.encode())
+        assert faults(folder)["build.json"] == "manifest"
+        with add_sidecars(folder, by="audit") as stage:
+            (stage / "audit").write_text("a command does not repair the manifest")
         assert faults(folder)["build.json"] == "manifest"
 
 
@@ -225,11 +233,13 @@ def test_a_build_of_an_earlier_version_states_what_cannot_be_proven(dummy_build,
     assert "files" not in json.loads((tmp_path / "parquet" / "build.json").read_text("utf-8"))
 
 
-def test_linked_folders_are_followed_and_a_loop_ends(folder, tmp_path) -> None:
+def test_a_linked_folder_of_shards_is_followed_and_no_other(folder, tmp_path) -> None:
     (folder / "data").rename(tmp_path / "elsewhere")
     (folder / "data").symlink_to(tmp_path / "elsewhere")
     (folder / "again").symlink_to(folder)
-    assert lung_nodule_ct.verify(folder).is_sound
+    result = lung_nodule_ct.verify(folder)
+    assert result.is_sound
+    assert result.foreign == ("again",)
     shutil.copyfile(folder / SHARD, folder / SHARD.replace("00000-of", "00001-of"))
     assert list(faults(folder).values()) == ["added"]
     (folder / OTHER).unlink()

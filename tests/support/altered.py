@@ -23,7 +23,7 @@ def alter(folder: Path, config: str, change: Callable[[list[dict[str, Any]]], ob
         rows = table.to_pylist()
         change(rows)
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path, row_group_size=1)
-        entry |= record_file(folder, entry["path"]).to_dict()
+        entry.update(record_file(folder, entry["path"]).to_dict())
     (folder / "build.json").write_text(manifest_text(manifest))
     return folder
 
