@@ -50,7 +50,7 @@ class Target:
         return sorted(shard_files(json.loads((self.folder / MANIFEST).read_text("utf-8"))))
 
     def file(self) -> Path:
-        """Draw a file; every second one is a shard."""
+        """Draw any file, or as often a shard."""
         names = self.shards() if self.draw.random() < 0.5 else self.files()
         return self.folder / self.draw.choice(names)
 
