@@ -186,6 +186,7 @@ class DirectFile:
         self._free = [memory[first + number * _PIECE_BYTES :][:_PIECE_BYTES] for number in range(pieces)]
         self._filling, self._filled, self._size = self._free.pop(), 0, 0
         self._queue = BackgroundQueue(pieces - 1)  # so that a piece is always free after a submit
+        self._hashing = BackgroundQueue(1)  # one piece is hashed while it is written
         self.closed = False
 
     def __enter__(self) -> Self:
@@ -249,11 +250,12 @@ class DirectFile:
     def _end(self) -> None:
         self.closed = True
         self._queue.close(cancel=True)
+        self._hashing.close()
         self._file.close()
 
     def _write_piece(self, piece: NDArray[np.uint8], length: int) -> None:
         if self._hashed is not None:
-            self._hashed(piece[:length])
+            self._hashing.submit(self._hashed, piece[:length])
         done = 0
         while done < length:
             end = -(-length // _BLOCK_BYTES) * _BLOCK_BYTES if self._direct else length
@@ -264,6 +266,7 @@ class DirectFile:
                     raise
                 # the disk has blocks of another size, or the file system does not support direct writes after all
                 self._direct = _set_direct(self._file.fileno(), False)
+        self._hashing.wait()
         self._free.append(piece)
 
 
