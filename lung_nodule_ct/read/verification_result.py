@@ -98,7 +98,7 @@ class Verification:
             BuildFolderError: There is a fault.
         """
         if self.faults:
-            more = f" (and {len(self.faults) - 1} more files)" if len(self.faults) > 1 else ""
+            more = f" (and {len(self.faults) - 1:,} more)" if len(self.faults) > 1 else ""
             first = self.faults[0]
             raise BuildFolderError(
                 f"{self.folder} is not as it was built: {first.kind}: {first.path}{more}",

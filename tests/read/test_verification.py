@@ -257,7 +257,7 @@ def test_the_first_fault_can_be_raised(folder) -> None:
     lung_nodule_ct.verify(folder).raise_faults()
     flip(folder / SHARD)
     flip(folder / OTHER)
-    with pytest.raises(BuildFolderError, match=rf"is not as it was built: changed: {SHARD} \(and 1 more files\)"):
+    with pytest.raises(BuildFolderError, match=rf"is not as it was built: changed: {SHARD} \(and 1 more\)"):
         lung_nodule_ct.verify(folder).raise_faults()
 
 
