@@ -73,7 +73,7 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
     target = run.folder / EVALUATION / split
     with staged_folder(target, find_foreign=_foreign_file) as stage:
         (stage / _SCORES).write_text(to_json(document), encoding="utf-8")
-        pq.write_table(pa.Table.from_pylist(predictions), stage / PREDICTIONS)
+        pq.write_table(pa.Table.from_pylist(predictions), stage / PREDICTIONS, write_page_checksum=True)
         write_evaluation_page(stage, run, source, predictions, document)
     return document
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -374,9 +375,11 @@ def test_records_of_any_size_are_read_back(tmp_path_factory, sizes, seed) -> Non
     records = [draw.integers(0, 256, size, np.uint8) for size in sizes]
     folder = tmp_path_factory.mktemp("records")
     for format_ in ("tfrecord", "array_record"):
-        with open_records(folder / format_, format_) as write:
+        hashed = hashlib.sha256()
+        with open_records(folder / format_, format_, hashed.update) as write:
             for record in records:
                 write([record[:1].tobytes(), record[1:]])
+        assert hashed.digest() == hashlib.sha256((folder / format_).read_bytes()).digest()
     expected = [record.tobytes() for record in records]
     if sizes:
         with ArrayRecordDataSource(str(folder / "array_record")) as source:
