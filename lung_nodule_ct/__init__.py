@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.frame import Frame
     from lung_nodule_ct.preview.show import show
     from lung_nodule_ct.read.sequences import PatientSequence, patient_sequences
+    from lung_nodule_ct.read.verification import verify
     from lung_nodule_ct.read.volumes import volumes
     from lung_nodule_ct.targets.loading import load, prepare
 
@@ -34,6 +35,7 @@ _MODULES = {
     "patient_sequences": "read.sequences",
     "prepare": "targets.loading",
     "show": "preview.show",
+    "verify": "read.verification",
     "volumes": "read.volumes",
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "patient_sequences",
     "prepare",
     "show",
+    "verify",
     "volumes",
 ]
 

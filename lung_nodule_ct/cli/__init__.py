@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lung_nodule_ct.cli.audit import audit
+from lung_nodule_ct.cli.audit import audit, verify
 from lung_nodule_ct.cli.build import build, prepare
 from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.evaluate import compare, evaluate
@@ -61,6 +61,7 @@ for command, settings in (
     (prepare, _HELP),
     (preview, _HELP),
     (audit, _HELP),
+    (verify, _HELP),
     (card, _HELP),
     (export, _HELP),
     (publish, _HELP),

@@ -1,4 +1,4 @@
-"""``lung-nodule-ct audit``."""
+"""``lung-nodule-ct audit`` and ``lung-nodule-ct verify``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from lung_nodule_ct.cli.terminal import print_json, terminal
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit import Audit
+
+_MAX_NAMES = 20
 
 
 def audit(
@@ -40,6 +42,36 @@ def audit(
         )
     elif plots:
         console.print(f"{len(plots)} plots in {build / PICTURES}", highlight=False, soft_wrap=True)
+
+
+def verify(
+    build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a build of any format.")],
+    as_json: Json = False,
+) -> None:
+    """Compare every file of a build with the sizes and hashes in its manifest. The exit code is 1 if a file is not as it was written."""
+    from lung_nodule_ct.errors import printable
+    from lung_nodule_ct.read.verification import verify as verify_build
+    from lung_nodule_ct.system.progress import BuildProgressBar
+
+    with BuildProgressBar("files") as progress:
+        result = verify_build(build, progress)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        lines = [*map(str, result.faults)]
+        if result.foreign:
+            more = f" and {len(result.foreign) - _MAX_NAMES:,} more" if len(result.foreign) > _MAX_NAMES else ""
+            lines.append(f"not of this build, and not checked: {', '.join(result.foreign[:_MAX_NAMES])}{more}")
+        lines += [f"not proven: {sentence}" for sentence in result.unproven]
+        state = f"{len(result.faults):,} files are not as they were written" if result.faults else "no fault"
+        lines.append(
+            f"{state}; {result.files:,} files with {result.num_bytes:,} bytes have the recorded size and sha256; "
+            f"sha256 of build.json: {result.manifest_sha256}"
+        )
+        for line in lines:
+            terminal().print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    if not result.is_sound:
+        raise typer.Exit(1)
 
 
 def _print(audit: Audit) -> None:

@@ -77,7 +77,7 @@ def build(
             beam_options=beam_options,
         )
     except OptionError as error:
-        raise typer.BadParameter(str(error), param_hint=f"--{error.option.replace('_', '-')}") from error
+        raise typer.BadParameter(error.message, param_hint=f"--{error.option.replace('_', '-')}") from error
     from lung_nodule_ct.publish.card import write_first_card
     from lung_nodule_ct.sources.resolve import open_source
     from lung_nodule_ct.system.progress import BuildProgressBar, DownloadProgressBar

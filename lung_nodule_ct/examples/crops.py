@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.declaration.identity import image_id, parse_image_name
+from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
+from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.declaration.rows import CropRow
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import (
     Example,
     Family,
+    ImageUnit,
     Planned,
     Reading,
-    Unit,
     empty_archive,
     leave_out_unused,
+    number_images,
+    number_scans,
     unique_images,
 )
 from lung_nodule_ct.examples.uses import PlanReport
@@ -53,21 +56,23 @@ _COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d{1,9})\s*$", re.IGNORECASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CropUnit(Unit):
+class CropUnit(ImageUnit):
     """One crop.
 
     Attributes:
-        image: The encoded image.
         label: Index of its pathology class.
     """
 
-    image: Member
     label: int
 
     @property
     def members(self) -> tuple[Member, ...]:
         """The image."""
         return (self.image,)
+
+    def counted(self) -> CountedExample:
+        """Its split and class."""
+        return CountedExample(self.split, self.patient_id, label=self.label)
 
 
 def plan_crops(config: Config, source: Source) -> Planned[CropUnit]:
@@ -85,11 +90,14 @@ def plan_crops(config: Config, source: Source) -> Planned[CropUnit]:
             report.ignores(readme)
         leave_out_unused(archive, [member for member in other if member is not readme], report)
         units += crops
-    return Planned(unique_images(units, report), report.findings, report.uses)
+    numbering = number_scans(source)
+    report.extend(numbering.findings)
+    units = number_images(unique_images(units, report), numbering.numbers)
+    return Planned(units, report.findings, report.uses)
 
 
 def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
-    """The crops of an archive, and its other members."""
+    """The crops of an archive, without ids, and its other members."""
     crops, other = [], []
     for member in archive.members:
         parts = member.name.split("/")
@@ -104,7 +112,6 @@ def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
                 split=split,
                 source_name=f"{parts[-3]}/{parts[-2]}/{member.stem}",
                 patient_id=name.patient,
-                scan_id=name.scan_id,
                 fold=name.fold,
                 image=member,
                 label=label,
@@ -120,7 +127,7 @@ def make_crop(unit: CropUnit, reading: Reading) -> list[Example]:
         image=data,
         label=unit.label,
         malignant=PATHOLOGY[unit.label].malignant,
-        image_id=image_id(unit.source_name),
+        image_id=unit.image_id,
         patient_id=unit.patient_id,
         scan_id=unit.scan_id,
         fold=unit.fold,

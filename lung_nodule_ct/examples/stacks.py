@@ -6,7 +6,6 @@ The archives hold one folder of numbered slices per case, a table of boxes, tabl
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
-from lung_nodule_ct.declaration.identity import image_id
+from lung_nodule_ct.declaration.identity import is_published_number, natural_key
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.declaration.rows import StackNoduleRecord, StackRow
 from lung_nodule_ct.errors import MemberError, Place
@@ -35,7 +34,7 @@ from lung_nodule_ct.examples.family import (
 from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.pictures import SUFFIXES, as_grey, pixels_key, read_picture
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, Parsed, parse_boxes, parse_split_list
-from lung_nodule_ct.geometry.boxes import clip_box
+from lung_nodule_ct.geometry.boxes import clip_box, slice_range
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_member import read_member
 
@@ -72,11 +71,13 @@ class StackUnit(Unit):
     """One stack of slices.
 
     Attributes:
+        case_id: Its number as published; of a case whose folder has another name, its rank in natural order, as ``case-3``.
         slices: Number and member of each slice, in numeric order, which is z order.
         boxes: In the order of their table.
         augmented: Whether the archive marks it as a flipped or rotated copy; ``None`` if it does not say.
     """
 
+    case_id: str
     slices: tuple[tuple[int, Member], ...]
     boxes: tuple[StackBox, ...]
     augmented: bool | None
@@ -142,14 +143,18 @@ def plan_stacks(config: Config, source: Source) -> Planned[StackUnit]:
         if row.augmented is not None:
             augmented[case].add(row.augmented)
     splits = _splits(tables, cases, report)
+    ranks = {case: rank for rank, case in enumerate(sorted(cases, key=natural_key), 1)}
     units = []
     for case, slices in cases.items():
+        if not is_published_number(case):
+            report.add(Code.NO_PATIENT, f"case_id is case-{ranks[case]}", _folder(slices))
         if case not in boxes:
             report.add(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", _folder(slices))
         units.append(
             StackUnit(
                 split=splits.get(case, UNASSIGNED),
                 source_name=case,
+                case_id=case if is_published_number(case) else f"case-{ranks[case]}",
                 slices=tuple(slices),
                 boxes=tuple(boxes[case]),
                 augmented=next(iter(augmented[case])) if len(augmented[case]) == 1 else None,
@@ -168,7 +173,7 @@ def make_stack(unit: StackUnit, reading: Reading) -> list[Example]:
     numbers = [number for number, _ in unit.slices]
     report = FindingCollector()
     row = StackRow(
-        case_id=image_id(unit.source_name),
+        case_id=unit.case_id,
         volume=volume,
         nodules=[nodule for box in unit.boxes if (nodule := _nodule(box, numbers, volume.shape, report))],
         augmented=unit.augmented,
@@ -380,7 +385,7 @@ def _nodule(
     if any(high < low for low, high in zip(box.low, box.high, strict=True)):
         report.add(Code.BOX_INVERTED, "left out", box.place, "expected min <= max on each axis")
         return None
-    low_z, high_z = _index_range(box.low[2], box.high[2], numbers)
+    low_z, high_z = slice_range(box.low[2], box.high[2], numbers)
     unclipped = (box.low[0], box.low[1], low_z, box.high[0] + 1, box.high[1] + 1, high_z)
     clipped = clip_box(unclipped, shape)
     size = f"the volume has {' x '.join(map(str, shape[::-1]))} voxels"
@@ -390,11 +395,3 @@ def _nodule(
         report.add(Code.BOX_PARTLY_OUTSIDE, "clipped to the volume", box.place, size)
     center = [(low + high - 1) / 2 for low, high in zip(unclipped[:3], unclipped[3:], strict=True)]
     return StackNoduleRecord(box_voxel=clipped, center_voxel=center, diameter=box.diameter)
-
-
-def _index_range(low: int, high: int, numbers: Sequence[int]) -> tuple[int, int]:
-    """Slice numbers ``low`` to ``high``, inclusive, as half-open indices in the stack. Outside it one number is one index."""
-    first, last = numbers[0], numbers[-1]
-    start = low - first if low < first else bisect_left(numbers, low) + max(0, low - last - 1)
-    stop = high - first + 1 if high < first else bisect_right(numbers, high) + max(0, high - last)
-    return start, stop

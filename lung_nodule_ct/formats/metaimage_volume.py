@@ -297,7 +297,7 @@ def _length_issues(header: Header, member: Member, data: Sequence[Member], archi
 def _promised(header: Header, length: int) -> str:
     """A number of bytes, and the header fields that it follows from."""
     shape = " x ".join(map(str, reversed(header.shape)))
-    return f"{length:,} bytes (DimSize {shape}, {header.dtype.itemsize} bytes an element)"
+    return f"{length:,} bytes (DimSize {shape}, {header.dtype.itemsize} bytes per element)"
 
 
 def _find(name: str, header: Member, near: Sequence[Member], archives: ArchivePool, issues: list[Issue]) -> Member:

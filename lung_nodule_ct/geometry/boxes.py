@@ -14,6 +14,7 @@ edges, where voxel ``i`` extends from ``i`` to ``i + 1``. The continuous index o
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -155,3 +156,21 @@ def clip_box(
 
 def _is_empty(box: tuple[int, int, int, int, int, int]) -> bool:
     return any(high <= low for low, high in zip(box[:3], box[3:], strict=True))
+
+
+def slice_range(low: int, high: int, numbers: Sequence[int]) -> tuple[int, int]:
+    """Return the half-open indices in a stack of the slices ``low`` to ``high``, both inclusive.
+
+    Args:
+        low: The first number.
+        high: The last number.
+        numbers: The numbers of the slices of the stack, in order. Outside them one number is one index.
+
+    Example:
+        >>> slice_range(3, 7, [1, 3, 5, 7, 9])
+        (1, 4)
+    """
+    first, last = numbers[0], numbers[-1]
+    start = low - first if low < first else bisect_left(numbers, low) + max(0, low - last - 1)
+    stop = high - first + 1 if high < first else bisect_right(numbers, high) + max(0, high - last)
+    return start, stop

@@ -5,6 +5,7 @@ Its shard has PNG pictures with their boxes as data, in row groups that a viewer
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,7 +14,6 @@ from PIL import Image
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.declaration.schema import Category, Column, Integer, Picture, Real, Records, Schema, Text, Vector
-from lung_nodule_ct.system.files import file_hash
 from lung_nodule_ct.targets.columns import to_hub_schema
 from lung_nodule_ct.targets.parquet import ParquetLayout
 
@@ -98,13 +98,14 @@ def write_preview_shard(
     path.parent.mkdir(parents=True)
     schema = to_hub_schema(PREVIEW_SCHEMA)
     rows = arrow_bytes = 0
-    with ParquetLayout().open_writer(path, PREVIEW_SCHEMA) as write:
+    hashed = hashlib.sha256()
+    with ParquetLayout().open_writer(path, PREVIEW_SCHEMA, hashed.update) as write:
         for group in _groups(_row(sample, pathology.get(sample.config)) for sample in samples):
             part = pa.Table.from_pylist(group, schema=schema)
             write(part)
             rows += part.num_rows
             arrow_bytes += part.nbytes
-    return PreviewShard(_NAME, rows, arrow_bytes, path.stat().st_size, file_hash(path, "sha256"))
+    return PreviewShard(_NAME, rows, arrow_bytes, path.stat().st_size, hashed.hexdigest())
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

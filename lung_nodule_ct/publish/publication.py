@@ -27,7 +27,7 @@ from lung_nodule_ct.publish.preview_config import PREVIEW
 from lung_nodule_ct.publish.prose import licences
 from lung_nodule_ct.read.audit_report import AUDIT, Verdict, read_audit
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
-from lung_nodule_ct.system.files import file_hash
+from lung_nodule_ct.read.verification import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -103,13 +103,13 @@ class _Candidate:
         build: The build.
         files: As in :class:`Publication`.
         audit: The stored audit, ``None`` if there is none.
-        audit_unchanged: Whether the audit is as our command wrote it.
+        unchanged: The files that our commands added and that were not changed, with the name of the command.
     """
 
     build: BuildFolder
     files: Mapping[str, int]
     audit: AuditReport | None
-    audit_unchanged: bool
+    unchanged: Mapping[str, str]
 
     @property
     def card(self) -> Path:
@@ -136,7 +136,7 @@ def plan_publication(build: BuildFolder) -> Publication:
     shards = [file["path"] for name in build.configs for file in build.files(name)]
     names = sorted({CARD, MANIFEST, FINDINGS, SIDECARS, *sidecars, *shards})
     files = {name: path.stat().st_size for name in names if (path := build.folder / name).is_file()}
-    candidate = _Candidate(build, files, read_audit(build.folder), AUDIT in sidecars)
+    candidate = _Candidate(build, files, read_audit(build.folder), sidecars)
     checks = tuple(Requirement(name, title, problem(candidate)) for name, (title, problem) in _CHECKS.items())
     return Publication(build, files, (*checks, _dates(candidate)), tuple(_notes(candidate)))
 
@@ -232,12 +232,10 @@ def _card_configs(candidate: _Candidate) -> list[dict[str, Any]]:
     return [entry for entry in configs or () if isinstance(entry, dict)]
 
 
-def _shards_problem(candidate: _Candidate) -> str | None:
-    build = candidate.build
-    for file in (file for name in build.configs for file in build.files(name)):
-        if file_hash(build.folder / file["path"], "sha256") != file["sha256"]:
-            return f"{file['path']} was changed after the build: build it again"
-    return None
+def _verify_problem(candidate: _Candidate) -> str | None:
+    result = verify(candidate.build.folder)
+    faults = [fault for fault in result.faults if fault.path != CARD]  # a card may be edited; that is a note
+    return f"{faults[0]}" + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "") if faults else None
 
 
 def _preview_problem(candidate: _Candidate) -> str | None:
@@ -268,7 +266,7 @@ def _licence_problem(candidate: _Candidate) -> str | None:
 _CHECKS: Mapping[str, tuple[str, Callable[[_Candidate], str | None]]] = {
     "card": ("the card can be read by datasets and the Hub, and describes this build", _card_problem),
     "files": ("every file that the card names exists", _files_problem),
-    "shards": ("no shard was changed after the build", _shards_problem),
+    "verify": ("every file is as our commands wrote it", _verify_problem),
     "preview": ("the row groups of the preview are small", _preview_problem),
     "unknown-licence": ("the licence is known", _licence_problem),
 }
@@ -276,7 +274,7 @@ _CHECKS: Mapping[str, tuple[str, Callable[[_Candidate], str | None]]] = {
 
 def _dates(candidate: _Candidate) -> Requirement:
     """The check for dates: the result of the stored audit if it is unchanged, otherwise of the same search now."""
-    audit = candidate.audit if candidate.audit_unchanged else None
+    audit = candidate.audit if AUDIT in candidate.unchanged else None
     stored = next((check for check in audit.checks if check.name == "dates"), None) if audit else None
     method = "by the audit" if stored else "by a search of rows, metadata of pictures, and files"
     return Requirement("dates", f"no calendar date is published ({method})", _dates_problem(candidate, stored))
@@ -306,6 +304,8 @@ def _notes(candidate: _Candidate) -> Iterator[str]:
     present = {path.relative_to(build.folder).as_posix() for path in build.folder.rglob("*") if not path.is_dir()}
     if left_out := sorted(present - set(files)):
         yield f"left out, because our commands did not write them or they were changed: {', '.join(left_out)}"
+    if CARD not in candidate.unchanged:
+        yield f"{CARD} was edited after it was written: `lung-nodule-ct verify` of a copy will name it"
     card = candidate.card.read_text("utf-8")
     if PLACEHOLDER in card:
         yield f"the code in the card loads {PLACEHOLDER}: write the card again with --repository"

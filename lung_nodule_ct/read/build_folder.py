@@ -172,7 +172,12 @@ class BuildFolder:
                         if _overlaps(indices, start, count):
                             yield start, file.read_row_group(group, columns=names).select(names)
                         start += count
-            except (OSError, pa.ArrowException) as error:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                pa.ArrowException,
+            ) as error:  # a damaged footer may name other columns
                 raise BuildFolderError(
                     f"{entry['path']} cannot be read: {error}", remedy=_REBUILD.format(folder=self.folder)
                 ) from error

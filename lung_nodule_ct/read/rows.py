@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SplitBy
-from lung_nodule_ct.declaration.manifest import Format
+from lung_nodule_ct.declaration.manifest import Format, shard_files
 from lung_nodule_ct.declaration.schema import Schema
 from lung_nodule_ct.errors import BuildFolderError, TrainingError
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.verification import require_unchanged
 from lung_nodule_ct.read.voxel_columns import VoxelColumn
 from lung_nodule_ct.system.files import cache_folder, require_free_space, staged_folder
 from lung_nodule_ct.system.progress import BuildProgress, notice
@@ -146,7 +147,8 @@ class Rows:
 def split_rows(build: BuildFolder, config: str, split: str, split_by: SplitBy) -> Rows:
     """Return the rows of one split of a build.
 
-    An Arrow build is read in place. A Parquet build is decoded once, into Arrow files in the user's cache folder.
+    An Arrow build is read in place. A Parquet build is compared with its manifest and decoded once, into Arrow files in the
+    user's cache folder.
 
     Args:
         build: The build.
@@ -156,14 +158,14 @@ def split_rows(build: BuildFolder, config: str, split: str, split_by: SplitBy) -
             out the rows whose patient is unknown.
 
     Raises:
-        BuildFolderError: The build does not hold the config.
+        BuildFolderError: The build does not hold the config, or a shard of Parquet that is to be decoded was changed.
         TrainingError: The split has no rows, or the published split is requested and the build was split by patient.
         OutputError: The cache folder has too little free space for the Arrow files.
     """
     built_by = SplitBy(build.manifest["split_by"])
     if built_by is not split_by and built_by is SplitBy.PATIENT:
         raise TrainingError(
-            f"{build.folder} was split by patient", remedy="build it as published, or use --split-by patient"
+            f"{build.folder} was split by patient", remedy="build it as published, or split the rows by patient"
         )
     names = build.metadata_columns(config)
     metadata = [(name, row) for name in build.splits(config) for row in build.rows(config, name, names)]
@@ -176,9 +178,9 @@ def split_rows(build: BuildFolder, config: str, split: str, split_by: SplitBy) -
         raise TrainingError(
             f"{config} has no rows in the split {split!r} ({split_by})",
             expected=f"one of {', '.join(build.splits(config))}" if split_by is SplitBy.PUBLISHED else None,
-            remedy="choose another --split"
+            remedy="use a build with more patients, because folds hold whole patients"
             if split_by is SplitBy.PATIENT
-            else "choose another, or use --split-by patient",
+            else "choose another split, or split the rows by patient",
         )
     return Rows(
         Schema(build.columns(config)),
@@ -196,6 +198,9 @@ def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
     key = hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_folder() / "training" / f"{config}-{key}"
     if not folder.is_dir():
+        # the copy is used for as long as the manifest is the same, so a damaged shard must not get into it
+        recorded = shard_files(build.manifest)
+        require_unchanged(build.folder, {file["path"]: recorded[file["path"]] for file in ordered})
         size = sum(_decoded_bytes(build.folder / file["path"]) for file in ordered)
         require_free_space(f"the Arrow copy of {config}", size, [folder.parent])
         notice(
@@ -204,7 +209,7 @@ def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
         )
         with staged_folder(folder, find_foreign=lambda _: None) as stage:
             for number, file in enumerate(ordered):
-                _decode(build.folder / file["path"], stage / f"{number:05}.arrow")
+                _decode(build, file["path"], stage / f"{number:05}.arrow")
     return tuple(folder / f"{number:05}.arrow" for number in range(len(ordered)))
 
 
@@ -214,11 +219,16 @@ def _decoded_bytes(source: Path) -> int:
     return sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
 
 
-def _decode(source: Path, target: Path) -> None:
-    with (
-        pq.ParquetFile(source) as file,
-        pa.OSFile(str(target), "wb") as sink,
-        pa.ipc.new_stream(sink, file.schema_arrow) as writer,
-    ):
-        for group in range(file.num_row_groups):
-            writer.write_table(file.read_row_group(group))
+def _decode(build: BuildFolder, name: str, target: Path) -> None:
+    try:
+        with (
+            pq.ParquetFile(build.folder / name, page_checksum_verification=True) as file,
+            pa.OSFile(str(target), "wb") as sink,
+            pa.ipc.new_stream(sink, file.schema_arrow) as writer,
+        ):
+            for group in range(file.num_row_groups):
+                writer.write_table(file.read_row_group(group))
+    except pa.ArrowException as error:
+        raise BuildFolderError(
+            f"{name} cannot be read: {error}", remedy=f"verify the build: lung-nodule-ct verify {build.folder}"
+        ) from error

@@ -1,8 +1,8 @@
 """Files that commands add to a finished build: a card, a preview page, an audit.
 
-A build lists its shards in ``build.json``. A command that adds files later lists them in ``beside.json``, with name and
-SHA-256. A rebuild into the same folder may therefore replace the files that our commands wrote, and stops if the folder
-holds a file that somebody else added or changed.
+A build lists its files in ``build.json``. A command that adds files later lists them in ``beside.json``, with name and
+SHA-256, and then records them in ``build.json``. A rebuild into the same folder may therefore replace the files that our
+commands wrote, and stops if the folder holds a file that somebody else added or changed.
 
 Example::
 
@@ -19,16 +19,29 @@ error, the build does not change. ``by`` is the name of the command. Two command
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.declaration.manifest import GENERATOR, MANIFEST, to_json
-from lung_nodule_ct.errors import OutputError
+from lung_nodule_ct.declaration.manifest import (
+    GENERATOR,
+    MANIFEST,
+    FileRecord,
+    is_intact,
+    manifest_text,
+    other_files,
+    records_all_files,
+    stays_inside,
+    to_json,
+    with_files,
+    without_other_files,
+)
+from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.system.files import file_hash, locked, temporary_folder, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 SIDECARS = "beside.json"
 
@@ -68,7 +81,9 @@ def add_sidecars(folder: str | Path, *, by: str) -> Iterator[Path]:
 
 def record_sidecar(folder: Path, name: str, *, by: str) -> None:
     """List a file of a build as one that the command ``by`` wrote. For files that the build itself creates."""
-    _write(folder, {**_recorded(folder), name: {"by": by, "sha256": file_hash(folder / name, "sha256")}})
+    entry = {"by": by, "sha256": file_hash(folder / name, "sha256")}
+    _write(folder, {**recorded_sidecars(folder), name: entry})
+    _record_in_manifest(folder, {name: entry})
 
 
 def own_sidecars(folder: Path) -> dict[str, str]:
@@ -77,11 +92,13 @@ def own_sidecars(folder: Path) -> dict[str, str]:
     Returns:
         The name of the command by the name of the file.
     """
-    return {name: str(entry["by"]) for name, entry in _recorded(folder).items() if _unchanged(folder, name, entry)}
+    return {
+        name: str(entry["by"]) for name, entry in recorded_sidecars(folder).items() if _unchanged(folder, name, entry)
+    }
 
 
 def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
-    recorded, ours = _recorded(target), own_sidecars(target)
+    recorded, ours = recorded_sidecars(target), own_sidecars(target)
     for name in names:
         if (target / name).exists() and ours.get(name) != by:
             raise OutputError(
@@ -99,9 +116,10 @@ def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (stage / name).replace(target / name)
+    _record_in_manifest(target, added, dropped)
 
 
-def _recorded(folder: Path) -> dict[str, dict[str, Any]]:
+def recorded_sidecars(folder: Path) -> dict[str, dict[str, Any]]:
     """The entries of ``beside.json``; none if the file is missing or was not written by this package."""
     try:
         document = json.loads((folder / SIDECARS).read_text("utf-8"))
@@ -110,15 +128,10 @@ def _recorded(folder: Path) -> dict[str, dict[str, Any]]:
         return {
             name: {"by": str(entry["by"]), "sha256": str(entry["sha256"])}
             for name, entry in document["files"].items()
-            if _stays_inside(name)
+            if stays_inside(name)
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
 
 
 def _unchanged(folder: Path, name: str, entry: dict[str, Any]) -> bool:
@@ -131,6 +144,45 @@ def _write(folder: Path, files: dict[str, dict[str, Any]]) -> None:
     write_atomically(folder / SIDECARS, to_json(document))
 
 
+def _record_in_manifest(folder: Path, added: Mapping[str, dict[str, Any]], dropped: Iterable[str] = ()) -> None:
+    """Record files that were added to a build, by their entries of ``beside.json``, and this file in ``build.json``.
+
+    The manifest of an earlier version, which records only shards, is not changed. A manifest that was edited keeps the hash that it
+    had, so that verification still reports the edit.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_bytes().decode()  # not read_text, which would hide changed line ends
+        manifest = json.loads(text)
+        if not records_all_files(manifest):
+            return
+        files = {name: record for name, record in other_files(manifest).items() if name not in set(dropped)}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BuildFolderError(
+            f"{path} cannot be read: {error!r}", remedy=f"verify the build: lung-nodule-ct verify {folder}"
+        ) from error
+    files |= {name: FileRecord((folder / name).stat().st_size, entry["sha256"]) for name, entry in added.items()}
+    files[SIDECARS] = record_file(folder, SIDECARS)
+    changed = with_files(manifest, files)
+    write_atomically(path, manifest_text(changed) if is_intact(text) else to_json(changed))
+
+
+def record_file(folder: Path, name: str) -> FileRecord:
+    """Return size and SHA-256 of a file of a build.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    path = folder / name
+    return FileRecord(path.stat().st_size, file_hash(path, "sha256"))
+
+
 def _build_of(folder: Path) -> str | None:
-    manifest = folder / MANIFEST
-    return file_hash(manifest, "sha256") if manifest.is_file() else None
+    """A hash of what the manifest states about the data, ``None`` if there is no manifest."""
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        content = to_json(without_other_files(json.loads(content))).encode()
+    return hashlib.sha256(content).hexdigest()

@@ -16,6 +16,7 @@ import http.client
 import io
 import ipaddress
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ BLOCK_BYTES: Final = 1 << 18
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+_CONNECTION = re.compile(r"^\w*Connection\(host=.*?\): ")
 _ADVICE = {
     401: "if the record is restricted, set the variable " + TOKEN_VARIABLE + " to an access token of yours",
     403: "the server may block your address or network for a while; try later, or download the file with a browser and "
@@ -322,4 +324,5 @@ def _reason(error: Any) -> str:
     reason = getattr(error, "reason", None) or (error.args[-1] if getattr(error, "args", ()) else None)
     if isinstance(reason, BaseException) and reason is not error:
         return _reason(reason)
-    return " ".join(str(reason or error).split())[:200] or type(error).__name__
+    text = _CONNECTION.sub("", " ".join(str(reason or error).split()))
+    return text[:200] or type(error).__name__

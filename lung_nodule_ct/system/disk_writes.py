@@ -186,6 +186,7 @@ class DirectFile:
         self._free = [memory[first + number * _PIECE_BYTES :][:_PIECE_BYTES] for number in range(pieces)]
         self._filling, self._filled, self._size = self._free.pop(), 0, 0
         self._queue = BackgroundQueue(pieces - 1)  # so that a piece is always free after a submit
+        self._hashing = BackgroundQueue(1)  # one piece is hashed while it is written
         self.closed = False
 
     def __enter__(self) -> Self:
@@ -249,11 +250,12 @@ class DirectFile:
     def _end(self) -> None:
         self.closed = True
         self._queue.close(cancel=True)
+        self._hashing.close()
         self._file.close()
 
     def _write_piece(self, piece: NDArray[np.uint8], length: int) -> None:
         if self._hashed is not None:
-            self._hashed(piece[:length])
+            self._hashing.submit(self._hashed, piece[:length])
         done = 0
         while done < length:
             end = -(-length // _BLOCK_BYTES) * _BLOCK_BYTES if self._direct else length
@@ -264,6 +266,7 @@ class DirectFile:
                     raise
                 # the disk has blocks of another size, or the file system does not support direct writes after all
                 self._direct = _set_direct(self._file.fileno(), False)
+        self._hashing.wait()
         self._free.append(piece)
 
 
@@ -271,23 +274,31 @@ class WriteBackThrottle:
     """Limits how much of the files that another library writes is in memory and not on the disk.
 
     One part of a file is written back and removed from the page cache while the library writes the next part. The reason is
-    that of :class:`DirectFile`.
+    that of :class:`DirectFile`. The library must append to its files, and write one after the other.
+
+    Args:
+        hashed: Is called in the background with the path and all bytes of each file in their order, while they are in the page cache.
     """
 
-    def __init__(self) -> None:
-        self._path, self._seen = Path(), 0
+    def __init__(self, hashed: Callable[[Path, bytes], object] | None = None) -> None:
+        self._hashed = hashed
+        self._path: Path | None = None
+        self._seen = 0
         self._queue = BackgroundQueue(1)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._queue.close()
-        if kind is None:
-            self._queue.wait()
+        try:
+            if kind is None:
+                self._finish_file()
+                self._queue.wait()
+        finally:
+            self._queue.close()
 
     def more(self, path: Path) -> None:
-        """Note that more was written to a file. Files are written one after the other.
+        """Note that more was written to a file. A file is complete when the next one is named, or the block ends.
 
         Waits until the previous part has been written back.
 
@@ -295,11 +306,32 @@ class WriteBackThrottle:
             OSError: The disk did not accept an earlier part.
         """
         if path != self._path:
+            self._finish_file()
             self._path, self._seen = path, 0
         size = path.stat().st_size
         if size - self._seen >= _WRITE_BACK_BYTES:
+            self._queue.submit(self._write_back, path, self._seen, size)
             self._seen = size
-            self._queue.submit(_write_back, path, size)
+
+    def _finish_file(self) -> None:
+        if self._path is not None and self._hashed is not None:
+            self._queue.submit(self._hash, self._path, self._seen, self._path.stat().st_size)
+
+    def _write_back(self, path: Path, start: int, end: int) -> None:
+        self._hash(path, start, end)
+        if hasattr(os, "posix_fadvise"):  # where pages cannot be removed from the cache, waiting has no use
+            with path.open("rb", buffering=0) as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, end, os.POSIX_FADV_DONTNEED)
+
+    def _hash(self, path: Path, start: int, end: int) -> None:
+        if self._hashed is None:
+            return
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while start < end and (piece := file.read(min(_READ_BYTES, end - start))):
+                self._hashed(path, piece)
+                start += len(piece)
 
 
 def _set_direct(descriptor: int, wanted: bool) -> bool:
@@ -314,10 +346,3 @@ def _set_direct(descriptor: int, wanted: bool) -> bool:
     except OSError:  # the file system does not support them
         return False
     return wanted
-
-
-def _write_back(path: Path, size: int) -> None:
-    if hasattr(os, "posix_fadvise"):  # where pages cannot be removed from the cache, waiting has no use
-        with path.open("rb", buffering=0) as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_DONTNEED)

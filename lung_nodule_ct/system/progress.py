@@ -91,10 +91,18 @@ class _Bars:
 
 
 class BuildProgressBar(_Bars, BuildProgress):
-    """Shows a build: ``with BuildProgressBar() as progress: build_folder(..., progress)``."""
+    """Shows a build: ``with BuildProgressBar() as progress: build_folder(..., progress)``.
+
+    Args:
+        noun: What the units of work are, in the plural.
+    """
+
+    def __init__(self, noun: str = "examples", console: Console | None = None) -> None:
+        super().__init__(console)
+        self._noun = noun
 
     def begin(self, config: str, packed_bytes: int, units: int) -> None:
-        self._add(config, f"{config} ({units:,} examples)", packed_bytes)
+        self._add(config, f"{config} ({units:,} {self._noun})", packed_bytes)
 
     def advance(self, config: str, packed_bytes: int) -> None:
         self._bars.advance(self._tasks[config], packed_bytes)

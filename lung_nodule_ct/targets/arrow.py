@@ -36,7 +36,6 @@ class ArrowLayout:
     format: Format = Format.ARROW
     shard_bytes: int = 500_000_000
     cpu_bound: bool = False
-    hash_shards: bool = False  # hashing data that are not compressed would take a fifth of the build
 
     @property
     def manifest_extra(self) -> dict[str, str]:
@@ -49,7 +48,7 @@ class ArrowLayout:
 
     @contextmanager
     def open_writer(
-        self, path: Path, schema: Schema, hashed: Callable[[Any], object] | None = None
+        self, path: Path, schema: Schema, hashed: Callable[[Any], object]
     ) -> Iterator[Callable[[pa.Table], None]]:
         """Open an Arrow stream; each table becomes one record batch."""
         # about half a volume: it arrives at once, much faster than a disk can write it

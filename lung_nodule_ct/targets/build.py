@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.findings import Finding, Grade
 from lung_nodule_ct.declaration.manifest import (
+    DATASET_VERSION,
     FINDINGS,
     FORMAT_VERSION,
     GENERATOR,
     MANIFEST,
     config_to_json,
+    manifest_text,
+    shard_files,
     to_json,
+    with_files,
 )
 from lung_nodule_ct.errors import SourceError, StrictError
 from lung_nodule_ct.examples.account import make_account
+from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.examples.report import compare_figures, figure_finding, report_document, same_pixels
-from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
+from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars, record_file
+from lung_nodule_ct.read.verification import files_in
 from lung_nodule_ct.system.files import staged_folder
 from lung_nodule_ct.system.progress import BuildProgress
 from lung_nodule_ct.targets.options import BuildOptions
@@ -187,24 +193,30 @@ def _with_figures(
 
 
 def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
-    """Write report, manifest and the files of the layout, then rename the shards to their final names."""
+    """Write report and files of the layout, rename the shards to their final names, and at last write the manifest."""
     (stage / FINDINGS).write_text(to_json(build.report), encoding="utf-8")
-    (stage / MANIFEST).write_text(to_json(_manifest(build, layout, source)), encoding="utf-8")
     layout.finish(stage, build)
     for config in build.configs.values():
         publish_names(stage, config.files)
+    manifest = _manifest(build, layout, source)
+    names = files_in(stage) - set(shard_files(manifest))
+    manifest = with_files(manifest, {name: record_file(stage, name) for name in names})
+    (stage / MANIFEST).write_bytes(manifest_text(manifest).encode())
 
 
 def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
+    numbering = number_scans(source)
     roles = {role for config in build.configs.values() for role in config.plan.config.roles}
     return {
         "format_version": FORMAT_VERSION,
         "generator": GENERATOR,
+        "dataset_version": DATASET_VERSION,
         "format": str(layout.format),
         **layout.manifest_extra,
         "split_by": str(build.split_by),
         "keep_source_names": build.keep_source_names,
         "source": source.fingerprints(roles),
+        "scan_numbers": {"archives": list(numbering.archives), "sha256": numbering.sha256},
         "records": [
             {"number": record.number, "doi": record.doi, "licence": record.licence} for record in build.records
         ],
@@ -226,4 +238,5 @@ def _file_entry(written: WrittenShard) -> dict[str, Any]:
         "rows": written.rows,
         "bytes": written.file_bytes,
         "arrow_bytes": written.arrow_bytes,
-    } | ({"sha256": written.sha256} if written.sha256 else {})
+        "sha256": written.sha256,
+    }

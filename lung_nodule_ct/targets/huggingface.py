@@ -22,9 +22,10 @@ import datasets
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.declaration.findings import Finding, Grade
 from lung_nodule_ct.declaration.labels import SplitBy
-from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json
+from lung_nodule_ct.declaration.manifest import DATASET_VERSION, FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
+from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import family_of, make_plan
 from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
 from lung_nodule_ct.sources.resolve import open_source, requested_folder
@@ -33,6 +34,7 @@ from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
 from lung_nodule_ct.system.progress import DownloadProgressBar
 from lung_nodule_ct.targets.batches import make_batches
+from lung_nodule_ct.targets.cache_manifest import ShardHashes, collect_hashes, write_cache_manifest
 from lung_nodule_ct.targets.columns import to_features
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class _DeclaredConfigs:
         self._form = form
 
     def __get__(self, _instance: object, _owner: type | None = None) -> Any:
-        version = datasets.Version("1.0.0")
+        version = datasets.Version(DATASET_VERSION)
         configs = {
             config.name: LungNoduleCTConfig(name=config.name, version=version, description=config.summary)
             for config in CONFIGS.values()
@@ -107,6 +109,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         self.findings = None
         self._report_folder: str | None = None
         self._job: _JobShards | None = None
+        self._shard_hashes: dict[int, str] = {}
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
         if self._archives is not None:
             self._source = open_source(self._archives, [config])
@@ -233,10 +236,17 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             finally:
                 self._report_folder = None
             self.findings = collect_findings(Path(folder))
+            self._shard_hashes = collect_hashes(Path(folder))
         if is_local:
             self._write_report(Path(self._output_dir), self.findings)
         else:
             _log(self.findings)
+
+    def _save_info(self) -> None:
+        """Write ``dataset_info.json``, the last file of ``datasets``, and the manifest."""
+        super()._save_info()
+        if "://" not in self._output_dir:
+            write_cache_manifest(Path(self._output_dir), self._shard_hashes)
 
     def _prepare_split_single(
         self, gen_kwargs: Any, fpath: str, *args: Any, job_id: int, **kwargs: Any
@@ -245,11 +255,14 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
 
         An error of this package is raised as it is, and here, because it would not cross processes as a cause.
         """
+        hashes = ShardHashes()
         try:
-            with WriteBackThrottle() as throttle:
+            with WriteBackThrottle(hashes.update) as throttle:
                 is_local = "://" not in fpath
                 self._job = _JobShards(fpath.replace("JJJJJ", f"{job_id:05d}"), throttle) if is_local else None
                 yield from super()._prepare_split_single(gen_kwargs, fpath, *args, job_id=job_id, **kwargs)
+            if is_local:
+                hashes.save(Path(fpath).parent)
         except datasets.exceptions.DatasetGenerationError as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, LungNoduleCTError):
@@ -348,7 +361,7 @@ def _source_folder(cache_folder: Path) -> str | None:
 
 def _source_hash(source: Source, config: Config) -> str:
     """A hash of the content of the archives of a config, wherever they are stored."""
-    prints = source.fingerprints(config.roles)
+    prints = {**source.fingerprints(config.roles), "scan_numbers": number_scans(source).sha256}
     return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG, get_config
 from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.errors import OptionError
+from lung_nodule_ct.read.verification import verify as verify_files
 from lung_nodule_ct.targets.huggingface import DATASET_NAME, HuggingFaceBuilder
 
 
@@ -21,6 +23,7 @@ def load(
     keep_source_names: bool = False,
     num_proc: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    verify: bool = False,
 ) -> Any:
     """Load a config straight from the archives, through the cache of Hugging Face ``datasets``.
 
@@ -34,17 +37,20 @@ def load(
         keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may contain calendar dates.
         num_proc: Number of processes that prepare.
         cache_dir: A folder to use instead of the cache of ``datasets``.
+        verify: Compare every file of the prepared cache with the size and the hash that it had when it was written.
 
     Returns:
         A ``Dataset``, or a ``DatasetDict`` without ``split``; with ``streaming`` their iterable counterparts.
 
     Raises:
         UnknownConfigError: There is no such config.
+        OptionError: ``verify`` is used with ``streaming``.
         SourceError: The folder does not exist, or an archive is not in the cache while offline.
         DownloadError: Zenodo does not deliver what the record promises.
         ArchiveNotFoundError: An archive that the config reads is missing.
         ArchiveError: A file is not a zip archive, or exceeds a limit.
         MemberError: A member is damaged.
+        BuildFolderError: With ``verify``, a file of the cache is not as it was written.
 
     Example:
         >>> import lung_nodule_ct
@@ -52,12 +58,20 @@ def load(
         >>> slices[0]["objects"]
         [{'bbox': [57.0, 32.0, 61.0, 36.0], 'category': 0, 'area': 16.0}]
     """
+    if verify and streaming:
+        raise OptionError(
+            "verify",
+            "a stream stores no files that could be compared; every member is checked by its CRC when it is read",
+            remedy="use verify without streaming",
+        )
     builder = _builder(
         config, data_dir=source, split_by=split_by, keep_source_names=keep_source_names, cache_dir=cache_dir
     )
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare(num_proc=num_proc)
+    if verify:
+        verify_files(builder.cache_dir).raise_faults()
     return builder.as_dataset(split)
 
 

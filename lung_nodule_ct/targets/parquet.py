@@ -37,7 +37,6 @@ class ParquetLayout:
     format: Format = Format.PARQUET
     shard_bytes: int = 500_000_000
     cpu_bound: bool = True
-    hash_shards: bool = True
 
     @property
     def manifest_extra(self) -> dict[str, str]:
@@ -50,7 +49,7 @@ class ParquetLayout:
 
     @contextmanager
     def open_writer(
-        self, path: Path, schema: Schema, hashed: Callable[[Any], object] | None = None
+        self, path: Path, schema: Schema, hashed: Callable[[Any], object]
     ) -> Iterator[Callable[[pa.Table], None]]:
         """Open a Parquet file: zstd, a page index, page checksums, and one row group per table."""
         arrow_schema = to_hub_schema(schema)

@@ -89,7 +89,7 @@ class WrittenShard:
         rows: Number of examples.
         arrow_bytes: Their size in Arrow, uncompressed.
         file_bytes: Size of the file.
-        sha256: SHA-256 of the file, ``None`` if the layout does not compute it.
+        sha256: SHA-256 of the file in hexadecimal.
         findings: Findings of its examples.
         pixels: The keys of the pixels of its examples.
         read: Members that its examples were read from, for examples that state it.
@@ -100,7 +100,7 @@ class WrittenShard:
     rows: int
     arrow_bytes: int
     file_bytes: int
-    sha256: str | None
+    sha256: str
     findings: tuple[Finding, ...]
     pixels: tuple[Pixels, ...]
     read: tuple[Member, ...]
@@ -110,10 +110,6 @@ class ShardLayout(Protocol):
     """The file format of a shard. It must be picklable, since it is sent to worker processes."""
 
     @property
-    def hash_shards(self) -> bool:
-        """Whether the manifest stores the SHA-256 of every shard."""
-
-    @property
     def cpu_bound(self) -> bool:
         """Whether writing an example takes about as long as inflating it, and not a fraction of that."""
 
@@ -121,9 +117,9 @@ class ShardLayout(Protocol):
         """The path of a shard, relative to the folder of the build."""
 
     def open_writer(
-        self, path: Path, schema: Schema, hashed: Callable[[Any], object] | None
+        self, path: Path, schema: Schema, hashed: Callable[[Any], object]
     ) -> AbstractContextManager[Callable[[pa.Table], None]]:
-        """Open a file that takes tables. All its bytes are passed to ``hashed`` in order, if that is given."""
+        """Open a file that takes tables. All its bytes are passed to ``hashed`` in order."""
 
 
 def plan_shards(plan: Plan, *, keep_source_names: bool, shard_bytes: int) -> list[Shard]:
@@ -210,7 +206,7 @@ def _write(
                 on_unit=on_unit,
             )
         ) as batches,
-        layout.open_writer(path, shard.schema, hashed.update if layout.hash_shards else None) as write,
+        layout.open_writer(path, shard.schema, hashed.update) as write,
     ):
         for batch in batches:
             write(batch.table)
@@ -225,7 +221,7 @@ def _write(
         rows=rows,
         arrow_bytes=arrow_bytes,
         file_bytes=path.stat().st_size,
-        sha256=hashed.hexdigest() if layout.hash_shards else None,
+        sha256=hashed.hexdigest(),
         findings=tuple(findings),
         pixels=tuple(pixels),
         read=tuple(read),

@@ -73,7 +73,7 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
     target = run.folder / EVALUATION / split
     with staged_folder(target, find_foreign=_foreign_file) as stage:
         (stage / _SCORES).write_text(to_json(document), encoding="utf-8")
-        pq.write_table(pa.Table.from_pylist(predictions), stage / PREDICTIONS)
+        pq.write_table(pa.Table.from_pylist(predictions), stage / PREDICTIONS, write_page_checksum=True)
         write_evaluation_page(stage, run, source, predictions, document)
     return document
 
@@ -86,7 +86,7 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     """
     files = sorted(folder.glob(f"{EVALUATION}/*/{_SCORES}"))
     if not files:
-        raise TrainingError(f"{folder} holds no evaluation", remedy=f"make one: lung-nodule-ct evaluate {folder}")
+        raise TrainingError(f"{folder} holds no evaluation", remedy=f"make one: lung-nodule-ct evaluate BUILD {folder}")
     try:
         return [json.loads(path.read_text("utf-8")) | {"run": folder.name} for path in files]
     except (OSError, ValueError) as error:

@@ -106,7 +106,9 @@ def _resampled_scores(
     run: Run, split: str, draws: int, seed: int
 ) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
     """The scores of a run, and those of bootstrap samples of its patients."""
-    predictions: list[dict[str, Any]] = pq.read_table(run.folder / EVALUATION / split / PREDICTIONS).to_pylist()
+    predictions: list[dict[str, Any]] = pq.read_table(
+        run.folder / EVALUATION / split / PREDICTIONS, page_checksum_verification=True
+    ).to_pylist()
     scorer = get_task(run.recipe).scorer(predictions)
     samples = bootstrap_patients([row["patient_id"] for row in predictions], scorer, draws=draws, seed=seed)
     return scorer(np.arange(len(predictions))), samples

@@ -123,6 +123,7 @@ def test_a_build_without_examples_is_refused(cli, dummy, tmp_path) -> None:
         ["build", "det2d_1.25mm", "--num-proc", "0"],
         ["build", "det2d_1.25mm", "--num-proc", "2", "--engine", "beam"],
         ["build", "det2d_1.25mm", "--keep-source-names", "--format", "tfrecord"],
+        ["build", "det2d_1.25mm", "--engine", "beam", "--beam-options", "'"],
         ["prepare"],
         ["unknown"],
     ],
@@ -151,6 +152,8 @@ def test_a_build_is_the_first_argument_of_every_command_that_reads_one(cli) -> N
         (["train", "a", "cls_1.25mm", "--check"], "makes its own data"),
         (["evaluate", "a", "b", "c"], "unexpected extra arguments: c"),
         (["leakage", "a", "cls_1.25mm", "--split-by", "patient"], "trains on both splits"),
+        (["train", "a", "--steps", "1", "cls_1.25mm"], "name cls_1.25mm directly after the build"),
+        (["build", "det2d_1.25mm", "--engine", "beam", "--beam-options", "'"], "No closing quotation"),
     ],
 )
 def test_contradictory_arguments_are_a_usage_error(cli, arguments, message) -> None:
@@ -163,3 +166,9 @@ def test_a_build_without_a_recipe_is_a_usage_error(cli, dummy_build) -> None:
     done = cli("train", dummy_build())
     assert done.returncode == 2
     assert "name the RECIPE after it" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_options_are_named_once_in_messages(cli) -> None:
+    done = cli("build", "det2d_1.25mm", "--num-proc", "2", "--engine", "beam")
+    assert "--num-proc" in done.stderr
+    assert "num_proc" not in done.stderr

@@ -9,14 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from altered import alter
+from altered import alter, alter_manifest
 from hub_server import running_hub
 
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.publish.card_folder import CardOptions, add_card
 from lung_nodule_ct.publish.publication import plan_publication
 from lung_nodule_ct.read.build_folder import open_build
-from lung_nodule_ct.read.sidecars import SIDECARS, add_sidecars, record_sidecar
+from lung_nodule_ct.read.sidecars import SIDECARS, add_sidecars, record_file, record_sidecar
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,8 @@ def with_card(cli, dummy, tmp_path_factory) -> Path:
     """A build of two configs with a licence and its card."""
     out = tmp_path_factory.mktemp("publish") / "lung_nodule_ct"
     assert cli("build", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--out", out).returncode == 0
-    manifest = json.loads((out / "build.json").read_text())
-    manifest["records"] = [{"number": 1, "doi": "10.5072/1", "licence": "cc-by-4.0"}]
-    (out / "build.json").write_text(json.dumps(manifest))
+    records = [{"number": 1, "doi": "10.5072/1", "licence": "cc-by-4.0"}]
+    alter_manifest(out, lambda document: document.update(records=records))
     add_card(open_build(out), CardOptions(examples=2, croissant=False, repository="me/nodules"))
     return out
 
@@ -59,10 +58,11 @@ def refused(folder: Path, *allowed: str) -> list[str]:
     return [check.name for check in plan_publication(open_build(folder)).refused(frozenset(allowed))]
 
 
-def edit(path: Path, change) -> None:
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
+def write_findings(folder: Path, report: dict) -> None:
+    """Write ``findings.json`` as if the build had written it."""
+    (folder / "findings.json").write_text(json.dumps(report))
+    record = record_file(folder, "findings.json").to_dict()
+    alter_manifest(folder, lambda document: document["files"].update({"findings.json": record}))
 
 
 def audit(folder: Path, verdict: str) -> None:
@@ -150,7 +150,7 @@ def test_a_wrong_token_and_an_unavailable_server_are_errors_without_a_traceback(
 
 @pytest.mark.slow
 def test_an_unknown_licence_is_refused_unless_it_is_allowed_by_name(folder, cli, cli_process, hub, tmp_path) -> None:
-    edit(folder / "build.json", lambda document: document.update(records=[]))
+    alter_manifest(folder, lambda document: document.update(records=[]))
     assert refused(folder) == ["unknown-licence"]
     assert refused(folder, "unknown-licence") == []
     variables = environment(hub, tmp_path / "hf")
@@ -158,7 +158,7 @@ def test_an_unknown_licence_is_refused_unless_it_is_allowed_by_name(folder, cli,
     assert done.returncode == 1
     assert "--allow unknown-licence" in done.stderr
     assert not hub.requests
-    assert cli("publish", folder, "me/nodules", "--allow", "shards").returncode == 2
+    assert cli("publish", folder, "me/nodules", "--allow", "verify").returncode == 2
 
 
 def test_dates_that_the_audit_found_are_refused(folder) -> None:
@@ -169,27 +169,27 @@ def test_dates_that_the_audit_found_are_refused(folder) -> None:
     audit(folder, "pass")
     assert refused(folder) == []
     assert any("does not contain the audit" in note for note in plan_publication(open_build(folder)).notes)
-    edit(folder / "build.json", lambda document: document.update(keep_source_names=True))
+    alter_manifest(folder, lambda document: document.update(keep_source_names=True))
     assert "dates" in refused(folder)
 
 
 def test_dates_in_shards_or_findings_are_refused_without_an_audit(folder) -> None:
     report = json.loads((folder / "findings.json").read_text())
     report["findings"][0]["member"] = "80_20190314.mhd"
-    (folder / "findings.json").write_text(json.dumps(report))
+    write_findings(folder, report)
     assert refused(folder) == ["dates"]
     report["findings"][0]["member"] = None
-    (folder / "findings.json").write_text(json.dumps(report))
+    write_findings(folder, report)
     path = next((folder / "data" / "det3d_5mm").iterdir())
     stored = pq.read_table(path)
     index = stored.column_names.index("patient_id")
     dated = stored.set_column(index, stored.schema.field(index), pa.array(["2019-03-14"] * len(stored)))
     pq.write_table(dated, path)
-    edit(
-        folder / "build.json",
+    alter_manifest(
+        folder,
         lambda document: document["configs"]["det3d_5mm"]["files"][0].update(bytes=path.stat().st_size),
     )
-    assert refused(folder) == ["shards", "dates"]
+    assert refused(folder) == ["verify", "dates"]
 
 
 def test_dates_in_pictures_are_refused_without_an_audit(folder) -> None:
@@ -225,7 +225,7 @@ def test_files_that_are_not_published_may_contain_dates(folder) -> None:
         ("changed rows", "card"),
         ("missing config", "card"),
         ("missing picture", "files"),
-        ("changed shard", "shards"),
+        ("changed shard", "verify"),
         ("missing preview", "files"),
         ("preview in one large group", "preview"),
     ],
@@ -261,13 +261,22 @@ def test_an_edited_card_is_published(folder) -> None:
     publication = plan_publication(open_build(folder))
     assert not publication.refused()
     assert {"README.md", SIDECARS} <= set(publication.files)
+    assert any("README.md was edited" in note for note in publication.notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["findings.json", "beside.json", "pictures/cls_1.25mm.png", "data/cls_1.25mm/more.parquet"]
+)
+def test_any_changed_or_added_file_is_refused(folder, name) -> None:
+    (folder / name).write_bytes(b"changed")
+    assert "verify" in refused(folder, "dates", "unknown-licence")
 
 
 def test_folders_without_a_card_and_arrow_builds_are_refused(folder, cli) -> None:
     (folder / "README.md").unlink()
     with pytest.raises(BuildFolderError, match="lung-nodule-ct card"):
         plan_publication(open_build(folder))
-    edit(folder / "build.json", lambda document: document.update(format="arrow"))
+    alter_manifest(folder, lambda document: document.update(format="arrow"))
     with pytest.raises(BuildFolderError, match="build of arrow"):
         plan_publication(open_build(folder))
     assert cli("publish", folder, "a/b/c", "--dry-run").returncode == 2

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from datasets import load_dataset, load_from_disk
 
+from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.rows import split_rows
 
 
 @pytest.mark.parametrize("format_", ["parquet", "arrow"])
@@ -103,3 +105,22 @@ def test_a_shard_with_a_flipped_bit_is_an_error(build, dummy):
     shard.write_bytes(content)
     with pytest.raises(BuildFolderError, match="cannot be read"):
         list(open_build(folder).rows("cls_1.25mm", "train"))
+
+
+def test_no_copy_for_training_is_kept_of_a_damaged_shard(build, dummy, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+    folder = build(dummy, "cls_1.25mm").folder
+    shard = next(folder.rglob("train*.parquet"))
+    sound = shard.read_bytes()
+    draw = np.random.default_rng(0)
+    for position in draw.integers(0, len(sound), 40):
+        content = bytearray(sound)
+        content[position] ^= 1 << int(draw.integers(8))
+        shard.write_bytes(content)
+        with pytest.raises(BuildFolderError):
+            split_rows(open_build(folder), "cls_1.25mm", "train", SplitBy.PUBLISHED)
+        assert not (tmp_path / "cache").exists()
+    shard.write_bytes(sound)
+    rows = split_rows(open_build(folder), "cls_1.25mm", "train", SplitBy.PUBLISHED)
+    expected = [row["image"] for row in open_build(folder).rows("cls_1.25mm", "train")]
+    assert [rows.picture(index) for index in range(len(rows))] == expected

@@ -10,6 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lung_nodule_ct.declaration.manifest import manifest_text
+from lung_nodule_ct.read.sidecars import record_file
+
 
 def alter(folder: Path, config: str, change: Callable[[list[dict[str, Any]]], object]) -> Path:
     """Apply ``change`` to the rows of each shard of a config, write them back as valid Parquet, and return the folder."""
@@ -20,6 +23,14 @@ def alter(folder: Path, config: str, change: Callable[[list[dict[str, Any]]], ob
         rows = table.to_pylist()
         change(rows)
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path, row_group_size=1)
-        entry["bytes"] = path.stat().st_size
-    (folder / "build.json").write_text(json.dumps(manifest))
+        entry.update(record_file(folder, entry["path"]).to_dict())
+    (folder / "build.json").write_text(manifest_text(manifest))
+    return folder
+
+
+def alter_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Apply ``change`` to the manifest of a build, as if the build had written it, and return the folder."""
+    manifest = json.loads((folder / "build.json").read_text())
+    change(manifest)
+    (folder / "build.json").write_text(manifest_text(manifest))
     return folder

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import lung_nodule_ct
+from lung_nodule_ct.errors import BuildFolderError, OptionError
 from lung_nodule_ct.system import disk_writes
-from lung_nodule_ct.targets import huggingface
+from lung_nodule_ct.system.files import file_hash
+from lung_nodule_ct.targets import cache_manifest, huggingface
 from lung_nodule_ct.testing.archives import CT0, DET2D, metaimage, noise_picture, noise_volume
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
@@ -301,3 +303,40 @@ def test_a_moved_or_new_module_changes_the_code_hash(tmp_path) -> None:
     (package / "formats" / "three.py").touch()
     hashes.add(huggingface.hash_of_code(package))
     assert len(hashes) == 3
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_a_prepared_cache_records_the_hashes_of_its_shards(dummy, tmp_path, monkeypatch, num_proc) -> None:
+    monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", 100_000)
+    hashed_again: list[str] = []
+    monkeypatch.setattr(
+        cache_manifest,
+        "file_hash",
+        lambda path, algorithm: hashed_again.append(path.name) or file_hash(path, algorithm),
+    )
+    builder = huggingface.HuggingFaceBuilder(
+        config_name="det3d_1.25mm", archives=dummy, cache_dir=str(tmp_path), dataset_name="lung_nodule_ct"
+    )
+    builder.download_and_prepare(num_proc=num_proc, max_shard_size=300_000)
+    folder = Path(builder.cache_dir)
+    shards = sorted(path.name for path in folder.glob("*.arrow"))
+    assert len(shards) > 3
+    assert set(hashed_again) == {"dataset_info.json", "findings.json"}
+    assert {path.name for path in folder.iterdir()} == {*shards, *hashed_again, "build.json"}
+    result = lung_nodule_ct.verify(folder)
+    assert result.is_sound
+    assert result.files == len(shards) + 3
+
+
+def test_load_with_verify_refuses_a_damaged_cache(dummy, tmp_path) -> None:
+    options = {"source": dummy, "cache_dir": tmp_path, "verify": True}
+    assert lung_nodule_ct.load("cls_1.25mm", **options).num_rows == {"train": 22, "validation": 11}
+    shard = next(tmp_path.rglob("*train*.arrow"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(BuildFolderError, match=f"changed: {shard.name}; expected .* sha256"):
+        lung_nodule_ct.load("cls_1.25mm", **options)
+    assert lung_nodule_ct.load("cls_1.25mm", source=dummy, cache_dir=tmp_path).num_rows["train"] == 22
+    with pytest.raises(OptionError, match="Use verify without streaming"):
+        lung_nodule_ct.load("cls_1.25mm", **options, streaming=True)

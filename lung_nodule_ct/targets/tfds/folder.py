@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import _save_default_config_name  # there is no public function
 
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG
-from lung_nodule_ct.declaration.manifest import Format
+from lung_nodule_ct.declaration.manifest import DATASET_VERSION, Format
 from lung_nodule_ct.read.voxel_columns import table_rows
 from lung_nodule_ct.system.disk_writes import DirectFile, WriteBackThrottle
 from lung_nodule_ct.system.imports import optional_imports
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 
 DATASET: Final = "lung_nodule_ct"
-RELEASE: Final = "1.0.0"
 RecordFormat = Literal["tfrecord", "array_record"]
 
 _ARRAY_RECORD_OPTIONS = "group_size:1,zstd:1,max_parallelism:1"
@@ -49,7 +48,6 @@ class TfdsLayout:
     records: RecordFormat
     nested: bool = True
     shard_bytes: int = 256_000_000  # about twice as much in the file; TFDS recommends 100 MB to 1 GB
-    hash_shards: bool = False
 
     @property
     def format(self) -> Format:
@@ -63,7 +61,7 @@ class TfdsLayout:
 
     def path_of(self, shard: Shard) -> str:
         """The path of a shard."""
-        folder = f"{DATASET}/{shard.config.name}/{RELEASE}/" if self.nested else ""
+        folder = f"{DATASET}/{shard.config.name}/{DATASET_VERSION}/" if self.nested else ""
         return f"{folder}{DATASET}-{shard.split}.{self.records}-{shard.number}"
 
     @property
@@ -73,14 +71,11 @@ class TfdsLayout:
 
     @contextmanager
     def open_writer(
-        self,
-        path: Path,
-        schema: Schema,
-        hashed: Callable[[Any], object] | None = None,  # noqa: ARG002 -- shards are not hashed
+        self, path: Path, schema: Schema, hashed: Callable[[Any], object]
     ) -> Iterator[Callable[[pa.Table], None]]:
         """Open a file of records, one record per example."""
         pieces = ExamplePieces(schema)
-        with open_records(path, self.records) as write:
+        with open_records(path, self.records, hashed) as write:
 
             def write_table(table: pa.Table) -> None:
                 for row in table_rows(table, schema.columns):
@@ -98,28 +93,31 @@ class TfdsLayout:
 
 
 @contextmanager
-def open_records(path: Path, format_: RecordFormat) -> Iterator[Callable[[Sequence[Piece]], None]]:
+def open_records(
+    path: Path, format_: RecordFormat, hashed: Callable[[Any], object]
+) -> Iterator[Callable[[Sequence[Piece]], None]]:
     """Open a file that takes records, each as the pieces that it consists of.
 
     Args:
         path: The file, which is replaced.
         format_: ``tfrecord`` or ``array_record``.
+        hashed: Is called with all bytes of the file in their order.
 
     Raises:
         OSError: The file cannot be written.
         MissingExtraError: The extra ``tfds`` is not installed.
     """
-    with (_tfrecord if format_ == "tfrecord" else _array_record)(path) as write:
+    with (_tfrecord if format_ == "tfrecord" else _array_record)(path, hashed) as write:
         yield write
 
 
 @contextmanager
-def _tfrecord(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
+def _tfrecord(path: Path, hashed: Callable[[Any], object]) -> Iterator[Callable[[Sequence[Piece]], None]]:
     """Length, its checksum, the data, its checksum (tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)."""
     with optional_imports("tfds", "writing TFRecord"):
         import google_crc32c  # noqa: PLC0415
 
-    with DirectFile(path) as file:
+    with DirectFile(path, hashed) as file:
 
         def write(pieces: Sequence[Piece]) -> None:
             length = struct.pack("<Q", sum(len(piece) for piece in pieces))
@@ -139,11 +137,11 @@ def _masked(crc: int) -> bytes:
 
 
 @contextmanager
-def _array_record(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
+def _array_record(path: Path, hashed: Callable[[Any], object]) -> Iterator[Callable[[Sequence[Piece]], None]]:
     with optional_imports("tfds", "writing ArrayRecord"):
         from array_record.python.array_record_module import ArrayRecordWriter  # noqa: PLC0415
 
-    with WriteBackThrottle() as throttle:
+    with WriteBackThrottle(lambda _, piece: hashed(piece)) as throttle:
         writer = ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
 
         def write(pieces: Sequence[Piece]) -> None:
@@ -157,3 +155,4 @@ def _array_record(path: Path) -> Iterator[Callable[[Sequence[Piece]], None]]:
                 writer.close()
             except RuntimeError as error:
                 raise OSError(str(error)) from error
+        throttle.more(path)  # also if there is no record
