@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.errors import Place
+from lung_nodule_ct.errors import MemberError, Place
+from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
+from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.source import ArchivePool, Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
     from lung_nodule_ct.system.memory import BufferPool
+
+ParsedT = TypeVar("ParsedT")
+
 _MAX_NAMES = 5
 
 
@@ -74,6 +79,21 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An example that cannot be made, because its data do not say what a column must say.
+
+    Attributes:
+        findings: What was wrong with the data.
+    """
+
+    findings: tuple[Finding, ...]
+
+    def __post_init__(self) -> None:
+        if not self.findings:
+            raise ValueError("findings: nothing is left out without a reason")
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a family needs to read a unit.
 
@@ -98,11 +118,12 @@ class Family(Generic[UnitT]):
     Attributes:
         plan: ``plan(config, source)`` returns the units in the order in which they are written, and what was wrong with the archives.
             It raises ``ArchiveNotFoundError`` if an archive that the config reads is missing, and ``MemberError`` for a damaged table.
-        make: ``make(unit, reading)`` returns the examples of a unit. It raises ``MemberError`` for a damaged member.
+        make: ``make(unit, reading)`` returns the examples of a unit, and those that are left out. It raises ``MemberError`` for a
+            damaged member.
     """
 
     plan: Callable[[Config, Source], tuple[Sequence[UnitT], Sequence[Finding]]]
-    make: Callable[[UnitT, Reading], Sequence[Example]]
+    make: Callable[[UnitT, Reading], Sequence[Example | LeftOut]]
 
 
 class ImageUnit(Protocol):
@@ -140,16 +161,54 @@ def table_findings(table: Parsed[Any], member: Member, expected: str) -> list[Fi
     """What was odd about the rows of a table."""
     place = member.place
     findings = [
-        row_finding(Code.BAD_ROW, "left out", place, row.reference, f"expected {expected}") for row in table.bad
+        row_finding(Code.BAD_ROW, "left out", place, row.reference, f"{row.problem}; a row has {expected}")
+        for row in table.bad
     ]
+    if further := table.bad_count - len(table.bad):
+        findings.append(Finding(Code.BAD_ROW, "left out", place, "further rows that cannot be read", further))
     if not table.good:
-        detail = f"expected rows of {expected}, got {len(table.bad):,} that cannot be read"
+        detail = f"expected rows of {expected}, got {table.bad_count:,} that cannot be read"
         findings.append(Finding(Code.TABLE_EMPTY, "nothing is taken from it", place, detail))
     if table.unknown_header is not None:
         names = ", ".join(table.guessed)
         resolution = f"taken by their position: {names}" if names else "these columns are not read"
         findings.append(row_finding(Code.TABLE_HEADER_UNKNOWN, resolution, place, table.unknown_header.reference))
+    if table.skipped:
+        row = table.skipped[0].reference
+        count = len(table.skipped)
+        findings.append(
+            Finding(Code.TABLE_LINES_SKIPPED, "not read", Place(place.archive, place.member, row), count=count)
+        )
+    if table.converted:
+        findings.append(Finding(Code.TABLE_COLUMN_CONVERTED, table.converted, place))
     return findings
+
+
+def parse_member(
+    member: Member, archives: ArchivePool, parse: Callable[[bytes], ParsedT], *, limit: int = MAX_TABLE_BYTES
+) -> ParsedT:
+    """Read a table or a list.
+
+    Args:
+        member: The file.
+        archives: The open archives.
+        parse: Parses its content, and raises ``ValueError`` if it exceeds a limit.
+        limit: The maximum size in bytes.
+
+    Raises:
+        MemberError: The member is damaged, or exceeds a limit.
+    """
+    data = read_member(member, archives, limit=limit)
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise MemberError(
+            "exceeds a limit that no table of this dataset reaches",
+            archive=member.archive,
+            member=member.name,
+            got=error,
+            remedy="if the file is as published, report it",
+        ) from error
 
 
 def row_finding(code: Code, resolution: str, table: Place, row: str, detail: str | None = None) -> Finding:

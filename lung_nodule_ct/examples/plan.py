@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.configs import Config, Kind
-from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
 from lung_nodule_ct.errors import Place, UnknownConfigError
 from lung_nodule_ct.examples.crops import CROPS
@@ -120,10 +120,12 @@ def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.
     units, findings = family_of(config).plan(config, source)
     if SplitBy(split_by) is SplitBy.PATIENT:
         units, findings = _split_by_patient(units, findings)
-    in_archives = [
-        finding for role in config.reads for archive in source.archives(role) for finding in archive.findings
-    ]
-    return Plan(config, tuple(units), (*in_archives, *findings))
+    report = FindingCollector()
+    for role in config.reads:
+        for archive in source.archives(role):
+            report.extend(archive.findings)
+    report.extend(findings)
+    return Plan(config, tuple(units), report.findings)
 
 
 def _split_by_patient(units: Sequence[Unit], findings: Sequence[Finding]) -> tuple[Sequence[Unit], Sequence[Finding]]:

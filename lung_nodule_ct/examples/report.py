@@ -127,7 +127,7 @@ def _counted(unit: Unit) -> CountedExample:
         case SliceUnit():
             return CountedExample(unit.split, unit.patient_id, unit.scan_id, annotated=unit.annotation is not None)
         case ScanUnit():
-            diameters = tuple(nodule.diameter_mm for nodule in unit.nodules)
+            diameters = tuple(nodule.diameter_mm for nodule in unit.nodules if nodule.diameter_mm is not None)
             # scans without a patient have no scan_id; each counts on its own
             return CountedExample(unit.split, unit.patient_id, unit.scan_id or str(unit.header.place), diameters)
         case _:

@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from lung_nodule_ct.declaration.configs import SOURCE_NAME
+from lung_nodule_ct.declaration.findings import FindingCollector
 from lung_nodule_ct.declaration.schema import Picture, Voxels
-from lung_nodule_ct.examples.family import Reading
+from lung_nodule_ct.examples.family import LeftOut, Reading
 from lung_nodule_ct.examples.report import Pixels
 from lung_nodule_ct.targets.columns import to_column
 
@@ -40,8 +41,8 @@ class Batch:
     """Some examples.
 
     Attributes:
-        table: Their rows, as one chunk. Voxels are valid until the next batch is taken.
-        findings: Findings of these examples.
+        table: Their rows, as one chunk. Voxels are valid until the next batch is taken. It is empty if all were left out.
+        findings: Findings of these examples, and of those that were left out.
         pixels: The keys of their pixels.
         unit: Index of the first unit that they come from.
     """
@@ -81,29 +82,32 @@ def make_batches(
     size = 1 if schema.has_voxels else PICTURES_PER_BATCH
     keep_metadata = SOURCE_NAME.name in schema.names
     rows: list[Mapping[str, Any]] = []
-    findings: list[Finding] = []
+    report = FindingCollector()
     pixels: list[Pixels] = []
-    first = 0
+    first: int | None = None
 
     def batch() -> Batch:
         table = pa.Table.from_batches([_to_record_batch(rows, schema, arrow_schema)])
-        made = Batch(table, tuple(findings), tuple(pixels), first)
+        nonlocal report, first
+        made = Batch(table, report.findings, tuple(pixels), first or 0)
         rows.clear()
-        findings.clear()
         pixels.clear()
+        report, first = FindingCollector(), None
         return made
 
     with closing(_prefetch(units, family, archives, new_buffers, prefetch, keep_metadata)) as made:
         for number, (unit, examples) in enumerate(made):
             for example in examples:
-                first = number if not rows else first
+                first = number if first is None else first
+                report.extend(example.findings)
+                if isinstance(example, LeftOut):
+                    continue
                 rows.append(example.row)
-                findings += example.findings
                 pixels.append(Pixels.of(unit, example))
                 if len(rows) == size:
                     yield batch()
             on_unit(unit)
-        if rows:
+        if first is not None:
             yield batch()
 
 
@@ -114,7 +118,7 @@ def _prefetch(
     new_buffers: Callable[[], BufferPool],
     prefetch: int,
     keep_metadata: bool,
-) -> Generator[tuple[Unit, Sequence[Example]], None, None]:
+) -> Generator[tuple[Unit, Sequence[Example | LeftOut]], None, None]:
     """The examples of some units in order. The voxels of one unit are valid until the next unit is taken."""
     if not prefetch:
         reading = Reading(archives, new_buffers(), keep_metadata)
@@ -122,7 +126,7 @@ def _prefetch(
             yield unit, family.make(unit, reading)
         return
     remaining = iter(units)
-    pending: deque[tuple[Unit, Reading, Future[Sequence[Example]]]] = deque()
+    pending: deque[tuple[Unit, Reading, Future[Sequence[Example | LeftOut]]]] = deque()
     with ThreadPoolExecutor(prefetch) as pool:
         try:
             for unit in islice(remaining, prefetch + 1):

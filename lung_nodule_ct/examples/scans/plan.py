@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from lung_nodule_ct.declaration.archives import ArchiveSpec, Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import TRAIN
+from lung_nodule_ct.declaration.names import NameIndex, name_key
 from lung_nodule_ct.errors import MemberError, Place
 from lung_nodule_ct.examples.crops import list_crops
-from lung_nodule_ct.examples.family import Unit, row_finding, table_findings, unused_members
-from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes, scan_of
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
+from lung_nodule_ct.examples.family import Unit, parse_member, table_findings, unused_members
+from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes
+from lung_nodule_ct.formats.tables import parse_nodules
 from lung_nodule_ct.sources.source import ArchivePool
-from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
@@ -31,12 +31,12 @@ class Nodule:
 
     Attributes:
         center_world: x, y, z in LPS mm.
-        diameter_mm: As published.
+        diameter_mm: As published, ``None`` if the table has no diameters.
         place: The row of the annotation table.
     """
 
     center_world: tuple[float, float, float]
-    diameter_mm: float
+    diameter_mm: float | None
     place: Place
 
 
@@ -153,7 +153,7 @@ def _scans_of_set(
     report: FindingCollector,
 ) -> list[tuple[ScanUnit, list[Finding]]]:
     """The scans of a set, each with its findings."""
-    stems = {volume.stem for volume in volumes}
+    stems = NameIndex(volume.stem for volume in volumes)
     masks = _masks(source, scan_set.masks, stems, report)
     nodules, unreadable = _nodules(source, scan_set.nodules, stems, report)
     scans = []
@@ -187,19 +187,25 @@ def _scans_of_set(
 
 
 def _masks(
-    source: Source, role: Role | None, stems: set[str], report: FindingCollector
+    source: Source, role: Role | None, stems: NameIndex, report: FindingCollector
 ) -> Mapping[str, ArchivedVolume]:
     if role is None:
         return {}
-    masks = {volume.stem: volume for volume in list_volumes(source.archives(role), report)}
-    for stem, mask in masks.items():
-        if stem not in stems:
+    masks: dict[str, ArchivedVolume] = {}
+    for mask in list_volumes(source.archives(role), report):
+        stem = stems.find_file(mask.stem)
+        if stem is None:
             report.add(Code.MASK_WITHOUT_SCAN, "left out", mask.header.place)
+        elif (kept := masks.setdefault(stem, mask)) is not mask:
+            if mask.stem == stem:
+                masks[stem], mask, kept = mask, kept, mask  # noqa: PLW2901 -- the mask of exactly this name is used
+            detail = f"a mask of the same scan as {kept.header.place}"
+            report.add(Code.DUPLICATE_ID, "left out", mask.header.place, detail)
     return masks
 
 
 def _nodules(
-    source: Source, role: Role, stems: set[str], report: FindingCollector
+    source: Source, role: Role, stems: NameIndex, report: FindingCollector
 ) -> tuple[Mapping[str, list[Nodule]], set[str | None]]:
     """The nodules of every scan of a set, by the stem of the scan; and the scans with rows that cannot be read."""
     nodules: defaultdict[str, list[Nodule]] = defaultdict(list)
@@ -207,27 +213,34 @@ def _nodules(
     for archive in source.archives(role):
         table = _annotation_table(archive)
         with ArchivePool() as archives:
-            parsed = parse_nodules(read_member(table, archives, limit=MAX_TABLE_BYTES))
+            parsed = parse_member(table, archives, parse_nodules)
         report.extend(table_findings(parsed, table, "scan, x, y, z, diameter"))
-        unreadable |= {scan_of(row.cells["seriesuid"], stems) for row in parsed.bad}
+        if parsed.good and parsed.good[0].diameter is None:
+            detail = "the table has no column of diameters in mm"
+            report.add(
+                Code.DIAMETER_UNREADABLE, "diameter_mm and box_voxel are null", table.place, detail, len(parsed.good)
+            )
+        unreadable |= {stems.find(name).name for name in parsed.bad_names}
         seen: Counter[tuple[object, ...]] = Counter()
         for entry in parsed.good:
-            row = entry.row.reference
-            stem = scan_of(entry.series_uid, stems)
-            if stem is None:
-                report.extend([row_finding(Code.ANNOTATION_WITHOUT_IMAGE, "left out", table.place, row)])
+            match = stems.find(entry.series_uid)
+            if match.name is None:
+                report.add_row(Code.ANNOTATION_WITHOUT_IMAGE, "left out", table.place, entry.row, match.detail)
                 continue
-            seen[key := (stem, entry.center, entry.diameter)] += 1
+            if match.repaired:
+                report.add_row(Code.ZEROS_LOST, f"taken as {match.name}", table.place, entry.row)
+            seen[key := (match.name, entry.center, entry.diameter)] += 1
             if seen[key] > 1:
-                report.extend([row_finding(Code.DUPLICATE_ANNOTATION, "kept", table.place, row)])
-            nodules[stem].append(Nodule(entry.center, entry.diameter, Place(archive.name, table.name, row)))
+                report.add_row(Code.DUPLICATE_ANNOTATION, "kept", table.place, entry.row)
+            place = Place(archive.name, table.name, entry.row.reference)
+            nodules[match.name].append(Nodule(entry.center, entry.diameter, place))
         report.extend(unused_members(archive, [member.name for member in archive.members if member is not table]))
     return nodules, unreadable
 
 
 def _annotation_table(archive: Archive) -> Member:
     tables = [member for member in archive.members if member.suffix == ".csv"]
-    by_name = [member for member in tables if member.stem.lower() == "annotations"] or tables
+    by_name = [member for member in tables if name_key(member.stem) == "annotations"] or tables
     if not by_name:
         raise MemberError(
             "contains no annotation table",
