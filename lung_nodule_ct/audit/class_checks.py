@@ -49,7 +49,7 @@ def sizes_checks(facts: Facts) -> CheckGroup:
         "groups": list(_SIZES),
         "counts": counts,
         "preprint": published,
-        "not_positive": sum(nodule.diameter_mm <= 0 for nodule in nodules),
+        "not_positive": sum(nodule.diameter_mm is not None and nodule.diameter_mm <= 0 for nodule in nodules),
     }
     total = sum(counts)
     if not total:
@@ -137,7 +137,8 @@ def _balance(by_split: dict[str, list[int]]) -> Check:
 
 def _classes_by_size(nodules: Sequence[NoduleFacts]) -> dict[str, Any]:
     def counts(pathology: int | None) -> list[int]:
-        diameters = [nodule.diameter_mm for nodule in nodules if nodule.pathology == pathology]
+        of_class = [nodule.diameter_mm for nodule in nodules if nodule.pathology == pathology]
+        diameters = [diameter for diameter in of_class if diameter is not None]
         return [sum(map(group.holds, diameters)) for group in SIZE_GROUPS]
 
     return {

@@ -56,7 +56,7 @@ class NoduleFacts:
     """Facts of one nodule of a scan.
 
     Attributes:
-        diameter_mm: Its diameter, as stored.
+        diameter_mm: Its diameter, as stored; ``None`` if it is unknown.
         pathology: Index of its class, ``None`` if unknown.
         voxel_residual: Distance in voxels, on the worst axis, between the stored voxel centre and the position that the
             frame gives for the world centre.
@@ -70,7 +70,7 @@ class NoduleFacts:
         lung_share: The fraction of the voxels of the box that have a lung label; ``None`` without a mask or a box.
     """
 
-    diameter_mm: float
+    diameter_mm: float | None
     pathology: int | None
     voxel_residual: float
     world_residual: float
@@ -235,7 +235,8 @@ class Facts:
 
 
 def _counted(example: ExampleFacts) -> CountedExample:
-    diameters = tuple(nodule.diameter_mm for nodule in example.nodules) if isinstance(example, ScanFacts) else ()
+    nodules = example.nodules if isinstance(example, ScanFacts) else ()
+    diameters = tuple(nodule.diameter_mm for nodule in nodules if nodule.diameter_mm is not None)
     return CountedExample(
         example.split,
         example.patient_id,

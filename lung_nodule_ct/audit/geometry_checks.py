@@ -118,7 +118,7 @@ def _boxes(nodules: Sequence[NoduleFacts]) -> Check:
     detail = "recomputed from centre, diameter and spacing, clipped to the volume"
     if absent:
         detail += f"; {absent:,} nodules have no box: their sphere contains no voxel centre, "
-        detail += "or their diameter is not positive"
+        detail += "or their diameter is unknown or not positive"
     verdict = Verdict.FAIL if agree < len(nodules) else Verdict.WARN if absent else Verdict.PASS
     return Check(name, title, verdict, f"{agree:,} of {len(nodules):,}, {absent:,} without a box", expected, detail)
 

@@ -186,7 +186,7 @@ def _scan(row: ScanRow, frame: Frame, common: dict[str, Any]) -> ScanFacts:
 def _nodule(nodule: NoduleRecord, frame: Frame, shape: tuple[int, ...], mask: MaskVolume | None) -> NoduleFacts:
     world, voxel = np.array(nodule["center_world"]), np.array(nodule["center_voxel"])
     box, diameter = nodule["box_voxel"], nodule["diameter_mm"]
-    expected = sphere_box(voxel.tolist(), diameter, frame.spacing, shape).clipped if diameter > 0 else None
+    expected = sphere_box(voxel.tolist(), diameter, frame.spacing, shape).clipped if diameter and diameter > 0 else None
     in_volume = bool(((voxel >= -0.5) & (voxel <= np.array(shape[::-1]) - 0.5)).all())
     center_in_lung = lung_share = None
     if mask is not None:

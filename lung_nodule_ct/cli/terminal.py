@@ -53,5 +53,7 @@ def print_findings(findings: list[Finding]) -> None:
         for finding in own[:_MAX_PER_CODE]:
             text = "; ".join(part for part in (str(finding.place), finding.detail, finding.resolution) if part)
             console.print(f"    {escape(printable(text))}", highlight=False, soft_wrap=True)
-        if len(own) > _MAX_PER_CODE:
-            console.print(f"    … and {len(own) - _MAX_PER_CODE:,} more in findings.json", highlight=False)
+        if more := sum(finding.count for finding in own[_MAX_PER_CODE:]):
+            console.print(
+                f"    … and {more:,} more; findings.json lists the first hundred of each archive", highlight=False
+            )

@@ -141,7 +141,7 @@ _SCAN_SCHEMA = Schema(
                     Column("nodule_id", Text(), "scan, slice thickness and number of the annotation, from 0"),
                     Column("center_world", Vector(Real(), 3), "centre in LPS mm, x, y, z"),
                     _CENTER_VOXEL,
-                    Column("diameter_mm", Real(), "diameter in mm"),
+                    Column("diameter_mm", Real(), "diameter in mm, null if the tables do not give it", nullable=True),
                     _BOX_3D,
                     Column(
                         "pathology",

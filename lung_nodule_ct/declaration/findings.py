@@ -13,10 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, Protocol
 
 from lung_nodule_ct.declaration.identity import redact_name, redact_row, redact_text
 from lung_nodule_ct.errors import NOWHERE, Place, printable
+
+MAX_PLACES: Final = 100
+"""Findings of one code and archive that are kept; further ones are counted."""
+_MAX_TEXT = 2000
+"""The maximum length of each text of a finding."""
 
 
 class Grade(StrEnum):
@@ -30,6 +35,8 @@ class Grade(StrEnum):
 class Code(StrEnum):
     """What can be found; :data:`GRADES` and :data:`MEANINGS` say how much it matters and what it means."""
 
+    ANNOTATION_UNREADABLE = "annotation-unreadable"
+    ANNOTATION_UNUSUAL = "annotation-unusual"
     ANNOTATION_WITHOUT_IMAGE = "annotation-without-image"
     ARCHIVE_EMPTY = "archive-empty"
     BAD_ROW = "bad-row"
@@ -85,8 +92,10 @@ class Code(StrEnum):
     SLICE_GAP = "slice-gap"
     SPLIT_LISTS_DISAGREE = "split-lists-disagree"
     STALE_FILE_NAME = "stale-file-name"
+    TABLE_COLUMN_CONVERTED = "table-column-converted"
     TABLE_EMPTY = "table-empty"
     TABLE_HEADER_UNKNOWN = "table-header-unknown"
+    TABLE_LINES_SKIPPED = "table-lines-skipped"
     TABLE_STANDS_IN = "table-stands-in"
     TABLES_DISAGREE = "tables-disagree"
     UNDATED_SCAN = "undated-scan"
@@ -97,6 +106,8 @@ _E, _W, _N = Grade.ERROR, Grade.WARNING, Grade.NOTE
 
 #: Grade and meaning of every code; a test compares ``docs/findings.md`` with it.
 _DECLARED: dict[Code, tuple[Grade, str]] = {
+    Code.ANNOTATION_UNREADABLE: (_E, "an annotation file cannot be read, so its image is left out"),
+    Code.ANNOTATION_UNUSUAL: (_W, "an annotation file has content that Pascal VOC does not define"),
     Code.ANNOTATION_WITHOUT_IMAGE: (_E, "an annotation names a scan, an image or a case that is not in the archives"),
     Code.ARCHIVE_EMPTY: (_E, "an archive contains nothing of what it should contain"),
     Code.BAD_ROW: (_E, "a row of a table cannot be read"),
@@ -116,7 +127,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     ),
     Code.DATA_FILE_TOO_LONG: (_E, "the data of a volume are longer than its header states"),
     Code.DIAMETER_NOT_POSITIVE: (_E, "a nodule's diameter is zero or negative"),
-    Code.DIAMETER_UNREADABLE: (_W, "the value in the diameter column is not a number"),
+    Code.DIAMETER_UNREADABLE: (_W, "the diameter of a nodule is missing or is not a number"),
     Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is not a rotation"),
     Code.DUPLICATE_ANNOTATION: (_W, "the same annotation occurs twice"),
     Code.DUPLICATE_ID: (_E, "two members claim the same identity"),
@@ -165,11 +176,13 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.SPLIT_LISTS_DISAGREE: (_W, "the lists of a split disagree"),
     Code.STALE_FILE_NAME: (_N, "an annotation names another file than the one it belongs to"),
     Code.TABLES_DISAGREE: (_W, "two tables give different annotations"),
+    Code.TABLE_COLUMN_CONVERTED: (_W, "a column gives a quantity in another form and is converted"),
     Code.TABLE_EMPTY: (_E, "a table has no row that can be read"),
     Code.TABLE_HEADER_UNKNOWN: (_W, "a table has a header with unknown words"),
+    Code.TABLE_LINES_SKIPPED: (_N, "a table has lines or sheets that are not rows of it"),
     Code.TABLE_STANDS_IN: (_W, "a table is missing or empty, and less detailed tables are used instead"),
     Code.UNDATED_SCAN: (_W, "a scan has no date although its patient has other scans"),
-    Code.ZEROS_LOST: (_W, "an id has lost its leading zeros"),
+    Code.ZEROS_LOST: (_W, "an id has lost its leading zeros, or has become a decimal number"),
 }
 
 GRADES: dict[Code, Grade] = {code: grade for code, (grade, _) in _DECLARED.items()}
@@ -248,33 +261,74 @@ class Finding:
         return printable(text)
 
 
+class Row(Protocol):
+    """A row of a table or a list."""
+
+    @property
+    def reference(self) -> str:
+        """Its number and text: ``line 7: 80_20190314,1,2``."""
+
+
 class FindingCollector:
     """Collects the findings of one piece of work, in the order in which they are made.
 
+    Of each code and archive the first hundred are kept. The others are counted in one finding at the end, so that neither the memory
+    nor the report grows with the number of bad rows. The texts of a finding are shortened to 2,000 characters.
+
     Example:
         >>> collector = FindingCollector()
-        >>> collector.add(Code.BAD_ROW, "left out", Place("a.zip", "annotations.csv", "line 3: 80,x"))
-        >>> len(collector.findings)
-        1
+        >>> for line in range(1000):
+        ...     collector.add(Code.BAD_ROW, "left out", Place("a.zip", "annotations.csv", f"line {line}: 80,x"))
+        >>> len(collector.findings), collector.findings[-1].count
+        (101, 900)
     """
 
     def __init__(self) -> None:
         self._findings: list[Finding] = []
+        self._kept: Counter[tuple[Code, str | None]] = Counter()
+        self._more: Counter[tuple[Code, str | None]] = Counter()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The findings so far."""
-        return tuple(self._findings)
+        """The findings so far, and one for all further places of a code in an archive."""
+        more = (
+            Finding(
+                code,
+                "as in the cases that are listed",
+                Place(archive),
+                "further cases, whose places are not listed",
+                count,
+            )
+            for (code, archive), count in self._more.items()
+        )
+        return (*self._findings, *more)
 
     def add(
         self, code: Code, resolution: str, place: Place = NOWHERE, detail: str | None = None, count: int = 1
     ) -> None:
         """Add one finding; the arguments are the attributes of :class:`Finding`."""
-        self._findings.append(Finding(code, resolution, place, detail, count))
+        key = (code, place.archive)
+        if self._kept[key] >= MAX_PLACES:
+            self._more[key] += count
+            return
+        self._kept[key] += 1
+        place = Place(_shortened(place.archive), _shortened(place.member), _shortened(place.row))
+        self._findings.append(Finding(code, resolution[:_MAX_TEXT], place, _shortened(detail), count))
+
+    def add_row(self, code: Code, resolution: str, table: Place, row: Row, detail: str | None = None) -> None:
+        """Add a finding about a row of a table or a list. The text of the row is only made if the finding is kept."""
+        kept = self._kept[code, table.archive] < MAX_PLACES
+        place = Place(table.archive, table.member, row.reference) if kept else table
+        self.add(code, resolution, place, detail)
 
     def extend(self, findings: Iterable[Finding]) -> None:
         """Add findings that were made elsewhere."""
-        self._findings.extend(findings)
+        for finding in findings:
+            self.add(finding.code, finding.resolution, finding.place, finding.detail, finding.count)
+
+
+def _shortened(text: str | None) -> str | None:
+    return text if text is None or len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
 def summarize(findings: Iterable[Finding]) -> dict[str, dict[str, Any]]:

@@ -28,7 +28,7 @@ class NoduleRecord(TypedDict):
     nodule_id: str
     center_world: Sequence[float]
     center_voxel: Sequence[float]
-    diameter_mm: float
+    diameter_mm: float | None
     box_voxel: Sequence[int] | None
     pathology: int | None
 

@@ -133,29 +133,33 @@ _WORDS: Final = {
 }
 
 
-def make_account(plan: Plan, read: Iterable[Member], num_examples: int) -> Account:
+def make_account(plan: Plan, read: Iterable[Member], num_examples: int, left_out: Iterable[Member] = ()) -> Account:
     """Compare what a plan and its examples used with what the archives hold.
 
     Args:
         plan: The plan.
         read: Members that the examples state they were read from.
         num_examples: Number of examples that were written.
+        left_out: The main member of each unit of which a finding reports that every example was left out.
     """
-    uses, read = plan.uses, frozenset(read)
-    likely = {member for unit in plan.units for member in unit.likely_members}
+    gone, read = frozenset(left_out), frozenset(read)
+    units = [unit for unit in plan.units if unit.members[0] not in gone]
+    others = [unit for unit in plan.units if unit.members[0] in gone]
+    uses = plan.uses.without(
+        (member for unit in others for member in unit.members), (row for unit in others for row in unit.rows)
+    )
+    likely = {member for unit in units for member in unit.likely_members}
     expected = sorted(likely.union(uses.undecided), key=lambda member: (member.location, member.offset))
     unread = tuple(member for member in expected if member not in read)
     fates: dict[Member, Fate] = dict.fromkeys(uses.ignored, Fate.IGNORED)
     fates |= dict.fromkeys((*uses.reported, *unread), Fate.FINDING)
     fates |= dict.fromkeys(uses.tables, Fate.PART)
-    fates |= dict.fromkeys(
-        (member for unit in plan.units for member in unit.members if member not in likely), Fate.PART
-    )
+    fates |= dict.fromkeys((member for unit in units for member in unit.members if member not in likely), Fate.PART)
     fates |= dict.fromkeys(read, Fate.PART)
-    fates |= {unit.members[0]: Fate.EXAMPLE for unit in plan.units}
-    in_units = Counter((row.archive, row.member) for unit in plan.units for row in unit.rows)
+    fates |= {unit.members[0]: Fate.EXAMPLE for unit in units}
+    in_units = Counter((row.archive, row.member) for unit in units for row in unit.rows)
     archives = tuple(_archive_account(archive, uses, fates, in_units) for archive in plan.archives)
-    planned = list(plan.num_examples.values())
+    planned = [unit.num_examples for unit in units]
     known = [count for count in planned if count is not None]
     lost = sum(known) - num_examples if len(known) == len(planned) else 0
     return Account(archives, unread, lost)

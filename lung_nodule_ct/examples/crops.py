@@ -14,6 +14,7 @@ from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
+from lung_nodule_ct.declaration.names import name_key
 from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.declaration.rows import CropRow
 from lung_nodule_ct.errors import Place
@@ -27,14 +28,13 @@ from lung_nodule_ct.examples.family import (
     leave_out_unused,
     number_images,
     number_scans,
+    parse_member,
     unique_images,
 )
 from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.pictures import SUFFIXES, pixels_key, read_published
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of
 from lung_nodule_ct.sources.source import ArchivePool
-from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ _SPLITS = {
     "test": TEST,
 }
 _LABELS = {str(entry.folder): entry.index for entry in PATHOLOGY}
-_COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d{1,9})\s*$", re.IGNORECASE)
+_COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d{1,3}(?:[,.'’]\d{3})+|\d{1,9})\s*$", re.IGNORECASE)  # noqa: RUF001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +101,8 @@ def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
     crops, other = [], []
     for member in archive.members:
         parts = member.name.split("/")
-        split = _SPLITS.get(parts[-3].lower()) if len(parts) >= 3 else None
-        label = _LABELS.get(parts[-2]) if len(parts) >= 3 else None
+        split = _SPLITS.get(name_key(parts[-3])) if len(parts) >= 3 else None
+        label = _LABELS.get(name_key(parts[-2])) if len(parts) >= 3 else None
         if split is None or label is None or member.suffix not in SUFFIXES:
             other.append(member)
             continue
@@ -140,13 +140,13 @@ CROPS: Final = Family(plan_crops, make_crop)
 
 
 def _is_readme(member: Member) -> bool:
-    return member.suffix in (".txt", ".md") and "read" in member.stem.lower()
+    return member.suffix in (".txt", ".md") and "read" in name_key(member.stem)
 
 
 def _compare_counts(readme: Member, crops: Sequence[CropUnit]) -> list[Finding]:
     """Compare the counts of the READ_ME with the folders."""
     with ArchivePool() as archives:
-        lines = lines_of(read_member(readme, archives, limit=MAX_TABLE_BYTES))
+        _, lines = parse_member(readme, archives, lines_of)
     counts = Counter((crop.split, crop.label) for crop in crops)
     findings, split, compared = [], None, 0
     for number, line in enumerate(lines, 1):
@@ -158,10 +158,10 @@ def _compare_counts(readme: Member, crops: Sequence[CropUnit]) -> list[Finding]:
         if split == TEST and not any(crop.split == TEST for crop in crops):
             split = VALIDATION  # the READ_ME may name the folder "validate" like this
         compared += 1
-        label = _LABELS[count[1]]
-        if int(count[2]) != counts[split, label]:
+        label, published = _LABELS[count[1]], int(re.sub(r"\D", "", count[2]))
+        if published != counts[split, label]:
             place = Place(readme.archive, readme.name, f"line {number}: {line.strip()}")
-            detail = f"expected {int(count[2]):,} images in {split}, class {count[1]}, got {counts[split, label]:,}"
+            detail = f"expected {published:,} images in {split}, class {count[1]}, got {counts[split, label]:,}"
             findings.append(Finding(Code.COUNT_MISMATCH, "the images are used as they are", place, detail))
     if not compared:
         findings.append(Finding(Code.CROSS_CHECK_IMPOSSIBLE, "the counts are not checked", readme.place))

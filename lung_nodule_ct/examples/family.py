@@ -22,7 +22,9 @@ from lung_nodule_ct.declaration.identity import Name, ScanNumbers, parse_image_n
 from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, Place
 from lung_nodule_ct.formats.pictures import SUFFIXES
+from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.sources.unrecognised import archives_inside
+from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.zip_directory import Archive, Member
     from lung_nodule_ct.system.memory import BufferPool
 
+ParsedT = TypeVar("ParsedT")
 
 _MAX_NAMES = 5
 
@@ -102,6 +105,21 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An example that cannot be made, because its data do not say what a column must say.
+
+    Attributes:
+        findings: What was wrong with the data.
+    """
+
+    findings: tuple[Finding, ...]
+
+    def __post_init__(self) -> None:
+        if not self.findings:
+            raise ValueError("findings: nothing is left out without a reason")
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a family needs to read a unit.
 
@@ -149,11 +167,12 @@ class Family(Generic[UnitT]):
     Attributes:
         plan: ``plan(config, source)`` returns the units, and what was found in the archives and done with their members. It raises ``ArchiveNotFoundError``
             if an archive that the config reads is missing, and ``MemberError`` for a damaged table.
-        make: ``make(unit, reading)`` returns the examples of a unit. It raises ``MemberError`` for a damaged member.
+        make: ``make(unit, reading)`` returns the examples of a unit, and those that are left out. It raises ``MemberError`` for a
+            damaged member.
     """
 
     plan: Callable[[Config, Source], Planned[UnitT]]
-    make: Callable[[UnitT, Reading], Sequence[Example]]
+    make: Callable[[UnitT, Reading], Sequence[Example | LeftOut]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,16 +216,54 @@ def table_findings(table: Parsed[Any], member: Member, expected: str) -> list[Fi
     """What was odd about the rows of a table."""
     place = member.place
     findings = [
-        row_finding(Code.BAD_ROW, "left out", place, row.reference, f"expected {expected}") for row in table.bad
+        row_finding(Code.BAD_ROW, "left out", place, row.reference, f"{row.problem}; a row has {expected}")
+        for row in table.bad
     ]
+    if further := table.bad_count - len(table.bad):
+        findings.append(Finding(Code.BAD_ROW, "left out", place, "further rows that cannot be read", further))
     if not table.good:
-        detail = f"expected rows of {expected}, got {len(table.bad):,} that cannot be read"
+        detail = f"expected rows of {expected}, got {table.bad_count:,} that cannot be read"
         findings.append(Finding(Code.TABLE_EMPTY, "nothing is taken from it", place, detail))
     if table.unknown_header is not None:
         names = ", ".join(table.guessed)
         resolution = f"taken by their position: {names}" if names else "these columns are not read"
         findings.append(row_finding(Code.TABLE_HEADER_UNKNOWN, resolution, place, table.unknown_header.reference))
+    if table.skipped:
+        row = table.skipped[0].reference
+        count = len(table.skipped)
+        findings.append(
+            Finding(Code.TABLE_LINES_SKIPPED, "not read", Place(place.archive, place.member, row), count=count)
+        )
+    if table.converted:
+        findings.append(Finding(Code.TABLE_COLUMN_CONVERTED, table.converted, place))
     return findings
+
+
+def parse_member(
+    member: Member, archives: ArchivePool, parse: Callable[[bytes], ParsedT], *, limit: int = MAX_TABLE_BYTES
+) -> tuple[bytes, ParsedT]:
+    """Read a table or a list, and return its content and what it is parsed to.
+
+    Args:
+        member: The file.
+        archives: The open archives.
+        parse: Parses its content, and raises ``ValueError`` if it exceeds a limit.
+        limit: The maximum size in bytes.
+
+    Raises:
+        MemberError: The member is damaged, or exceeds a limit.
+    """
+    data = read_member(member, archives, limit=limit)
+    try:
+        return data, parse(data)
+    except ValueError as error:
+        raise MemberError(
+            "exceeds a limit that no table of this dataset reaches",
+            archive=member.archive,
+            member=member.name,
+            got=error,
+            remedy="if the file is as published, report it",
+        ) from error
 
 
 def row_finding(code: Code, resolution: str, table: Place, row: str, detail: str | None = None) -> Finding:

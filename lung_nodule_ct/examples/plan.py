@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.configs import Config, Kind
-from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
 from lung_nodule_ct.errors import Place, SourceError, UnknownConfigError
 from lung_nodule_ct.examples.crops import CROPS
@@ -130,9 +130,12 @@ def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.
     if SplitBy(split_by) is SplitBy.PATIENT:
         planned = _split_by_patient(planned)
     archives = tuple(archive for role in config.reads for archive in source.archives(role))
-    in_archives = [finding for archive in archives for finding in archive.findings]
-    findings = (*in_archives, *_unrecognised(config, source), *planned.findings)
-    return Plan(config, tuple(planned.units), findings, archives, planned.uses)
+    report = FindingCollector()
+    for archive in archives:
+        report.extend(archive.findings)
+    report.extend(_unrecognised(config, source))
+    report.extend(planned.findings)
+    return Plan(config, tuple(planned.units), report.findings, archives, planned.uses)
 
 
 def _refuse_empty_archives(config: Config, source: Source, findings: Sequence[Finding]) -> None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lung_nodule_ct.declaration.archives import Role
-from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.findings import Code, FindingCollector
 from lung_nodule_ct.declaration.identity import is_published_number, natural_key
-from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
+from lung_nodule_ct.declaration.labels import UNASSIGNED
+from lung_nodule_ct.declaration.names import NameIndex, name_key
 from lung_nodule_ct.declaration.rows import StackNoduleRecord, StackRow
-from lung_nodule_ct.errors import MemberError, Place
+from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import (
     Example,
     Family,
@@ -29,14 +30,11 @@ from lung_nodule_ct.examples.family import (
     empty_archive,
     leave_out_unused,
     shortened,
-    table_findings,
 )
+from lung_nodule_ct.examples.stack_tables import read_stack_tables
 from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.pictures import SUFFIXES, as_grey, pixels_key, read_picture
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, BoxRow, Parsed, parse_boxes, parse_split_list
 from lung_nodule_ct.geometry.boxes import clip_box, slice_range
-from lung_nodule_ct.sources.source import ArchivePool
-from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
@@ -44,9 +42,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 
-MAIN_TABLE: Final = "image_annotation_augment_diameter.csv"
 _SLICE_NUMBER = re.compile(r"(?<!\d)(\d{1,9})$")
-_SPLIT_TABLE = re.compile(r"(?:(\w+?)_anno(?:tation)?s?|anno(?:tation)?s?_(\w+?))", re.IGNORECASE)
+_BRACKETED_NUMBER = re.compile(r"[(\[{【]\s*(\d{1,9})\s*[)\]}】]$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,52 +94,28 @@ CaseSlices = Mapping[str, Sequence[tuple[int, "Member"]]]
 """Number and member of the slices of every case."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Assigned:
-    """A case that a list or table assigns to a split."""
-
-    split: str
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    """The content of the table archive.
-
-    Attributes:
-        boxes: The rows of boxes, each with its place.
-        by_list: Cases assigned to a split by the split lists.
-        by_table: Cases assigned to a split by the tables of the splits.
-    """
-
-    boxes: tuple[tuple[Place, BoxRow], ...]
-    by_list: Mapping[str, _Assigned]
-    by_table: Mapping[str, _Assigned]
-
-
 def plan_stacks(config: Config, source: Source) -> Planned[StackUnit]:
     """Plan one unit per case."""
     del config  # one set of archives, one layout
     report = PlanReport()
     cases = _cases(source.archives(Role.BMP_SLICES), report)
-    tables = _read_tables(source.archives(Role.BMP_TABLES), cases, report)
+    tables = read_stack_tables(source.archives(Role.BMP_TABLES), NameIndex(cases), report)
     boxes: defaultdict[str, list[StackBox]] = defaultdict(list)
     augmented: defaultdict[str, set[bool]] = defaultdict(set)
     seen: Counter[tuple[object, ...]] = Counter()
-    for place, row in tables.boxes:
-        case = _case_of(row.pid, cases, place, report)
-        if case is None:
-            report.leaves_out_row(place)
-            continue
+    for case, place, row in tables.boxes:
         seen[key := (case, row.low, row.high, row.diameter)] += 1
         if seen[key] > 1:
             report.add(Code.DUPLICATE_ANNOTATION, "kept", place)
-        if row.diameter is None and row.row.cells["diameter"]:
+        if row.is_diameter_unreadable:
             report.add(Code.DIAMETER_UNREADABLE, "diameter is null", place)
         boxes[case].append(StackBox(row.low, row.high, row.diameter, place))
         if row.augmented is not None:
             augmented[case].add(row.augmented)
-    splits = _splits(tables, cases, report)
+    unlisted = sorted(set(cases) - set(tables.splits))
+    if unlisted:
+        place = Place(cases[unlisted[0]][0][1].archive, shortened(unlisted))
+        report.add(Code.NOT_LISTED, f"they go to the split {UNASSIGNED!r}", place, count=len(unlisted))
     ranks = {case: rank for rank, case in enumerate(sorted(cases, key=natural_key), 1)}
     units = []
     for case, slices in cases.items():
@@ -152,7 +125,7 @@ def plan_stacks(config: Config, source: Source) -> Planned[StackUnit]:
             report.add(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", _folder(slices))
         units.append(
             StackUnit(
-                split=splits.get(case, UNASSIGNED),
+                split=tables.splits.get(case, UNASSIGNED),
                 source_name=case,
                 case_id=case if is_published_number(case) else f"case-{ranks[case]}",
                 slices=tuple(slices),
@@ -193,21 +166,28 @@ def _folder(slices: Sequence[tuple[int, Member]]) -> Place:
 
 def _cases(archives: Sequence[Archive], report: PlanReport) -> CaseSlices:
     """The slices of every case in numeric order. A case may extend over several archives."""
+    folders: dict[str, str] = {}  # the first spelling of the name of each case
     numbered: defaultdict[str, dict[int, Member]] = defaultdict(dict)
     for archive in archives:
-        unused, count = [], 0
+        pictures: defaultdict[str, list[Member]] = defaultdict(list)
+        unused: list[Member] = []
         for member in archive.members:
-            number = _SLICE_NUMBER.search(member.stem)
-            case = member.folder.rpartition("/")[2]
-            if member.suffix not in SUFFIXES or number is None or not case:
+            folder = member.folder.rpartition("/")[2]
+            if member.suffix in SUFFIXES and folder:
+                pictures[folders.setdefault(name_key(folder), folder)].append(member)
+            else:
                 unused.append(member)
-                continue
-            count += 1
-            kept = numbered[case].setdefault(int(number[1]), member)
-            if kept is not member:
-                detail = f"the same case and slice as {kept.place}"
-                report.add(Code.DUPLICATE_ID, "left out, the first is used", member.place, detail)
-                report.reports(member)
+        count = 0
+        for case, members in pictures.items():
+            slices, other = _slice_numbers(members)
+            unused += other
+            count += len(slices)
+            for number, member in slices:
+                kept = numbered[case].setdefault(number, member)
+                if kept is not member:
+                    detail = f"the same case and slice as {kept.place}"
+                    report.add(Code.DUPLICATE_ID, "left out, the first is used", member.place, detail)
+                    report.reports(member)
         if not count:
             report.extend([empty_archive(archive, "imgs/<case>/<slice>.bmp")])
         leave_out_unused(archive, unused, report)
@@ -223,137 +203,17 @@ def _cases(archives: Sequence[Archive], report: PlanReport) -> CaseSlices:
     return cases
 
 
-def _read_tables(archives: Sequence[Archive], cases: CaseSlices, report: PlanReport) -> _Tables:
-    main: list[tuple[Place, BoxRow]] = []
-    by_split: list[tuple[str, Place, BoxRow]] = []
-    by_list: dict[str, _Assigned] = {}
-    read: list[tuple[Member, bytes, Parsed[BoxRow]]] = []
-    for archive in archives:
-        unused = []
-        for member in archive.members:
-            split = _split_of(member)
-            if member.suffix not in (".csv", ".txt") or (member.suffix == ".txt" and split is None):
-                unused.append(member)
-                continue
-            with ArchivePool() as pool:
-                data = read_member(member, pool, limit=MAX_TABLE_BYTES)
-            if member.suffix == ".txt":
-                entries = parse_split_list(data)
-                report.reads_list(member, data, [entry.stem for entry in entries], cases)
-                for entry in entries:
-                    place = Place(archive.name, member.name, entry.reference)
-                    _assign(by_list, entry.stem, _Assigned(split or UNASSIGNED, place), report)
-                continue
-            table = parse_boxes(data)
-            read.append((member, data, table))
-            report.extend(table_findings(table, member, "a case and six integers"))
-            rows = [(Place(archive.name, member.name, row.row.reference), row) for row in table.good]
-            if split is None:
-                main += rows
-            else:
-                by_split += [(split, place, row) for place, row in rows]
-        leave_out_unused(archive, unused, report)
-    if not main and not by_split:
-        raise _no_boxes(archives[0], [member.name for member, _, _ in read])
-    for member, data, table in read:
-        compared = len(table.good) if main and _split_of(member) is not None else 0
-        report.reads_table(member, data, table, compared=compared)
-    if not main:
-        resolution = "the tables of the splits are used, which have no diameters"
-        report.add(Code.TABLE_STANDS_IN, resolution, Place(by_split[0][1].archive), f"expected {MAIN_TABLE}")
-    by_table: dict[str, _Assigned] = {}
-    for split, place, row in by_split:
-        _assign(by_table, row.pid, _Assigned(split, place), report)
-    own = [(place, row) for split, place, row in by_split if by_table[row.pid].split == split]
-    report.extend(_compare_tables(main, own))
-    return _Tables(tuple(main or [(place, row) for _, place, row in by_split]), by_list, by_table)
+def _slice_numbers(members: Sequence[Member]) -> tuple[list[tuple[int, Member]], list[Member]]:
+    """The numbers of the pictures of a case, and the pictures without one.
 
-
-def _assign(splits: dict[str, _Assigned], case: str, assigned: _Assigned, report: FindingCollector) -> None:
-    first = splits.setdefault(case, assigned)
-    if first.split != assigned.split:
-        report.add(Code.LISTED_TWICE, f"it stays in {first.split}", assigned.place)
-
-
-def _no_boxes(archive: Archive, read: Sequence[str]) -> MemberError:
-    members = ", ".join(member.name for member in archive.members[:5])
-    return MemberError(
-        "contains no box",
-        archive=archive.name,
-        expected=f"rows of boxes in {MAIN_TABLE}",
-        got=f"no readable row in {', '.join(read)}" if read else members or "no members",
-        remedy="download the archive again",
-    )
-
-
-def _split_of(member: Member) -> str | None:
-    """The split of a table or list, by its name: ``train.txt``, ``train_anno.csv``, ``anno_train.csv``."""
-    stem = member.stem.lower()
-    named = _SPLIT_TABLE.fullmatch(stem)
-    return LIST_SPLITS.get(stem) or (LIST_SPLITS.get(named[1] or named[2]) if named else None)
-
-
-def _compare_tables(main: Sequence[tuple[Place, BoxRow]], by_split: Sequence[tuple[Place, BoxRow]]) -> list[Finding]:
-    """Compare the tables of the splits with the table that has the diameters."""
-    if not main or not by_split:
-        return []
-    known = Counter(_box_key(row) for _, row in main)
-    findings = []
-    for place, row in by_split:
-        key = _box_key(row)
-        if known[key] > 0:
-            known[key] -= 1
-        else:
-            detail = f"{main[0][0].member} has no such box"
-            findings.append(Finding(Code.TABLES_DISAGREE, "that table is used", place, detail))
-    for place, row in main:
-        key = _box_key(row)
-        if known[key] > 0:
-            known[key] -= 1
-            findings.append(Finding(Code.TABLES_DISAGREE, "it is used", place, "no table of a split has this box"))
-    return findings
-
-
-def _box_key(row: BoxRow) -> tuple[object, ...]:
-    """Equal for two rows about the same box, with or without leading zeros in the case number."""
-    return row.pid.lstrip("0"), row.low, row.high
-
-
-def _case_of(pid: str, cases: CaseSlices, place: Place, report: FindingCollector) -> str | None:
-    """The case that a table refers to. A case number that lost its leading zeros is repaired if only one case fits."""
-    if pid in cases:
-        return pid
-    number = pid.removesuffix(".0")
-    same = [case for case in cases if number.isdecimal() and case.lstrip("0") == number.lstrip("0")]
-    if len(same) == 1:
-        report.add(Code.ZEROS_LOST, f"taken as {same[0]}", place)
-        return same[0]
-    report.add(Code.ANNOTATION_WITHOUT_IMAGE, "left out", place)
-    return None
-
-
-def _splits(tables: _Tables, cases: CaseSlices, report: FindingCollector) -> Mapping[str, str]:
-    """The split of every case: by the lists if there are any, otherwise by the tables of the splits."""
-    first, second = (tables.by_list, tables.by_table) if tables.by_list else (tables.by_table, {})
-    splits: dict[str, str] = {}
-    for pid, assigned in first.items():
-        doubts = FindingCollector()
-        case = _case_of(pid, cases, assigned.place, doubts)
-        if case is None:
-            report.add(Code.LISTED_BUT_MISSING, "left out", assigned.place)
-            continue
-        report.extend(doubts.findings)
-        if splits.setdefault(case, assigned.split) != assigned.split:
-            report.add(Code.LISTED_TWICE, f"it stays in {splits[case]}", assigned.place)
-    for pid, assigned in second.items():
-        case = _case_of(pid, cases, assigned.place, FindingCollector())  # reported with the boxes of the case
-        if case is not None and splits.get(case, assigned.split) != assigned.split:
-            report.add(Code.SPLIT_LISTS_DISAGREE, f"{splits[case]}, from the lists, is used", assigned.place)
-    unlisted = sorted(set(cases) - set(splits))
-    if unlisted:
-        place = Place(cases[unlisted[0]][0][1].archive, shortened(unlisted))
-        report.add(Code.NOT_LISTED, f"they go to the split {UNASSIGNED!r}", place, count=len(unlisted))
-    return splits
+    A number in brackets, as in ``img (3)``, counts only if no picture of the case ends with a plain number: ``3 (1)`` next to ``3`` is a
+    copy of slice 3.
+    """
+    keys = [(name_key(member.stem), member) for member in members]
+    plain = [(int(number[1]), member) for key, member in keys if (number := _SLICE_NUMBER.search(key))]
+    numbered = plain or [(int(number[1]), member) for key, member in keys if (number := _BRACKETED_NUMBER.search(key))]
+    used = {member for _, member in numbered}
+    return numbered, [member for member in members if member not in used]
 
 
 def _read_volume(members: Sequence[Member], reading: Reading) -> GreyVolume:

@@ -6,20 +6,18 @@ A :class:`PlanReport` collects it together with the findings of the plan, and :m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.findings import FindingCollector
-from lung_nodule_ct.formats.text import decode_text
+from lung_nodule_ct.formats.tables import COMMENTS, filled_lines
+from lung_nodule_ct.formats.text import open_text
 
 if TYPE_CHECKING:
     from lung_nodule_ct.errors import Place
     from lung_nodule_ct.formats.tables import Parsed
     from lung_nodule_ct.sources.zip_directory import Member
-
-_BLANK: Final = " \t,;"
-"""What a line of a table consists of if its cells are empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +118,16 @@ class PlanReport(FindingCollector):
         Args:
             table: The table.
             data: Its content.
-            parsed: Its rows. What is before the first of them is the heading of the table.
+            parsed: Its rows.
             compared: Number of good rows that only serve as a comparison.
         """
-        lines = (*(row.line for row in parsed.bad), *(entry.row.line for entry in parsed.good))
-        first = min(lines, default=None)
-        heading = sum(first is None or number < first for number, _ in _filled_lines(data, _BLANK))
-        total = sum(1 for _ in _filled_lines(data, _BLANK))
-        self._add_table(table, total, compared, len(parsed.bad), heading)
+        self._add_table(table, filled_lines(data), compared, parsed.bad_count, parsed.ignored)
 
-    def reads_list(self, table: Member, data: bytes, names: Sequence[str], known: Container[str]) -> None:
-        """Note that a split list was read, some names of which are known. Lines that start with ``#`` are comments."""
-        used = sum(name in known for name in names)
-        comments = sum(line.startswith("#") for _, line in _filled_lines(data))
-        self._add_table(table, sum(1 for _ in _filled_lines(data)), used, len(names) - used, comments)
+    def reads_list(self, table: Member, data: bytes, *, used: int, reported: int) -> None:
+        """Note that a split list was read: how many of its lines were used, and how many a finding reports."""
+        lines = [text for line in open_text(data) if (text := line.strip())]
+        comments = sum(line.startswith(COMMENTS) for line in lines)
+        self._add_table(table, len(lines), used, reported, comments)
 
     def reads_workbook(self, table: Member, *, used: int, reported: int) -> None:
         """Note what was done with the rows of a workbook."""
@@ -142,10 +136,3 @@ class PlanReport(FindingCollector):
     def _add_table(self, table: Member, total: int, used: int, reported: int, ignored: int) -> None:
         self._tables.append(table)
         self._rows.append(TableRows(table, total, used, reported, ignored))
-
-
-def _filled_lines(data: bytes, blank: str = "") -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that hold more than white space and the characters ``blank``."""
-    for number, line in enumerate(decode_text(data).lstrip("\ufeff").splitlines(), 1):
-        if text := line.strip(blank or None):
-            yield number, text

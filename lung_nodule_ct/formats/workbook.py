@@ -7,23 +7,54 @@ is limited.
 from __future__ import annotations
 
 import io
-import math
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import chain, islice
+from typing import Final
 
+from lung_nodule_ct.formats.columns import HEADER_ROWS, ColumnSpec, Header, find_header
+from lung_nodule_ct.formats.text import NumberNotation
 from lung_nodule_ct.sources.byte_sources import MemoryFile
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_directory import read_directory
 from lung_nodule_ct.sources.zip_member import read_member
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+MAX_WORKBOOK_BYTES: Final = 16 << 20
+MAX_WORKBOOK_ROWS: Final = 40_000
+_MAX_SHEET_BYTES = 16 << 20
+_MAX_PART_BYTES = 4 << 20
+"""The maximum size of the parts that are neither sheets nor their texts."""
+_MAX_COLUMNS = 64
+_MAX_SHEETS = 100
 
-MAX_WORKBOOK_BYTES: Final = 64 << 20
-_MAX_PART_BYTES = 256 << 20
-_MAX_ROWS = 1_000_000
-_MAX_COLUMNS = 16
+_BOX = ("xmin", "ymin", "xmax", "ymax")
+_SPEC = ColumnSpec(
+    columns=("image", *_BOX),
+    synonyms={
+        "image": (
+            *(
+                "image",
+                "image_name",
+                "filename",
+                "file_name",
+                "file",
+                "name",
+                "img",
+                "img_name",
+                "picture",
+                "stem",
+                "image_id",
+                "id",
+            ),
+            *("图像", "图像名", "图像名称", "图片", "图片名", "图片名称", "文件名", "文件", "名称"),
+        ),
+        **{
+            end: (end, f"{end[0]}_{end[1:]}", f"{end[1:]}{end[0]}", f"{end[1:]}_{end[0]}", number)
+            for end, number in zip(_BOX, ("x1", "y1", "x2", "y2"), strict=True)
+        },
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +64,32 @@ class WorkbookRow:
     line: int
     name: str
     box: tuple[float, float, float, float] | None
+    sheet: str = ""
 
     @property
     def reference(self) -> str:
-        """Line number and text, for findings: ``line 7: 80_20190314_003.jpg 1 2 3 4``."""
-        return f"line {self.line}: {self.name} {' '.join(f'{end:g}' for end in self.box or ())}".rstrip()
+        """Line number and text, for findings: ``line 7: 80_20190314_003.jpg 1 2 3 4``, with the sheet if there are several."""
+        where = f"sheet {self.sheet}, " if self.sheet else ""
+        return f"{where}line {self.line}: {self.name} {' '.join(f'{end:g}' for end in self.box or ())}".rstrip()
 
 
-def parse_workbook(data: bytes, name: str) -> tuple[WorkbookRow, ...]:
-    """Parse the rows of the first sheet, without its header.
+@dataclass(frozen=True, slots=True)
+class Workbook:
+    """The boxes of all sheets.
+
+    Attributes:
+        rows: In the order of the sheets.
+        unread: Name of each sheet that has no such table, and why it is not read; blank sheets of several are left out.
+        guessed: Name of each sheet whose header has unknown words, and the columns that are taken by their position.
+    """
+
+    rows: tuple[WorkbookRow, ...]
+    unread: tuple[tuple[str, str], ...] = ()
+    guessed: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def parse_workbook(data: bytes, name: str) -> Workbook:
+    """Parse the boxes of all sheets, by the names of their columns, or by position in a sheet without a header.
 
     Raises:
         ValueError: The file is not a workbook, or exceeds a limit.
@@ -49,48 +97,78 @@ def parse_workbook(data: bytes, name: str) -> tuple[WorkbookRow, ...]:
     _refuse_bombs(data, name)
     from openpyxl import load_workbook  # noqa: PLC0415 -- a third of the start-up time, for one config
 
+    rows: list[WorkbookRow] = []
+    unread: list[tuple[str, str]] = []
+    guessed: list[tuple[str, tuple[str, ...]]] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of openpyxl about styles and extensions
             book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-            sheet = book.worksheets[0]
-            rows = [
-                parsed
-                for line, cells in enumerate(
-                    sheet.iter_rows(max_row=_MAX_ROWS, max_col=_MAX_COLUMNS, values_only=True), 1
-                )
-                if (parsed := _row(line, cells)) is not None
-            ]
+            sheets = book.worksheets
+            if len(sheets) > _MAX_SHEETS:
+                raise _LimitError(f"more than {_MAX_SHEETS} sheets")
+            for sheet in sheets:
+                limit = MAX_WORKBOOK_ROWS - len(rows)
+                cells = sheet.iter_rows(max_row=limit + 1, max_col=_MAX_COLUMNS, values_only=True)
+                lines = _limited(cells, limit)
+                first = list(islice(lines, HEADER_ROWS))
+                header = find_header([texts for _, texts in first], _SPEC)
+                if header.guessed:
+                    guessed.append((sheet.title, header.guessed))
+                if problem := _problem(header, first):
+                    if not first and len(sheets) > 1:
+                        continue
+                    unread.append((sheet.title, problem))
+                else:
+                    following = chain(first[header.row + 1 :], lines)
+                    rows += _rows(following, header, sheet.title if len(sheets) > 1 else "")
             book.close()
+    except _LimitError as error:
+        raise ValueError(f"{name} exceeds a limit: {error}") from error
     except Exception as error:  # openpyxl raises many types: KeyError, TypeError, BadZipFile, ParseError, ...
         raise ValueError(f"{name} is not a workbook ({type(error).__name__}: {error})") from error
-    return tuple(rows)
+    return Workbook(tuple(rows), tuple(unread), tuple(guessed))
 
 
-def _row(line: int, cells: Sequence[object]) -> WorkbookRow | None:
-    filled = [cell for cell in cells if cell is not None and str(cell).strip()]
-    if not filled:
-        return None
-    numbers = [_number(cell) for cell in cells[1:5]]
-    if line == 1 and all(number is None for number in numbers):
-        return None  # the header
-    box = None
-    if len(numbers) == 4 and None not in numbers:
-        xmin, ymin, xmax, ymax = (number for number in numbers if number is not None)
-        box = (xmin, ymin, xmax, ymax)
-    return WorkbookRow(line, str(cells[0] or "").strip(), box)
+class _LimitError(ValueError):
+    """A workbook exceeds a limit."""
 
 
-def _number(cell: object) -> float | None:
-    try:
-        value = float(str(cell))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def _limited(rows: Iterable[Sequence[object]], limit: int) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of the rows that are not blank, as text."""
+    for line, cells in enumerate(rows, 1):
+        if line > limit:
+            raise _LimitError(f"more than {MAX_WORKBOOK_ROWS:,} rows")
+        texts = ["" if cell is None else str(cell).strip() for cell in cells]
+        while texts and not texts[-1]:
+            texts.pop()
+        if texts:
+            yield line, texts
+
+
+def _rows(lines: Iterable[tuple[int, list[str]]], header: Header, sheet: str) -> Iterator[WorkbookRow]:
+    for line, cells in lines:
+        padded = [*cells, *[""] * (_MAX_COLUMNS - len(cells))]
+        ends = NumberNotation().read_all([padded[header.places[name]] for name in _BOX])
+        box = None if ends is None else (ends[0], ends[1], ends[2], ends[3])
+        yield WorkbookRow(line, padded[header.places["image"]], box, sheet)
+
+
+def _problem(header: Header, first: Sequence[tuple[int, list[str]]]) -> str | None:
+    """Why a sheet cannot be read."""
+    if not first:
+        return "it is empty"
+    expected = f"expected columns named {', '.join(_SPEC.columns)}"
+    if missing := [name for name in _SPEC.columns if name not in header.places]:
+        return f"{expected}, got none named {', '.join(missing)}"
+    if header.row < 0 and not any(len(cells) == len(_SPEC.columns) for _, cells in first):
+        return f"{expected}, or rows of a file name and four numbers without a header"
+    return None
 
 
 def _refuse_bombs(data: bytes, name: str) -> None:
     """Inflate each part of the workbook within limits, before openpyxl does so without any."""
     with ArchivePool({name: MemoryFile(data)}) as archives:
         for member in read_directory(archives[name], name, name).members:
-            read_member(member, archives, limit=_MAX_PART_BYTES)
+            is_sheet = member.name.startswith("xl/worksheets/") or member.stem == "sharedStrings"
+            read_member(member, archives, limit=_MAX_SHEET_BYTES if is_sheet else _MAX_PART_BYTES)

@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from lung_nodule_ct.declaration.configs import SOURCE_NAME
+from lung_nodule_ct.declaration.findings import FindingCollector
 from lung_nodule_ct.declaration.schema import Picture, Voxels
-from lung_nodule_ct.examples.family import Reading
+from lung_nodule_ct.examples.family import LeftOut, Reading
 from lung_nodule_ct.examples.report import Pixels
 from lung_nodule_ct.targets.columns import to_column
 
@@ -41,10 +42,11 @@ class Batch:
     """Some examples.
 
     Attributes:
-        table: Their rows, as one chunk. Voxels are valid until the next batch is taken.
-        findings: Findings of these examples.
+        table: Their rows, as one chunk. Voxels are valid until the next batch is taken. It is empty if all were left out.
+        findings: Findings of these examples, and of those that were left out.
         pixels: The keys of their pixels.
         read: Members that they were read from, for examples that state it.
+        left_out: The main member of each unit of which every example was left out.
         unit: Index of the first unit that they come from.
     """
 
@@ -52,6 +54,7 @@ class Batch:
     findings: tuple[Finding, ...]
     pixels: tuple[Pixels, ...]
     read: tuple[Member, ...]
+    left_out: tuple[Member, ...]
     unit: int
 
 
@@ -84,30 +87,37 @@ def make_batches(
     size = 1 if schema.has_voxels else PICTURES_PER_BATCH
     keep_metadata = SOURCE_NAME.name in schema.names
     rows: list[Mapping[str, Any]] = []
-    findings: list[Finding] = []
+    report = FindingCollector()
     pixels: list[Pixels] = []
     read: list[Member] = []
-    first = 0
+    left_out: list[Member] = []
+    first: int | None = None
 
     def batch() -> Batch:
         table = pa.Table.from_batches([_to_record_batch(rows, schema, arrow_schema)])
-        made = Batch(table, tuple(findings), tuple(pixels), tuple(read), first)
-        for collected in (rows, findings, pixels, read):
+        nonlocal report, first
+        made = Batch(table, report.findings, tuple(pixels), tuple(read), tuple(left_out), first or 0)
+        for collected in (rows, pixels, read, left_out):
             collected.clear()
+        report, first = FindingCollector(), None
         return made
 
     with closing(_prefetch(units, family, archives, new_buffers, prefetch, keep_metadata)) as made:
         for number, (unit, examples) in enumerate(made):
             for example in examples:
-                first = number if not rows else first
+                first = number if first is None else first
+                report.extend(example.findings)
+                if isinstance(example, LeftOut):
+                    continue
                 rows.append(example.row)
-                findings += example.findings
                 pixels.append(Pixels.of(unit, example))
                 read += example.read
                 if len(rows) == size:
                     yield batch()
+            if examples and all(isinstance(example, LeftOut) for example in examples):
+                left_out.append(unit.members[0])
             on_unit(unit)
-        if rows:
+        if first is not None:
             yield batch()
 
 
@@ -118,7 +128,7 @@ def _prefetch(
     new_buffers: Callable[[], BufferPool],
     prefetch: int,
     keep_metadata: bool,
-) -> Generator[tuple[Unit, Sequence[Example]], None, None]:
+) -> Generator[tuple[Unit, Sequence[Example | LeftOut]], None, None]:
     """The examples of some units in order. The voxels of one unit are valid until the next unit is taken."""
     if not prefetch:
         reading = Reading(archives, new_buffers(), keep_metadata)
@@ -126,7 +136,7 @@ def _prefetch(
             yield unit, family.make(unit, reading)
         return
     remaining = iter(units)
-    pending: deque[tuple[Unit, Reading, Future[Sequence[Example]]]] = deque()
+    pending: deque[tuple[Unit, Reading, Future[Sequence[Example | LeftOut]]]] = deque()
     with ThreadPoolExecutor(prefetch) as pool:
         try:
             for unit in islice(remaining, prefetch + 1):

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.declaration.findings import Finding, Grade
+from lung_nodule_ct.declaration.findings import Finding, FindingCollector, Grade
 from lung_nodule_ct.declaration.manifest import (
     DATASET_VERSION,
     FINDINGS,
@@ -29,7 +29,7 @@ from lung_nodule_ct.read.verification import files_in
 from lung_nodule_ct.system.files import staged_folder
 from lung_nodule_ct.system.progress import BuildProgress
 from lung_nodule_ct.targets.options import BuildOptions
-from lung_nodule_ct.targets.shards import Build, BuiltConfig, plan_shards, publish_names
+from lung_nodule_ct.targets.shards import Build, BuiltConfig, plan_shards, publish_names, without_empty_splits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -140,10 +140,19 @@ def build_config(
     written = engine.write(layout, shards, stage, progress)
     files = tuple(sorted(written, key=lambda each: order[each.shard.split, each.shard.index]))
     progress.end(name)
-    in_examples = [finding for each in files for finding in each.findings]
-    repeated = same_pixels(entry for each in files for entry in each.pixels)
-    account = make_account(plan, (member for each in files for member in each.read), sum(each.rows for each in files))
-    return BuiltConfig(plan, files, (*plan.findings, *in_examples, *repeated, *account.findings), account)
+    report = FindingCollector()
+    report.extend(plan.findings)
+    for each in files:
+        report.extend(each.findings)
+    report.extend(same_pixels(entry for each in files for entry in each.pixels))
+    account = make_account(
+        plan,
+        (member for each in files for member in each.read),
+        sum(each.rows for each in files),
+        (member for each in files for member in each.left_out),
+    )
+    report.extend(account.findings)
+    return BuiltConfig(plan, without_empty_splits(stage, files), report.findings, account)
 
 
 def refuse_errors(findings: Mapping[str, tuple[Finding, ...]]) -> None:

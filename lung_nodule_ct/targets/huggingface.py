@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
-from lung_nodule_ct.declaration.findings import Finding, Grade
+from lung_nodule_ct.declaration.findings import Finding, FindingCollector, Grade
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import DATASET_VERSION, FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
@@ -215,7 +215,8 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             for number, batch in enumerate(batches):
                 position = units[batch.unit][0]
                 self._report(position, number, batch.findings, batch.pixels)
-                yield f"{position}-{number}", batch.table
+                if batch.table.num_rows:
+                    yield f"{position}-{number}", batch.table
                 if self._job is not None:
                     self._job.write_back()
 
@@ -233,6 +234,8 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             self._report_folder = folder
             try:
                 super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
+                for split in [name for name, info in self.info.splits.items() if not info.num_examples]:
+                    del self.info.splits[split]  # every example was left out, and datasets does not load an empty split
             finally:
                 self._report_folder = None
             self.findings = collect_findings(Path(folder))
@@ -329,14 +332,15 @@ def save_findings(
 
 def collect_findings(folder: Path) -> tuple[Finding, ...]:
     """All saved findings in the order of the plan, with those about equal pixels; the files are removed."""
-    findings: list[Finding] = []
+    report = FindingCollector()
     pixels: list[Pixels] = []
     for path in sorted(folder.glob(_FINDINGS_PART.format("*"))):
         part = json.loads(path.read_text(encoding="utf-8"))
-        findings += map(Finding.from_dict, part["findings"])
+        report.extend(map(Finding.from_dict, part["findings"]))
         pixels += [Pixels(*entry) for entry in part["pixels"]]
         path.unlink()
-    return (*findings, *same_pixels(pixels))
+    report.extend(same_pixels(pixels))
+    return report.findings
 
 
 def _log(findings: Sequence[Finding]) -> None:

@@ -7,10 +7,12 @@ A :class:`Layout` adds the files that a format needs next to the shards of a :cl
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lung_nodule_ct.declaration.findings import Finding, FindingCollector
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.examples.plan import family_of
 from lung_nodule_ct.sources.source import ArchivePool
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.declaration.labels import SplitBy
     from lung_nodule_ct.declaration.manifest import Format
     from lung_nodule_ct.declaration.schema import Schema
@@ -93,6 +94,7 @@ class WrittenShard:
         findings: Findings of its examples.
         pixels: The keys of the pixels of its examples.
         read: Members that its examples were read from, for examples that state it.
+        left_out: The main member of each unit of which every example was left out.
     """
 
     shard: Shard
@@ -104,6 +106,7 @@ class WrittenShard:
     findings: tuple[Finding, ...]
     pixels: tuple[Pixels, ...]
     read: tuple[Member, ...]
+    left_out: tuple[Member, ...]
 
 
 class ShardLayout(Protocol):
@@ -187,9 +190,10 @@ def _write(
 ) -> WrittenShard:
     path = _partial(stage / layout.path_of(shard))
     path.parent.mkdir(parents=True, exist_ok=True)
-    findings: list[Finding] = []
+    report = FindingCollector()
     pixels: list[Pixels] = []
     read: list[Member] = []
+    left_out: list[Member] = []
     hashed = hashlib.sha256()
     rows = arrow_bytes = 0
     with (
@@ -209,12 +213,14 @@ def _write(
         layout.open_writer(path, shard.schema, hashed.update) as write,
     ):
         for batch in batches:
-            write(batch.table)
+            if batch.table.num_rows:
+                write(batch.table)
             rows += batch.table.num_rows
             arrow_bytes += batch.table.nbytes
-            findings += batch.findings
+            report.extend(batch.findings)
             pixels += batch.pixels
             read += batch.read
+            left_out += batch.left_out
     return WrittenShard(
         shard=shard,
         path=layout.path_of(shard),
@@ -222,15 +228,25 @@ def _write(
         arrow_bytes=arrow_bytes,
         file_bytes=path.stat().st_size,
         sha256=hashed.hexdigest(),
-        findings=tuple(findings),
+        findings=report.findings,
         pixels=tuple(pixels),
         read=tuple(read),
+        left_out=tuple(left_out),
     )
 
 
 def _partial(path: Path) -> Path:
     """The name of a file until the build is complete, under which nothing loads it."""
     return path.with_name(path.name + _PARTIAL)
+
+
+def without_empty_splits(stage: Path, files: Sequence[WrittenShard]) -> tuple[WrittenShard, ...]:
+    """The files of the splits that have examples. The others, of which every example was left out, are removed: nothing loads them."""
+    filled = {written.shard.split for written in files if written.rows}
+    for written in files:
+        if written.shard.split not in filled:
+            _partial(stage / written.path).unlink()
+    return tuple(written for written in files if written.shard.split in filled)
 
 
 def publish_names(stage: Path, files: Iterable[WrittenShard]) -> None:
@@ -259,10 +275,10 @@ class BuiltConfig:
     @property
     def rows(self) -> dict[str, int]:
         """Number of examples by split."""
-        rows = dict.fromkeys(self.plan.splits, 0)
+        rows = Counter[str]()
         for written in self.files:
             rows[written.shard.split] += written.rows
-        return rows
+        return dict(rows)
 
     @property
     def shared_patients(self) -> dict[str, int]:

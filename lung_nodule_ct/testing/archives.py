@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -244,8 +245,14 @@ def stack_tables(boxes: Mapping[str, Sequence[int]], diameters: Mapping[str, flo
     }
 
 
-def workbook(rows: Iterable[Sequence[object]]) -> bytes:
-    """Return an ``.xlsx`` of one sheet, without the times at which it was made.
+def workbook(
+    rows: Iterable[Sequence[object]], more: Mapping[str, Iterable[Sequence[object]]] = MappingProxyType({})
+) -> bytes:
+    """Return an ``.xlsx``, without the times at which it was made.
+
+    Args:
+        rows: The rows of the first sheet.
+        more: The rows of further sheets, by their names.
 
     Example:
         >>> rows = [["image", "xmin", "ymin", "xmax", "ymax"], ["9_004.jpg", 2, 3, 9, 11]]
@@ -257,6 +264,10 @@ def workbook(rows: Iterable[Sequence[object]]) -> bytes:
     book = Workbook()
     for row in rows:
         book.worksheets[0].append(list(row))
+    for title, others in more.items():
+        sheet = book.create_sheet(title)
+        for row in others:
+            sheet.append(list(row))
     buffer = io.BytesIO()
     book.save(buffer)
     with zipfile.ZipFile(buffer) as parts:

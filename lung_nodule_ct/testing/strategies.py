@@ -225,7 +225,7 @@ def split_lists(draw: st.DrawFn) -> FileCase[SplitEntries]:
 
     Example:
         >>> from hypothesis import given
-        >>> from lung_nodule_ct.formats.tables import parse_split_list
+        >>> from lung_nodule_ct.formats.split_lists import parse_split_list
         >>> @given(split_lists())
         ... def test_every_entry_is_read(case):
         ...     assert [(entry.stem, entry.boxes) for entry in parse_split_list(case.data)] == list(case.content)

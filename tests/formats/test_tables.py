@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lung_nodule_ct.errors import LungNoduleCTError
-from lung_nodule_ct.formats.tables import parse_boxes, parse_nodules, parse_split_list
+from lung_nodule_ct.formats.split_lists import parse_split_list
+from lung_nodule_ct.formats.tables import MAX_ROWS, parse_boxes, parse_nodules
 from lung_nodule_ct.formats.voc import parse_voc
 from lung_nodule_ct.formats.workbook import parse_workbook
 from lung_nodule_ct.testing.archives import workbook, zip_archive
@@ -150,6 +151,155 @@ def test_a_row_with_a_huge_cell_cannot_be_read() -> None:
     assert len(table.bad) == 1
 
 
+def test_a_row_with_more_cells_than_the_header_is_reported_and_never_shifted() -> None:
+    table = parse_nodules(f"{LUNA}\n7,a,1,2,3,4\n8,1,2,3,4,,\n9,1,5,2,25,0,5,4,0\n".encode())
+    assert [(row.series_uid, row.center, row.diameter) for row in table.good] == [("8", (1, 2, 3), 4)]
+    assert [row.problem for row in table.bad] == ["expected 5 cells, got 6", "expected 5 cells, got 9"]
+    assert not parse_nodules(b"0,9,1,2,3,4\n1,9,1,2,3,4\n").good  # a column of row numbers, and no header that says so
+    boxes = parse_boxes(b"pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter\n9,1,2,3,4,5,6,7,8\n")
+    assert (len(boxes.good), boxes.bad[0].problem) == (0, "expected 8 cells, got 9")
+
+
+@pytest.mark.parametrize(
+    ("before", "skipped"),
+    [
+        ("sep=,\n", 0),
+        ('"sep=,"\r\n', 0),
+        ("\n\n \n", 0),
+        ("# nodules, 1.25 mm\n", 1),
+        ("Nodules of the 1.25 mm scans\n\nmade by: two readers, 2020\n", 2),
+        ("# 1,2,3\n,,,,\n", 1),
+    ],
+)
+def test_lines_before_the_header_are_no_rows(before, skipped) -> None:
+    table = parse_nodules(f"{before}{LUNA}\n9,1,2,3,4\n8,1,2,3,x\n# the end\n".encode())
+    assert [(row.series_uid, row.center, row.diameter) for row in table.good] == [("9", (1, 2, 3), 4)]
+    assert (len(table.skipped), table.bad_count) == (skipped, 1)
+    assert table.bad[0].line == before.count("\n") + 3
+
+
+def test_a_declared_delimiter_is_used() -> None:
+    table = parse_nodules(b"sep=;\nseriesuid;coordX;coordY;coordZ;diameter_mm\n9;1;2;3;4\n")
+    assert table.good[0].center == (1, 2, 3)
+    assert parse_nodules(b"sep=|\nid|x|y|z|d\n9|1|2|3|4\n").good[0].diameter == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "center"),
+    [
+        ("3;1,5;2,25;0,5;4,0", (1.5, 2.25, 0.5)),
+        ("3;-123,456;2,25;0,5;4,0", (-123.456, 2.25, 0.5)),
+        ("3;1.020,5;2,25;-1.000,125;4,0", (1020.5, 2.25, -1000.125)),
+        ("3;1,020.5;-1,000;0.5;4.0", (1020.5, -1000, 0.5)),
+        ("3;1 020,5;2\u00a0000,25;0,5;4,0", (1020.5, 2000.25, 0.5)),
+        ("3;1\u2019020.5;\u22122;0.5;4", (1020.5, -2, 0.5)),
+        ("3\t1,5\t2\t0,5\t4,0", (1.5, 2, 0.5)),
+        ('3,"1,5","2,25","0,5","4,0"', (1.5, 2.25, 0.5)),
+        ('3,"1,020.5","-1,000",0.5,4', (1020.5, -1000, 0.5)),
+        ("3 1.5 2.25 0.5 4.0", (1.5, 2.25, 0.5)),
+    ],
+)
+@pytest.mark.parametrize("has_header", [True, False])
+def test_decimal_commas_and_thousands_are_read(row, center, has_header) -> None:
+    delimiter = next((each for each in ";\t" if each in row), "," if "," in row else " ")
+    header = f"{LUNA.replace(',', delimiter)}\n" if has_header else ""
+    table = parse_nodules(f"{header}{row}\n".encode())
+    assert [(each.series_uid, each.center, each.diameter) for each in table.good] == [("3", center, 4)]
+
+
+@pytest.mark.parametrize("cell", ["1,020", "1,02,0", "1.0.2", "1,5,5", "--1", "1e400", "1_0", "4 mm", "1 2"])
+def test_a_number_that_is_ambiguous_or_none_is_not_guessed(cell) -> None:
+    table = parse_nodules(f'{LUNA}\n3,"{cell}",2,3,4\n'.encode())
+    assert (len(table.good), table.bad_count) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "class",
+        "probability",
+        "state",
+        "score",
+        "volume",
+        "malignancy",
+        "Label",
+        "confidence",
+        "isNodule",
+        "diameter_cm",
+        "diameter_px",
+        "voxelX",
+        "概率",
+        "类别",
+        "体积",
+    ],
+)
+def test_a_word_of_another_meaning_is_never_taken_by_position(word) -> None:
+    table = parse_nodules(f"seriesuid,coordX,coordY,coordZ,{word}\n3,1,2,0.5,1\n".encode())
+    assert [(row.center, row.diameter) for row in table.good] == [((1, 2, 0.5), None)]
+    assert table.unknown_header is not None
+    assert not table.guessed
+    assert not parse_nodules(f"seriesuid,coordX,{word},coordZ,diameter_mm\n3,1,2,0.5,1\n".encode()).good
+    boxes = parse_boxes(f"pid,zmin,zmax,ymin,ymax,xmin,xmax,{word}\n3,1,2,3,4,5,6,1\n".encode())
+    assert boxes.good[0].diameter is None
+    assert not parse_boxes(f"pid,zmin,{word},ymin,ymax,xmin,xmax\n3,1,2,3,4,5,6\n".encode()).good
+
+
+@pytest.mark.parametrize(
+    "header", ["seriesuid,coordX,coordY,coordZ,class,foo", "seriesuid,coordX,coordY,coordZ,foo,radius"]
+)
+def test_a_column_is_not_found_by_elimination_next_to_words_of_another_meaning(header) -> None:
+    (row,) = parse_nodules(f"{header}\n3,1,2,0.5,1,5\n".encode()).good
+    assert row.diameter == (10 if "radius" in header else None)
+
+
+@pytest.mark.parametrize("word", ["radius", "radius_mm", "Radius (mm)", "半径"])
+def test_a_radius_is_doubled_and_reported(word) -> None:
+    table = parse_nodules(f"seriesuid,coordX,coordY,coordZ,{word}\n3,1,2,0.5,4\n".encode())
+    assert (table.good[0].diameter, table.converted) == (8, "radius_mm is doubled")
+    both = parse_nodules(f"seriesuid,coordX,coordY,coordZ,{word},diameter_mm\n3,1,2,0.5,4,9\n".encode())
+    assert (both.good[0].diameter, both.converted) == (9, "")
+
+
+def test_the_best_of_several_names_of_the_scan_is_used() -> None:
+    table = parse_nodules(b"id,name,x,y,z,d\n1,80_20190314,1,2,3,4\n")
+    assert table.good[0].series_uid == "80_20190314"
+
+
+@pytest.mark.parametrize("flag", ["0", "0.0", "false", "No"])
+def test_a_case_that_is_not_augmented_is_marked_so(flag) -> None:
+    (row,) = parse_boxes(f"pid,zmin,zmax,ymin,ymax,xmin,xmax,augmented\n1,1,2,3,4,5,6,{flag}\n".encode()).good
+    assert row.augmented is False
+
+
+def test_tables_and_lists_have_a_limit_of_rows(monkeypatch) -> None:
+    assert MAX_ROWS == 1_048_576
+    for module in ("tables", "split_lists"):
+        monkeypatch.setattr(f"lung_nodule_ct.formats.{module}.MAX_ROWS", 1000)
+    with pytest.raises(ValueError, match="more than 1,000 rows"):
+        parse_nodules(b"9,1\n" * 1001)
+    with pytest.raises(ValueError, match="more than 1,000 lines"):
+        list(parse_split_list(b"9\n" * 1001))
+    assert parse_nodules(b"9,1\n" * 1000).bad_count == len(list(parse_split_list(b"9\n" * 1000))) == 1000
+
+
+def test_bad_rows_are_counted_and_the_first_hundred_are_described() -> None:
+    table = parse_nodules(LUNA.encode() + b"\n9,1,2,3,4\n" + b"9,1,?,3,4\n" * 100_000)
+    assert (len(table.good), table.bad_count, len(table.bad)) == (1, 100_000, 100)
+    assert table.bad_names == {"9"}
+
+
+def test_rows_about_one_scan_are_limited() -> None:
+    table = parse_nodules(LUNA.encode() + b"\n" + b"9,1,2,3,4\n" * 12_000 + b"8,1,2,3,4\n")
+    assert (len(table.good), table.bad_count) == (10_001, 2_000)
+    assert "more than 10,000 rows" in table.bad[0].problem
+
+
+@pytest.mark.parametrize("data", [b"9," + b"1," * 5_000_000, b"9" * 5_000_000, b'"' * 1_000_000, b"1" * 60_000 + b",1"])
+def test_a_long_line_is_a_bad_row_within_linear_time(data) -> None:
+    assert parse_nodules(LUNA.encode() + b"\n" + data).bad_count <= 1
+    assert len(list(parse_split_list(data))) == 1
+
+
 @given(nodule_tables())
 def test_every_nodule_is_read(case) -> None:
     assert spheres(case.data) == list(case.content)
@@ -172,7 +322,7 @@ def test_every_entry_of_a_split_list_is_read(case) -> None:
 def test_arbitrary_bytes_cause_no_error_in_a_table(data) -> None:
     parse_nodules(data)
     parse_boxes(data)
-    parse_split_list(data)
+    list(parse_split_list(data))
 
 
 @pytest.mark.parametrize(
@@ -186,6 +336,12 @@ def test_arbitrary_bytes_cause_no_error_in_a_table(data) -> None:
         ("80_20190314_003.jpg 1.5,2,3,4", "80_20190314_003", 1),
         ("09184", "09184", 0),
         ("80_20190314_003.jpg 1 2 3 4 0", "80_20190314_003", 1),
+        ("7_20200101 (1)", "7_20200101 (1)", 0),
+        ("my scan 1,2,3,4 5,6,7,8", "my scan", 2),
+        ("JPEGImages/img [3].BMP", "img [3]", 0),
+        ("imgs/00001/", "00001", 0),
+        ("imgs\\00001\\", "00001", 0),
+        ("00001  # checked", "00001", 0),
     ],
 )
 def test_lines_of_split_lists_are_parsed(line, stem, boxes) -> None:
@@ -235,13 +391,134 @@ def test_unsafe_and_malformed_voc_is_refused(data, message) -> None:
         parse_voc(data)
 
 
+def test_voc_tags_are_read_in_any_case_and_namespace() -> None:
+    data = (
+        VOC.format(BOX.format("1"))
+        .replace("object>", "Object>")
+        .replace("bndbox>", "BndBox>")
+        .replace("xmin>", "XMin>")
+    )
+    (entry,) = parse_voc(data.encode()).objects
+    assert entry.box == (1, 2, 3.5, 4)
+    (entry,) = parse_voc(data.replace("<annotation>", '<annotation xmlns="http://x">').encode()).objects
+    assert entry.box == (1, 2, 3.5, 4)
+    prefixed = data.replace("<annotation>", '<v:annotation xmlns:v="http://x">').replace(
+        "</annotation>", "</v:annotation>"
+    )
+    assert parse_voc(prefixed.encode()).width == 20
+    assert not parse_voc(prefixed.encode()).unusual
+
+
+TWO_BOXES = BOX.format("1").replace(
+    "</object>", "<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>7</xmax><ymax>8</ymax></bndbox></object>"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "boxes", "unusual"),
+    [
+        (BOX.format("1"), 1, []),
+        (TWO_BOXES, 2, ["an object has 2 boxes"]),
+        (BOX.format("1").replace("</object>", "<polygon><x1>1</x1></polygon></object>"), 1, ["<polygon> in <object>"]),
+        (BOX.format("1").replace("bndbox", "robndbox"), 1, ["<robndbox> in <object>"]),
+        (BOX.format("1") + "<bndbox><xmin>1</xmin></bndbox>", 1, ["<bndbox> in <annotation>"]),
+        (BOX.format("1").replace("<name>", BOX.format("5") + "<name>"), 2, ["<object> in <object>"]),
+        (f"<objects>{BOX.format('1')}</objects>", 1, ["<objects> in <annotation>"]),
+        (BOX.format("1").replace("<xmin>", "<xmin>9</xmin><xmin>"), 1, ["<xmin> occurs 2 times in <bndbox>"]),
+        (BOX.format("1").replace("<name>", "<name>other</name><name>"), 1, ["<name> occurs 2 times in <object>"]),
+        ("<item><box>1 2 3 4</box></item>", 0, ["<item> in <annotation>"]),
+        (BOX.format("1") + "<size><width>9</width></size>", 1, ["<size> occurs 2 times in <annotation>"]),
+    ],
+)
+def test_content_that_is_no_pascal_voc_is_reported(body, boxes, unusual) -> None:
+    annotation = parse_voc(VOC.format(body).encode())
+    assert len(annotation.objects) == boxes
+    assert [content for content, _ in annotation.unusual] == unusual
+
+
+def test_a_voc_file_of_another_root_or_with_an_unreadable_size_is_reported() -> None:
+    other = parse_voc(VOC.format(BOX.format("1")).replace("annotation", "labels").encode())
+    assert (len(other.objects), other.unusual) == (
+        1,
+        (("the root is <labels> and not <annotation>", "its objects are used"),),
+    )
+    odd = parse_voc(VOC.format("").replace("<height>16", "<height>tall").encode())
+    assert (odd.width, odd.height) == (20, None)
+    assert odd.unusual == (("<height> of <size> is 'tall'", "not compared with the image"),)
+
+
+def test_a_voc_file_has_a_limit_of_boxes_and_any_depth_is_read() -> None:
+    with pytest.raises(ValueError, match="more than 1,000 boxes"):
+        parse_voc(VOC.format(BOX.format("1") * 1001).encode())
+    deep = parse_voc(VOC.format("<a>" * 200_000 + "</a>" * 200_000).encode())
+    assert deep.unusual == (("<a> in <annotation>", "not read"),)
+
+
 def test_workbooks_are_read_with_and_without_a_header() -> None:
     rows = parse_workbook(
         workbook([["图像", "xmin", "ymin", "xmax", "ymax"], ["a.jpg", 1, 2, 3, 4], [], ["b", "5", 6.5, 7, None]]),
         "x.xlsx",
-    )
+    ).rows
     assert [(row.line, row.name, row.box) for row in rows] == [(2, "a.jpg", (1, 2, 3, 4)), (4, "b", None)]
-    assert parse_workbook(workbook([["a.jpg", 1, 2, 3, 4]]), "x.xlsx")[0].box == (1, 2, 3, 4)
+    assert parse_workbook(workbook([["a.jpg", 1, 2, 3, 4]]), "x.xlsx").rows[0].box == (1, 2, 3, 4)
+
+
+HEADER = ["image", "xmin", "ymin", "xmax", "ymax"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [HEADER, ["a.jpg", 1, 2, 3, 4]],
+        [["", *HEADER], [0, "a.jpg", 1, 2, 3, 4]],
+        [["filename", "width", "height", "class", *HEADER[1:]], ["a.jpg", 40, 30, "nodule", 1, 2, 3, 4]],
+        [["ymax", "xmax", "ymin", "xmin", "File Name"], [4, 3, 2, 1, "a.jpg"]],
+        [["boxes of all slices"], [], HEADER, [], ["a.jpg", "1", " 2.0 ", 3.0, "4"]],
+        [["图像", "xmin", "ymin", "xmax", "ymax"], ["a.jpg", 1, 2, 3, 4]],
+        [["id", "Filename", "X Min", "Y Min", "X Max", "Y Max"], [7, "a.jpg", 1, 2, 3, 4]],
+        [["a.jpg", 1, 2, 3, 4]],
+    ],
+)
+def test_columns_of_a_workbook_are_found_by_their_names(rows) -> None:
+    parsed = parse_workbook(workbook(rows), "x.xlsx")
+    assert [(row.name, row.box) for row in parsed.rows] == [("a.jpg", (1, 2, 3, 4))]
+    assert (parsed.unread, parsed.guessed) == ((), ())
+
+
+def test_all_sheets_of_a_workbook_are_read() -> None:
+    sheets = {
+        "one": [HEADER, ["a.jpg", 1, 2, 3, 4]],
+        "blank": [],
+        "notes": [["to do"]],
+        "two": [HEADER, ["b.jpg", 5, 6, 7, 8]],
+    }
+    parsed = parse_workbook(workbook(sheets.pop("one"), more=sheets), "x.xlsx")
+    assert [(row.name, row.box) for row in parsed.rows] == [("a.jpg", (1, 2, 3, 4)), ("b.jpg", (5, 6, 7, 8))]
+    assert parsed.rows[1].reference == "sheet two, line 2: b.jpg 5 6 7 8"
+    assert [sheet for sheet, _ in parsed.unread] == ["notes"]
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "1e400", "#DIV/0!", None, "1e12"])
+def test_a_cell_that_is_no_finite_number_gives_no_box(cell) -> None:
+    (row,) = parse_workbook(workbook([HEADER, ["a.jpg", 1, 2, cell, 4]]), "x.xlsx").rows
+    assert row.box is None
+
+
+@pytest.mark.parametrize(
+    "header", [["image", "width", "height", "x", "y"], ["image", "class", "score", "xmax", "ymax"]]
+)
+def test_columns_of_another_meaning_are_not_read_from_a_workbook(header) -> None:
+    parsed = parse_workbook(workbook([header, ["a.jpg", 1, 2, 3, 4]]), "x.xlsx")
+    assert not parsed.rows
+    assert "got none named" in parsed.unread[0][1]
+
+
+def test_a_workbook_has_a_limit_of_rows(monkeypatch) -> None:
+    monkeypatch.setattr("lung_nodule_ct.formats.workbook.MAX_WORKBOOK_ROWS", 50)
+    rows = [["a.jpg", 1, 2, 3, 4]] * 30
+    with pytest.raises(ValueError, match="more than 50 rows"):
+        parse_workbook(workbook(rows, more={"two": rows}), "x.xlsx")
+    assert len(parse_workbook(workbook(rows, more={"two": rows[:20]}), "x.xlsx").rows) == 50
 
 
 @pytest.mark.parametrize("data", [b"", b"not a workbook", zip_archive({"a": b"1"})])

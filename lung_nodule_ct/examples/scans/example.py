@@ -205,7 +205,9 @@ def _nodule(
 ) -> NoduleRecord:
     center = frame.to_voxel(nodule.center_world).tolist()
     box = None
-    if nodule.diameter_mm <= 0:
+    if nodule.diameter_mm is None:
+        pass  # reported once for the table
+    elif nodule.diameter_mm <= 0:
         detail = f"got {nodule.diameter_mm:g} mm"
         report.add(Code.DIAMETER_NOT_POSITIVE, "kept, its box is null", nodule.place, detail)
     else:

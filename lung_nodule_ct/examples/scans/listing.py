@@ -138,16 +138,6 @@ def list_volumes(archives: Sequence[Archive], report: PlanReport) -> list[Archiv
     return list(first.values())
 
 
-def scan_of(name: str, stems: set[str]) -> str | None:
-    """The stem that a table refers to: as it is written, or without a folder and an extension."""
-    if name in stems:
-        return name
-    bare = name.replace("\\", "/").rpartition("/")[2]
-    for suffix in (*HEADER_SUFFIXES, *DATA_SUFFIXES):
-        bare = bare.removesuffix(suffix)
-    return bare if bare in stems else None
-
-
 def _without_suffix(member: Member) -> str:
     """The name without its extension, which a header and its data file share."""
     return member.name[: len(member.name) - len(member.suffix)]

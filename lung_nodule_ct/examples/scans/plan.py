@@ -11,6 +11,7 @@ from lung_nodule_ct.declaration.archives import ArchiveSpec, Role
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import natural_key
 from lung_nodule_ct.declaration.labels import TRAIN
+from lung_nodule_ct.declaration.names import NameIndex, name_key
 from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import MemberError, Place
 from lung_nodule_ct.examples.crops import list_crops
@@ -20,16 +21,15 @@ from lung_nodule_ct.examples.family import (
     Unit,
     leave_out_unused,
     number_scans,
-    row_finding,
+    parse_member,
     shortened,
     table_findings,
 )
-from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes, scan_of
+from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes
 from lung_nodule_ct.examples.uses import PlanReport
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
+from lung_nodule_ct.formats.tables import parse_nodules
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.unrecognised import archives_inside
-from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
@@ -44,12 +44,12 @@ class Nodule:
 
     Attributes:
         center_world: x, y, z in LPS mm.
-        diameter_mm: As published.
+        diameter_mm: As published, ``None`` if the table has no diameters.
         place: The row of the annotation table.
     """
 
     center_world: tuple[float, float, float]
-    diameter_mm: float
+    diameter_mm: float | None
     place: Place
 
 
@@ -101,7 +101,7 @@ class ScanUnit(Unit):
 
     def counted(self) -> CountedExample:
         """Its diameters and its timepoint. A scan without a patient has no ``scan_id`` and counts on its own."""
-        diameters = tuple(nodule.diameter_mm for nodule in self.nodules)
+        diameters = tuple(nodule.diameter_mm for nodule in self.nodules if nodule.diameter_mm is not None)
         scan = self.scan_id or str(self.header.place)
         return CountedExample(self.split, self.patient_id, scan, diameters, timepoint=self.timepoint)
 
@@ -195,10 +195,11 @@ def _scans_of_set(
     report: PlanReport,
 ) -> list[tuple[ScanUnit, list[Finding]]]:
     """The scans of a set, each with its findings."""
-    stems = {volume.stem for volume in volumes}
+    stems = NameIndex(volume.stem for volume in volumes)
     masks = _masks(source, scan_set.masks, stems, report)
     nodules, unreadable = _nodules(source, scan_set.nodules, stems, report)
-    ranks = {stem: rank for rank, stem in enumerate(sorted(stems, key=natural_key), 1)}
+    ordered = sorted((volume.stem for volume in volumes), key=natural_key)
+    ranks = {stem: rank for rank, stem in enumerate(ordered, 1)}
     scans = []
     for volume in volumes:
         scan_id = context.numbering.numbers.scan_id(volume.name)
@@ -231,19 +232,26 @@ def _scans_of_set(
     return scans
 
 
-def _masks(source: Source, role: Role | None, stems: set[str], report: PlanReport) -> Mapping[str, ArchivedVolume]:
+def _masks(source: Source, role: Role | None, stems: NameIndex, report: PlanReport) -> Mapping[str, ArchivedVolume]:
     if role is None:
         return {}
-    masks = {volume.stem: volume for volume in list_volumes(source.archives(role), report)}
-    for stem, mask in masks.items():
-        if stem not in stems:
+    masks: dict[str, ArchivedVolume] = {}
+    for mask in list_volumes(source.archives(role), report):
+        stem = stems.find_file(mask.stem)
+        if stem is None:
             report.add(Code.MASK_WITHOUT_SCAN, "left out", mask.header.place)
+            report.reports(mask.header, *mask.data)
+        elif (kept := masks.setdefault(stem, mask)) is not mask:
+            if mask.stem == stem:
+                masks[stem], mask, kept = mask, kept, mask  # noqa: PLW2901 -- the mask of exactly this name is used
+            detail = f"a mask of the same scan as {kept.header.place}"
+            report.add(Code.DUPLICATE_ID, "left out", mask.header.place, detail)
             report.reports(mask.header, *mask.data)
     return masks
 
 
 def _nodules(
-    source: Source, role: Role, stems: set[str], report: PlanReport
+    source: Source, role: Role, stems: NameIndex, report: PlanReport
 ) -> tuple[Mapping[str, list[Nodule]], set[str | None]]:
     """The nodules of every scan of a set, by the stem of the scan; and the scans with rows that cannot be read."""
     nodules: defaultdict[str, list[Nodule]] = defaultdict(list)
@@ -251,22 +259,28 @@ def _nodules(
     for archive in source.archives(role):
         table = _annotation_table(archive)
         with ArchivePool() as archives:
-            data = read_member(table, archives, limit=MAX_TABLE_BYTES)
-        parsed = parse_nodules(data)
+            data, parsed = parse_member(table, archives, parse_nodules)
         report.extend(table_findings(parsed, table, "scan, x, y, z, diameter"))
-        unreadable |= {scan_of(row.cells["seriesuid"], stems) for row in parsed.bad}
+        if parsed.good and parsed.good[0].diameter is None:
+            detail = "the table has no column of diameters in mm"
+            report.add(
+                Code.DIAMETER_UNREADABLE, "diameter_mm and box_voxel are null", table.place, detail, len(parsed.good)
+            )
+        unreadable |= {stems.find(name).name for name in parsed.bad_names}
         seen: Counter[tuple[object, ...]] = Counter()
         for entry in parsed.good:
-            row = entry.row.reference
-            stem = scan_of(entry.series_uid, stems)
-            if stem is None:
-                report.extend([row_finding(Code.ANNOTATION_WITHOUT_IMAGE, "left out", table.place, row)])
+            match = stems.find(entry.series_uid)
+            if match.name is None:
+                report.add_row(Code.ANNOTATION_WITHOUT_IMAGE, "left out", table.place, entry.row, match.detail)
                 report.leaves_out_row(table.place)
                 continue
-            seen[key := (stem, entry.center, entry.diameter)] += 1
+            if match.repaired:
+                report.add_row(Code.ZEROS_LOST, f"taken as {match.name}", table.place, entry.row)
+            seen[key := (match.name, entry.center, entry.diameter)] += 1
             if seen[key] > 1:
-                report.extend([row_finding(Code.DUPLICATE_ANNOTATION, "kept", table.place, row)])
-            nodules[stem].append(Nodule(entry.center, entry.diameter, Place(archive.name, table.name, row)))
+                report.add_row(Code.DUPLICATE_ANNOTATION, "kept", table.place, entry.row)
+            place = Place(archive.name, table.name, entry.row.reference)
+            nodules[match.name].append(Nodule(entry.center, entry.diameter, place))
         report.reads_table(table, data, parsed)
         leave_out_unused(archive, [member for member in archive.members if member is not table], report)
     return nodules, unreadable
@@ -274,7 +288,7 @@ def _nodules(
 
 def _annotation_table(archive: Archive) -> Member:
     tables = [member for member in archive.members if member.suffix == ".csv"]
-    by_name = [member for member in tables if member.stem.lower() == "annotations"] or tables
+    by_name = [member for member in tables if name_key(member.stem) == "annotations"] or tables
     if not by_name:
         raise MemberError(
             "contains no annotation table",

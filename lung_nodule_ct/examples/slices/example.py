@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.names import bare_name, name_key
 from lung_nodule_ct.declaration.rows import ObjectRecord, SliceRow
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.family import Example, Reading
+from lung_nodule_ct.examples.family import Example, LeftOut, Reading
 from lung_nodule_ct.formats.pictures import pixels_key, read_published
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
 from lung_nodule_ct.sources.zip_member import read_member
@@ -19,24 +20,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lung_nodule_ct.examples.slices.plan import Box2D, SliceUnit
-    from lung_nodule_ct.sources.source import ArchivePool
     from lung_nodule_ct.sources.zip_directory import Member
 
 
-def make_slice(unit: SliceUnit, reading: Reading) -> list[Example]:
-    """Make the example of a slice.
+def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
+    """Make the example of a slice. An image whose XML file cannot be read is left out: it is unknown whether it has boxes.
 
     Raises:
         MemberError: The image or its XML file is damaged.
     """
+    annotation = VocAnnotation("", None, None, ())
+    if unit.annotation is not None:
+        xml = read_member(unit.annotation, reading.archives, limit=MAX_XML_BYTES)
+        try:
+            annotation = parse_voc(xml)
+        except ValueError as error:
+            detail = f"expected a Pascal VOC annotation, got: {error}; mend the file, or remove it to keep the image without boxes"
+            resolution = f"{unit.image.name} is left out"
+            return [LeftOut((Finding(Code.ANNOTATION_UNREADABLE, resolution, unit.annotation.place, detail),))]
     data, pixels, removed = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
     height, width = pixels.shape[:2]
     report = FindingCollector()
     report.extend(removed)
     objects: list[ObjectRecord] = []
-    annotation = VocAnnotation("", None, None, ())
     if unit.annotation is not None:
-        annotation = _read_annotation(unit.annotation, reading.archives)
         objects = _objects(annotation, unit.annotation, width, height, report)
         report.extend(_other_faults(annotation, unit.annotation, unit.image, width, height))
     report.extend(_compare_tables(unit, annotation))
@@ -52,15 +59,6 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example]:
         source_name=unit.source_name,
     )
     return [Example(row, pixels_key(pixels), report.findings)]
-
-
-def _read_annotation(xml: Member, archives: ArchivePool) -> VocAnnotation:
-    data = read_member(xml, archives, limit=MAX_XML_BYTES)
-    try:
-        return parse_voc(data)
-    except ValueError as error:
-        remedy = "if the archive is intact, report this file"
-        raise xml.error("cannot be used", expected="a Pascal VOC annotation", got=error, remedy=remedy) from error
 
 
 def _objects(
@@ -97,12 +95,14 @@ def _objects(
 
 
 def _other_faults(annotation: VocAnnotation, xml: Member, image: Member, width: int, height: int) -> Iterator[Finding]:
+    for content, resolution in annotation.unusual:
+        yield Finding(Code.ANNOTATION_UNUSUAL, resolution, xml.place, content)
     if (annotation.width or width, annotation.height or height) != (width, height):
         detail = f"expected {width} x {height}, got {annotation.width} x {annotation.height}"
         yield Finding(Code.IMAGE_SIZE_MISMATCH, "the size of the image is used", xml.place, detail)
-    file_name = annotation.filename.replace("\\", "/").rpartition("/")[2]
-    if file_name and file_name != image.stem and (file_name.rpartition(".")[0] or file_name) != image.stem:
-        detail = f"it names {file_name!r}"
+    named = {name_key(annotation.filename), name_key(annotation.filename.rpartition(".")[0])}
+    if annotation.filename and name_key(image.stem) not in named:
+        detail = f"it names {bare_name(annotation.filename)!r}"
         yield Finding(Code.STALE_FILE_NAME, "paired by the name of the XML file", xml.place, detail)
 
 

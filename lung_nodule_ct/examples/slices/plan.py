@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.archives import Role
-from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.findings import Code, FindingCollector
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
+from lung_nodule_ct.declaration.names import NameIndex, name_key
 from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import (
@@ -20,27 +22,30 @@ from lung_nodule_ct.examples.family import (
     leave_out_unused,
     number_images,
     number_scans,
-    row_finding,
+    parse_member,
     shortened,
     unique_images,
 )
 from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.pictures import SUFFIXES
-from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, Listed, parse_split_list
+from lung_nodule_ct.formats.split_lists import MAX_LIST_BYTES, Listed, parse_split_list
 from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_member import read_member
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
+    from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 
     Box2D = tuple[float, float, float, float]
-    Entries = Mapping[str, Mapping[str, Sequence[Listed]]]
+    Lists = Mapping[str, Mapping[str, "_SplitList"]]
 
 #: Folders of split lists, relative to the top of the layout. Where the lists disagree, the first folder is used.
 _LIST_FOLDERS = ("imagesets/main", "imagesets", "", "images")
+_MAX_LINES_PER_IMAGE = 1000
+"""Lines of one list about one image that are kept; a list with boxes may have one line per box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +91,36 @@ class _Layout:
 
     Attributes:
         images: The images.
-        annotations: XML files by stem.
+        annotations: The XML files.
         lists: Split lists by folder and split.
         workbook: The workbook of boxes.
         unused: All other members.
     """
 
     images: tuple[Member, ...]
-    annotations: Mapping[str, Member]
+    annotations: tuple[Member, ...]
     lists: Mapping[str, Mapping[str, Member]]
     workbook: Member | None
     unused: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _SplitList:
+    """A split list whose names were found.
+
+    Attributes:
+        member: The list.
+        entries: The lines about each image.
+        num_used: Number of lines that name an image.
+        num_missing: Number of the other lines.
+        findings: What is wrong with the list.
+    """
+
+    member: Member
+    entries: Mapping[str, Sequence[Listed]]
+    num_used: int
+    num_missing: int
+    findings: tuple[Finding, ...]
 
 
 def plan_slices(config: Config, source: Source) -> Planned[SliceUnit]:
@@ -110,39 +134,43 @@ def plan_slices(config: Config, source: Source) -> Planned[SliceUnit]:
 
 
 def _plan_archive(archive: Archive, report: PlanReport) -> list[SliceUnit]:
-    layout = _layout(archive, report)
+    layout = _layout(archive)
     if not layout.images:
         report.extend([empty_archive(archive, "images")])
-    units = unique_images([_unit(image, layout.annotations) for image in layout.images], report)
-    stems = {unit.source_name for unit in units}
+    units = unique_images([_unit(image) for image in layout.images], report)
+    stems = NameIndex(unit.source_name for unit in units)
+    annotations = _annotations(layout, stems, report)
+    lists: dict[str, dict[str, _SplitList]] = {}
     with ArchivePool() as archives:
-        entries: Entries = {
-            folder: {split: _read_list(member, archives, stems, report) for split, member in lists.items()}
-            for folder, lists in layout.lists.items()
-        }
-        # empty lists do not take precedence over lists with entries
-        entries = dict(sorted(entries.items(), key=lambda item: not any(item[1].values())))
+        for folder, members in layout.lists.items():
+            lists[folder] = {}
+            for split, member in members.items():
+                read = partial(_read_list, member=member, stems=stems)
+                data, listed = parse_member(member, archives, read, limit=MAX_LIST_BYTES)
+                report.reads_list(member, data, used=listed.num_used, reported=listed.num_missing)
+                lists[folder][split] = listed
         rows = _workbook_rows(archive, layout.workbook, archives, report)
-    splits = _splits(archive, layout, entries, stems, report)
-    checks = _cross_checks(layout, entries, rows, stems, report)
+    # lists that name no image do not take precedence over lists that do
+    lists = dict(sorted(lists.items(), key=lambda item: not any(each.entries for each in item[1].values())))
+    splits = _splits(archive, layout, lists, units, report)
+    checks = _cross_checks(layout, lists, rows, stems, units, report)
     units = [
-        replace(unit, split=splits.get(unit.source_name, UNASSIGNED), cross_checks=tuple(checks[unit.source_name]))
+        replace(
+            unit,
+            split=splits.get(unit.source_name, UNASSIGNED),
+            annotation=annotations.get(unit.source_name),
+            cross_checks=tuple(checks[unit.source_name]),
+        )
         for unit in units
     ]
-    report.extend(_pairing_findings(units, layout, stems))
-    report.reports(*(xml for stem, xml in layout.annotations.items() if stem not in stems))
+    for unit in units:
+        if unit.annotation is None:
+            report.add(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no boxes", unit.image.place)
     leave_out_unused(archive, layout.unused, report)
     return units
 
 
-def _read_list(member: Member, archives: ArchivePool, stems: set[str], report: PlanReport) -> tuple[Listed, ...]:
-    data = read_member(member, archives, limit=MAX_TABLE_BYTES)
-    entries = parse_split_list(data)
-    report.reads_list(member, data, [entry.stem for entry in entries], stems)
-    return entries
-
-
-def _unit(image: Member, annotations: Mapping[str, Member]) -> SliceUnit:
+def _unit(image: Member) -> SliceUnit:
     name = parse_image_name(image.stem)
     return SliceUnit(
         split=UNASSIGNED,
@@ -150,28 +178,40 @@ def _unit(image: Member, annotations: Mapping[str, Member]) -> SliceUnit:
         patient_id=name.patient,
         fold=name.fold,
         image=image,
-        annotation=annotations.get(image.stem),
+        annotation=None,
     )
 
 
-def _layout(archive: Archive, report: PlanReport) -> _Layout:
+def _annotations(layout: _Layout, stems: NameIndex, report: PlanReport) -> Mapping[str, Member]:
+    """The XML file of each image: the one of exactly its name, otherwise the first that is equal as names are compared."""
+    annotations: dict[str, Member] = {}
+    for xml in sorted(layout.annotations, key=lambda member: member.stem not in stems):
+        stem = stems.find_file(xml.stem)
+        if stem is None:
+            report.add(Code.ANNOTATION_WITHOUT_IMAGE, "left out", xml.place)
+            report.reports(xml)
+        elif (kept := annotations.setdefault(stem, xml)) is not xml:
+            report.add(Code.DUPLICATE_ID, f"left out, {kept.name} is used", xml.place)
+            report.reports(xml)
+    return annotations
+
+
+def _layout(archive: Archive) -> _Layout:
     top = _top(archive)
     pictures = [member for member in archive.members if member.suffix in SUFFIXES]
     in_folder = [member for member in pictures if "jpegimages" in member.name.lower().split("/")[:-1]]
     images = tuple(in_folder or pictures)
-    annotations: dict[str, Member] = {}
+    annotations: list[Member] = []
     lists: defaultdict[str, dict[str, Member]] = defaultdict(dict)
     chosen = set(images)
     workbook, unused = None, [member for member in pictures if member not in chosen]
     for member in archive.members:
         folder = _relative(member.name, top).rpartition("/")[0].lower()
-        split = LIST_SPLITS.get(member.stem.lower())
+        split = LIST_SPLITS.get(name_key(member.stem))
         if member.suffix in SUFFIXES:
             continue
         if member.suffix == ".xml":
-            if (kept := annotations.setdefault(member.stem, member)) is not member:
-                report.add(Code.DUPLICATE_ID, f"left out, {kept.name} is used", member.place)
-                report.reports(member)
+            annotations.append(member)
         elif member.suffix == ".txt" and split and folder in _LIST_FOLDERS and split not in lists[folder]:
             lists[folder][split] = member
         elif member.suffix == ".xlsx" and workbook is None:
@@ -179,7 +219,7 @@ def _layout(archive: Archive, report: PlanReport) -> _Layout:
         else:
             unused.append(member)
     ordered = {folder: lists[folder] for folder in _LIST_FOLDERS if lists[folder]}
-    return _Layout(images, annotations, ordered, workbook, tuple(unused))
+    return _Layout(images, tuple(annotations), ordered, workbook, tuple(unused))
 
 
 def _relative(name: str, top: str) -> str:
@@ -198,27 +238,46 @@ def _top(archive: Archive) -> str:
     return ""
 
 
-def _splits(archive: Archive, layout: _Layout, entries: Entries, stems: set[str], report: PlanReport) -> dict[str, str]:
+def _read_list(data: bytes, *, member: Member, stems: NameIndex) -> _SplitList:
+    """Find the image of every line."""
+    entries: dict[str, list[Listed]] = {}
+    report = FindingCollector()
+    table = member.place
+    used = missing = 0
+    for entry in parse_split_list(data):
+        match = stems.find_first(entry.names)
+        if match.name is None:
+            report.add_row(Code.LISTED_BUT_MISSING, "left out", table, entry, match.detail)
+            missing += 1
+            continue
+        used += 1
+        if match.repaired:
+            report.add_row(Code.ZEROS_LOST, f"taken as {match.name}", table, entry)
+        same = entries.setdefault(match.name, [])
+        if len(same) < _MAX_LINES_PER_IMAGE:
+            same.append(entry)
+    return _SplitList(member, entries, used, missing, report.findings)
+
+
+def _splits(
+    archive: Archive, layout: _Layout, lists: Lists, units: Sequence[SliceUnit], report: PlanReport
+) -> dict[str, str]:
     """The split of every image, by the first folder with lists. The lists of other folders are compared with it."""
     chosen: dict[str, str] = {}
-    for rank, (folder, lists) in enumerate(entries.items()):
+    for rank, (folder, by_split) in enumerate(lists.items()):
         listed_splits: dict[str, str] = {}
-        for split, listed in lists.items():
-            place = layout.lists[folder][split].place
-            for entry in listed:
-                first = listed_splits.setdefault(entry.stem, split)
-                if rank > 0:
-                    continue
+        for split, listed in by_split.items():
+            report.extend(listed.findings)
+            for stem, entries in listed.entries.items():
+                first = listed_splits.setdefault(stem, split)
                 if first != split:
-                    report.extend([row_finding(Code.LISTED_TWICE, f"it stays in {first}", place, entry.reference)])
-                if entry.stem not in stems:
-                    report.extend([row_finding(Code.LISTED_BUT_MISSING, "left out", place, entry.reference)])
+                    report.add_row(Code.LISTED_TWICE, f"it stays in {first}", listed.member.place, entries[0])
         if rank == 0:
             chosen = listed_splits
             continue
         different = sorted(stem for stem in {*listed_splits, *chosen} if listed_splits.get(stem) != chosen.get(stem))
         if different:
-            used = next(iter(entries))
+            used = next(iter(lists))
             names = ", ".join(member.name for member in layout.lists[folder].values())
             report.add(
                 Code.SPLIT_LISTS_DISAGREE,
@@ -227,7 +286,7 @@ def _splits(archive: Archive, layout: _Layout, entries: Entries, stems: set[str]
                 f"these lists assign {shortened(different)} to another split",
                 len(different),
             )
-    unlisted = sorted(stems - set(chosen))
+    unlisted = sorted({unit.source_name for unit in units} - set(chosen))
     if unlisted:
         place = Place(archive.name, shortened(unlisted))
         report.add(Code.NOT_LISTED, f"they go to the split {UNASSIGNED!r}", place, count=len(unlisted))
@@ -243,71 +302,58 @@ def _workbook_rows(
         return ()
     data = read_member(workbook, archives, limit=MAX_WORKBOOK_BYTES)
     try:
-        return parse_workbook(data, workbook.file_name)
+        parsed = parse_workbook(data, workbook.file_name)
     except ValueError as error:
         report.add(Code.CROSS_CHECK_IMPOSSIBLE, resolution, workbook.place, str(error))
         report.reports(workbook)
         return ()
+    for sheet, guessed in parsed.guessed:
+        place = Place(archive.name, workbook.name, f"sheet {sheet}")
+        report.add(Code.TABLE_HEADER_UNKNOWN, f"taken by their position: {', '.join(guessed)}", place)
+    for sheet, problem in parsed.unread:
+        place = Place(archive.name, workbook.name, f"sheet {sheet}")
+        code = Code.TABLE_LINES_SKIPPED if parsed.rows else Code.CROSS_CHECK_IMPOSSIBLE
+        report.add(code, "this sheet is not read", place, problem)
+    return parsed.rows
 
 
 def _cross_checks(
-    layout: _Layout, entries: Entries, rows: Sequence[WorkbookRow], stems: set[str], report: PlanReport
+    layout: _Layout,
+    lists: Lists,
+    rows: Sequence[WorkbookRow],
+    stems: NameIndex,
+    units: Sequence[SliceUnit],
+    report: PlanReport,
 ) -> Mapping[str, list[CrossCheck]]:
     """The boxes of every image as the workbook and the lists with boxes give them."""
     checks: defaultdict[str, list[CrossCheck]] = defaultdict(list)
     if layout.workbook is not None and rows:
         boxes = _workbook_boxes(layout.workbook, rows, stems, report)
-        for stem in stems:
-            checks[stem].append(CrossCheck(layout.workbook.name, "", tuple(boxes[stem])))
-    for folder, lists in entries.items():
-        for split, listed in lists.items():
-            by_stem: defaultdict[str, list[Listed]] = defaultdict(list)
-            for entry in listed:
-                if entry.boxes and entry.stem in stems:
-                    by_stem[entry.stem].append(entry)
-            for stem, same in by_stem.items():  # some lists have one line per box
-                together = tuple(box for entry in same for box in entry.boxes)
-                checks[stem].append(CrossCheck(layout.lists[folder][split].name, same[0].reference, together))
+        for unit in units:
+            check = CrossCheck(layout.workbook.name, "", tuple(boxes[unit.source_name]))
+            checks[unit.source_name].append(check)
+    for by_split in lists.values():
+        for listed in by_split.values():
+            for stem, entries in listed.entries.items():  # some lists have one line per box
+                boxed = [entry for entry in entries if entry.boxes]
+                if boxed:
+                    together = tuple(box for entry in boxed for box in entry.boxes)
+                    checks[stem].append(CrossCheck(listed.member.name, boxed[0].reference, together))
     return checks
 
 
 def _workbook_boxes(
-    workbook: Member, rows: Sequence[WorkbookRow], stems: set[str], report: PlanReport
+    workbook: Member, rows: Sequence[WorkbookRow], stems: NameIndex, report: PlanReport
 ) -> Mapping[str, list[Box2D]]:
     boxes: defaultdict[str, list[Box2D]] = defaultdict(list)
     used = 0
     for row in rows:
-        stem = _stem_of(row.name, stems)
-        if stem is None or row.box is None:
-            detail = "its numbers cannot be read" if stem else "there is no such image"
-            finding = row_finding(Code.TABLES_DISAGREE, "the XML files are used", workbook.place, row.reference, detail)
-            report.extend([finding])
+        match = stems.find(row.name)
+        if match.name is None or row.box is None:
+            detail = "its numbers cannot be read" if match.name else match.detail or "there is no such image"
+            report.add_row(Code.TABLES_DISAGREE, "the XML files are used", workbook.place, row, detail)
             continue
-        boxes[stem].append(row.box)
+        boxes[match.name].append(row.box)
         used += 1
     report.reads_workbook(workbook, used=used, reported=len(rows) - used)
     return boxes
-
-
-def _stem_of(name: str, stems: set[str]) -> str | None:
-    """The image that a table refers to: by its stem, or by its file name with or without a folder."""
-    file_name = name.replace("\\", "/").rpartition("/")[2]
-    bare, dot, suffix = file_name.rpartition(".")
-    for candidate in (file_name, bare if dot and f".{suffix.lower()}" in (*SUFFIXES, ".xml") else ""):
-        if candidate in stems:
-            return candidate
-    return None
-
-
-def _pairing_findings(units: Sequence[SliceUnit], layout: _Layout, stems: set[str]) -> list[Finding]:
-    findings = [
-        Finding(Code.ANNOTATION_WITHOUT_IMAGE, "left out", xml.place)
-        for stem, xml in layout.annotations.items()
-        if stem not in stems
-    ]
-    findings += [
-        Finding(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no boxes", unit.image.place)
-        for unit in units
-        if unit.annotation is None
-    ]
-    return findings

@@ -67,16 +67,21 @@ class VolumeSource(RowSource):
             return np.ones(3)
         return np.array(self.rows.metadata[row]["spacing"][::-1], np.float64)
 
+    def sized_nodules(self, row: int) -> list[dict[str, Any]]:
+        """The nodules of a scan whose diameter is known."""
+        return [nodule for nodule in self.rows.metadata[row]["nodules"] if nodule["diameter_mm"] is not None]
+
     def nodule_boxes(self, row: int) -> NDArray[np.float64]:
         """The boxes of the nodules of a row, shape (n, 6).
 
-        Of scans, they are the bounding boxes of spheres. Stacks have no spheres in mm, so there they are the published
-        boxes, without the nodules that have none.
+        Of scans, they are the bounding boxes of the spheres of :meth:`sized_nodules`. Stacks have no spheres in mm, so there
+        they are the published boxes, without the nodules that have none.
         """
-        nodules = self.rows.metadata[row]["nodules"]
         if not self.rows.schema.has_frame:
+            nodules = self.rows.metadata[row]["nodules"]
             boxes = [nodule["box_voxel"] for nodule in nodules if nodule["box_voxel"] is not None]
             return convert_boxes(boxes, "xyzxyz", "zyxzyx").astype(np.float64) if boxes else np.zeros((0, 6))
+        nodules = self.sized_nodules(row)
         center = np.array([nodule["center_voxel"][::-1] for nodule in nodules], np.float64).reshape(-1, 3) + 0.5
         radius = np.array([nodule["diameter_mm"] / 2 for nodule in nodules])[:, None] / self.spacing(row)
         return np.concatenate([center - radius, center + radius], 1)
@@ -216,7 +221,7 @@ class Sequences(VolumeSource):
         def time(row: int) -> int:
             return int(self.rows.metadata[row]["timepoint"])
 
-        with_nodule = (row for row, values in enumerate(self.rows.metadata) if values["nodules"])
+        with_nodule = (row for row in range(len(self.rows)) if self.sized_nodules(row))
         ordered = sorted(with_nodule, key=lambda row: (*key(row), time(row)))
         return [list(group)[-self.recipe.input.scans :] for _, group in groupby(ordered, key)]
 
@@ -251,11 +256,10 @@ class Sequences(VolumeSource):
         }
 
     def _largest_nodule_index(self, row: int) -> int:
-        return int(np.argmax([nodule["diameter_mm"] for nodule in self.rows.metadata[row]["nodules"]]))
+        return int(np.argmax([nodule["diameter_mm"] for nodule in self.sized_nodules(row)]))
 
     def _largest_nodule(self, row: int) -> dict[str, Any]:
-        nodule: dict[str, Any] = self.rows.metadata[row]["nodules"][self._largest_nodule_index(row)]
-        return nodule
+        return self.sized_nodules(row)[self._largest_nodule_index(row)]
 
     def _nodule_center(self, row: int) -> NDArray[np.float64]:
         center: NDArray[np.float64] = self.nodule_boxes(row)[self._largest_nodule_index(row)].reshape(2, 3).mean(0)

@@ -270,7 +270,7 @@ def _predict_volumes(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[
             true_centers = _voxel_centers(truth)
             diameters = (truth[:, 3:] - truth[:, :3]).mean(1)
         else:
-            nodules = source.rows.metadata[index]["nodules"]
+            nodules = source.sized_nodules(index)
             centers = frame.to_world(centers)
             true_centers = np.array([nodule["center_world"] for nodule in nodules]).reshape(-1, 3)
             diameters = np.array([nodule["diameter_mm"] for nodule in nodules])

@@ -1,0 +1,85 @@
+"""How names of files, scans and cases are compared, and that two names that are not the same are never confused."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from lung_nodule_ct.declaration.names import NameIndex, name_key
+
+
+@pytest.mark.parametrize(
+    ("archived", "written"),
+    [
+        ("4_20200101", "4_20200101.MHD"),
+        ("4_20200101", "4_20200101.Raw"),
+        ("4_20200101", "D:\\ct\\4_20200101.mha"),
+        ("4_20200101", "  ./ct/4_20200101 "),
+        ("4_20200101", '="4_20200101"'),
+        ("00001", "imgs/00001/"),
+        ("00001", "imgs\\00001\\"),
+        ("00001", "'00001"),
+        ("Case_A", "case_a"),
+        ("case_a", "CASE_A.JPG"),
+        ("img (1)", "IMG  (1).bmp"),
+        ("7_é1", unicodedata.normalize("NFD", "7_é1")),
+        (unicodedata.normalize("NFD", "7_é1"), "7_é1"),
+        ("00001", "\uff10\uff10\uff10\uff10\uff11"),
+        ("scan a", "scan\u3000a"),
+    ],
+)
+def test_the_same_name_is_found_however_it_is_written(archived: str, written: str) -> None:
+    match = NameIndex([archived, "another"]).find(written)
+    assert (match.name, match.repaired) == (archived, False)
+
+
+@pytest.mark.parametrize("written", ["1", "1.0", "001", "01.00", "imgs/1.0"])
+def test_an_id_that_a_spreadsheet_changed_is_repaired_if_one_name_fits(written: str) -> None:
+    match = NameIndex(["00001", "00010", "100"]).find(written)
+    assert (match.name, match.repaired) == ("00001", True)
+
+
+def test_a_date_after_the_patient_that_became_a_decimal_number_is_repaired() -> None:
+    match = NameIndex(["4_20200101", "4_20200102"]).find("4_20200101.0")
+    assert (match.name, match.repaired) == ("4_20200101", True)
+
+
+@pytest.mark.parametrize(
+    ("archived", "written"),
+    [
+        (["001", "0001"], "1"),
+        (["001", "0001"], "1.0"),
+        (["001", "0001"], "00001"),
+        (["1", "01"], "1.0"),
+        (["1", "01"], "001"),
+        (["Scan", "scan"], "SCAN"),
+        (["7_20180102"], "7-20180102"),
+        (["7_20180102"], "7_20180102_1"),
+        (["00002"], "0²"),
+        (["1"], "1.5"),
+        (["10"], "1"),
+        (["0"], ""),
+    ],
+)
+def test_a_name_that_fits_none_or_several_is_never_guessed(archived: list[str], written: str) -> None:
+    assert NameIndex(archived).find(written).name is None
+
+
+@pytest.mark.parametrize("written", ["001", "0001", "imgs/001/", "0001.bmp", "1"])
+def test_the_exact_name_is_found_although_others_have_the_same_number(written: str) -> None:
+    match = NameIndex(["001", "0001", "1"]).find(written)
+    assert match.name == name_key(written)
+    assert not match.repaired
+
+
+def test_several_names_that_fit_are_reported() -> None:
+    match = NameIndex(["001", "0001", "7"]).find("1")
+    assert match.candidates == ("001", "0001")
+    assert match.detail is not None
+    assert "001, 0001" in match.detail
+
+
+def test_the_number_of_a_file_name_is_not_repaired() -> None:
+    names = NameIndex(["001", "b"])
+    assert (names.find_file("1"), names.find_file("001"), names.find_file("B")) == (None, "001", "b")
