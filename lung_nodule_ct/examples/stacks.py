@@ -155,9 +155,9 @@ def make_stack(unit: StackUnit, reading: Reading) -> list[Example]:
     Raises:
         MemberError: A slice is damaged, is not a grey picture, or has another size than the first slice.
     """
-    volume = _read_volume([member for _, member in unit.slices], reading)
-    numbers = [number for number, _ in unit.slices]
     report = FindingCollector()
+    volume = _read_volume([member for _, member in unit.slices], reading, report)
+    numbers = [number for number, _ in unit.slices]
     row = StackRow(
         case_id=image_id(unit.source_name),
         volume=volume,
@@ -336,12 +336,13 @@ def _splits(tables: _Tables, cases: CaseSlices, report: FindingCollector) -> Map
     return splits
 
 
-def _read_volume(members: Sequence[Member], reading: Reading) -> GreyVolume:
+def _read_volume(members: Sequence[Member], reading: Reading, report: FindingCollector) -> GreyVolume:
     volume: GreyVolume | None = None
     for index, member in enumerate(members):
-        _, pixels = read_picture(member, reading.archives)
+        _, picture, findings = read_picture(member, reading.archives)
+        report.extend(findings)
         try:
-            grey = as_grey(pixels)
+            grey = as_grey(picture.pixels)
         except ValueError as error:
             raise member.error("is not a slice", expected="8-bit grey values", got=error) from error
         if volume is None:

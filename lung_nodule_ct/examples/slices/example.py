@@ -12,7 +12,7 @@ from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.rows import ObjectRecord, SliceRow
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import Example, Reading
-from lung_nodule_ct.formats.pictures import pixels_key, read_published
+from lung_nodule_ct.formats.pictures import read_published
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
 from lung_nodule_ct.sources.zip_member import read_member
 
@@ -30,10 +30,10 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example]:
     Raises:
         MemberError: The image or its XML file is damaged.
     """
-    data, pixels, removed = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
-    height, width = pixels.shape[:2]
+    data, picture, findings = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
+    height, width = picture.pixels.shape[:2]
     report = FindingCollector()
-    report.extend(removed)
+    report.extend(findings)
     objects: list[ObjectRecord] = []
     annotation = VocAnnotation("", None, None, ())
     if unit.annotation is not None:
@@ -52,7 +52,7 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example]:
         fold=unit.fold,
         source_name=unit.source_name,
     )
-    return [Example(row, pixels_key(pixels), report.findings)]
+    return [Example(row, picture.key, report.findings)]
 
 
 def _read_annotation(xml: Member, archives: ArchivePool) -> VocAnnotation:
