@@ -54,7 +54,7 @@ def build(
         bool,
         typer.Option(
             "--keep-source-names",
-            help="Add the column source_name, and keep the metadata of pictures. Both may contain calendar dates.",
+            help="Add the column source_name, and keep the metadata of pictures. Both may identify patients.",
         ),
     ] = False,
     strict: Annotated[
