@@ -66,6 +66,10 @@ class BuildOptions:
             raise OptionError("num_proc", "Beam has its own option for workers", remedy="use beam_options")
         if self.beam_options and self.engine is not EngineName.BEAM:
             raise OptionError("beam_options", "only with the engine beam", got=f"engine {self.engine}")
+        try:
+            shlex.split(self.beam_options)
+        except ValueError as error:
+            raise OptionError("beam_options", "cannot be divided into arguments", got=error) from error
         if self.volume_codec is not VolumeCodec.RAW and self.format is not Format.PARQUET:
             raise OptionError("volume_codec", "only for Parquet", got=f"format {self.format}")
         if self.keep_source_names and self.format.is_tfds:
