@@ -80,7 +80,7 @@ def save_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
 
 
 def sheared_note(cases: Sequence[str], readers: str) -> tuple[str, ...]:
-    """The note that ITK refuses volumes whose frame is no rotation; none if there are no such volumes.
+    """The note that ITK refuses volumes with a sheared frame; none if there are no such volumes.
 
     Args:
         cases: The cases with such a frame.

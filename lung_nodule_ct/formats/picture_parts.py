@@ -36,6 +36,7 @@ _CHUNKS = re.compile(
 _PALETTE = 3
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_MAX_LINES_BYTES = 1 << 30  # more than those of the largest picture that is decoded
 _MAX_TEXT_BYTES = 1 << 20  # Pillow refuses a picture with more compressed text
 
 
@@ -155,6 +156,8 @@ def _behind_the_pixels(data: bytes, chunks: Sequence[tuple[int, int]], header: b
     """What the image data hold behind the last line: in the compressed stream, or after it."""
     stream = b"".join(data[start + 8 : end - 4] for start, end in chunks)
     size = _filtered_size(*struct.unpack(">IIBB2xB", header))
+    if size > _MAX_LINES_BYTES:
+        return
     inflater = zlib.decompressobj()
     try:
         lines = inflater.decompress(stream, size + 1)
