@@ -30,11 +30,13 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.install("uv")
+    session.run("uv", "lock", "--check")  # pyproject.toml and uv.lock agree
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test command of the README, word by word."""
+    """The test command of the README, verbatim."""
     readme = Path("README.md").read_text(encoding="utf-8")
     command = re.search(r"^ +(python -m pip install .*pytest.*)$", readme, re.MULTILINE)
     if command is None:
@@ -68,6 +70,16 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def lowest_direct(session: nox.Session) -> None:
+    """The fast tests with the lowest versions that pyproject.toml allows; all other sessions use the newest."""
+    session.install("uv")
+    python = str(Path(session.bin) / "python")
+    package = f"{os.environ.get('WHEEL', '.')}[test]"
+    session.run("uv", "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct", package)
+    session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session
 def tfds(session: nox.Session) -> None:
     """TFDS and Beam, first without TensorFlow, then with it."""
     install(session, "test", "tfds", "beam")
@@ -81,3 +93,11 @@ def train(session: nox.Session) -> None:
     """Training."""
     install(session, "test", "train")
     session.run("pytest", "-m", "train", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """All parsers of untrusted input for a minute; ``nox -s fuzz -- --seconds 3600`` for an hour."""
+    install(session, "test")
+    session.install("atheris")
+    session.run("python", "tests/fuzz/parsers.py", *session.posargs)

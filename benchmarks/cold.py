@@ -79,7 +79,7 @@ def main() -> None:
             }
             times = measure(readers, root / "out", path, options.reads)
     print(
-        f"{'wall ms a read':20}{'cold patch':>12}{'x':>7}{'cold slice':>12}{'x':>7}{'warm patch':>12}{'warm slice':>12}"
+        f"{'wall ms per read':20}{'cold patch':>12}{'x':>7}{'cold slice':>12}{'x':>7}{'warm patch':>12}{'warm slice':>12}"
     )
     baseline = [median(values) for values in times["ours"]]
     for name, reader_times in times.items():

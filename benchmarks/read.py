@@ -71,7 +71,7 @@ def main() -> None:
                     patch_times.append(cpu_seconds(lambda r=reader: r.patch(i, patch)) * 1e3)  # noqa: B023
                     slice_times.append(cpu_seconds(lambda r=reader: r.slice(i, patch[0].start)) * 1e3)  # noqa: B023
     baseline = [median(values) for values in times["ours, zero-copy view"]]
-    print(f"{'CPU ms a read':28}{'patch':>10}{'x':>8}{'slice':>10}{'x':>8}")
+    print(f"{'CPU ms per read':28}{'patch':>10}{'x':>8}{'slice':>10}{'x':>8}")
     for name, values in times.items():
         patch_ms, slice_ms = map(median, values)
         print(f"{name:28}{patch_ms:10.3f}{patch_ms / baseline[0]:8.1f}{slice_ms:10.3f}{slice_ms / baseline[1]:8.1f}")

@@ -37,7 +37,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        print(f"{'volumes':>10}{'workers':>9}{'wall s':>9}{'CPU s':>9}{'CPU ms a volume':>17}{'peak MB':>9}")
+        print(f"{'volumes':>10}{'workers':>9}{'wall s':>9}{'CPU s':>9}{'CPU ms per volume':>17}{'peak MB':>9}")
         builds = [(count, 1) for count in options.volumes]
         builds += [(options.workers_volumes, workers) for workers in (1, 2)]
         for count, workers in builds:

@@ -30,8 +30,10 @@ def imports_of(path: Path, package: Path = PACKAGE) -> Iterator[tuple[str, int]]
     """The modules of the package that a module imports anywhere, by dotted name without the package, with the line."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}:{node.lineno}: rooms are imported by their full names")
+            names = [str(node.module)]
             if node.module == package.name:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
@@ -45,8 +47,9 @@ def room_graph(package: Path = PACKAGE) -> dict[str, set[str]]:
     for path in sorted(package.rglob("*.py")):
         room = room_of(path, package)
         imported = {name.partition(".")[0] for name, _ in imports_of(path, package)}
-        rooms = {name for name in imported if (package / name).is_dir() or (package / f"{name}.py").is_file()}
-        graph.setdefault(room, set()).update(rooms - {room})
+        # a name that is not a room is one of the public names, which __init__.py holds
+        is_room = {name: (package / name).is_dir() or (package / f"{name}.py").is_file() for name in imported}
+        graph.setdefault(room, set()).update({name if is_room[name] else package.name for name in imported} - {room})
     return graph
 
 

@@ -146,11 +146,14 @@ class OptionError(LungNoduleCTError, ValueError):
 
     Attributes:
         option: Name of the option.
+        message: What is wrong, without the name of the option.
     """
 
     def __init__(self, option: str, problem: str, **details: Any) -> None:
         self.option = option
-        super().__init__(f"{option}: {problem}", **details)
+        super().__init__(problem, **details)
+        self.message = str(self)
+        self.args = (f"{option}: {self.message}",)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep option, message and fields when the error crosses a process border."""

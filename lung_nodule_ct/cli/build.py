@@ -77,7 +77,7 @@ def build(
             beam_options=beam_options,
         )
     except OptionError as error:
-        raise typer.BadParameter(str(error), param_hint=f"--{error.option.replace('_', '-')}") from error
+        raise typer.BadParameter(error.message, param_hint=f"--{error.option.replace('_', '-')}") from error
     if format_ is Format.PARQUET and "[" in str(out.absolute()):
         from lung_nodule_ct.system.progress import notice
 

@@ -113,6 +113,10 @@ def leakage(
 def _split_words(first: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words before the options of the recipe, which this command line does not know, and these options."""
     is_word = bool(arguments) and not arguments[0].startswith("-")
+    from lung_nodule_ct.train.recipes import RECIPES
+
+    if not is_word and first not in RECIPES and (later := next((word for word in arguments if word in RECIPES), None)):
+        raise typer.BadParameter(f"name {later} directly after the build, before the options", param_hint="RECIPE")
     return [first, *arguments[:is_word]], list(arguments[is_word:])
 
 
@@ -132,7 +136,7 @@ def parse_recipe(name: str, arguments: Sequence[str]) -> Recipe:
     import tyro
 
     settings = (tyro.conf.EnumChoicesFromValues,)
-    prog = f"lung-nodule-ct train {name}"
+    prog = f"lung-nodule-ct train BUILD {name} --"
     parsed: Recipe = tyro.cli(type(recipe), default=recipe, args=list(arguments), prog=prog, config=settings)
     return parsed
 

@@ -26,6 +26,10 @@ class Role(StrEnum):
     BMP_TABLES = "bmp_tables"
 
 
+NAMING_ROLES: Final = (Role.CLASSIFICATION, Role.DETECTION_2D, Role.CT_1_25MM, Role.LUNG_MASKS, Role.CT_5MM)
+"""Roles of the archives whose names state patient and date. The numbers of scans come from their directories."""
+
+
 @dataclass(frozen=True, slots=True)
 class ArchiveSpec:
     """One archive of the dataset.

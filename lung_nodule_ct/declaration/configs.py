@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.declaration.archives import NAMING_ROLES, Role
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES, TRAIN, VALIDATION
 from lung_nodule_ct.declaration.schema import (
     Category,
@@ -55,8 +55,8 @@ class Config:
         summary: One sentence about the config.
         example: What one example is, as a noun.
         reads: Roles of the archives that are read completely.
-        context: Roles of the archives of which only directories and tables are read. If one is missing, the columns that
-            depend on it are null.
+        context: Roles of the archives of which only directories and tables are read: for the numbers of scans, timepoints and
+            pathology. If one is missing, the columns that depend on it are null.
         schema: The columns, in order.
         splits: The published splits.
         task: The Hub's task category.
@@ -94,15 +94,22 @@ class Config:
         return self.schema.with_column(SOURCE_NAME) if keep_source_names else self.schema
 
 
+def _naming_roles(*read: Role) -> tuple[Role, ...]:
+    """The roles whose names number the scans, without those that are read anyway."""
+    return tuple(role for role in NAMING_ROLES if role not in read)
+
+
 SOURCE_NAME: Final = Column("source_name", Text(), "name in the archives, which may contain a calendar date")
 
 _PATIENT = Column("patient_id", Text(), "patient number in the archives", nullable=True)
-_SCAN = Column("scan_id", Text(), "stable key of the scan, the same in every config", nullable=True)
+_SCAN = Column(
+    "scan_id", Text(), "patient and rank of the scan among the patient's dates, the same in every config", nullable=True
+)
 _FOLD = Column(
     "fold", Integer(), "cross-validation fold of the patient, 0 to 4, the same in every config", nullable=True
 )
 _IMAGE = Column("image", Picture(), "encoded image, byte for byte as published except for metadata that contain a date")
-_IMAGE_ID = Column("image_id", Text(), "stable key of the image")
+_IMAGE_ID = Column("image_id", Text(), "scan and slice, or the number of the image in its archive")
 _BOX_3D = Column(
     "box_voxel", Vector(Integer(), 6), "half-open voxel box x0 y0 z0 x1 y1 z1, clipped to the volume", nullable=True
 )
@@ -110,7 +117,7 @@ _CENTER_VOXEL = Column("center_voxel", Vector(Real(), 3), "centre as continuous 
 
 _SCAN_SCHEMA = Schema(
     (
-        Column("scan_id", Text(), "stable key of the scan, the same in every config", nullable=True),
+        _SCAN,
         _PATIENT,
         Column("timepoint", Integer(), "rank of the scan's date among the patient's dates, from 0", nullable=True),
         Column("num_timepoints", Integer(), "number of the patient's distinct dates", nullable=True),
@@ -131,7 +138,7 @@ _SCAN_SCHEMA = Schema(
             "nodules",
             Records(
                 (
-                    Column("nodule_id", Text(), "stable key of the annotation within its slice thickness"),
+                    Column("nodule_id", Text(), "scan, slice thickness and number of the annotation, from 0"),
                     Column("center_world", Vector(Real(), 3), "centre in LPS mm, x, y, z"),
                     _CENTER_VOXEL,
                     Column("diameter_mm", Real(), "diameter in mm"),
@@ -155,7 +162,7 @@ CLS_1_25MM: Final = Config(
     summary="Nodule crops with one of six pathology classes.",
     example="one crop of a 1.25 mm slice",
     reads=(Role.CLASSIFICATION,),
-    context=(),
+    context=_naming_roles(Role.CLASSIFICATION),
     schema=Schema(
         (
             _IMAGE,
@@ -177,7 +184,7 @@ DET2D_1_25MM: Final = Config(
     summary="Slices with 2D nodule boxes.",
     example="one 1.25 mm slice",
     reads=(Role.DETECTION_2D,),
-    context=(),
+    context=_naming_roles(Role.DETECTION_2D),
     schema=Schema(
         (
             _IMAGE,
@@ -210,7 +217,7 @@ DET3D_1_25MM: Final = Config(
     summary="CT volumes of 1.25 mm slice thickness with nodule centres, diameters, boxes and lung masks.",
     example="one scan",
     reads=(Role.CT_1_25MM, Role.LUNG_MASKS, Role.NODULES_1_25MM),
-    context=(Role.CT_5MM, Role.CLASSIFICATION),
+    context=_naming_roles(Role.CT_1_25MM, Role.LUNG_MASKS),
     schema=_SCAN_SCHEMA,
     splits=(TRAIN,),
     task="object-detection",
@@ -222,7 +229,7 @@ DET3D_5MM: Final = Config(
     summary="CT volumes of 5 mm slice thickness with nodule centres, diameters and boxes.",
     example="one scan",
     reads=(Role.CT_5MM, Role.NODULES_5MM),
-    context=(Role.CT_1_25MM, Role.CLASSIFICATION),
+    context=_naming_roles(Role.CT_5MM),
     schema=_SCAN_SCHEMA,
     splits=(TRAIN,),
     task="object-detection",
@@ -234,7 +241,7 @@ LONGITUDINAL: Final = Config(
     summary="All dated scans, of both thicknesses, of the patients with two or more dates, in chronological order.",
     example="one scan; `patient_sequences` groups them",
     reads=(Role.CT_1_25MM, Role.CT_5MM, Role.LUNG_MASKS, Role.NODULES_1_25MM, Role.NODULES_5MM),
-    context=(Role.CLASSIFICATION,),
+    context=_naming_roles(Role.CT_1_25MM, Role.CT_5MM, Role.LUNG_MASKS),
     schema=_SCAN_SCHEMA,
     splits=(TRAIN,),
     task="object-detection",
@@ -250,7 +257,7 @@ DET3D_BMP_1_25MM: Final = Config(
     context=(),
     schema=Schema(
         (
-            Column("case_id", Text(), "stable key of the case"),
+            Column("case_id", Text(), "number of the case as published"),
             Column("volume", Voxels("uint8"), "grey values, axes z, y, x"),
             Column(
                 "nodules",

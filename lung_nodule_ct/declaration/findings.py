@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from lung_nodule_ct.declaration.dates import mask_dates
+from lung_nodule_ct.declaration.identity import redact_name, redact_row, redact_text
 from lung_nodule_ct.errors import NOWHERE, Place, printable
 
 
@@ -91,7 +91,7 @@ class Code(StrEnum):
 
 _E, _W, _N = Grade.ERROR, Grade.WARNING, Grade.NOTE
 
-#: Grade and meaning of every code; ``docs/findings.md`` is made from it.
+#: Grade and meaning of every code; a test compares ``docs/findings.md`` with it.
 _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.ANNOTATION_WITHOUT_IMAGE: (_E, "an annotation names a scan, an image or a case that is not in the archives"),
     Code.ARCHIVE_EMPTY: (_W, "an archive contains nothing of what it should contain"),
@@ -198,13 +198,15 @@ class Finding:
         return GRADES[self.code]
 
     def redacted(self) -> Finding:
-        """The same finding with the dates in its texts masked, so that it can leave the builder."""
-
-        def masked(text: str | None) -> str | None:
-            return None if text is None else mask_dates(text)
-
-        place = Place(masked(self.place.archive), masked(self.place.member), masked(self.place.row))
-        return replace(self, resolution=mask_dates(self.resolution), place=place, detail=masked(self.detail))
+        """The same finding without private names and dates, so that it can leave the builder."""
+        archive, member, row = self.place.archive, self.place.member, self.place.row
+        place = Place(archive and redact_name(archive), member and redact_name(member), row and redact_row(row))
+        return replace(
+            self,
+            resolution=redact_text(self.resolution),
+            place=place,
+            detail=self.detail and redact_text(self.detail),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON values, as ``findings.json`` lists it."""

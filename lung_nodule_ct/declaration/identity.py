@@ -1,115 +1,347 @@
-"""Patient and date from a name, and the stable ids that replace the name.
+"""Patients, dates and numbers in the names of the archives, and the ids that take the place of the names.
 
-Source names contain calendar dates (``80_20190314``), so they stay in the builder. Examples carry join keys instead: a fixed hash
-of the name, the same in every config and build. A key is not an anonymisation, since patient and date can be guessed and hashed. It
-only contains no date in plain text: base32 has none of the digits 0, 1, 8 and 9, without which no year from 1900 to 2099 can be written.
+Names of the source contain calendar dates (``80_20190314``), so they stay in the builder. Examples carry sequence numbers: ``80-1`` is
+the first scan of patient 80. No id is derived from a date by a hash or otherwise, because a date has so few values that every hash of it
+can be reversed by trying them all. Only names of a known shape give a patient; all other names are treated as private.
+
+Texts about the source leave the builder only without private names. A finding names an archive, a member and a row. The names of the published layout are kept, the names of scans are kept without their
+dates, and every other name is replaced by ``<name>``, because it can contain anything: the name of a person, a record number, or a date
+in a form that no rule knows. Texts of the package itself are kept; what they repeat from the data is marked by :func:`quoted`.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from datetime import date
+from functools import lru_cache
+from typing import Final
 
-from lung_nodule_ct.declaration.dates import date_token, parse_date, spells_date
-
-if TYPE_CHECKING:
-    from datetime import date
+from lung_nodule_ct.declaration.archives import ARCHIVES
+from lung_nodule_ct.declaration.dates import MASK, count_dates, date_token, mask_dates, parse_date
+from lung_nodule_ct.declaration.labels import SPLIT_ORDER
 
 FOLDS: Final = 5
 """Number of folds that the patients are divided into."""
 
-_NAMESPACE = "lung_nodule_ct/1"
+# five digits, as the longest published number (09184) has; six digits could be a date (YYMMDD)
+_PATIENT = re.compile(r"[0-9]{1,5}")
+_SLICE = re.compile(r"([0-9]{1,4})(?:[_-]([0-9]{1,3}))?")
+_YEAR = re.compile(r"(?:19|20)[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What the stem of a file name states.
+    """What the stem of a file name states. A name of unknown shape states nothing.
 
     Attributes:
-        patient: The patient as a string, with leading zeros; ``None`` if the stem names none.
+        patient: The patient as a string of one to five digits, with leading zeros; ``None`` if the name has another shape.
         day: The calendar date of the scan; ``None`` if there is none, or if it is not a date.
-        scan_token: What distinguishes the scans of a patient: the date as it is written, and for a volume the rest of the name.
         bad_date: Digits in the position of a date that are not a date.
+        part: What follows the date in the name of a volume; it distinguishes the volumes of one day.
+        slice: Number of the slice, and of the crop if there is one, as written; ``None`` if the name has none.
     """
 
-    patient: str | None
-    day: date | None
-    scan_token: str
+    patient: str | None = None
+    day: date | None = None
     bad_date: str | None = None
-
-    @property
-    def scan_id(self) -> str | None:
-        """The join key of the scan, ``None`` without a patient."""
-        return None if self.patient is None else _key("scan", self.patient, self.scan_token)
+    part: str = ""
+    slice: str | None = None
 
     @property
     def fold(self) -> int | None:
         """The fold of the patient, 0 to 4, ``None`` without a patient."""
         return None if self.patient is None else fold_of(self.patient)
 
+    @property
+    def scan(self) -> tuple[str | None, date | None, str, str]:
+        """Equal for two names of the same scan of a patient. It contains the date and stays in the builder."""
+        return (self.patient, self.day, self.bad_date or "", self.part)
+
 
 def parse_volume_name(stem: str) -> Name:
-    """Parse the name of a volume: ``<patient>_<YYYYMMDD>``, or ``<patient>`` alone.
+    """Parse the name of a volume: ``<patient>_<YYYYMMDD>``, or ``<patient>`` alone. More may follow the date.
 
     Example:
         >>> name = parse_volume_name("80_20190314")
         >>> name.patient, name.day
         ('80', datetime.date(2019, 3, 14))
+        >>> parse_volume_name("80_14Mar2019").patient is None
+        True
     """
     token = date_token(stem)
     if token is not None:
-        patient, rest = _strip(stem[: token.start()]), _strip(stem[token.end() :])
         day = parse_date(token.group())
-        if patient or day:
-            written = day.strftime("%Y%m%d") if day else token.group()
-            return _named(patient, day, f"{written}_{rest}" if rest else written, None if day else token.group())
+        part = _strip(stem[token.end() :])
+        return _name_of(_strip(stem[: token.start()]), day, None if day else token.group(), part)
     patient, _, rest = _strip(stem).partition("_")
     if rest.isdecimal():  # a number that is not a date follows the patient: 80_201903
-        return _named(patient, None, rest, rest)
-    return _named(_strip(stem), None, "", None)
+        return _name_of(patient, None, rest, "")
+    return Name() if rest else _name_of(patient, None, None, "")
 
 
 def parse_image_name(stem: str) -> Name:
     """Parse the name of a slice or a crop: ``<patient>_<YYYYMMDD>_<slice>`` or ``<patient>_<slice>``.
 
-    A number alone is not a patient.
+    A number alone is not a patient. The number of a crop may follow that of its slice.
+
+    Example:
+        >>> name = parse_image_name("80_20190314_008_02")
+        >>> name.patient, name.slice
+        ('80', '008_02')
     """
     token = date_token(stem)
     if token is not None:
         patient, rest = _strip(stem[: token.start()]), _strip(stem[token.end() :])
         day = parse_date(token.group())
-        if day or (patient and rest):  # eight digits at the very end may also be the number of the slice
-            written = day.strftime("%Y%m%d") if day else token.group()
-            return _named(patient, day, written, None if day else token.group())
+        if day or rest:
+            return _name_of(patient, day, None if day else token.group(), "", rest)
     patient, _, rest = _strip(stem).partition("_")
-    # "img_0001" numbers an image and "80_0001" a slice of a patient: the name of a patient has a digit
-    if not rest or not any(char.isdigit() for char in patient):
-        return Name(None, None, "")
-    return _named(patient, None, "", None)
-
-
-def image_id(source_name: str) -> str:
-    """Return the stable key of an image or a case: a fixed hash of its name in the archives."""
-    return _key("image", source_name)
+    # eight digits at the very end that are not a date may also be the number of the slice
+    if rest and (_SLICE.fullmatch(rest) or token is not None):
+        return _name_of(patient, None, None, "", rest)
+    return Name()
 
 
 def fold_of(patient: str) -> int:
     """Return the fold of a patient, 0 to 4: a fixed hash, the same in every config and build."""
-    digest = hashlib.sha256(f"{_NAMESPACE}/fold/{patient}".encode()).digest()
+    digest = hashlib.sha256(f"lung_nodule_ct/1/fold/{patient}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % FOLDS
 
 
-def _named(patient: str, day: date | None, token: str, bad_date: str | None) -> Name:
-    # the name of a patient that contains a date would carry it out of the builder
-    return Name(None if spells_date(patient) or not patient else patient, day, token, bad_date)
+class ScanNumbers:
+    """The number of every scan among the scans of its patient, by date.
+
+    Args:
+        names: The names of all volumes and images of a source.
+
+    Example:
+        >>> names = [parse_volume_name(stem) for stem in ("80_20190314", "80_20200611", "80_20200611_2", "7")]
+        >>> numbers = ScanNumbers(names)
+        >>> [numbers.scan_id(name) for name in names]
+        ['80-1', '80-2', '80-2b', '7-1']
+    """
+
+    def __init__(self, names: Iterable[Name]) -> None:
+        days: defaultdict[str, set[date]] = defaultdict(set)
+        scans: defaultdict[tuple[str, date | None], set[tuple[str, str]]] = defaultdict(set)
+        for name in names:
+            if name.patient is None:
+                continue
+            if name.day is not None:
+                days[name.patient].add(name.day)
+            scans[name.patient, name.day].add((name.bad_date or "", name.part))
+        self._ranks = {patient: {day: rank for rank, day in enumerate(sorted(own), 1)} for patient, own in days.items()}
+        self._scans = {
+            key: {scan: index for index, scan in enumerate(sorted(own, key=lambda scan: natural_key(" ".join(scan))))}
+            for key, own in scans.items()
+        }
+
+    def scan_id(self, name: Name) -> str | None:
+        """Return the id of a scan, ``None`` without a patient.
+
+        It is the patient and the rank of the scan's date among the patient's distinct dates, from 1 (``80-1``). A second scan of one
+        day has the suffix ``b`` (``80-1b``), a third ``c``. A scan without a date is ``1-1`` if it is the only scan of its patient;
+        otherwise its rank is not known, and it is ``1-0``.
+
+        Raises:
+            KeyError: The name is not one of those that were counted.
+        """
+        if name.patient is None:
+            return None
+        scans = self._scans[name.patient, name.day]
+        if name.day is not None:
+            rank = self._ranks[name.patient][name.day]
+        else:
+            rank = 1 if name.patient not in self._ranks and len(scans) == 1 else 0
+        return f"{name.patient}-{rank}{_letters(scans[name.bad_date or '', name.part])}"
+
+    def image_ids(self, images: Sequence[tuple[str, Name]]) -> list[str]:
+        """Return the ids of the images of an archive.
+
+        An id is that of the scan, and the slice (``80-1_008``). Images of which scan or slice are not known are numbered in the natural
+        order of the archive, from 1 (``image-17``). A second image of the same scan and slice has the suffix ``b``.
+
+        Args:
+            images: The name of each image in the archive, its folder included, and what it states.
+
+        Raises:
+            KeyError: A name is not one of those that were counted.
+        """
+        ids = [""] * len(images)
+        seen: Counter[str] = Counter()
+        for number, index in enumerate(sorted(range(len(images)), key=lambda index: natural_key(images[index][0])), 1):
+            name = images[index][1]
+            own = f"{self.scan_id(name)}_{name.slice.replace('-', '_')}" if name.patient and name.slice else ""
+            if not own or count_dates(own, within_words=True):
+                own = f"image-{number}"
+            ids[index] = f"{own}{_letters(seen[own])}"
+            seen[own] += 1
+        return ids
+
+
+def is_published_number(text: str) -> bool:
+    """Return whether a text is a number as the archives have them: one to five digits.
+
+    Example:
+        >>> is_published_number("09184"), is_published_number("20190314"), is_published_number("LIDC-0001")
+        (True, False, False)
+    """
+    return _PATIENT.fullmatch(text) is not None
+
+
+def natural_key(text: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """Return a key that sorts numbers by value: ``2.bmp`` before ``10.bmp``. Different texts have different keys.
+
+    Example:
+        >>> sorted(["10.bmp", "2.bmp"], key=natural_key)
+        ['2.bmp', '10.bmp']
+    """
+    words = re.findall(r"[0-9]+|[^0-9]+", text)
+    values = (word.lstrip("0") if word[0] in "0123456789" else None for word in words)
+    # by length and digits and not as integers, because a name may have thousands of digits
+    numbers = (
+        (1, 0, word) if value is None else (0, len(value), value) for word, value in zip(words, values, strict=True)
+    )
+    return tuple(numbers), text
+
+
+def _name_of(patient: str, day: date | None, bad_date: str | None, part: str, slice_number: str = "") -> Name:
+    if not is_published_number(patient):
+        return Name()
+    known = _SLICE.fullmatch(slice_number) and not (
+        _YEAR.match(slice_number) or (day is None and _is_short_date(slice_number))
+    )
+    return Name(patient, day, bad_date, part, slice_number if known else None)
+
+
+def _is_short_date(text: str) -> bool:
+    """Return whether six digits (0302_17) could be a date: day and month in either order before the year, or YYMMDD."""
+    digits = re.sub("[^0-9]", "", text)
+    if len(digits) != 6:
+        return False
+    first, second, third = (int(digits[start : start + 2]) for start in (0, 2, 4))
+    return any(
+        1 <= month <= 12 and 1 <= day <= 31 for month, day in ((first, second), (second, first), (second, third))
+    )
+
+
+def _letters(index: int) -> str:
+    """Nothing for the first of several, then ``b``, ``c``, …, ``z``, ``ba``: letters, because numbers could spell a date."""
+    letters = ""
+    while index > 0:
+        index, letter = divmod(index, 26)
+        letters = chr(ord("a") + letter) + letters
+    return letters
 
 
 def _strip(text: str) -> str:
     return text.strip("_-. ")
 
 
-def _key(*parts: str) -> str:
-    digest = hashlib.sha256("\x1f".join((_NAMESPACE, *parts)).encode("utf-8", "surrogateescape")).digest()
-    return base64.b32encode(digest[:10]).decode().lower()
+PRIVATE: Final = "<name>"
+
+_WORDS: Final = """
+    jpegimages annotations imagesets main images imgs train val valid validate validation test trainval class class_dataset
+    voc_ct read_me readme annotation nodule image_annotation_augment_diameter train_anno val_anno test_anno anno_train anno_val
+    anno_test seriesuid series_uid name coordx coordy coordz coord_x coord_y coord_z x y z diameter_mm diameter radius pid
+    filename file_name width height xmin ymin zmin xmax ymax zmax x_min y_min z_min x_max y_max z_max augmented __macosx
+    .ds_store thumbs.db desktop.ini
+"""
+_LAYOUT: Final = frozenset(_WORDS.split())
+"""Words of the published layout, in lower case: folders, files without their extensions, and columns."""
+_SUFFIX: Final = re.compile(
+    r"\.(?:mhd|mha|raw|zraw|nrrd|bmp|jpe?g|png|tiff?|gif|xml|csv|tsv|txt|md|xlsx?|json|zip|rar|7z|tar|gz|dcm|db|ini|z?\d{2,3})",
+    re.IGNORECASE,
+)
+_ARCHIVE: Final = re.compile(
+    rf"(?:{'|'.join(spec.stem_pattern for spec in ARCHIVES)})(?:[ _]?\([0-9]{{1,3}}\))?(?:\.zip)?", re.IGNORECASE
+)
+_MORE: Final = re.compile(r"…|and [\d,]+ more")
+_IN_SPLIT: Final = re.compile(rf" \((?:{'|'.join(SPLIT_ORDER)})\)$")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{0,5}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|nan|[+-]?inf", re.IGNORECASE)
+_QUOTED: Final = re.compile("“([^”]*)”")
+_CELL: Final = re.compile(r"[^,;:|\t]+")
+_WORD: Final = re.compile(r"\S+")
+
+
+def quoted(text: object) -> str:
+    """Mark a text that comes from the data, within a text of the package.
+
+    Example:
+        >>> print(f"it names {quoted('ZhangSan.jpg')}")
+        it names “ZhangSan.jpg”
+    """
+    return f"“{str(text).replace('”', '')}”"
+
+
+def redact_text(text: str) -> str:
+    """Return a text of the package with dates masked, and with what it quotes from the data redacted.
+
+    Example:
+        >>> redact_text(f"it names {quoted('ZhangSan.jpg')}, not {quoted('80_20190314_008.jpg')}")
+        'it names “<name>.jpg”, not “80_<date>_008.jpg”'
+    """
+    return mask_dates(_QUOTED.sub(lambda match: f"“{redact_words(match[1])}”", text))
+
+
+def redact_name(names: str) -> str:
+    """Return the name of an archive or a member, or several separated by ``", "``, without private parts.
+
+    Example:
+        >>> redact_name("imgs/00001/3.bmp, imgs/ZhangSan/3.bmp")
+        'imgs/00001/3.bmp, imgs/<name>/3.bmp'
+    """
+    return ", ".join("/".join(map(_redact_part, name.split("/"))) for name in names.split(", "))
+
+
+def redact_row(row: str) -> str:
+    """Return a row of a table (``line 3: 80,1,2``) with only numbers, known words and names of scans without their dates.
+
+    Example:
+        >>> redact_row("line 3: 80_20190314,-1.5,ZhangSan")
+        'line 3: 80_<date>,-1.5,<name>'
+    """
+    position, separator, cells = row.partition(": ")
+    return f"{redact_text(position)}{separator}{redact_words(cells)}"
+
+
+def redact_words(text: str) -> str:
+    """Return a text from the data with only numbers, known words and names of scans without their dates."""
+    return mask_dates(_CELL.sub(lambda match: _redact_cell(match[0]), text))
+
+
+def _redact_cell(cell: str) -> str:
+    """A cell with blanks is private if any of its words is, because the others can be the rest of a date (03 Feb 2017)."""
+    redacted = _WORD.sub(lambda match: "/".join(map(_redact_part, re.split(r"[/\\]", match[0]))), cell)
+    return PRIVATE if PRIVATE in redacted and len(cell.split()) > 1 else redacted
+
+
+@lru_cache(maxsize=4096)  # the folders of an archive are few, and its fingerprint redacts every name
+def _redact_part(part: str) -> str:
+    """One part of a path, or one cell of a table."""
+    if not part or _MORE.fullmatch(part) or _NUMBER.fullmatch(part) or part.lower() in _LAYOUT:
+        return part
+    if _ARCHIVE.fullmatch(part):
+        return part
+    in_split = _IN_SPLIT.search(part)
+    if in_split:
+        return f"{_redact_part(part[: in_split.start()])}{in_split.group()}"
+    if part.startswith("._"):
+        return f"._{_redact_part(part[2:])}"
+    stem, dot, extension = part.rpartition(".")
+    suffix = f".{extension}" if dot and _SUFFIX.fullmatch(f".{extension}") else ""
+    return f"{_redact_stem(stem if suffix else part)}{suffix}"
+
+
+def _redact_stem(stem: str) -> str:
+    if stem.lower() in _LAYOUT or is_published_number(stem):
+        return stem
+    for name in (parse_image_name(stem), parse_volume_name(stem)):
+        if name.patient is not None:
+            parts = (name.patient, MASK if name.day or name.bad_date else None, name.slice)
+            return "_".join(part for part in parts if part)
+    return PRIVATE

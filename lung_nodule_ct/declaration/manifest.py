@@ -19,6 +19,13 @@ from lung_nodule_ct.declaration.schema import Schema
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DATASET_VERSION: Final = "2.0.0"
+"""The version of the dataset, the same in every target. Examples of builds whose first number differs must not be joined."""
+RELEASE_NOTES: Final = {
+    "1.0.0": "First release.",
+    "2.0.0": "Ids are sequence numbers (80-1 is the first scan of patient 80) instead of hashes of patient and date, so scan_id, "
+    "image_id, case_id and nodule_id differ from those of 1.0.0. Names of unknown shape give no patient.",
+}
 FORMAT_VERSION: Final = 3
 READABLE_VERSIONS: Final = (2, 3)
 MANIFEST: Final = "build.json"

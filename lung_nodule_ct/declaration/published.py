@@ -100,9 +100,6 @@ SIZE_GROUPS: Final = (
     SizeGroup("nodules over 30 mm", 30, float("inf")),
 )
 
-SPLIT_RATIOS: Final = {"cls_1.25mm": (5, 1), "det2d_1.25mm": (4, 1), "det3d_bmp_1.25mm": (5, 1)}
-"""Train to validation, as the paper states it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -157,6 +154,7 @@ class CountedExample:
         diameters_mm: Diameters of its nodules.
         annotated: Whether it has an annotation.
         label: Index of its pathology class.
+        timepoint: Rank of its date, ``None`` if unknown.
     """
 
     split: str
@@ -165,6 +163,7 @@ class CountedExample:
     diameters_mm: tuple[float, ...] = ()
     annotated: bool = False
     label: int | None = None
+    timepoint: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,9 @@ def count_figures(configs: Iterable[CountedConfig], *, annotated: str) -> list[F
         configs: The configs that were planned or built.
         annotated: What :attr:`CountedExample.annotated` means for a slice.
     """
-    by_role = {_role(counted.config): counted for counted in configs}
+    by_role: dict[str | None, CountedConfig] = {}
+    for counted in configs:  # the first of each role: a config that a user adds does not replace one of the six
+        by_role.setdefault(_role(counted.config), counted)
     thin, thick = by_role.get("thin"), by_role.get("thick")
     crops, slices, longitudinal = by_role.get("crops"), by_role.get("slices"), by_role.get("longitudinal")
     counts: dict[str, tuple[int | None, str, str | None]] = {}

@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
-from lung_nodule_ct.declaration.identity import image_id, parse_image_name
+from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
+from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.declaration.rows import CropRow
 from lung_nodule_ct.errors import Place
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit, empty_archive, unique_images, unused_members
+from lung_nodule_ct.examples.family import (
+    Example,
+    Family,
+    ImageUnit,
+    Reading,
+    empty_archive,
+    number_images,
+    number_scans,
+    unique_images,
+    unused_members,
+)
 from lung_nodule_ct.formats.pictures import SUFFIXES, read_published
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES
 from lung_nodule_ct.formats.text import lines_of
@@ -43,21 +54,23 @@ _COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d{1,9})\s*$", re.IGNORECASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CropUnit(Unit):
+class CropUnit(ImageUnit):
     """One crop.
 
     Attributes:
-        image: The encoded image.
         label: Index of its pathology class.
     """
 
-    image: Member
     label: int
 
     @property
     def members(self) -> tuple[Member, ...]:
         """The image."""
         return (self.image,)
+
+    def counted(self) -> CountedExample:
+        """Its split and class."""
+        return CountedExample(self.split, self.patient_id, label=self.label)
 
 
 def plan_crops(config: Config, source: Source) -> tuple[list[CropUnit], tuple[Finding, ...]]:
@@ -74,11 +87,13 @@ def plan_crops(config: Config, source: Source) -> tuple[list[CropUnit], tuple[Fi
             report.extend(_compare_counts(readme, crops))
         report.extend(unused_members(archive, [member.name for member in other if member is not readme]))
         units += crops
-    return unique_images(units, report), report.findings
+    numbering = number_scans(source)
+    report.extend(numbering.findings)
+    return number_images(unique_images(units, report), numbering.numbers), report.findings
 
 
 def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
-    """The crops of an archive, and its other members."""
+    """The crops of an archive, without ids, and its other members."""
     crops, other = [], []
     for member in archive.members:
         parts = member.name.split("/")
@@ -93,7 +108,6 @@ def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
                 split=split,
                 source_name=f"{parts[-3]}/{parts[-2]}/{member.stem}",
                 patient_id=name.patient,
-                scan_id=name.scan_id,
                 fold=name.fold,
                 image=member,
                 label=label,
@@ -109,7 +123,7 @@ def make_crop(unit: CropUnit, reading: Reading) -> list[Example]:
         image=data,
         label=unit.label,
         malignant=PATHOLOGY[unit.label].malignant,
-        image_id=image_id(unit.source_name),
+        image_id=unit.image_id,
         patient_id=unit.patient_id,
         scan_id=unit.scan_id,
         fold=unit.fold,

@@ -31,7 +31,7 @@ FAMILIES: dict[str, Family[Any]] = {
     Kind.SCAN: SCANS,
     Kind.STACK: STACKS,
 }
-"""The family of each kind of config. There is no other list of kinds."""
+"""The family of each kind of config. Other tables of kinds only add to what an unknown kind gets (a sampler, a count)."""
 
 
 def add_family(kind: str, family: Family[Any]) -> None:

@@ -14,12 +14,9 @@ from lung_nodule_ct.declaration.archives import ARCHIVES, ArchiveSpec
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.findings import Code, Finding, summarize
 from lung_nodule_ct.declaration.manifest import FORMAT_VERSION
-from lung_nodule_ct.declaration.published import CountedConfig, CountedExample, count_figures
+from lung_nodule_ct.declaration.published import CountedConfig, count_figures
 from lung_nodule_ct.errors import LungNoduleCTError, Place
-from lung_nodule_ct.examples.crops import CropUnit
 from lung_nodule_ct.examples.plan import Plan, make_plan
-from lung_nodule_ct.examples.scans.plan import ScanUnit
-from lung_nodule_ct.examples.slices.plan import SliceUnit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -81,7 +78,7 @@ def same_pixels(pixels: Iterable[Pixels]) -> list[Finding]:
 
 def compare_figures(plans: Iterable[Plan]) -> list[FigureCount]:
     """The published counts next to those of some plans. Counts of configs that are not planned are left out."""
-    counted = [CountedConfig(plan.config, tuple(map(_counted, plan.units))) for plan in plans]
+    counted = [CountedConfig(plan.config, tuple(unit.counted() for unit in plan.units)) for plan in plans]
     counts = count_figures(counted, annotated="slices with an annotation file, with or without a box")
     return [count for count in counts if count.config is not None]
 
@@ -102,7 +99,7 @@ def report_document(
     Args:
         findings: By config.
         generator: The program that writes it.
-        verbatim: Keep members and rows as they are. Otherwise everything that could be a date is masked.
+        verbatim: Keep members and rows as they are. Otherwise dates and private names are left out.
         extra: More top-level entries.
     """
     entries = [
@@ -113,25 +110,11 @@ def report_document(
     return {
         "format_version": FORMAT_VERSION,
         "generator": generator,
-        "names": "verbatim" if verbatim else "dates masked",
+        "names": "verbatim" if verbatim else "redacted",
         **(extra or {}),
         "summary": summarize(finding for own in findings.values() for finding in own),
         "findings": entries,
     }
-
-
-def _counted(unit: Unit) -> CountedExample:
-    match unit:
-        case CropUnit():
-            return CountedExample(unit.split, unit.patient_id, label=unit.label)
-        case SliceUnit():
-            return CountedExample(unit.split, unit.patient_id, unit.scan_id, annotated=unit.annotation is not None)
-        case ScanUnit():
-            diameters = tuple(nodule.diameter_mm for nodule in unit.nodules)
-            # scans without a patient have no scan_id; each counts on its own
-            return CountedExample(unit.split, unit.patient_id, unit.scan_id or str(unit.header.place), diameters)
-        case _:
-            return CountedExample(unit.split, unit.patient_id, unit.scan_id)
 
 
 @dataclass(frozen=True)
@@ -176,14 +159,15 @@ class ConfigState:
         if self.plan is None:
             return {"problem": self.problem}
         units = self.plan.units
-        scans = [unit for unit in units if isinstance(unit, ScanUnit)]
-        dated = {(unit.patient_id, unit.timepoint) for unit in scans if unit.timepoint is not None}
+        counted = [unit.counted() for unit in units]
+        dated = {(example.patient_id, example.timepoint) for example in counted if example.timepoint is not None}
+        holds_scans = "timepoint" in self.plan.config.schema.names
         return {
             "examples": self.plan.num_examples,
             "patients": len({unit.patient_id for unit in units if unit.patient_id is not None}),
             "scans": len({unit.scan_id for unit in units if unit.scan_id is not None}),
-            "timepoints": len(dated) if scans else None,
-            "nodules": sum(len(unit.nodules) for unit in scans) if scans else None,
+            "timepoints": len(dated) if holds_scans else None,
+            "nodules": sum(len(example.diameters_mm) for example in counted) if holds_scans else None,
             "shared_patients": self.plan.shared_patients,
             "findings": sum(finding.count for finding in self.plan.findings),
         }

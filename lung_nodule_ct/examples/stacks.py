@@ -16,7 +16,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
-from lung_nodule_ct.declaration.identity import image_id
+from lung_nodule_ct.declaration.identity import is_published_number, natural_key
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.declaration.rows import StackNoduleRecord, StackRow
 from lung_nodule_ct.errors import MemberError, Place
@@ -69,11 +69,13 @@ class StackUnit(Unit):
     """One stack of slices.
 
     Attributes:
+        case_id: Its number as published; of a case whose folder has another name, its rank in natural order, as ``case-3``.
         slices: Number and member of each slice, in numeric order, which is z order.
         boxes: In the order of their table.
         augmented: Whether the archive marks it as a flipped or rotated copy; ``None`` if it does not say.
     """
 
+    case_id: str
     slices: tuple[tuple[int, Member], ...]
     boxes: tuple[StackBox, ...]
     augmented: bool | None
@@ -133,14 +135,18 @@ def plan_stacks(config: Config, source: Source) -> tuple[list[StackUnit], tuple[
         if row.augmented is not None:
             augmented[case].add(row.augmented)
     splits = _splits(tables, cases, report)
+    ranks = {case: rank for rank, case in enumerate(sorted(cases, key=natural_key), 1)}
     units = []
     for case, slices in cases.items():
+        if not is_published_number(case):
+            report.add(Code.NO_PATIENT, f"case_id is case-{ranks[case]}", _folder(slices))
         if case not in boxes:
             report.add(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", _folder(slices))
         units.append(
             StackUnit(
                 split=splits.get(case, UNASSIGNED),
                 source_name=case,
+                case_id=case if is_published_number(case) else f"case-{ranks[case]}",
                 slices=tuple(slices),
                 boxes=tuple(boxes[case]),
                 augmented=next(iter(augmented[case])) if len(augmented[case]) == 1 else None,
@@ -159,7 +165,7 @@ def make_stack(unit: StackUnit, reading: Reading) -> list[Example]:
     volume = _read_volume([member for _, member in unit.slices], reading, report)
     numbers = [number for number, _ in unit.slices]
     row = StackRow(
-        case_id=image_id(unit.source_name),
+        case_id=unit.case_id,
         volume=volume,
         nodules=[nodule for box in unit.boxes if (nodule := _nodule(box, numbers, volume.shape, report))],
         augmented=unit.augmented,

@@ -266,7 +266,7 @@ def _length_issues(
 def _promised(header: Header, length: int) -> str:
     """A number of bytes, and the header fields that it follows from."""
     shape = " x ".join(map(str, reversed(header.shape)))
-    return f"{length:,} bytes (DimSize {shape}, {header.dtype.itemsize} bytes an element)"
+    return f"{length:,} bytes (DimSize {shape}, {header.dtype.itemsize} bytes per element)"
 
 
 def _find(

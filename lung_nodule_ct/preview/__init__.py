@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.errors import BuildFolderError, OutputError
-from lung_nodule_ct.preview.document import collect_document
-from lung_nodule_ct.preview.page import check_output, render_page, write_page
+from lung_nodule_ct.preview.page import check_output, collect_document, render_page, write_page
 from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:

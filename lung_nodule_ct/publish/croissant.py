@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY
-from lung_nodule_ct.declaration.manifest import GENERATOR, VolumeCodec
+from lung_nodule_ct.declaration.manifest import DATASET_VERSION, VolumeCodec
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.declaration.schema import (
     Category,
@@ -100,7 +100,7 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
         keywords=list(TAGS),
         license=licences(build) or None,
         url=HOMEPAGE,
-        version=GENERATOR.split()[-1],
+        version=DATASET_VERSION,
         distribution=distribution,
         record_sets=record_sets,
         data_collection=prose["collection"],

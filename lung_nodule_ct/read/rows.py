@@ -163,7 +163,7 @@ def split_rows(build: BuildFolder, config: str, split: str, split_by: SplitBy) -
     built_by = SplitBy(build.manifest["split_by"])
     if built_by is not split_by and built_by is SplitBy.PATIENT:
         raise TrainingError(
-            f"{build.folder} was split by patient", remedy="build it as published, or use --split-by patient"
+            f"{build.folder} was split by patient", remedy="build it as published, or split the rows by patient"
         )
     names = build.metadata_columns(config)
     metadata = [(name, row) for name in build.splits(config) for row in build.rows(config, name, names)]
@@ -176,9 +176,9 @@ def split_rows(build: BuildFolder, config: str, split: str, split_by: SplitBy) -
         raise TrainingError(
             f"{config} has no rows in the split {split!r} ({split_by})",
             expected=f"one of {', '.join(build.splits(config))}" if split_by is SplitBy.PUBLISHED else None,
-            remedy="choose another --split"
+            remedy="use a build with more patients, because folds hold whole patients"
             if split_by is SplitBy.PATIENT
-            else "choose another, or use --split-by patient",
+            else "choose another split, or split the rows by patient",
         )
     return Rows(
         Schema(build.columns(config)),

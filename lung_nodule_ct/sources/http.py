@@ -39,6 +39,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _CONNECTION = re.compile(r"^\w+\(host='[^']*', port=\d+\): ")  # the connection that an error of urllib3 names first
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+_CONNECTION = re.compile(r"^\w*Connection\(host=.*?\): ")
 _ADVICE = {
     401: "if the record is restricted, set the variable " + TOKEN_VARIABLE + " to an access token of yours",
     403: "if the record is restricted, set the variable "

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.declaration.identity import redact_name
 from lung_nodule_ct.errors import ArchiveError, MemberError, Place
 
 if TYPE_CHECKING:
@@ -132,10 +133,15 @@ class Archive:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all names, sizes and checksums. It does not depend on the compression."""
+        """A hash of all sizes and checksums, in the order of the names, and of the names as far as they are not private.
+
+        It does not depend on the compression. Manifests list it, so no date may go into it.
+        """
         digest = hashlib.sha256()
         for member in sorted(self.members, key=lambda member: member.name):
-            digest.update(f"{member.name}\0{member.size}\0{member.crc}\0".encode("utf-8", "surrogateescape"))
+            digest.update(
+                f"{redact_name(member.name)}\0{member.size}\0{member.crc}\0".encode("utf-8", "surrogateescape")
+            )
         return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.findings import Finding, Grade
 from lung_nodule_ct.declaration.manifest import (
+    DATASET_VERSION,
     FINDINGS,
     FORMAT_VERSION,
     GENERATOR,
@@ -16,6 +17,7 @@ from lung_nodule_ct.declaration.manifest import (
     to_json,
 )
 from lung_nodule_ct.errors import SourceError, StrictError
+from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.examples.report import compare_figures, figure_finding, report_document, same_pixels
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
@@ -192,15 +194,18 @@ def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
 
 
 def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
+    numbering = number_scans(source)
     roles = {role for config in build.configs.values() for role in config.plan.config.roles}
     return {
         "format_version": FORMAT_VERSION,
         "generator": GENERATOR,
+        "dataset_version": DATASET_VERSION,
         "format": str(layout.format),
         **layout.manifest_extra,
         "split_by": str(build.split_by),
         "keep_source_names": build.keep_source_names,
         "source": source.fingerprints(roles),
+        "scan_numbers": {"archives": list(numbering.archives), "sha256": numbering.sha256},
         "records": [
             {"number": record.number, "doi": record.doi, "licence": record.licence} for record in build.records
         ],

@@ -22,9 +22,10 @@ import datasets
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.declaration.findings import Finding, Grade
 from lung_nodule_ct.declaration.labels import SplitBy
-from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json
+from lung_nodule_ct.declaration.manifest import DATASET_VERSION, FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
+from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import family_of, make_plan
 from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
 from lung_nodule_ct.sources.resolve import open_source, requested_folder
@@ -73,7 +74,7 @@ class _DeclaredConfigs:
         self._form = form
 
     def __get__(self, _instance: object, _owner: type | None = None) -> Any:
-        version = datasets.Version("1.0.0")
+        version = datasets.Version(DATASET_VERSION)
         configs = {
             config.name: LungNoduleCTConfig(name=config.name, version=version, description=config.summary)
             for config in CONFIGS.values()
@@ -348,7 +349,7 @@ def _source_folder(cache_folder: Path) -> str | None:
 
 def _source_hash(source: Source, config: Config) -> str:
     """A hash of the content of the archives of a config, wherever they are stored."""
-    prints = source.fingerprints(config.roles)
+    prints = {**source.fingerprints(config.roles), "scan_numbers": number_scans(source).sha256}
     return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -63,13 +63,15 @@ class BuildOptions:
         if self.num_proc < 1:
             raise OptionError("num_proc", "expected at least 1", got=self.num_proc)
         if self.num_proc > 1 and self.engine is EngineName.BEAM:
-            raise OptionError("num_proc", "Beam has its own option for workers", remedy="use beam_options")
+            raise OptionError(
+                "num_proc", "Beam has its own option for workers", remedy="name it among the options of Beam"
+            )
         if self.beam_options and self.engine is not EngineName.BEAM:
             raise OptionError("beam_options", "only with the engine beam", got=f"engine {self.engine}")
         try:
             shlex.split(self.beam_options)
         except ValueError as error:
-            raise OptionError("beam_options", "cannot be divided into arguments", got=error) from error
+            raise OptionError("beam_options", f"cannot be split into words ({error})", got=self.beam_options) from error
         if self.volume_codec is not VolumeCodec.RAW and self.format is not Format.PARQUET:
             raise OptionError("volume_codec", "only for Parquet", got=f"format {self.format}")
         if self.keep_source_names and self.format.is_tfds:

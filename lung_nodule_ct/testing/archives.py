@@ -291,7 +291,7 @@ def zip_archive(members: Mapping[str, bytes], *, method: int = zipfile.ZIP_DEFLA
 
 
 def overwrite_zip_field(archive: bytes, field: str, value: int) -> bytes:
-    """Return a zip archive that says something else about its first member, to test how damage is reported.
+    """Return a copy of a zip archive with one header field of its first member overwritten, to test how damage is reported.
 
     Args:
         archive: The archive.

@@ -86,7 +86,7 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     """
     files = sorted(folder.glob(f"{EVALUATION}/*/{_SCORES}"))
     if not files:
-        raise TrainingError(f"{folder} holds no evaluation", remedy=f"make one: lung-nodule-ct evaluate {folder}")
+        raise TrainingError(f"{folder} holds no evaluation", remedy=f"make one: lung-nodule-ct evaluate BUILD {folder}")
     try:
         return [json.loads(path.read_text("utf-8")) | {"run": folder.name} for path in files]
     except (OSError, ValueError) as error:

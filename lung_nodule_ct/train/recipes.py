@@ -1,6 +1,6 @@
 """Recipes: what is trained, and the score that a small variant must reach in its check. Without JAX.
 
-``lung-nodule-ct train NAME`` runs a recipe; ``lung-nodule-ct train NAME --check`` runs its check.
+``lung-nodule-ct train BUILD RECIPE`` runs a recipe; ``lung-nodule-ct train RECIPE --check`` runs its check.
 """
 
 from __future__ import annotations

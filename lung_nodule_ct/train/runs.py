@@ -98,7 +98,9 @@ def open_run(folder: Path) -> Run:
         document = json.loads(path.read_text("utf-8"))
         version = document["format_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{folder} holds no run: {error}", remedy="train one: lung-nodule-ct train") from error
+        raise TrainingError(
+            f"{folder} holds no run: {error}", remedy="train one: lung-nodule-ct train BUILD RECIPE"
+        ) from error
     if version != _FORMAT_VERSION:
         raise TrainingError(
             f"{path} is of another version", expected=_FORMAT_VERSION, got=version, remedy="train it again"
@@ -189,7 +191,9 @@ class Checkpoints:
                 notice(f"{problem}; the one of step {steps} is used")
             return state
         if not problems:
-            raise TrainingError(f"{self._run} has no checkpoint", remedy="train it first: lung-nodule-ct train")
+            raise TrainingError(
+                f"{self._run} has no checkpoint", remedy="train it first: lung-nodule-ct train BUILD RECIPE"
+            )
         raise TrainingError(
             problems[0], remedy=f"remove {self._folder} to train it from the start, or train with another --out"
         )

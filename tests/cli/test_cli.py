@@ -100,6 +100,7 @@ def test_a_build_without_examples_is_refused(cli, dummy, tmp_path) -> None:
         ["build", "det2d_1.25mm", "--num-proc", "0"],
         ["build", "det2d_1.25mm", "--num-proc", "2", "--engine", "beam"],
         ["build", "det2d_1.25mm", "--keep-source-names", "--format", "tfrecord"],
+        ["build", "det2d_1.25mm", "--engine", "beam", "--beam-options", "'"],
         ["prepare"],
         ["unknown"],
     ],
@@ -128,6 +129,8 @@ def test_a_build_is_the_first_argument_of_every_command_that_reads_one(cli) -> N
         (["train", "a", "cls_1.25mm", "--check"], "makes its own data"),
         (["evaluate", "a", "b", "c"], "unexpected extra arguments: c"),
         (["leakage", "a", "cls_1.25mm", "--split-by", "patient"], "trains on both splits"),
+        (["train", "a", "--steps", "1", "cls_1.25mm"], "name cls_1.25mm directly after the build"),
+        (["build", "det2d_1.25mm", "--engine", "beam", "--beam-options", "'"], "No closing quotation"),
     ],
 )
 def test_contradictory_arguments_are_a_usage_error(cli, arguments, message) -> None:
@@ -150,3 +153,9 @@ def test_a_bracket_in_the_output_folder_is_warned_of(cli, dummy, tmp_path) -> No
         assert done.stderr.count("load_dataset takes the [ in") == count
         assert json.loads(done.stdout)["folder"] == str(out)
     assert "takes the [" not in cli("build", "cls_1.25mm", "--source", dummy, "--out", tmp_path / "ab").stderr
+
+
+def test_options_are_named_once_in_messages(cli) -> None:
+    done = cli("build", "det2d_1.25mm", "--num-proc", "2", "--engine", "beam")
+    assert "--num-proc" in done.stderr
+    assert "num_proc" not in done.stderr

@@ -123,7 +123,12 @@ def test_a_missing_context_archive_makes_its_columns_null(tiny, tmp_path, build)
         assert [nodule["pathology"] for nodule in row["nodules"]] == [None]
         assert row["scan_id"]
         assert row["fold"] is not None
-    assert {finding["archive"] for finding in built.findings("context-missing")} == {THICK1, CLS}
+    missing = {(finding["archive"], finding["action"]) for finding in built.findings("context-missing")}
+    assert missing == {
+        (THICK1, "timepoint, num_timepoints and days_since_first are null"),
+        (CLS, "pathology is null"),
+        (f"{CLS}, {THICK1}", "the numbers in scan_id are counted without it"),
+    }
 
 
 def test_pathology_is_joined_if_it_is_unambiguous(tiny, tmp_path, build) -> None:
@@ -336,7 +341,7 @@ def test_data_files_that_are_too_long_are_used_and_reported(tiny, tmp_path, buil
     built = build(tiny.write(tmp_path / "in"), "det3d_1.25mm")
     volume, mask = built.findings("data-file-too-long")
     assert (volume["grade"], volume["archive"], volume["member"]) == ("error", CT0, "9.mhd")
-    assert volume["detail"] == "9.raw: expected 1,440 bytes (DimSize 12 x 10 x 6, 2 bytes an element), got 1,442"
+    assert volume["detail"] == "9.raw: expected 1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element), got 1,442"
     assert volume["action"] == "its first 1,440 bytes are used, as ITK does"
     assert (mask["archive"], mask["member"]) == (MASKS, "9.mhd")
     (row,) = [row for row in built.rows("det3d_1.25mm") if row["source_name"] == "9"]

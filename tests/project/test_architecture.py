@@ -51,6 +51,19 @@ def test_readers_of_a_build_do_not_depend_on_the_builder(drawing) -> None:
         assert not graph[room] & {"examples", "targets"}, room
 
 
+def test_imports_of_public_names_and_relative_imports_are_seen(drawing, tmp_path) -> None:
+    package = tmp_path / "sample"
+    (package / "shapes").mkdir(parents=True)
+    (package / "__init__.py").write_text("from sample.shapes.box import Box\n")
+    (package / "shapes" / "__init__.py").touch()
+    (package / "shapes" / "box.py").write_text("from sample import Box\n")
+    with pytest.raises(ValueError, match="circle"):
+        drawing.layers(drawing.room_graph(package))
+    (package / "shapes" / "box.py").write_text("from ..shapes import box\n")
+    with pytest.raises(ValueError, match="full names"):
+        drawing.room_graph(package)
+
+
 def test_modules_have_no_import_cycles(drawing) -> None:
     """Imports within functions and for type checking are included."""
     names = {

@@ -32,6 +32,7 @@ PATTERNS = {
     r"\bshall\b": "must, will",
     r"\b(?:lest|whence|thereof|heretofore|therein|wherein)\b": "plain words",
     rf"\b(?:an?|one|the) \w+ an? (?:{_UNIT})\b": "one X per row",
+    r"\b(?:bytes|ms|seconds|dates|boxes|lines|rows|pixels|voxels) an? [a-z]+\b": "bytes per element",
     r"\bso many (?!of\b)\w+ (?:of|are|is)\b": "a number of",
     r"\bbe had\b": "be obtained, be available",
     r"\bwhoever\b|\bwho asks\b|\bwhatsoever\b": "name the thing",
@@ -61,7 +62,15 @@ def test_no_text_uses(pattern: str, instead: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["it is no image", "one file a config", "As of :meth:`read`", "found beside it", "what is told", "made anew"],
+    [
+        "it is no image",
+        "one file a config",
+        "As of :meth:`read`",
+        "found beside it",
+        "what is told",
+        "made anew",
+        "2 bytes an element",
+    ],
 )
 def test_the_patterns_match_what_they_should(text: str) -> None:
     assert any(re.search(pattern, text) for pattern in PATTERNS)

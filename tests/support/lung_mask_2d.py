@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.declaration.archives import NAMING_ROLES, Role
 from lung_nodule_ct.declaration.configs import CONFIGS, Config, add_config
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.declaration.schema import Column, Flag, Integer, Picture, Schema, Text
-from lung_nodule_ct.examples.family import Example, Family, Reading, Unit
+from lung_nodule_ct.examples.family import Example, Family, Reading, Unit, number_scans
 from lung_nodule_ct.examples.plan import FAMILIES, add_family
 from lung_nodule_ct.examples.scans.listing import list_volumes
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
@@ -32,14 +32,14 @@ LUNG_MASK_2D = Config(
     summary="Axial slices of the lung masks.",
     example="one slice of a lung mask",
     reads=(Role.LUNG_MASKS,),
-    context=(),
+    context=tuple(role for role in NAMING_ROLES if role is not Role.LUNG_MASKS),
     schema=Schema(
         (
             Column("mask", Picture(), "PNG with the labels as grey values: 0 outside, 3 and 4 the lungs"),
             Column("slice_index", Integer(), "axial slice of the volume, from 0"),
             Column("has_lung", Flag(), "whether the slice shows a lung"),
             Column("patient_id", Text(), "patient number in the archives", nullable=True),
-            Column("scan_id", Text(), "stable key of the scan, the same in every config", nullable=True),
+            Column("scan_id", Text(), "patient and rank of the scan", nullable=True),
             Column("fold", Integer(), "cross-validation fold of the patient, 0 to 4", nullable=True),
         )
     ),
@@ -66,12 +66,13 @@ class MaskUnit(Unit):
 
 def plan_masks(config: Config, source: Source) -> tuple[list[MaskUnit], tuple[Finding, ...]]:
     report = FindingCollector()
+    numbers = number_scans(source).numbers
     units = [
         MaskUnit(
             split=TRAIN,
             source_name=volume.stem,
             patient_id=volume.name.patient,
-            scan_id=volume.name.scan_id,
+            scan_id=numbers.scan_id(volume.name),
             fold=volume.name.fold,
             header=volume.header,
             data=volume.data,

@@ -162,7 +162,7 @@ def test_the_metadata_of_the_card_are_valid(hub) -> None:
 
 def test_findings_are_counted_graded_and_without_dates(hub) -> None:
     report = json.loads((hub / "findings.json").read_text())
-    assert report["names"] == "dates masked"
+    assert report["names"] == "redacted"
     totals: dict[str, int] = {}
     for finding in report["findings"]:
         assert set(finding) == {"config", "grade", "code", "archive", "member", "row", "detail", "action", "count"}

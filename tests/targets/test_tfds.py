@@ -267,14 +267,14 @@ def test_parquet_by_tfds_is_refused_and_the_error_names_the_build_command(tmp_pa
 
 
 def test_files_of_a_killed_build_are_removed_and_a_finished_build_is_reused(tmp_path, dummy) -> None:
-    incomplete = tmp_path / "lung_nodule_ct" / "cls_1.25mm" / "incomplete.ABC_1.0.0"
+    incomplete = tmp_path / "lung_nodule_ct" / "cls_1.25mm" / "incomplete.ABC_2.0.0"
     incomplete.mkdir(parents=True)
     (incomplete / "part").write_text("of a build")
     for _ in range(2):
         TfdsBuilder(
             config="cls_1.25mm", data_dir=tmp_path, source=dummy, file_format="array_record"
         ).download_and_prepare()
-    assert sorted(path.name for path in incomplete.parent.iterdir()) == [".build.lock", "1.0.0"]
+    assert sorted(path.name for path in incomplete.parent.iterdir()) == [".build.lock", "2.0.0"]
     assert tfds.builder("lung_nodule_ct/cls_1.25mm", data_dir=tmp_path).info.splits["train"].num_examples == 22
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code, FindingCollector
-from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import Example, Reading
@@ -53,7 +52,7 @@ def make_scan(unit: ScanUnit, reading: Reading) -> list[Example]:
         mask = _read_mask(mask_image, image.header.shape, buffers, in_mask)
     volume = _read_hounsfield(image, buffers, report)
     report.extend(in_mask.findings)
-    prefix = f"{unit.scan_id or image_id(unit.source_name)}-{unit.slice_thickness_mm:g}mm"
+    prefix = f"{unit.volume_id}_{unit.slice_thickness_mm:g}mm"
     row = ScanRow(
         scan_id=unit.scan_id,
         patient_id=unit.patient_id,
@@ -68,7 +67,7 @@ def make_scan(unit: ScanUnit, reading: Reading) -> list[Example]:
         origin=frame.origin,
         direction=frame.direction,
         nodules=[
-            _nodule(nodule, f"{prefix}-{number}", unit.pathology, frame, volume.shape, report)
+            _nodule(nodule, f"{prefix}_{number}", unit.pathology, frame, volume.shape, report)
             for number, nodule in enumerate(unit.nodules)
         ],
         source_name=unit.source_name,

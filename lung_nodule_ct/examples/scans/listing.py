@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.declaration.identity import Name, parse_volume_name
-from lung_nodule_ct.examples.family import empty_archive, unused_members
+from lung_nodule_ct.examples.family import HEADER_SUFFIXES, empty_archive, unused_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding, FindingCollector
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 
-HEADER_SUFFIXES: Final = (".mhd", ".mha")
 DATA_SUFFIXES: Final = (".raw", ".zraw")
 
 
@@ -94,7 +93,7 @@ class Timeline:
             if volume.name.patient and volume.name.day:
                 dates[volume.name.patient].add(volume.name.day)
             elif volume.name.patient:
-                undated[volume.name.patient].add(volume.name.scan_token)
+                undated[volume.name.patient].add(volume.name.bad_date or "")
         self._dates = {patient: sorted(days) for patient, days in dates.items()}
         self._undated = {patient: len(tokens) for patient, tokens in undated.items()}
 
@@ -117,7 +116,7 @@ class Timeline:
 
 def list_volumes(archives: Sequence[Archive], report: FindingCollector) -> list[ArchivedVolume]:
     """The volumes of some archives, each identity once."""
-    first: dict[str, ArchivedVolume] = {}
+    first: dict[tuple[object, ...], ArchivedVolume] = {}
     for archive in archives:
         by_stem: defaultdict[str, list[Member]] = defaultdict(list)
         for member in archive.members:
@@ -129,7 +128,8 @@ def list_volumes(archives: Sequence[Archive], report: FindingCollector) -> list[
         for header in headers:
             data = tuple(by_stem.pop(_without_suffix(header), ()))
             volume = ArchivedVolume(parse_volume_name(header.stem), header, data)
-            kept = first.setdefault(volume.name.scan_id or header.stem, volume)
+            key = (header.stem,) if volume.name.patient is None else volume.name.scan
+            kept = first.setdefault(key, volume)
             if kept is not volume:
                 detail = f"the same patient and date as {kept.header.place}"
                 report.add(Code.DUPLICATE_ID, "left out, the first is used", header.place, detail)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.archives import ArchiveSpec, Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.identity import natural_key
 from lung_nodule_ct.declaration.labels import TRAIN
+from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import MemberError, Place
 from lung_nodule_ct.examples.crops import list_crops
-from lung_nodule_ct.examples.family import Unit, row_finding, table_findings, unused_members
+from lung_nodule_ct.examples.family import Numbering, Unit, number_scans, row_finding, table_findings, unused_members
 from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes, scan_of
 from lung_nodule_ct.formats.tables import MAX_TABLE_BYTES, parse_nodules
 from lung_nodule_ct.sources.source import ArchivePool
@@ -45,6 +47,7 @@ class ScanUnit(Unit):
     """One CT volume.
 
     Attributes:
+        volume_id: The id of the scan; of a volume without a patient, its rank in natural order, as ``volume-3``.
         header: Its ``.mhd`` or ``.mha``.
         data: Members that are likely to hold its elements.
         mask: The header of its lung mask, ``None`` if there is none.
@@ -57,6 +60,7 @@ class ScanUnit(Unit):
         pathology: Index of its class, ``None`` unless the archives leave no doubt.
     """
 
+    volume_id: str
     header: Member
     data: tuple[Member, ...]
     mask: Member | None
@@ -74,6 +78,12 @@ class ScanUnit(Unit):
         headers = (self.header, self.mask) if self.mask else (self.header,)
         return (*headers, *self.data, *self.mask_data)
 
+    def counted(self) -> CountedExample:
+        """Its diameters and its timepoint. A scan without a patient has no ``scan_id`` and counts on its own."""
+        diameters = tuple(nodule.diameter_mm for nodule in self.nodules)
+        scan = self.scan_id or str(self.header.place)
+        return CountedExample(self.split, self.patient_id, scan, diameters, timepoint=self.timepoint)
+
 
 @dataclass(frozen=True, slots=True)
 class _Context:
@@ -82,10 +92,12 @@ class _Context:
     Attributes:
         timeline: The dates of all patients.
         classes: The pathology classes of every patient in the classification archive.
+        numbering: The numbers of all scans of the source.
     """
 
     timeline: Timeline | None
     classes: Mapping[str, set[int]] | None
+    numbering: Numbering
 
 
 def plan_scans(config: Config, source: Source) -> tuple[list[ScanUnit], tuple[Finding, ...]]:
@@ -93,7 +105,8 @@ def plan_scans(config: Config, source: Source) -> tuple[list[ScanUnit], tuple[Fi
     report = FindingCollector()
     sets = [scan_set for scan_set in SCAN_SETS if scan_set.volumes in config.reads]
     listed = {scan_set.volumes: list_volumes(source.archives(scan_set.volumes), report) for scan_set in sets}
-    context = _Context(_timeline(source, listed, report), _classes(source, report))
+    context = _Context(_timeline(source, listed, report), _classes(source, report), number_scans(source))
+    report.extend(context.numbering.findings)
     scans = [
         scan for scan_set in sets for scan in _scans_of_set(scan_set, source, listed[scan_set.volumes], context, report)
     ]
@@ -156,8 +169,10 @@ def _scans_of_set(
     stems = {volume.stem for volume in volumes}
     masks = _masks(source, scan_set.masks, stems, report)
     nodules, unreadable = _nodules(source, scan_set.nodules, stems, report)
+    ranks = {stem: rank for rank, stem in enumerate(sorted(stems, key=natural_key), 1)}
     scans = []
     for volume in volumes:
+        scan_id = context.numbering.numbers.scan_id(volume.name)
         timepoint = context.timeline.timepoint(volume.name) if context.timeline else Timepoint()
         mask = masks.get(volume.stem)
         annotated = nodules.get(volume.stem, ())
@@ -168,8 +183,9 @@ def _scans_of_set(
             split=TRAIN,
             source_name=volume.stem,
             patient_id=volume.name.patient,
-            scan_id=volume.name.scan_id,
+            scan_id=scan_id,
             fold=volume.name.fold,
+            volume_id=scan_id or f"volume-{ranks[volume.stem]}",
             header=volume.header,
             data=volume.data,
             mask=mask.header if mask else None,
@@ -243,7 +259,10 @@ def _scan_findings(unit: ScanUnit, volume: ArchivedVolume, *, expects_mask: bool
     place = volume.header.place
     findings = []
     if volume.name.bad_date is not None:
-        findings.append(Finding(Code.INVALID_DATE, "treated as undated", place, f"got {volume.name.bad_date}"))
+        digits = len(volume.name.bad_date)
+        findings.append(
+            Finding(Code.INVALID_DATE, "treated as undated", place, f"expected YYYYMMDD, got {digits} digits")
+        )
     if unit.patient_id is None:
         findings.append(Finding(Code.NO_PATIENT, "patient_id, scan_id and fold are null", place))
     elif undated:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
-from lung_nodule_ct.declaration.identity import image_id
 from lung_nodule_ct.declaration.rows import ObjectRecord, SliceRow
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import Example, Reading
@@ -43,7 +42,7 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example]:
     report.extend(_compare_tables(unit, annotation))
     row = SliceRow(
         image=data,
-        image_id=image_id(unit.source_name),
+        image_id=unit.image_id,
         width=width,
         height=height,
         objects=objects,

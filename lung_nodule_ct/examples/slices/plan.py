@@ -11,10 +11,13 @@ from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.identity import parse_image_name
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
+from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import (
-    Unit,
+    ImageUnit,
     empty_archive,
+    number_images,
+    number_scans,
     row_finding,
     shortened,
     unique_images,
@@ -54,16 +57,14 @@ class CrossCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SliceUnit(Unit):
+class SliceUnit(ImageUnit):
     """One slice with its annotation.
 
     Attributes:
-        image: The encoded image.
         annotation: Its XML file, ``None`` if there is none.
         cross_checks: The boxes of the image in other tables.
     """
 
-    image: Member
     annotation: Member | None
     cross_checks: tuple[CrossCheck, ...] = ()
 
@@ -71,6 +72,10 @@ class SliceUnit(Unit):
     def members(self) -> tuple[Member, ...]:
         """The image and its XML file."""
         return (self.image, self.annotation) if self.annotation else (self.image,)
+
+    def counted(self) -> CountedExample:
+        """Whether it has an XML file."""
+        return CountedExample(self.split, self.patient_id, self.scan_id, annotated=self.annotation is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,9 @@ def plan_slices(config: Config, source: Source) -> tuple[list[SliceUnit], tuple[
     del config  # one archive, one layout
     report = FindingCollector()
     units = [unit for archive in source.archives(Role.DETECTION_2D) for unit in _plan_archive(archive, report)]
-    return units, report.findings
+    numbering = number_scans(source)
+    report.extend(numbering.findings)
+    return number_images(units, numbering.numbers), report.findings
 
 
 def _plan_archive(archive: Archive, report: FindingCollector) -> list[SliceUnit]:
@@ -134,7 +141,6 @@ def _unit(image: Member, annotations: Mapping[str, Member]) -> SliceUnit:
         split=UNASSIGNED,
         source_name=image.stem,
         patient_id=name.patient,
-        scan_id=name.scan_id,
         fold=name.fold,
         image=image,
         annotation=annotations.get(image.stem),

@@ -20,11 +20,12 @@ from etils import epath
 from filelock import FileLock
 
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
+from lung_nodule_ct.declaration.manifest import DATASET_VERSION, RELEASE_NOTES
 from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.errors import OutputError, SourceError
 from lung_nodule_ct.sources.source import Source
 from lung_nodule_ct.targets.tfds.features import to_features_dict
-from lung_nodule_ct.targets.tfds.folder import DATASET, RELEASE, TfdsLayout
+from lung_nodule_ct.targets.tfds.folder import DATASET, TfdsLayout
 
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding
@@ -59,8 +60,8 @@ class TfdsBuilder(tfds.core.dataset_builder.FileReaderBuilder):
 
     name = DATASET
     pkg_dir_path = epath.Path(__file__).parent / "pages"
-    VERSION = tfds.core.Version(RELEASE)
-    RELEASE_NOTES: ClassVar[Mapping[str, str]] = {RELEASE: "First release."}
+    VERSION = tfds.core.Version(DATASET_VERSION)
+    RELEASE_NOTES: ClassVar[Mapping[str, str]] = RELEASE_NOTES
     DEFAULT_BUILDER_CONFIG_NAME = DEFAULT_CONFIG.name
 
     BUILDER_CONFIGS = _DeclaredConfigs(lambda configs: list(configs.values()))

@@ -164,7 +164,7 @@ class ExamplePieces:
         """Return the pieces that together are the serialised example of a row.
 
         Args:
-            row: As :func:`lung_nodule_ct.read.voxel_columns.rows_of` gives it: voxels as arrays (z, y, x), ``None`` where there are none.
+            row: Voxels as arrays (z, y, x), ``None`` where there are none.
         """
         example = self._serializer.get_tf_example(self._features.encode_example(to_tfds_example(self._small, row)))
         pieces: list[Piece] = []

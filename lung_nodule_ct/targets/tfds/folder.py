@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import _save_default_config_name  # there is no public function
 
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG
-from lung_nodule_ct.declaration.manifest import Format
+from lung_nodule_ct.declaration.manifest import DATASET_VERSION, Format
 from lung_nodule_ct.read.voxel_columns import table_rows
 from lung_nodule_ct.system.disk_writes import DirectFile, WriteBackThrottle
 from lung_nodule_ct.system.imports import optional_imports
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 
 DATASET: Final = "lung_nodule_ct"
-RELEASE: Final = "1.0.0"
 RecordFormat = Literal["tfrecord", "array_record"]
 
 _ARRAY_RECORD_OPTIONS = "group_size:1,zstd:1,max_parallelism:1"
@@ -63,7 +62,7 @@ class TfdsLayout:
 
     def path_of(self, shard: Shard) -> str:
         """The path of a shard."""
-        folder = f"{DATASET}/{shard.config.name}/{RELEASE}/" if self.nested else ""
+        folder = f"{DATASET}/{shard.config.name}/{DATASET_VERSION}/" if self.nested else ""
         return f"{folder}{DATASET}-{shard.split}.{self.records}-{shard.number}"
 
     @property

@@ -1,0 +1,82 @@
+"""What the project is made from: the lock file, the licences of dependencies, and a wheel that can be reproduced."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def licences() -> ModuleType:
+    """The script that writes the page of licences."""
+    spec = importlib.util.spec_from_file_location("make_licences", ROOT / "docs" / "make_licences.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_dependency_has_its_declared_licence_on_the_page(licences) -> None:
+    listed = licences.listed()
+    needed = licences.needed()
+    assert {name for name in listed if name not in ("package", "---")} == set(needed), "python docs/make_licences.py"
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    locked = {package["name"]: package.get("version") for package in lock["package"]}
+    installed = {name: own for name in needed if (own := licences.licence(name)) and version(name) == locked[name]}
+    assert installed
+    assert {name: listed[name] for name in installed} == installed
+    assert "?" not in listed.values()
+
+
+def test_no_dependency_of_the_core_has_a_strong_copyleft_licence(licences) -> None:
+    for name, licence in licences.listed().items():
+        assert not re.search(r"(?<!L)GPL", licence), f"{name}: {licence}"
+
+
+def test_the_lock_file_has_every_dependency_with_hashes() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    locked = {package["name"]: package for package in lock["package"]}
+    declared = [*project["dependencies"], *(word for own in project["optional-dependencies"].values() for word in own)]
+    for requirement in declared:
+        name = re.split(r"[<>=\[; ]", requirement)[0].lower().replace("_", "-")
+        assert name in locked, "run: uv lock"
+        for file in locked[name].get("wheels", []):
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", file["hash"])
+            assert file["url"].startswith("https://files.pythonhosted.org/")
+
+
+@pytest.mark.slow
+def test_the_wheel_is_the_same_wherever_and_whenever_it_is_built(tmp_path) -> None:
+    digests = set()
+    for number, moment in enumerate((0, 1_700_000_000)):
+        copy = tmp_path / f"copy {number}"
+        copy.mkdir()
+        for name in ("pyproject.toml", "README.md", "LICENSE", "card", "lung_nodule_ct"):
+            copy_of = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+            copy_of(ROOT / name, copy / name)
+        for path in copy.rglob("*"):
+            os.utime(path, (moment + 400_000_000, moment + 400_000_000))
+        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "out"), str(copy)]
+        if importlib.util.find_spec("hatchling") is None:
+            command.remove("--no-isolation")
+        subprocess.run(
+            command, check=True, capture_output=True, env={**os.environ, "TZ": ("UTC", "Asia/Tokyo")[number]}
+        )
+        (wheel,) = (copy / "out").glob("*.whl")
+        digests.add(hashlib.sha256(wheel.read_bytes()).hexdigest())
+    assert len(digests) == 1
