@@ -318,7 +318,7 @@ def test_the_command_prints_counts_and_refuses_unsupported_options(cli, dummy, t
         ("--runner=NoSuchRunner", "the runner 'NoSuchRunner' cannot be used; got Unexpected pipeline runner"),
         ("--runner=no.such.Runner", "the runner 'no.such.Runner' cannot be used; got No module named 'no'"),
         ("--runner=os.path.join", "the runner 'os.path.join' cannot be used"),
-        ("--runner='Direct", "cannot be divided into arguments"),
+        ("--runner='Direct", "quotation"),
     ],
 )
 @with_beam
