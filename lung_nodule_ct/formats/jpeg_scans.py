@@ -47,7 +47,8 @@ def find_scan_tails(data: bytes, has_same_pixels: Callable[[bytes], bool]) -> li
                 frame.read(code, content)
             last = frame.end_of_scan(data[start:end]) + start
             if data[last:end].strip(b"\0"):
-                tails.append(Part("data behind a scan", last, end, data[last:end]))
+                replacement = b"" if data[end:] else b"\xff\xd9"  # the end of the picture was missing
+                tails.append(Part("data behind a scan", last, end, data[last:end], replacement))
     except (LookupError, ValueError, struct.error) as error:
         raise ValueError("data behind the pixels of a scan, whose end cannot be found") from error
     return tails

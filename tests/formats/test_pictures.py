@@ -28,12 +28,25 @@ from identifying import (
 from PIL import Image, PngImagePlugin
 
 import lung_nodule_ct
+from lung_nodule_ct.formats import pictures
+from lung_nodule_ct.formats.jpeg_scans import find_scan_tails
+from lung_nodule_ct.formats.picture_parts import Part
 from lung_nodule_ct.formats.pictures import decode_picture, find_metadata, without_metadata, without_orientation
 from lung_nodule_ct.testing.archives import BMP0, CLS, DET2D, encode_picture
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 DAY = b"2019:03:14 10:00:00"
 EXIF = b"Exif\0\0" + DAY
+
+
+def turned(orientation: int) -> bytes:
+    """Return EXIF with an orientation, as Pillow writes it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x0132] = DAY.decode()
+    return exif.tobytes()
+
+
 CASES = [
     pytest.param(data, insert, id=f"{encoding}, {place}")
     for encoding, data in ENCODINGS.items()
@@ -48,14 +61,6 @@ def clean(data: bytes) -> bytes:
 
 def kinds(data: bytes) -> str:
     return without_metadata(data, decode_picture(data))[1]
-
-
-def turned(orientation: int) -> bytes:
-    """Return EXIF with an orientation, as Pillow writes it."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    exif[0x0132] = DAY.decode()
-    return exif.tobytes()
 
 
 def contains(data: bytes, text: bytes) -> bool:
@@ -92,6 +97,49 @@ def check_that_texts_are_removed(data: bytes, insert: Insert, texts: tuple[bytes
 @pytest.mark.parametrize(("data", "insert"), CASES)
 def test_texts_in_every_place_of_every_encoding_are_removed(data: bytes, insert: Insert) -> None:
     check_that_texts_are_removed(data, insert, CORPUS[::21])
+
+
+@pytest.mark.parametrize(("data", "insert"), CASES)
+def test_no_four_bytes_of_a_text_are_left(data: bytes, insert: Insert) -> None:
+    text = b"PATIENT-NAME:DOE^JANE*19540312"
+    published = clean(insert(data, text))
+    assert not [text[at : at + 4] for at in range(len(text) - 3) if text[at : at + 4] in published]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "place",
+    ["padding", "before the pixels", "reserved fields", "behind the picture", "behind the picture, in its size"],
+)
+def test_the_fields_of_a_bmp_are_those_of_the_picture_without_the_text(encoding: str, place: str) -> None:
+    kind, data = encoding.split(maxsplit=1)[0], ENCODINGS[encoding]
+    if place in PLACES[kind]:
+        assert clean(PLACES[kind][place](data, b"PATIENT-NAME")) == data
+
+
+@pytest.mark.parametrize("encoding", ["JPEG colour", "JPEG progressive", "JPEG restarting"])
+def test_data_behind_a_jpeg_without_an_end_are_removed(encoding: str) -> None:
+    data = ENCODINGS[encoding]
+    assert clean(data[:-2] + b"PATIENT NAME") == data
+
+
+def test_a_jpeg_of_too_many_scans_is_refused() -> None:
+    scan = segment(0xDA, b"\1\1\0\0\x3f\0") + b"data"
+    with pytest.raises(ValueError, match="at most 64 scans, got 65"):
+        find_scan_tails(b"\xff\xd8" + scan * 65, lambda _: True)
+
+
+@pytest.mark.parametrize(
+    ("data", "part", "message"),
+    [
+        (saved("BMP"), Part("", 1100, 1101, b"", bytes([saved("BMP")[1100] ^ 1])), "other pixels"),
+        (saved("PNG"), Part("", 33, 33, b"", chunk(b"eXIf", turned(6)[6:])), "orientation 6"),
+    ],
+)
+def test_a_result_with_other_pixels_or_an_orientation_is_refused(monkeypatch, data, part, message) -> None:
+    monkeypatch.setattr(pictures, "find_metadata", lambda _: [part])
+    with pytest.raises(ValueError, match=message):
+        without_metadata(data, decode_picture(data))
 
 
 @pytest.mark.parametrize(("data", "insert"), CASES)

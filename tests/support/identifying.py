@@ -159,8 +159,9 @@ def bitmap(
 
 
 def runs(bits: int) -> bytes:
-    """Return the run-length codes of 34 x 21 pixels: runs, literal pixels, a move, and the ends of lines."""
-    line = b"\x0a\x12" + b"\0\x08" + bytes(range(1, 9))[: 8 if bits == 8 else 4] + b"\x10\x34" + b"\0\0"
+    """Return the run-length codes of 34 x 21 pixels: runs, literal pixels of odd length, a run beyond the line, a move, ends of lines."""
+    literal = b"\0\x07abcdefg\0" if bits == 8 else b"\0\x06abc\0"
+    line = b"\x0a\x12" + literal + b"\x30\x34" + b"\0\0"
     return line * 10 + b"\x05\x21\0\x02\x03\x01" + b"\x06\x43" + b"\0\0" + line * 9 + b"\0\1"
 
 
@@ -232,6 +233,34 @@ def _thumbnail(data: bytes, text: bytes) -> bytes:
     return data[:2] + segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1" + side + text.ljust(3 * side[1], b"\0")) + data[20:]
 
 
+def _field_of_jfif(data: bytes, text: bytes) -> bytes:
+    """Store a text in the version and the resolution of a JPEG."""
+    return data[:11] + text[:7] + data[18:] if data[6:10] == b"JFIF" else data
+
+
+def _second_header(data: bytes, text: bytes) -> bytes:
+    """Store a text as the resolution of a further JFIF segment, before the last scan."""
+    if b"JFIF" not in data:
+        return data
+    return insert_before_last(data, b"\xff\xda", segment(0xE0, b"JFIF\0\1\1\0" + text[:4] + b"\0\0"))
+
+
+def _palette(data: bytes, text: bytes) -> bytes:
+    """Store a text behind the colours that the palette of a PNG can have."""
+    depth = data[24]
+    if data[25] != 3 or depth == 8:
+        return data
+    at = data.index(b"PLTE") - 4
+    length = struct.unpack_from(">I", data, at)[0]
+    colours = data[at + 8 : at + 8 + length].ljust(3 << depth, b"\0") + text + bytes(-len(text) % 3)
+    return data[:at] + chunk(b"PLTE", colours) + data[at + 12 + length :]
+
+
+def _counted(data: bytes, text: bytes) -> bytes:
+    """Store a text behind a BMP, and count it in the size of the file and of the pixels."""
+    return data[:2] + struct.pack("<I", len(data) + len(text)) + data[6:] + text
+
+
 def _adobe(data: bytes, text: bytes) -> bytes:
     if b"Adobe" not in data:
         return data
@@ -291,7 +320,8 @@ PLACES: dict[str, dict[str, Insert]] = {
         **{f"APP{number}": _app(0xE0 + number) for number in range(1, 16)},
         "before the frame": lambda data, text: insert_before_last(data, b"\xff\xdb", text.replace(b"\xff", b"x")),
         "before the last scan": lambda data, text: insert_before_last(data, b"\xff\xda", segment(0xFE, text)),
-        "JFIF before the last scan": lambda data, text: insert_before_last(data, b"\xff\xda", segment(0xE7, text)),
+        "version and resolution": _field_of_jfif,
+        "a second JFIF segment": _second_header,
         "behind the last scan": lambda data, text: insert_before_last(data, b"\xff\xd9", segment(0xFE, text)),
         "behind the data of the last scan": lambda data, text: insert_before_last(data, b"\xff\xd9", text.replace(b"\xff", b"x")),
         "behind the picture": lambda data, text: data + text,
@@ -305,6 +335,7 @@ PLACES: dict[str, dict[str, Insert]] = {
         "XMP": _png(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0"),
         "eXIf": _png(b"eXIf", b"MM\0\x2a\0\0\0\x08\0\0"),
         "iCCP": _png(b"iCCP", b"Doe, Jane\0\0", compressed=True),
+        "palette": _palette,
         "sPLT": _png(b"sPLT"),
         "a private chunk": _png(b"prVt"),
         "before the end": lambda data, text: insert_before_last(data, b"IEND", chunk(b"tEXt", b"Comment\0" + text)),
@@ -315,6 +346,8 @@ PLACES: dict[str, dict[str, Insert]] = {
     },
     "BMP": {
         "behind the picture": lambda data, text: data + text,
+        "behind the picture, in its size": _counted,
+        "size of the pixels": lambda data, text: _field(data, 34, text, 4),
         "before the pixels": _gap,
         "reserved fields": lambda data, text: _field(data, 6, text, 4, 12),
         "resolution": lambda data, text: _field(data, 38, text, 8),
