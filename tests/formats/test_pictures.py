@@ -117,7 +117,7 @@ def test_the_fields_of_a_bmp_are_those_of_the_picture_without_the_text(encoding:
         assert clean(PLACES[kind][place](data, b"PATIENT-NAME")) == data
 
 
-@pytest.mark.parametrize("encoding", ["JPEG colour", "JPEG progressive", "JPEG restarting"])
+@pytest.mark.parametrize("encoding", ["JPEG colour", "JPEG grey", "JPEG restarting"])
 def test_data_behind_a_jpeg_without_an_end_are_removed(encoding: str) -> None:
     data = ENCODINGS[encoding]
     assert clean(data[:-2] + b"PATIENT NAME") == data
