@@ -60,7 +60,7 @@ def account_of(case: object, folder: Path) -> Counter[str]:
     from lung_nodule_ct.declaration.configs import get_config
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.examples.account import Fate, make_account
-    from lung_nodule_ct.examples.family import Reading
+    from lung_nodule_ct.examples.family import Example, Reading
     from lung_nodule_ct.examples.plan import family_of, make_plan
     from lung_nodule_ct.sources.resolve import open_folder
     from lung_nodule_ct.sources.source import ArchivePool
@@ -74,10 +74,14 @@ def account_of(case: object, folder: Path) -> Counter[str]:
         plan = make_plan(get_config(case.config), source)
         with ArchivePool() as archives:
             reading = Reading(archives, BufferPool())
-            made = [example for unit in plan.units for example in family_of(plan.config).make(unit, reading)]
+            by_unit = [(unit, family_of(plan.config).make(unit, reading)) for unit in plan.units]
     except LungNoduleCTError:
         return Counter(refused=1)
-    account = make_account(plan, [member for example in made for member in example.read], len(made))
+    made = [example for _, examples in by_unit for example in examples if isinstance(example, Example)]
+    left_out = [
+        unit.members[0] for unit, examples in by_unit if not any(isinstance(each, Example) for each in examples)
+    ]
+    account = make_account(plan, [member for example in made for member in example.read], len(made), left_out)
     if account.num_vanished or account.num_lost:
         raise AssertionError(f"{case}: {account.findings}")
     for archive in account.archives:

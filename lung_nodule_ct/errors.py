@@ -65,6 +65,7 @@ class LungNoduleCTError(Exception):
         remedy: What the user can do about it.
 
     Attributes:
+        problem: What is wrong, without the rest.
         place: Where the problem is: archive, member and row.
 
     Example:
@@ -84,6 +85,7 @@ class LungNoduleCTError(Exception):
         got: object = None,
         remedy: str | None = None,
     ) -> None:
+        self.problem = printable(problem)
         self.place = Place(archive, member, row)
         self.expected, self.got, self.remedy = expected, got, remedy
         text = f"{self.place}: {problem}" if str(self.place) else problem

@@ -21,7 +21,7 @@ from lung_nodule_ct.declaration.dates import count_dates, mask_dates
 from lung_nodule_ct.declaration.manifest import FINDINGS
 from lung_nodule_ct.declaration.schema import Picture, Records, Text, Voxels
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.formats.pictures import without_dated_metadata
+from lung_nodule_ct.formats.pictures import find_metadata
 from lung_nodule_ct.read.audit_report import AUDIT_COMMAND, Check, CheckGroup, Verdict
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars
 
@@ -186,9 +186,9 @@ def _dates_in_metadata(data: bytes) -> int:
         SyntaxError: Likewise.
         DecompressionBombError: The picture is too large.
     """
-    _, dated = without_dated_metadata(data)
+    dated = sum(bool(count_dates(part.content.decode("latin-1"))) for part in find_metadata(data))
     if dated:
-        return len(dated)
+        return dated
     with Image.open(io.BytesIO(data)) as picture:  # other metadata, such as a colour profile
         values = list(picture.info.values())
     texts = [value.decode("latin-1") if isinstance(value, bytes) else value for value in values]

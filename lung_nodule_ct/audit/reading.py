@@ -129,7 +129,7 @@ def lung_median(volume: CTVolume, mask: MaskVolume) -> float | None:
 
 def _example(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> tuple[ExampleFacts, NDArray[np.int64]]:
     """The facts of a row, and the histogram of its volume, which is empty for other rows."""
-    pixels = _pixels(build, row, columns)
+    pixels, key = _pixels(build, row, columns)
     common: dict[str, Any] = {
         "config": row.config,
         "split": row.split,
@@ -137,7 +137,7 @@ def _example(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> 
         "patient_id": row.row.get("patient_id"),
         "scan_id": row.row.get("scan_id"),
         "fold": row.row.get("fold"),
-        "pixels_key": None if pixels is None else pixels_key(pixels),
+        "pixels_key": key,
         "pathology": next((row.row[column.name] for column in columns if _is_pathology(column)), None),
         "num_records": next((len(row.row[column.name]) for column in columns if isinstance(column.type, Records)), 0),
     }
@@ -150,16 +150,22 @@ def _example(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> 
     return ExampleFacts(**common), np.zeros(0, np.int64)
 
 
-def _pixels(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> NDArray[Any] | None:
-    """The voxels of the first volume of a row or, without a column of volumes, the pixels of its first picture."""
+def _pixels(
+    build: BuildFolder, row: IndexedRow, columns: Sequence[Column]
+) -> tuple[NDArray[Any], str] | tuple[None, None]:
+    """The voxels of the first volume of a row or, without a column of volumes, the pixels of its first picture; and their key."""
     column = next((column for kind in (Voxels, Picture) for column in columns if isinstance(column.type, kind)), None)
     value = None if column is None else row.row[column.name]
-    if column is None or value is None or isinstance(column.type, Voxels):
-        return cast("NDArray[Any] | None", value)
+    if column is None or value is None:
+        return None, None
+    if isinstance(column.type, Voxels):
+        voxels = cast("NDArray[Any]", value)
+        return voxels, pixels_key(voxels)
     try:
-        return decode_picture(value)
+        picture = decode_picture(value)
     except ValueError as error:
         raise BuildFolderError(f"{build.folder}: {row}: {column.name} cannot be decoded: {error}") from error
+    return picture.pixels, picture.key
 
 
 def _is_pathology(column: Column) -> bool:

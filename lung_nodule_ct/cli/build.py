@@ -54,7 +54,7 @@ def build(
         bool,
         typer.Option(
             "--keep-source-names",
-            help="Add the column source_name, and keep the metadata of pictures. Both may contain calendar dates.",
+            help="Add the column source_name, and keep the metadata of pictures. Both may identify patients.",
         ),
     ] = False,
     strict: Annotated[
@@ -78,6 +78,13 @@ def build(
         )
     except OptionError as error:
         raise typer.BadParameter(error.message, param_hint=f"--{error.option.replace('_', '-')}") from error
+    if format_ is Format.PARQUET and "[" in str(out.absolute()):
+        from lung_nodule_ct.system.progress import notice
+
+        notice(
+            f"load_dataset takes the [ in {out.absolute()} as the start of a pattern and finds no file: rename the folder "
+            "before you load it, or choose another --out"
+        )
     from lung_nodule_ct.publish.card import write_first_card
     from lung_nodule_ct.sources.resolve import open_source
     from lung_nodule_ct.system.progress import BuildProgressBar, DownloadProgressBar

@@ -61,6 +61,14 @@ def download(
             help="Lock file with the expected content of the records, written by `lock`. Default: the lock of the package.",
         ),
     ] = None,
+    rehash: Annotated[
+        bool,
+        typer.Option(
+            "--rehash",
+            help="Hash the archives in the cache again; download those again that are damaged. Default: files that have not "
+            "changed their size and time are not hashed again.",
+        ),
+    ] = False,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +82,8 @@ def download(
     lock = Lock.read(lock_file) if lock_file else None
     with DownloadProgressBar() as progress:
         zenodo = Zenodo(url, cache=cache_dir, release=_release(release), offline=offline, progress=progress, lock=lock)
-        paths = zenodo.download(archives_of(*{role for config in chosen for role in config.reads}), manual_dir)
+        specs = archives_of(*{role for config in chosen for role in config.reads})
+        paths = zenodo.download(specs, manual_dir, rehash=rehash)
     if as_json:
         print_json({spec.name: str(path) for spec, path in paths.items()})
         return

@@ -85,7 +85,9 @@ class Code(StrEnum):
     NOT_LISTED = "not-listed"
     OBJECT_UNKNOWN = "object-unknown"
     PATHOLOGY_NOT_JOINED = "pathology-not-joined"
+    PICTURE_CONVERTED = "picture-converted"
     PICTURE_METADATA_REMOVED = "picture-metadata-removed"
+    PICTURE_ORIENTATION = "picture-orientation"
     SAME_PIXELS = "same-pixels"
     SAME_PIXELS_IN_TWO_SPLITS = "same-pixels-in-two-splits"
     SCAN_NOT_SELECTED = "scan-not-selected"
@@ -168,7 +170,9 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.NOT_LISTED: (_W, "images or cases that no split list names"),
     Code.OBJECT_UNKNOWN: (_E, "an annotated object is not a nodule"),
     Code.PATHOLOGY_NOT_JOINED: (_N, "nodules whose pathology cannot be derived from the archives"),
-    Code.PICTURE_METADATA_REMOVED: (_W, "the metadata of an image contain a calendar date"),
+    Code.PICTURE_CONVERTED: (_W, "the pixels of an image are not grey or RGB values (CMYK, transparency)"),
+    Code.PICTURE_METADATA_REMOVED: (_W, "an image contains more than its pixels (comments, EXIF, text, other data)"),
+    Code.PICTURE_ORIENTATION: (_W, "the metadata of an image ask viewers to turn or mirror it"),
     Code.SAME_PIXELS: (_W, "the same pixels occur more than once in a split"),
     Code.SAME_PIXELS_IN_TWO_SPLITS: (_E, "the same pixels occur in two splits"),
     Code.SCAN_NOT_SELECTED: (_N, "scans that a config leaves out by its definition"),

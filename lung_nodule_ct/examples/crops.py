@@ -32,7 +32,7 @@ from lung_nodule_ct.examples.family import (
     unique_images,
 )
 from lung_nodule_ct.examples.uses import PlanReport
-from lung_nodule_ct.formats.pictures import SUFFIXES, pixels_key, read_published
+from lung_nodule_ct.formats.pictures import SUFFIXES, read_published
 from lung_nodule_ct.formats.text import lines_of
 from lung_nodule_ct.sources.source import ArchivePool
 
@@ -122,7 +122,7 @@ def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
 
 def make_crop(unit: CropUnit, reading: Reading) -> list[Example]:
     """Make the example of a crop: the image as :func:`~.pictures.read_published` returns it, and its class."""
-    data, pixels, findings = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
+    data, picture, findings = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
     row = CropRow(
         image=data,
         label=unit.label,
@@ -133,7 +133,7 @@ def make_crop(unit: CropUnit, reading: Reading) -> list[Example]:
         fold=unit.fold,
         source_name=unit.source_name,
     )
-    return [Example(row, pixels_key(pixels), tuple(findings))]
+    return [Example(row, picture.key, tuple(findings))]
 
 
 CROPS: Final = Family(plan_crops, make_crop)

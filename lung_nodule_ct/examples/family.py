@@ -126,7 +126,7 @@ class Reading:
     Attributes:
         archives: The open archives.
         buffers: Memory for voxels. With a plain ``BufferPool`` they are valid until the next unit is made.
-        keep_metadata: Keep the metadata of pictures although they contain a calendar date.
+        keep_metadata: Keep the metadata of pictures, which may identify a patient.
     """
 
     archives: ArchivePool

@@ -99,6 +99,18 @@ class Plan:
         """Number of examples by split; ``None`` if only a build shows it."""
         return {split: _sum(unit.num_examples for unit in units) for split, units in self.splits.items()}
 
+    def limited_to(self, num_examples: int) -> Plan:
+        """Return the plan of the first units of each split that make so many examples. A unit of unknown number counts as one."""
+        units: list[Unit] = []
+        for split_units in self.splits.values():
+            left = num_examples
+            for unit in split_units:
+                if left <= 0:
+                    break
+                units.append(unit)
+                left -= 1 if unit.num_examples is None else unit.num_examples
+        return replace(self, units=tuple(units))
+
     @property
     def shared_patients(self) -> dict[str, int]:
         """How many patients each pair of splits shares: ``{"train & validation": 3}``."""

@@ -142,9 +142,9 @@ def make_stack(unit: StackUnit, reading: Reading) -> list[Example]:
     Raises:
         MemberError: A slice is damaged, is not a grey picture, or has another size than the first slice.
     """
-    volume = _read_volume([member for _, member in unit.slices], reading)
-    numbers = [number for number, _ in unit.slices]
     report = FindingCollector()
+    volume = _read_volume([member for _, member in unit.slices], reading, report)
+    numbers = [number for number, _ in unit.slices]
     row = StackRow(
         case_id=unit.case_id,
         volume=volume,
@@ -216,12 +216,13 @@ def _slice_numbers(members: Sequence[Member]) -> tuple[list[tuple[int, Member]],
     return numbered, [member for member in members if member not in used]
 
 
-def _read_volume(members: Sequence[Member], reading: Reading) -> GreyVolume:
+def _read_volume(members: Sequence[Member], reading: Reading, report: FindingCollector) -> GreyVolume:
     volume: GreyVolume | None = None
     for index, member in enumerate(members):
-        _, pixels = read_picture(member, reading.archives)
+        _, picture, findings = read_picture(member, reading.archives)
+        report.extend(findings)
         try:
-            grey = as_grey(pixels)
+            grey = as_grey(picture.pixels)
         except ValueError as error:
             raise member.error("is not a slice", expected="8-bit grey values", got=error) from error
         if volume is None:

@@ -34,6 +34,8 @@ _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _XYZ = ("x", "y", "z")
 _NODULE = 0
+_MAX_NAMES = 5
+_ITK_OR_NIBABEL = "SimpleITK cannot read them, nibabel can"
 _MONAI_SPLITS = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
 
 
@@ -77,6 +79,21 @@ def save_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
     nibabel.save(image, path)
 
 
+def sheared_note(cases: Sequence[str], readers: str) -> tuple[str, ...]:
+    """The note that ITK refuses volumes with a sheared frame; none if there are no such volumes.
+
+    Args:
+        cases: The cases with such a frame.
+        readers: Who reads with ITK, and who does not.
+    """
+    if not cases:
+        return ()
+    names = ", ".join(cases[:_MAX_NAMES]) + (", …" if len(cases) > _MAX_NAMES else "")
+    return (
+        f"{len(cases):,} scans have a direction matrix that is not a rotation, which ITK refuses to open. {readers}: {names}",
+    )
+
+
 def save_volumes(schema: Schema, indexed: IndexedRow, folder: Path) -> dict[str, str]:
     """Write the volume of a row into ``images``, and other voxel columns into folders of their names (``lung_masks``).
 
@@ -103,16 +120,18 @@ def write_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Exp
     columns = [column for column in schema.columns if isinstance(column.type, Text | Flag | Integer | Real | Category)]
     scans: list[dict[str, Any]] = []
     nodules: list[dict[str, Any]] = []
+    sheared: list[str] = []
     for indexed in rows:
         save_volumes(schema, indexed, folder)
         case = scan_stem(indexed)
+        sheared += [] if indexed.frame.is_orthonormal else [case]
         values = {column.name: _plain(column, indexed.row[column.name]) for column in columns}
         scans.append({"case": case, "split": indexed.split, **values})
         nodules += [_nodule(case, nodule) for nodule in records_of(schema, indexed.row, "center_world", "center_voxel")]
     _write_table(folder / "scans.csv", ["case", "split", *(column.name for column in columns)], scans)
     centers = [f"{space}_{axis}" for space in ("lps_mm", "voxel") for axis in _XYZ]
     _write_table(folder / "nodules.csv", ["case", "nodule_id", *centers, "diameter_mm", "pathology"], nodules)
-    return ExportSummary(len(scans), len(nodules))
+    return ExportSummary(len(scans), len(nodules), notes=sheared_note(sheared, _ITK_OR_NIBABEL))
 
 
 def _plain(column: Column, value: Any) -> Any:
@@ -149,8 +168,10 @@ def write_monai(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Exp
     """
     listed: dict[str, list[dict[str, Any]]] = {}
     images = num_nodules = left_out = 0
+    sheared: list[str] = []
     for indexed in rows:
         row = indexed.row
+        sheared += [] if indexed.frame.is_orthonormal else [scan_stem(indexed)]
         nodules = records_of(schema, row, "center_world", "diameter_mm")
         spheres = [nodule for nodule in nodules if (nodule["diameter_mm"] or 0) > 0]
         files = save_volumes(schema, indexed, folder)
@@ -177,4 +198,5 @@ def write_monai(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Exp
         "numTest": len(listed.get(_MONAI_SPLITS[TEST], ())),
     }
     (folder / "datalist.json").write_text(to_json({**head, **listed}), encoding="utf-8")
-    return ExportSummary(images, num_nodules, left_out)
+    notes = sheared_note(sheared, f'{_ITK_OR_NIBABEL}: choose reader="NibabelReader" in MONAI')
+    return ExportSummary(images, num_nodules, left_out, notes)

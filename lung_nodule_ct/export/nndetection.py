@@ -15,7 +15,7 @@ from lung_nodule_ct.declaration.labels import TEST
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.declaration.schema import Voxels
 from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem
-from lung_nodule_ct.export.nifti import SUFFIX, save_nifti
+from lung_nodule_ct.export.nifti import SUFFIX, save_nifti, sheared_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -100,8 +100,10 @@ def write_nndetection(schema: Schema, rows: Iterable[IndexedRow], folder: Path) 
     folds: dict[int, list[str]] = {}
     images = num_instances = left_out = without_fold = 0
     has_test = False
+    sheared: list[str] = []
     for indexed in rows:
         row, case, frame = indexed.row, scan_stem(indexed), indexed.frame
+        sheared += [] if frame.is_orthonormal else [case]
         is_test = indexed.split == TEST
         has_test |= is_test
         part = "Ts" if is_test else "Tr"
@@ -136,7 +138,9 @@ def write_nndetection(schema: Schema, rows: Iterable[IndexedRow], folder: Path) 
         "annotation_style": "seg",
     }
     (task / "dataset.json").write_text(to_json(document), encoding="utf-8")
-    notes = (f"{without_fold:,} scans have no fold and are in no split of splits_final.pkl",) if without_fold else ()
+    notes = sheared_note(sheared, "nnDetection reads with SimpleITK and cannot use them")
+    if without_fold:
+        notes += (f"{without_fold:,} scans have no fold and are in no split of splits_final.pkl",)
     return ExportSummary(images, num_instances, left_out, notes)
 
 

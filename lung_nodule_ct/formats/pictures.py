@@ -1,79 +1,136 @@
-"""Encoded pictures: decoded within limits, and read from an archive without the dates in their metadata.
+"""Encoded pictures: decoded within limits, and read from an archive without their metadata.
 
-Metadata are removed without changing any other byte. No dependency of this package removes a segment without encoding the pixels again.
-The formats are described in: JPEG: ITU-T T.81, annex B (markers in the
-header and between scans); PNG: https://www.w3.org/TR/png-3/, sections 5 and 11.3; BMP:
-https://learn.microsoft.com/windows/win32/gdi/bitmap-storage. Segments that affect the pixels (JFIF, Adobe and ICC of JPEG; all chunks of
-PNG except text, eXIf and tIME) are not metadata. An orientation in EXIF is removed with it: neither the pixels nor the boxes ever
-followed one.
+Metadata are everything in the file that is not needed for the same pixels: comments, EXIF, XMP, colour profiles, text, previews, data
+behind or between the parts. They are removed without encoding the pixels again: no dependency of this package can do that. The result
+is decoded again and compared with the pixels as published.
 
-Metadata are only searched in pictures that decode. For others the result is meaningless, but the functions do not fail.
+Pillow applies neither colour profiles nor an orientation in EXIF to the pixels, and the boxes refer to the pixels as stored. Other readers
+(``datasets``, for one) do apply an orientation, so it is removed in any case and reported.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import re
 import struct
 import warnings
-import zlib
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lung_nodule_ct.declaration.dates import count_dates
 from lung_nodule_ct.declaration.findings import Code, Finding
+from lung_nodule_ct.formats.bmp_parts import parts_of_bmp
+from lung_nodule_ct.formats.jpeg_scans import find_scan_tails
+from lung_nodule_ct.formats.picture_parts import PNG_SIGNATURE, parts_of_jpeg, parts_of_png
 from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.formats.picture_parts import Part
     from lung_nodule_ct.sources.source import ArchivePool
     from lung_nodule_ct.sources.zip_directory import Member
 
 
 MAX_PICTURE_BYTES: Final = 256 << 20
+SUFFIXES: Final = (".jpg", ".jpeg", ".bmp", ".png")
+
 _MAX_PIXELS = 64 << 20
 _KEY_SAMPLE_SIZE = 1 << 16
 _FORMATS = ("JPEG", "BMP", "PNG")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-SUFFIXES: Final = (".jpg", ".jpeg", ".bmp", ".png")
-_PNG = b"\x89PNG\r\n\x1a\n"
-#: A JPEG marker. In the data of the pixels, FF is only followed by 00 and by restart markers (D0 to D7).
-_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
-_EOI, _COM, _ALONE = 0xD9, 0xFE, (0x01, 0xD8)
-_PIXEL_SEGMENTS = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
-_APP_NAMES = {b"Exif\0": " (EXIF)", b"http://ns.adobe.com/x": " (XMP)", b"Photoshop": " (Photoshop)"}
-_INFO_BYTES, _V5_BYTES, _RUN_LENGTHS = 40, 124, (1, 2)
-_MAX_TEXT_BYTES = 1 << 20  # Pillow refuses a picture with more compressed text
+_EXACT_MODES = ("1", "L", "P", "RGB")
+_PNG_DEPTH = 24  # the position of the bit depth, which Pillow reduces to 8 for pictures with colour or transparency
+_TURNED = range(2, 9)  # orientations of EXIF other than the normal one
+_MAX_KINDS = 5
 
 
-def decode_picture(data: bytes) -> NDArray[np.uint8]:
-    """Decode a picture to its pixels, axes (y, x); (y, x, colour) if it is not grey.
+@dataclass(frozen=True, slots=True)
+class DecodedPicture:
+    """A decoded picture.
+
+    Attributes:
+        pixels: Grey values with axes (y, x), or colours with axes (y, x, colour).
+        channels: All values that are stored. They differ from ``pixels`` for CMYK (y, x, 4) and where not all pixels are opaque: then
+            the opacity follows the colours (y, x, 2 or 4).
+        mode: The mode in which Pillow opens it.
+        orientation: How viewers are asked to turn it, as EXIF numbers it; 1 if they are not.
+    """
+
+    pixels: NDArray[np.uint8]
+    channels: NDArray[np.uint8]
+    mode: str
+    orientation: int
+
+    @property
+    def key(self) -> str:
+        """A key that is equal for equal stored values, see :func:`pixels_key`."""
+        return pixels_key(self.channels)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether ``pixels`` are all that is stored."""
+        return self.channels is self.pixels
+
+    def equals(self, other: DecodedPicture) -> bool:
+        """Whether all stored values are equal."""
+        return np.array_equal(self.channels, other.channels) and np.array_equal(self.pixels, other.pixels)
+
+
+def decode_picture(data: bytes) -> DecodedPicture:
+    """Decode a picture.
 
     Raises:
-        ValueError: It cannot be decoded, or is too large.
+        ValueError: It cannot be decoded, is too large, or has more than 8 bits per channel.
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # metadata that cannot be read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
                 if picture.width * picture.height > _MAX_PIXELS:
                     raise ValueError(f"expected at most {_MAX_PIXELS:,} pixels, got {picture.width} x {picture.height}")
-                plain = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
-                pixels = np.asarray(plain)
+                if picture.format == "PNG" and data[_PNG_DEPTH] > 8:
+                    raise ValueError(f"{data[_PNG_DEPTH]} bits per channel, which do not fit 8 bits")
+                return _decoded(picture)
     except UnidentifiedImageError as error:  # whose message is the address of an object
         raise ValueError(f"a file of another format, which starts with {data[:8]!r}") from error
     except (OSError, SyntaxError, EOFError, struct.error, *_BOMBS) as error:
         raise ValueError(f"it cannot be decoded ({error})") from error
+
+
+def _decoded(picture: Image.Image) -> DecodedPicture:
+    mode = picture.mode
+    pixels = _without_equal_colours(np.asarray(picture if mode in ("L", "RGB") else picture.convert("RGB")))
+    channels = pixels
+    if mode == "CMYK":
+        channels = np.asarray(picture)
+    elif mode not in _EXACT_MODES or "transparency" in picture.info:
+        opacity = np.asarray(picture.convert("RGBA").getchannel("A"))
+        if (opacity != 255).any():
+            channels = np.dstack((pixels, opacity))
+    return DecodedPicture(pixels, channels, mode, _orientation(picture))
+
+
+def _without_equal_colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The grey values of a grey picture that is stored as colour; other pixels as they are."""
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
-        return np.ascontiguousarray(pixels[..., 0])  # grey stored as colour
+        return np.ascontiguousarray(pixels[..., 0])
     return pixels
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error):  # EXIF that cannot be read has no effect
+        return 1
+    return value if value in _TURNED else 1
 
 
 def as_grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -103,145 +160,129 @@ def pixels_key(pixels: NDArray[Any], crc: int | None = None) -> str:
     return f"{pixels.shape}-{crc:08x}-{hashlib.sha256(sample).hexdigest()[:32]}"
 
 
-def read_picture(member: Member, archives: ArchivePool) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return the bytes of a picture, and its pixels with axes (y, x) or (y, x, colour).
+def read_picture(member: Member, archives: ArchivePool) -> tuple[bytes, DecodedPicture, list[Finding]]:
+    """Return the bytes of a picture, what they decode to, and findings about pixels that are not used as they are stored.
 
     Raises:
-        MemberError: The picture is damaged.
+        MemberError: The picture is damaged, or has more than 8 bits per channel.
     """
     data = read_member(member, archives, limit=MAX_PICTURE_BYTES)
     try:
-        return data, decode_picture(data)
+        picture = decode_picture(data)
     except ValueError as error:
-        remedy = "if the archive is intact, report this image"
-        raise member.error("is damaged", expected="a JPEG, BMP or PNG picture", got=error, remedy=remedy) from error
+        problem = "cannot be used" if "bits per channel" in str(error) else "is damaged"
+        expected, remedy = (
+            "a JPEG, BMP or PNG picture of 8 bits per channel",
+            "if the archive is intact, report this image",
+        )
+        raise member.error(problem, expected=expected, got=error, remedy=remedy) from error
+    findings = []
+    if not picture.is_exact:
+        detail = f"expected grey or RGB, got {picture.mode}" + ("" if picture.mode == "CMYK" else " with transparency")
+        resolution = "grey values and previews are those of its conversion to RGB, without transparency"
+        findings.append(Finding(Code.PICTURE_CONVERTED, resolution, member.place, detail))
+    if picture.orientation in _TURNED:
+        detail = f"expected orientation 1, got {picture.orientation}"
+        resolution = "removed; the pixels and boxes are used as stored"
+        findings.append(Finding(Code.PICTURE_ORIENTATION, resolution, member.place, detail))
+    return data, picture, findings
 
 
 def read_published(
     member: Member, archives: ArchivePool, *, keep_metadata: bool
-) -> tuple[bytes, NDArray[np.uint8], list[Finding]]:
-    """Return the bytes of a picture as they may leave the builder, its pixels, and findings about removed metadata.
+) -> tuple[bytes, DecodedPicture, list[Finding]]:
+    """Return the bytes of a picture as they may leave the builder, what they decode to, and findings.
 
     Args:
         member: The picture.
         archives: The open archives.
-        keep_metadata: Keep metadata that contain a calendar date.
+        keep_metadata: Keep all metadata but an orientation.
 
     Raises:
-        MemberError: The picture is damaged.
+        MemberError: As :func:`read_picture`, or the picture does not decode to the same pixels without its metadata.
     """
-    data, pixels = read_picture(member, archives)
-    clean, removed = (data, ()) if keep_metadata else without_dated_metadata(data)
-    if not removed:
-        return data, pixels, []
-    resolution = "removed; the pixels and all other bytes are as published"
-    return clean, pixels, [Finding(Code.PICTURE_METADATA_REMOVED, resolution, member.place, ", ".join(removed))]
+    data, picture, findings = read_picture(member, archives)
+    try:
+        published, kinds = (without_orientation if keep_metadata else without_metadata)(data, picture)
+    except ValueError as error:
+        remedy = "report this image; or build with --keep-source-names, which keeps metadata"
+        problem = "cannot be published without its metadata"
+        raise member.error(problem, expected="the same pixels", got=error, remedy=remedy) from error
+    if kinds and not keep_metadata:
+        resolution = "removed; the pixels are as published, and were not encoded again"
+        findings.append(Finding(Code.PICTURE_METADATA_REMOVED, resolution, member.place, kinds))
+    return published, picture, findings
 
 
-class _Part(NamedTuple):
-    """A part of a file that is not needed for the pixels, and its text."""
-
-    kind: str
-    start: int
-    end: int
-    content: bytes
-
-
-def without_dated_metadata(data: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """Remove the parts of the metadata of a picture that contain a calendar date.
+def without_metadata(data: bytes, picture: DecodedPicture) -> tuple[bytes, str]:
+    """Remove everything from a picture that is not needed for its pixels.
 
     Args:
-        data: A JPEG, PNG or BMP that decodes.
+        data: The encoded picture.
+        picture: What it decodes to.
 
     Returns:
-        The picture, the same object if no part contains a date, and the kinds of the removed parts.
+        The picture, the same object if there is nothing to remove; and the kinds of the removed parts, without their content.
+
+    Raises:
+        ValueError: The result does not decode to the same pixels.
     """
-    dated = [part for part in _parts_of(data) if count_dates(part.content.decode("latin-1"))]
-    if not dated:
-        return data, ()
-    return _cut(data, dated), tuple(part.kind for part in dated)
+    parts = find_metadata(data)
+    clean = _replaced(data, parts)
+    tails = find_scan_tails(clean, lambda altered: _has_pixels(altered, picture))
+    return _checked(data, _replaced(clean, tails), picture), _listed([*parts, *tails])
 
 
-def _parts_of(data: bytes) -> Iterable[_Part]:
+def without_orientation(data: bytes, picture: DecodedPicture) -> tuple[bytes, str]:
+    """Remove those metadata of a picture that contain an orientation, if it has one; see :func:`without_metadata`."""
+    if picture.orientation not in _TURNED:
+        return data, ""
+    parts = [part for part in find_metadata(data) if _may_turn(part)]
+    return _checked(data, _replaced(data, parts), picture), _listed(parts)
+
+
+def find_metadata(data: bytes) -> list[Part]:
+    """Return the parts of a picture that are not needed for its pixels, in the order of the file."""
     if data.startswith(b"\xff\xd8"):
-        return _parts_of_jpeg(data)
-    if data.startswith(_PNG):
-        return _parts_of_png(data)
-    return _parts_of_bmp(data) if data.startswith(b"BM") else ()
+        return list(parts_of_jpeg(data))
+    if data.startswith(PNG_SIGNATURE):
+        return sorted(parts_of_png(data), key=lambda part: part.start)
+    return list(parts_of_bmp(data)) if data.startswith(b"BM") else []
 
 
-def _cut(data: bytes, parts: Iterable[_Part]) -> bytes:
-    kept, at = [], 0
+def _may_turn(part: Part) -> bool:
+    is_exif = part.kind in ("APP1 (EXIF)", "eXIf") or part.content.startswith(b"Raw profile type")
+    return is_exif or b"tiff:Orientation" in part.content
+
+
+def _replaced(data: bytes, parts: Iterable[Part]) -> bytes:
+    """The picture with its parts replaced, the same object if there are none. ``parts`` are in the order of the file."""
+    kept: list[bytes] = []
+    at = 0
     for part in parts:
-        kept.append(data[at : part.start])
+        kept += (data[at : part.start], part.replacement)
         at = part.end
-    return b"".join([*kept, data[at:]])
+    return b"".join([*kept, data[at:]]) if kept else data
 
 
-def _parts_of_jpeg(data: bytes) -> Iterator[_Part]:
-    at = 2
-    while marker := _MARKER.search(data, at):
-        code, at = marker[1][0], marker.end()
-        if code == _EOI:
-            yield from _trailing(data, at)
-            return
-        if code in _ALONE:
-            continue
-        begin = at + 2
-        at += max(2, int.from_bytes(data[at:begin], "big"))
-        if code == _COM:
-            yield _Part("COM", marker.start(), at, data[begin:at])
-        elif 0xE0 <= code <= 0xEF and not (
-            (signature := _PIXEL_SEGMENTS.get(code)) and data.startswith(signature, begin)
-        ):
-            name = next((name for signature, name in _APP_NAMES.items() if data.startswith(signature, begin)), "")
-            yield _Part(f"APP{code - 0xE0}{name}", marker.start(), at, data[begin:at])
+def _checked(data: bytes, clean: bytes, picture: DecodedPicture) -> bytes:
+    if clean is not data:
+        again = decode_picture(clean)
+        if not again.equals(picture):
+            raise ValueError("other pixels")
+        if again.orientation in _TURNED:
+            raise ValueError(f"orientation {again.orientation}")
+    return clean
 
 
-def _parts_of_png(data: bytes) -> Iterator[_Part]:
-    at = len(_PNG)
-    while at + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        start, begin, at = at, at + 8, at + 12 + length
-        if kind == b"IEND":
-            yield from _trailing(data, at)
-            return
-        if kind in (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME"):
-            content = data[begin : begin + length]
-            yield _Part(kind.decode(), start, at, _readable(kind, content))
-
-
-def _readable(kind: bytes, content: bytes) -> bytes:
-    """The content of a chunk, and as text what it contains compressed or as numbers."""
-    if kind == b"tIME" and len(content) == 7:
-        return b"%04d-%02d-%02d" % struct.unpack_from(">HBB", content)
-    rest = content.partition(b"\0")[2]
-    if kind == b"zTXt":
-        return content + b"\n" + _inflated(rest[1:])
-    if kind == b"iTXt" and rest.startswith(b"\1"):
-        return content + b"\n" + _inflated(rest[2:].split(b"\0", 2)[-1])
-    return content
-
-
-def _inflated(compressed: bytes) -> bytes:
+def _has_pixels(data: bytes, picture: DecodedPicture) -> bool:
     try:
-        return zlib.decompressobj().decompress(compressed, _MAX_TEXT_BYTES)
-    except zlib.error:
-        return b""
+        return decode_picture(data).equals(picture)
+    except ValueError:
+        return False
 
 
-def _parts_of_bmp(data: bytes) -> Iterator[_Part]:
-    """The data after the pixels, unless they may be a colour profile."""
-    if len(data) < 14 + _INFO_BYTES:
-        return
-    offset, header, width, height, _, bits, compression, stored = struct.unpack_from("<IIiiHHII", data, 10)
-    if header < _INFO_BYTES or (header >= _V5_BYTES and any(data[126:130])):
-        return
-    size = stored if compression in _RUN_LENGTHS else (abs(width) * bits + 31) // 32 * 4 * abs(height)
-    if size:
-        yield from _trailing(data, offset + size)
-
-
-def _trailing(data: bytes, end: int) -> Iterator[_Part]:
-    if end < len(data):
-        yield _Part("data behind the picture", end, len(data), data[end:])
+def _listed(parts: Iterable[Part]) -> str:
+    counts = Counter(part.kind for part in parts)
+    shown = [kind if count == 1 else f"{kind} ({count} times)" for kind, count in counts.items()]
+    return ", ".join(shown[:_MAX_KINDS]) + (", …" if len(shown) > _MAX_KINDS else "")

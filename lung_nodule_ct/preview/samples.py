@@ -258,7 +258,7 @@ def samples(build: BuildFolder, config: str, chosen: Mapping[str, Sequence[int]]
                 yield _slice_sample(config, split, index, row, content)
             else:
                 marked = tuple(MarkedNodule(tuple(entry["bbox"])) for entry in records_with(row, "bbox"))
-                yield Sample(config, split, index, row, decode_picture(content), marked)
+                yield Sample(config, split, index, row, decode_picture(content).pixels, marked)
 
 
 def _slice_sample(config: str, split: str, index: int, row: Row, volume: NDArray[Any]) -> Sample:

@@ -13,13 +13,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from filelock import FileLock, Timeout
-
 from lung_nodule_ct.errors import DownloadError, LungNoduleCTError, OutputError
 from lung_nodule_ct.sources.http import HttpClient, Response
 from lung_nodule_ct.sources.retry import Retry, TransientError
 from lung_nodule_ct.system.disk_writes import HashingWriter
-from lung_nodule_ct.system.files import cache_hashes, cached_hashes, require_free_space
+from lung_nodule_ct.system.files import (
+    cache_hashes,
+    cached_hashes,
+    hash_cache_of,
+    locked,
+    remove_partial_files,
+    require_free_space,
+)
 from lung_nodule_ct.system.progress import DownloadProgress
 
 if TYPE_CHECKING:
@@ -55,8 +60,7 @@ def download(
     """
     final, part = folder / file.key, _part_of(file, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{file.md5}.lock", file.key, progress):
+        with locked_file(file, folder, progress):
             if is_verified(final, file, sha256):
                 return final
             transfer = _Transfer(file, part, http, progress, sha256)
@@ -82,19 +86,20 @@ def expected_hashes(file: RecordFile, sha256: str | None) -> dict[str, str]:
     return {"md5": file.md5, **({"sha256": sha256} if sha256 else {})}
 
 
-def is_verified(path: Path, file: RecordFile, sha256: str | None) -> bool:
+def is_verified(path: Path, file: RecordFile, sha256: str | None, *, rehash: bool = False) -> bool:
     """Whether a path holds a file of a record: whether its size and hashes are those of the record.
 
     Args:
         path: Where the file may be. It is not hashed again while its checksum cache is valid.
         file: The file of the record.
         sha256: A SHA-256 that the file must have in addition to the MD5 of the record.
+        rehash: Hash the file again, whatever its checksum cache holds.
     """
     expected = expected_hashes(file, sha256)
     try:
         if path.stat().st_size != file.size:
             return False
-        hashes = cached_hashes(path, expected)
+        hashes = cached_hashes(path, expected, rehash=rehash)
     except OSError:
         return False
     return all(hashes[algorithm] == value for algorithm, value in expected.items())
@@ -257,18 +262,28 @@ def _part_of(file: RecordFile, folder: Path) -> Path:
 
 
 @contextmanager
-def _locked(path: Path, name: str, progress: DownloadProgress) -> Iterator[None]:
-    """Run the block in one process at a time. A process that has to wait reports so."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress.wait(name, "another process downloads it", 0)
-        lock.acquire()
-    try:
+def locked_file(file: RecordFile, folder: Path, progress: DownloadProgress) -> Iterator[None]:
+    """Run the block, which writes a file of a record, in one process at a time. A process that has to wait reports so.
+
+    What killed processes left behind is removed, except for the part that can be resumed.
+
+    Args:
+        file: The file of the record.
+        folder: Where it is written. The folder is created if needed.
+        progress: Is called if another process runs the block.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, final = folder / f"{file.md5}.lock", folder / file.key
+    with locked(lock, lambda: progress.wait(file.key, "another process downloads it", 0)):
+        for path in (final, hash_cache_of(final)):
+            remove_partial_files(path)
+        for left in folder.glob("tmp" + "[a-z0-9_]" * 8):  # as earlier versions named what they downloaded
+            if left.is_file():
+                left.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -29,20 +29,24 @@ import urllib3
 
 from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.errors import DownloadError
+from lung_nodule_ct.sources.records import TOKEN_VARIABLE
 from lung_nodule_ct.sources.retry import Timeouts, TransientError, requested_wait
 
-TOKEN_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_TOKEN"  # noqa: S105 -- the name of a variable
 USER_AGENT: Final = f"lung_nodule_ct/{version('lung_nodule_ct')} (+{HOMEPAGE})"
 BLOCK_BYTES: Final = 1 << 18
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
+_CONNECTION = re.compile(r"^\w+\(host='[^']*', port=\d+\): ")  # the connection that an error of urllib3 names first
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _CONNECTION = re.compile(r"^\w*Connection\(host=.*?\): ")
 _ADVICE = {
     401: "if the record is restricted, set the variable " + TOKEN_VARIABLE + " to an access token of yours",
-    403: "the server may block your address or network for a while; try later, or download the file with a browser and "
-    "name its folder with --manual-dir",
+    403: "if the record is restricted, set the variable "
+    + TOKEN_VARIABLE
+    + " to an access token of an account that has "
+    "access to it. Otherwise the server may block your address or network for a while; try later, or download the file with "
+    "a browser and name its folder with --manual-dir",
     404: "check whether the record still exists under this number",
     410: "the record was removed; see its page for a newer version",
 }
@@ -123,6 +127,7 @@ class HttpClient:
     def __init__(self, timeouts: Timeouts | None = None, token_host: str | None = None) -> None:
         self.timeouts = timeouts or Timeouts()
         self._token_host = token_host
+        self._has_responded = False
         self._session = requests.Session()
         self._session.headers.clear()
         for scheme in ("https://", "http://"):
@@ -146,7 +151,7 @@ class HttpClient:
 
         Raises:
             TransientError: The attempt failed, and the next one may succeed.
-            DownloadError: The attempt failed, and so would the next one.
+            DownloadError: The attempt failed, and so would the next one; or there was no connection, and never was one before.
         """
         response = self._follow(url, name, headers or {})
         try:
@@ -187,7 +192,7 @@ class HttpClient:
         if token and self._token_host and urlsplit(url).netloc.lower() == self._token_host.lower():
             all_headers["Authorization"] = f"Bearer {token}"
         try:
-            return self._session.get(
+            response = self._session.get(
                 url,
                 headers=all_headers,
                 auth=_keep_authorization,
@@ -210,7 +215,14 @@ class HttpClient:
                 "an address is not safe", archive=name, expected="https://", got=_reason(error)
             ) from error
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise TransientError(_no_response(url, name, error)) from error
+            failure = _no_response(url, name, error)
+            if (
+                _is_unconnected(error) and not self._has_responded
+            ):  # no name, no route, no server: seconds do not change that
+                raise failure from error
+            raise TransientError(failure) from error
+        self._has_responded = True
+        return response
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
@@ -293,6 +305,15 @@ def _is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
+
+
+def _is_unconnected(error: Any) -> bool:
+    """Whether an error of a library is about a connection that was never made."""
+    kinds = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+    reason = getattr(error, "reason", None) or (error.args[0] if getattr(error, "args", ()) else None)
+    return isinstance(error, kinds) or (
+        isinstance(reason, Exception) and reason is not error and _is_unconnected(reason)
+    )
 
 
 def _no_response(url: str, name: str, error: Exception) -> DownloadError:

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from lung_nodule_ct.errors import DownloadError, SourceError
 
 LOCK_NAME: Final = "archives.lock"
+TOKEN_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_TOKEN"  # noqa: S105 -- the name of a variable
 
 _LOCK_FORMAT = 1
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -108,8 +109,9 @@ def parse_record(body: bytes, base_url: str, number: int) -> Record:
         record_files = tuple(_parse_file(entry, base_url, number) for entry in _file_entries(document.get("files")))
         if str(document.get("id", number)) != str(number):
             raise ValueError(f"it is record {document['id']}")
-        title = str(metadata.get("title") or "")
-        return Record(number, _doi(document, metadata), _licence(metadata), title, record_files)
+        closed = None if record_files else _closed_access(document, metadata)
+        title = _storable(str(metadata.get("title") or ""))
+        record = Record(number, _doi(document, metadata), _licence(metadata), title, record_files)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DownloadError(
             "cannot be read",
@@ -118,13 +120,45 @@ def parse_record(body: bytes, base_url: str, number: int) -> Record:
             got=repr(body[:80]) if not body.lstrip().startswith(b"{") else error,
             remedy=f"check whether {base_url} is a Zenodo or another InvenioRDM server",
         ) from error
+    if closed is not None:
+        problem, remedy = closed
+        raise DownloadError(
+            f"has no public files: it is {problem}",
+            archive=f"record {number}",
+            remedy=f"{remedy}, see {base_url}/records/{number}. With an account that has access, set the variable {TOKEN_VARIABLE} "
+            "to an access token of it; or name a folder of archives (--source)",
+        )
+    return record
+
+
+def _closed_access(document: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why a record without files shows none, and what can be done about it; ``None`` if it is open, so that it has none.
+
+    Zenodo has ``access_right`` and ``embargo_date`` in its metadata, InvenioRDM an object ``access``.
+    """
+    access = document.get("access") or {}
+    embargo = access.get("embargo") or {}
+    right = metadata.get("access_right") or access.get("status")
+    if right == "embargoed" or embargo.get("active"):
+        day = metadata.get("embargo_date") or embargo.get("until")
+        return f"embargoed until {_storable(str(day))}" if day else "embargoed", "wait until then"
+    if right == "closed":
+        return "closed", "ask its authors"
+    if right == "restricted" or access.get("files") == "restricted":
+        return "restricted", "ask its authors for access"
+    return None
+
+
+def _storable(text: str) -> str:
+    """A text without lone surrogates, which JSON may contain and no file can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _file_entries(entries: Any) -> Iterable[Mapping[str, Any]]:
     """Return the files of a record: Zenodo has a list, InvenioRDM an object by name under ``entries``."""
     if isinstance(entries, dict):
         entries = entries.get("entries")
-    return entries.values() if isinstance(entries, dict) else list(entries)
+    return entries.values() if isinstance(entries, dict) else list(entries or ())
 
 
 def _parse_file(entry: Mapping[str, Any], base_url: str, number: int) -> RecordFile:
@@ -132,13 +166,17 @@ def _parse_file(entry: Mapping[str, Any], base_url: str, number: int) -> RecordF
     if algorithm not in ("", "md5"):
         raise ValueError(f"the checksum of {entry['key']}: expected an MD5, got {algorithm}")
     key = str(entry["key"])
-    url = f"{base_url}/api/records/{number}/files/{quote(key)}/content"
-    return RecordFile(key, int(entry["size"]), digest.lower(), url)
+    return RecordFile(key, int(entry["size"]), digest.lower(), _content_url(base_url, number, key))
+
+
+def _content_url(base_url: str, number: int, key: str) -> str:
+    return f"{base_url}/api/records/{number}/files/{quote(key)}/content"
 
 
 def _doi(document: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
     pids = (document.get("pids") or {}).get("doi") or {}
-    return document.get("doi") or metadata.get("doi") or pids.get("identifier") or None
+    doi = document.get("doi") or metadata.get("doi") or pids.get("identifier")
+    return _storable(str(doi)) if doi else None
 
 
 def _licence(metadata: Mapping[str, Any]) -> str | None:
@@ -146,7 +184,7 @@ def _licence(metadata: Mapping[str, Any]) -> str | None:
     if isinstance(licence, dict):
         licence = licence.get("id")
     rights = [entry["id"] for entry in metadata.get("rights") or () if isinstance(entry.get("id"), str)]
-    return licence if isinstance(licence, str) and licence else " AND ".join(rights) or None
+    return _storable(licence if isinstance(licence, str) and licence else " AND ".join(rights)) or None
 
 
 @dataclass(frozen=True)
@@ -233,6 +271,22 @@ class Lock:
             if got != expected:
                 shown = f"{got[0]:,} bytes, md5 {got[1]}" if got else "no such file"
                 raise _changed(record, name, f"{expected[0]:,} bytes, md5 {expected[1]}", shown)
+
+    def record(self, number: int, base_url: str) -> Record | None:
+        """Return a record as it is pinned, without its title; ``None`` if it is not pinned.
+
+        Args:
+            number: The number of the record.
+            base_url: The address of the server.
+        """
+        pinned = self.records.get(number)
+        if pinned is None:
+            return None
+        record_files = tuple(
+            RecordFile(name, entry["size"], entry["md5"], _content_url(base_url, number, name))
+            for name, entry in pinned["files"].items()
+        )
+        return Record(number, pinned.get("doi"), pinned.get("licence"), "", record_files)
 
     def sha256_of(self, number: int, name: str) -> str | None:
         """Return the pinned SHA-256 of a file of a record, ``None`` if none is pinned."""

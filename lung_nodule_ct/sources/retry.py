@@ -27,7 +27,7 @@ class Timeouts:
         max_requested_wait_s: The longest wait, in seconds, that a server may request.
     """
 
-    connect_s: float = 20.0
+    connect_s: float = 10.0
     read_s: float = 30.0
     window_s: float = 30.0
     min_rate: float = 1024.0
@@ -51,7 +51,7 @@ class TransientError(Exception):
     """
 
     def __init__(self, error: DownloadError, wait_s: float | None = None) -> None:
-        super().__init__(str(error))
+        super().__init__(error.problem)
         self.error, self.wait_s = error, wait_s
 
 

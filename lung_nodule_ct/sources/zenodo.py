@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,12 +20,21 @@ from urllib.parse import urlsplit
 from lung_nodule_ct.declaration.archives import DEFAULT_RELEASE, ArchiveSpec, Release
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
 from lung_nodule_ct.sources.byte_sources import RemoteLocation
-from lung_nodule_ct.sources.download import download, expected_hashes, is_verified, require_space_for
+from lung_nodule_ct.sources.download import download, expected_hashes, is_verified, locked_file, require_space_for
 from lung_nodule_ct.sources.http import HttpClient
 from lung_nodule_ct.sources.records import Lock, Record, RecordFile, parse_record
 from lung_nodule_ct.sources.retry import Retry, Timeouts, TransientError
 from lung_nodule_ct.sources.source import Locations
-from lung_nodule_ct.system.files import cache_folder, cache_hashes, file_hash, hash_cache_of, write_atomically
+from lung_nodule_ct.system.files import (
+    cache_folder,
+    cache_hashes,
+    file_hash,
+    hash_cache_of,
+    locked,
+    partial_of,
+    remove_partial_files,
+    write_atomically,
+)
 from lung_nodule_ct.system.progress import DownloadProgress
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
@@ -126,7 +135,8 @@ class Zenodo:
             else:
                 names = ", ".join(file.key for file in files)
                 number = self.release.record(spec.part)
-                wrong.append(f"{spec.name} in record {number}: " + (f"{names} all match" if names else "none"))
+                none = "none" if self.record(spec.part).files else "none, since the record has no files at all"
+                wrong.append(f"{spec.name} in record {number}: " + (f"{names} all match" if names else none))
         if wrong:
             numbers = [self.release.record(part) for part in "AB"]
             raise ArchiveNotFoundError(
@@ -137,8 +147,13 @@ class Zenodo:
             )
         return single
 
-    def cached(self, specs: Iterable[ArchiveSpec]) -> dict[ArchiveSpec, Path]:
-        """Return those archives that are complete in the cache, without a request to the server."""
+    def cached(self, specs: Iterable[ArchiveSpec], *, rehash: bool = False) -> dict[ArchiveSpec, Path]:
+        """Return those archives that are complete in the cache, without a request to the server.
+
+        Args:
+            specs: Which archives.
+            rehash: Hash them again. By default a file that has not changed its size and modification time is not hashed again.
+        """
         paths: dict[ArchiveSpec, Path] = {}
         specs = tuple(specs)
         for part, record in self._known_records(specs).items():
@@ -147,7 +162,8 @@ class Zenodo:
                 for spec in (spec for spec in specs if spec.part == part):
                     for file in record.files:
                         path = self.folder(part) / file.key
-                        if spec.matches(file.key) and is_verified(path, file, self._pinned_sha256(spec, file)):
+                        sha256 = self._pinned_sha256(spec, file)
+                        if spec.matches(file.key) and is_verified(path, file, sha256, rehash=rehash):
                             paths[spec] = path
         return paths
 
@@ -168,43 +184,42 @@ class Zenodo:
                 several[spec] = tuple(file.key for file in files)
         return Locations(single, several)
 
-    def download(self, specs: Iterable[ArchiveSpec], manual: Path | None = None) -> dict[ArchiveSpec, Path]:
+    def download(
+        self, specs: Iterable[ArchiveSpec], manual: Path | None = None, *, rehash: bool = False
+    ) -> dict[ArchiveSpec, Path]:
         """Download some archives into the cache, unless they are there already. Each is verified by its MD5.
 
         Args:
             specs: Which archives.
             manual: A folder with archives that were downloaded by hand. If they are those of the records, they are copied
-                into the cache instead.
+                into the cache instead. This needs no network if the lock pins the records, or the cache has them.
+            rehash: Hash the archives in the cache again, and download those again that are not those of the records.
 
         Returns:
             The path of each archive.
 
         Raises:
-            SourceError: An archive is not in the cache in offline mode, or the folder ``manual`` does not exist.
+            SourceError: An archive is not in the cache in offline mode, the folder ``manual`` does not exist, or nothing says
+                which files its archives must be.
             ArchiveNotFoundError: A record has no file for an archive, or more than one.
             DownloadError: The server does not send a file, or a file is not that of the record.
             OutputError: There is not enough free space, or the cache cannot be written.
         """
         specs = tuple(specs)
-        paths = self.cached(specs)
+        paths = self.cached(specs, rehash=rehash)
+        if rehash:
+            self._report_damaged([spec for spec in specs if spec not in paths])
+        if manual is not None:
+            paths |= self._copy_manual([spec for spec in specs if spec not in paths], manual)
         missing = [spec for spec in specs if spec not in paths]
-        if missing and self.offline and manual is None:
+        if missing and self.offline:
             raise SourceError(
-                f"archives are not in the cache {self._folder}: {', '.join(spec.name for spec in missing)}",
+                f"archives are not in the cache {self._folder}"
+                + (f" and not in the folder {manual}" if manual is not None else "")
+                + f": {', '.join(spec.name for spec in missing)}",
                 remedy="download them while online, with `lung-nodule-ct download`, or name a folder that has them",
             )
-        needed: dict[ArchiveSpec, RecordFile] = {}
-        for spec, file in (self.files(missing) if missing else {}).items():
-            copied = self._copy_manual(spec, file, manual)
-            if copied is not None:
-                paths[spec] = copied
-            else:
-                needed[spec] = file
-        if needed and self.offline:
-            names = ", ".join(file.key for file in needed.values())
-            raise SourceError(
-                f"{names}: neither in the cache nor in the folder {manual}, and downloads are off (offline)"
-            )
+        needed = self.files(missing) if missing else {}
         if needed:
             require_space_for({file: self.folder(spec.part) for spec, file in needed.items()})
         for spec, file in needed.items():
@@ -212,19 +227,60 @@ class Zenodo:
             paths[spec] = download(file, self.folder(spec.part), self._http, self._progress, sha256)
         return {spec: paths[spec] for spec in specs}
 
-    def _copy_manual(self, spec: ArchiveSpec, file: RecordFile, manual: Path | None) -> Path | None:
-        """Copy a file that was downloaded by hand into the cache, if there is one for this archive."""
-        if manual is None:
-            return None
+    def _report_damaged(self, specs: Sequence[ArchiveSpec]) -> None:
+        """Report those archives that are in the cache, but are not as the records have them."""
+        for part, record in self._known_records(specs).items():
+            for file in record.files:
+                is_meant = any(spec.part == part and spec.matches(file.key) for spec in specs)
+                if is_meant and (self.folder(part) / file.key).is_file():
+                    self._progress.wait(
+                        file.key, f"the file in the cache does not have the md5 of the record, {file.md5}", 0
+                    )
+
+    def _copy_manual(self, specs: Iterable[ArchiveSpec], manual: Path) -> dict[ArchiveSpec, Path]:
+        """Copy those archives into the cache that were downloaded by hand."""
         if not manual.is_dir():
             raise SourceError(f"the folder {manual} does not exist", expected="a folder with downloaded archives")
-        candidates = sorted(path for path in manual.rglob("*") if path.is_file() and spec.matches(path.name))
-        if not candidates:
-            return None
+        names = sorted(path for path in manual.rglob("*") if path.is_file())
+        found = {
+            spec: candidates for spec in specs if (candidates := [path for path in names if spec.matches(path.name)])
+        }
+        for part in sorted({spec.part for spec in found}):
+            self._records.setdefault(part, self._proving_record(part, manual))
+        return {
+            spec: self._copy_first(spec, file, found[spec])
+            for spec, file in (self.files(found) if found else {}).items()
+        }
+
+    def _proving_record(self, part: str, manual: Path) -> Record:
+        """The record as the lock pins it, as the server sends it or, without a network, as it is in the cache."""
+        if part in self._records:
+            return self._records[part]
+        number = self.release.record(part)
+        if (pinned := self._lock.record(number, self.url)) is not None:
+            return pinned
+        failure: DownloadError | None = None
+        if not self.offline:
+            try:
+                return self.record(part)
+            except DownloadError as error:
+                failure = error
+        try:
+            return self._cached_record(part)
+        except SourceError as error:
+            raise SourceError(
+                f"nothing proves the archives in {manual}: record {number} is neither pinned by a lock nor in the cache"
+                + (", and downloads are off (offline)" if failure is None else f", and {failure.problem}"),
+                remedy="go online; or name a lock file (--lock), which `lung-nodule-ct lock` writes where there is a network; or build "
+                "from that folder without a proof (--source)",
+            ) from (failure or error)
+
+    def _copy_first(self, spec: ArchiveSpec, file: RecordFile, candidates: Sequence[Path]) -> Path:
+        """Copy the file of a record that is among some candidates."""
         for path in candidates:
             got = f"{path.stat().st_size:,} bytes"
             if path.stat().st_size == file.size and (got := file_hash(path, "md5")) == file.md5:
-                return _copy_verified(path, self.folder(spec.part) / file.key, file, self._pinned_sha256(spec, file))
+                return self._copy_verified(path, self.folder(spec.part), file, self._pinned_sha256(spec, file))
         raise DownloadError(
             f"{candidates[-1]} is not the file of the record",
             archive=file.key,
@@ -232,6 +288,33 @@ class Zenodo:
             got=got,
             remedy="download it again, or remove it from that folder",
         )
+
+    def _copy_verified(self, path: Path, folder: Path, file: RecordFile, sha256: str | None) -> Path:
+        """Copy a file into the cache and verify the copy. A link would change together with the user's file."""
+        final = folder / file.key
+        partial = partial_of(final)
+        try:
+            with locked_file(file, folder, self._progress):
+                try:
+                    shutil.copyfile(path, partial)
+                    if not is_verified(partial, file, sha256):
+                        raise DownloadError(
+                            f"{path} is not the file of the record",
+                            archive=file.key,
+                            expected=f"{file.size:,} bytes, md5 {file.md5}" + (f", sha256 {sha256}" if sha256 else ""),
+                            got="other hashes",
+                            remedy="download it again",
+                        )
+                    partial.replace(final)
+                finally:
+                    partial.unlink(missing_ok=True)
+                    hash_cache_of(partial).unlink(missing_ok=True)
+                cache_hashes(final, expected_hashes(file, sha256))
+        except DownloadError:
+            raise
+        except OSError as error:
+            raise OutputError(f"{path} cannot be copied into the cache {folder}: {error}") from error
+        return final
 
     def _pinned_sha256(self, spec: ArchiveSpec, file: RecordFile) -> str | None:
         return self._lock.sha256_of(self.release.record(spec.part), file.key)
@@ -248,6 +331,8 @@ class Zenodo:
         try:
             return Record.from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
+            if (pinned := self._lock.record(self.release.record(part), self.url)) is not None:
+                return pinned
             raise SourceError(
                 f"record {self.release.record(part)} is not in the cache {self._folder}",
                 remedy="go online once, with `lung-nodule-ct download`; or name a folder of archives",
@@ -266,36 +351,13 @@ class Zenodo:
             except TransientError as failure:
                 retry.wait(failure)
         record = parse_record(body, self.url, number)
+        path = self.folder(part) / _RECORD_NAME
         with suppress(OSError):  # a cache that cannot be written can still be read
-            write_atomically(self.folder(part) / _RECORD_NAME, record.to_json())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(path.with_suffix(".lock")):
+                remove_partial_files(path)
+                write_atomically(path, record.to_json())
         return record
-
-
-def _copy_verified(path: Path, final: Path, file: RecordFile, sha256: str | None) -> Path:
-    """Copy a file into the cache and verify the copy. A link would change together with the user's file."""
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(path, partial)
-            if not is_verified(partial, file, sha256):
-                raise DownloadError(
-                    f"{path} is not the file of the record",
-                    archive=file.key,
-                    expected=f"{file.size:,} bytes, md5 {file.md5}" + (f", sha256 {sha256}" if sha256 else ""),
-                    got="other hashes",
-                    remedy="download it again",
-                )
-            partial.replace(final)
-        finally:
-            partial.unlink(missing_ok=True)
-            hash_cache_of(partial).unlink(missing_ok=True)
-    except DownloadError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be copied into the cache {final.parent}: {error}") from error
-    cache_hashes(final, expected_hashes(file, sha256))
-    return final
 
 
 def pin(releases: Iterable[Release], url: str | None = None, *, cache: str | os.PathLike[str] | None = None) -> Lock:

@@ -7,6 +7,7 @@ by a lock file next to it: the operating system releases the lock of a process t
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 
+PARTIAL: Final = ".partial"
 CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
 
 _SPARE_BYTES: Final = 16 << 20
@@ -35,6 +37,11 @@ def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
     """Return the cache folder: ``cache``, else the variable ``LUNG_NODULE_CT_CACHE``, else a folder of the user's cache."""
     chosen = cache or os.environ.get(CACHE_VARIABLE)
     return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("lung_nodule_ct")
+
+
+def partial_of(path: Path) -> Path:
+    """Return the hidden file next to ``path`` in which this process writes it, to be renamed when it is complete."""
+    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -50,11 +57,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partial_files(path: Path) -> None:
+    """Remove what processes left behind that were killed while they wrote a file with :func:`write_atomically` or a copy of it.
+
+    The caller has to make sure that no other process writes the file.
+    """
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
         partial.unlink(missing_ok=True)
 
 
@@ -72,7 +88,7 @@ def file_hash(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def cached_hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+def cached_hashes(path: Path, algorithms: Iterable[str], *, rehash: bool = False) -> dict[str, str]:
     """Return hashes of a file, and compute only those that its checksum cache does not hold.
 
     The checksum cache is the sidecar file ``<name>.proof``. It is valid while the file has the size and the modification
@@ -81,6 +97,7 @@ def cached_hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     Args:
         path: The file.
         algorithms: Which hashes are needed.
+        rehash: Compute them all, whatever the checksum cache holds.
 
     Returns:
         The hash of each of ``algorithms`` in hexadecimal, and any others that are cached.
@@ -88,7 +105,7 @@ def cached_hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     Raises:
         OSError: The file cannot be read.
     """
-    cached = _read_hashes(path)
+    cached = {} if rehash else _read_hashes(path)
     computed = {algorithm: file_hash(path, algorithm) for algorithm in algorithms if algorithm not in cached}
     hashes = {**cached, **computed}
     if computed:
@@ -202,10 +219,19 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Run the block in one process at a time. The lock file ``file`` exists only during the block."""
+def locked(file: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Run the block in one process at a time. The lock file ``file`` exists only during the block.
+
+    Args:
+        file: The lock file.
+        on_wait: Is called if another process runs the block.
+    """
     lock = FileLock(file)
-    lock.acquire()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        lock.acquire()
     while not file.exists():  # the previous owner removed it while this process waited
         lock.release()
         lock.acquire()

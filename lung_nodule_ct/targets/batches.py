@@ -74,7 +74,7 @@ def make_batches(
     Args:
         units: The units.
         family: Makes their examples.
-        schema: The columns. If the source name is among them, metadata of pictures are kept, too: both may contain dates.
+        schema: The columns. If the source name is among them, metadata of pictures are kept, too: both may identify patients.
         arrow_schema: The result of :func:`~lung_nodule_ct.targets.columns.to_arrow_schema`, with any metadata.
         archives: The open archives.
         new_buffers: Returns memory for voxels; called ``prefetch + 1`` times.

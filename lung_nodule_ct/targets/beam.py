@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import create_runner
 
-from lung_nodule_ct.errors import LungNoduleCTError
+from lung_nodule_ct.errors import LungNoduleCTError, OptionError
 from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.targets.shards import write_shard
 
@@ -32,11 +33,21 @@ class BeamEngine:
     Args:
         options: The options of Beam's command line, as ``["--runner=FlinkRunner"]``, or as Beam parses them.
         runner: Used instead of the runner in the options.
+
+    Raises:
+        OptionError: Beam has no such runner, or the runner needs a package that is not installed.
     """
 
     def __init__(self, options: Sequence[str] | PipelineOptions = (), runner: str | None = None) -> None:
         self._options = options if isinstance(options, PipelineOptions) else PipelineOptions(list(options))
         self._runner = runner
+        name = runner or self._options.view_as(StandardOptions).runner
+        try:
+            if isinstance(name, str):
+                create_runner(name)
+        except (ValueError, TypeError, ImportError, AttributeError) as error:
+            problem = " ".join(str(error).split())
+            raise OptionError("beam_options", f"the runner {name!r} cannot be used", got=problem) from error
 
     def __enter__(self) -> Self:
         return self

@@ -61,7 +61,7 @@ class LungNoduleCTConfig(datasets.BuilderConfig):
 
     Attributes:
         split_by: ``published`` or ``patient``.
-        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may contain calendar dates.
+        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may identify patients.
     """
 
     split_by: str = str(SplitBy.PUBLISHED)

@@ -34,7 +34,7 @@ def load(
         split: One split; by default all splits.
         streaming: Read while iterating, and prepare nothing.
         split_by: ``published``, or ``patient`` for splits without leakage.
-        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may contain calendar dates.
+        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may identify patients.
         num_proc: Number of processes that prepare.
         cache_dir: A folder to use instead of the cache of ``datasets``.
         verify: Compare every file of the prepared cache with the size and the hash that it had when it was written.

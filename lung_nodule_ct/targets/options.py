@@ -31,7 +31,7 @@ class BuildOptions:
     Attributes:
         format: The file format.
         split_by: Use the published splits, or split by patient, without leakage.
-        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may contain calendar dates.
+        keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may identify patients.
         strict: Stop at a finding of error grade; nothing is written.
         num_proc: Number of workers: processes if there are enough shards, otherwise threads.
         volume_codec: How voxels are stored in Parquet.

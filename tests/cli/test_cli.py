@@ -168,6 +168,16 @@ def test_a_build_without_a_recipe_is_a_usage_error(cli, dummy_build) -> None:
     assert "name the RECIPE after it" in " ".join(done.stderr.replace("│", " ").split())
 
 
+def test_a_bracket_in_the_output_folder_is_warned_of(cli, dummy, tmp_path) -> None:
+    for format_, count in (("parquet", 1), ("arrow", 0)):
+        out = tmp_path / f"a[1]b {format_}"
+        done = cli("build", "cls_1.25mm", "--source", dummy, "--format", format_, "--out", out, "--json")
+        assert done.returncode == 0
+        assert done.stderr.count("load_dataset takes the [ in") == count
+        assert json.loads(done.stdout)["folder"] == str(out)
+    assert "takes the [" not in cli("build", "cls_1.25mm", "--source", dummy, "--out", tmp_path / "ab").stderr
+
+
 def test_options_are_named_once_in_messages(cli) -> None:
     done = cli("build", "det2d_1.25mm", "--num-proc", "2", "--engine", "beam")
     assert "--num-proc" in done.stderr

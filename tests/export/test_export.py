@@ -279,6 +279,28 @@ def test_nifti_has_the_voxels_and_the_frame_of_the_build(tiny, build, tmp_path, 
             assert (sitk.GetArrayFromImage(read) == row[column]).all()
 
 
+@pytest.mark.parametrize("to", ["nifti", "monai", "nndetection"])
+def test_scans_that_itk_refuses_are_named(tiny, build, tmp_path, to) -> None:
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, SHEARED))
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    summary = export_config(open_build(folder), THIN, to, tmp_path / to)
+    refused = []
+    for path in sorted((tmp_path / to).rglob("*.nii.gz")):
+        if "image" in path.parent.name:
+            try:
+                sitk.ReadImage(str(path))
+            except RuntimeError as error:
+                assert "orthonormal" in str(error)
+                refused.append(path.name.removesuffix(".nii.gz").removesuffix("_0000"))
+    assert len(refused) == 1
+    (note,) = summary.notes
+    assert note.startswith("1 scans have a direction matrix that is not a rotation, which ITK refuses to open.")
+    assert note.endswith(f": {refused[0]}")
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, TILTED))
+    straight = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    assert export_config(open_build(straight), THIN, to, tmp_path / "straight").notes == ()
+
+
 def test_a_scan_without_mask_or_id_is_exported(tiny, build, tmp_path) -> None:
     tiny[CT1] |= metaimage("20200101", noise_volume(9))
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder

@@ -109,10 +109,13 @@ def fuzz_workbook(data: bytes) -> None:
 
 
 def fuzz_picture(data: bytes) -> None:
-    from lung_nodule_ct.formats.pictures import decode_picture
+    from lung_nodule_ct.formats.pictures import decode_picture, find_metadata, without_metadata
 
+    find_metadata(data)
     with suppress(ValueError):
-        decode_picture(data)
+        picture = decode_picture(data)
+        published, _ = without_metadata(data, picture)
+        assert decode_picture(published).equals(picture)
 
 
 def fuzz_record(data: bytes) -> None:

@@ -20,8 +20,8 @@ from archive_server import ArchiveServer
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
-from lung_nodule_ct.sources.http import TOKEN_VARIABLE, USER_AGENT
-from lung_nodule_ct.sources.records import Lock
+from lung_nodule_ct.sources.http import USER_AGENT
+from lung_nodule_ct.sources.records import TOKEN_VARIABLE, Lock
 from lung_nodule_ct.sources.retry import Retry, Timeouts, TransientError
 from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.system.progress import DownloadProgress
@@ -482,6 +482,162 @@ def test_too_little_free_space_is_an_error_before_the_first_download(server, tmp
     with pytest.raises(OutputError, match=rf"not enough free space for .*{DET2D}.*1,000,000,0"):
         client(server, tmp_path).download(specs)
     assert not server.content_requests
+
+
+def test_a_file_in_the_cache_can_be_hashed_again(server, tmp_path) -> None:
+    path = client(server, tmp_path).download([SPEC])[SPEC]
+    before = path.stat()
+    damaged = bytearray(BODY)
+    damaged[len(BODY) // 2] ^= 1
+    path.write_bytes(damaged)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a failing disk leaves it
+    assert fetch(server, tmp_path) == damaged  # size and time are unchanged
+    reported: list[str] = []
+
+    class Recorder(DownloadProgress):
+        def wait(self, name: str, reason: str, seconds: float) -> None:
+            reported.append(f"{name}: {reason}")
+
+    with pytest.raises(SourceError, match=NAME):
+        client(server, tmp_path, offline=True).download([SPEC], rehash=True)
+    path = client(server, tmp_path, progress=Recorder()).download([SPEC], rehash=True)[SPEC]
+    assert path.read_bytes() == BODY
+    assert [NAME in line and hashlib.md5(BODY).hexdigest() in line for line in reported] == [True]
+    server.requests.clear()
+    assert client(server, tmp_path).download([SPEC], rehash=True)[SPEC].read_bytes() == BODY
+    assert not server.requests
+
+
+def test_what_killed_processes_left_is_removed_by_the_next(server, tmp_path) -> None:
+    path = client(server, tmp_path).download([SPEC])[SPEC]
+    path.unlink()
+    kept = [path.parent / "notes.txt", path.parent / "tmpfile.txt", path.parent / f".{NAME}.orig"]
+    left = [path.parent / name for name in (f".{NAME}.123.partial", f".{NAME}.proof.123.partial", "tmpab_4x9zq")]
+    left.append(path.parent / ".record.json.123.partial")
+    for each in (*kept, *left):
+        each.write_bytes(b"left")
+    assert fetch(server, tmp_path) == BODY
+    assert not any(each.exists() for each in left)
+    assert all(each.exists() for each in kept)
+    assert {each.name for each in path.parent.iterdir()} == {
+        NAME,
+        f"{NAME}.proof",
+        "record.json",
+        *(each.name for each in kept),
+    }
+
+
+def manual_folder(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / NAME).write_bytes(BODY)
+    return folder
+
+
+def test_files_downloaded_by_hand_are_verified_by_the_lock_without_a_network(server, tmp_path) -> None:
+    lock = Lock.of([client(server, tmp_path / "first").record("A")], {})
+    manual = manual_folder(tmp_path / "by hand")
+    server.requests.clear()
+    for number, options in enumerate(({"offline": True}, {})):
+        cache = tmp_path / f"cache {number}"
+        zenodo = client(server, cache, lock=lock, **options)
+        assert zenodo.download([SPEC], manual)[SPEC].read_bytes() == BODY
+        assert fetch(server, cache, lock=lock, offline=True) == BODY
+    assert not server.requests
+    (manual / NAME).write_bytes(BODY[::-1])
+    with pytest.raises(DownloadError, match=rf"by hand/{NAME} is not the file of the record"):
+        client(server, tmp_path / "third", lock=lock).download([SPEC], manual)
+
+
+def test_without_network_and_lock_nothing_proves_files_downloaded_by_hand(server, tmp_path) -> None:
+    manual = manual_folder(tmp_path / "by hand")
+    nowhere = "http://127.0.0.1:9"
+    for url, options in ((nowhere, {}), (server.url, {"offline": True})):
+        zenodo = Zenodo(url, cache=tmp_path / "cache", timeouts=SHORT_TIMEOUTS, lock=Lock(), **options)
+        with pytest.raises(SourceError, match=r"nothing proves the archives in .*by hand.*--lock.*--source"):
+            zenodo.download([SPEC], manual)
+    assert not names_in(tmp_path / "cache")
+    assert not server.requests
+    client(server, tmp_path / "cache").record("A")  # with the record in the cache, it can be proven
+    zenodo = client(server, tmp_path / "cache", offline=True)
+    assert zenodo.download([SPEC], manual)[SPEC].read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9", "https://no-such-host.invalid", "https://127.0.0.1:9"], ids=["refused", "name", "tls"]
+)
+def test_a_server_that_was_never_reached_is_one_message_at_once(tmp_path, cli, url) -> None:
+    began = time.monotonic()
+    done = cli("download", "cls_1.25mm", "--zenodo-url", url, "--cache-dir", tmp_path)
+    assert time.monotonic() - began < 8
+    assert done.returncode == 1
+    assert done.stderr.count("does not respond") == 1
+    assert done.stderr.strip().count("\n") == 0
+    assert "Connection(" not in done.stderr
+    assert f"record {RECORD}: " in done.stderr
+
+
+def test_waits_name_the_problem_without_the_advice(server, tmp_path) -> None:
+    server.faults += [at.status(503)]
+    reasons: list[str] = []
+
+    class Recorder(DownloadProgress):
+        def wait(self, name: str, reason: str, seconds: float) -> None:
+            reasons.append(reason)
+
+    assert fetch(server, tmp_path, progress=Recorder()) == BODY
+    assert reasons == [f"{server.url.removeprefix('http://')} responds with 503 Service Unavailable"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"files": [], "metadata": {"access_right": "restricted"}, "access": {"files": "restricted"}},
+            "has no public files: it is restricted. Ask its authors for access",
+        ),
+        (
+            {"files": {"enabled": True, "entries": {}}, "access": {"files": "restricted", "status": "restricted"}},
+            "restricted",
+        ),
+        (
+            {"files": [], "metadata": {"access_right": "embargoed", "embargo_date": "2030-01-01"}},
+            "has no public files: it is embargoed until 2030-01-01. Wait until then",
+        ),
+        ({"files": [], "access": {"embargo": {"active": True, "until": "2031-02-03"}}}, "embargoed until 2031-02-03"),
+        ({"files": None, "metadata": {"access_right": "closed"}}, "has no public files: it is closed"),
+    ],
+)
+def test_a_record_without_public_files_says_why(server, tmp_path, changes, message) -> None:
+    server.changes = changes
+    with pytest.raises(DownloadError, match=f"record {RECORD}: has no public files") as caught:
+        fetch(server, tmp_path)
+    assert message in str(caught.value)
+    assert TOKEN_VARIABLE in str(caught.value)
+    assert len(server.requests) == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("files", [[], None, {"enabled": False}])
+def test_an_open_record_without_files_says_so(server, tmp_path, files) -> None:
+    server.changes = {"files": files}
+    with pytest.raises(ArchiveNotFoundError, match="the record has no files at all"):
+        fetch(server, tmp_path)
+
+
+def test_a_record_that_only_an_account_may_see_names_the_token(server, tmp_path) -> None:
+    server.record_faults.append(at.status(403))
+    with pytest.raises(DownloadError, match=TOKEN_VARIABLE):
+        fetch(server, tmp_path)
+
+
+def test_texts_of_a_record_with_lone_surrogates_are_stored(server, tmp_path) -> None:
+    server.changes = {
+        "doi": "10.1\ud800",
+        "metadata": {"title": "Lung \udcff nodules \U0001f9c1", "license": {"id": "cc\ud83d"}},
+    }
+    assert fetch(server, tmp_path) == BODY
+    record = client(server, tmp_path, offline=True).record("A")
+    assert (record.title, record.doi, record.licence) == ("Lung \ufffd nodules \U0001f9c1", "10.1\ufffd", "cc\ufffd")
 
 
 CODE = """

@@ -313,6 +313,57 @@ def test_the_command_prints_counts_and_refuses_unsupported_options(cli, dummy, t
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--runner=NoSuchRunner", "the runner 'NoSuchRunner' cannot be used; got Unexpected pipeline runner"),
+        ("--runner=no.such.Runner", "the runner 'no.such.Runner' cannot be used; got No module named 'no'"),
+        ("--runner=os.path.join", "the runner 'os.path.join' cannot be used"),
+        ("--runner='Direct", "quotation"),
+    ],
+)
+@with_beam
+def test_a_runner_that_beam_does_not_have_is_one_line(cli, dummy, tmp_path, options, message) -> None:
+    out = tmp_path / "out"
+    done = cli("build", "det2d_1.25mm", "--engine", "beam", "--beam-options", options, "--source", dummy, "--out", out)
+    assert done.returncode in (1, 2)
+    assert message in " ".join(done.stderr.replace("\u2502", "").split())
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_max_examples_and_manual_dir_of_tfds_are_used(dummy, tmp_path) -> None:
+    sizes = {}
+    for limit in (None, 3, 0):
+        builder = TfdsBuilder(config="det2d_1.25mm", data_dir=tmp_path / str(limit), file_format="array_record")
+        config = tfds.download.DownloadConfig(manual_dir=dummy, max_examples_per_split=limit)
+        builder.download_and_prepare(download_config=config)
+        sizes[limit] = {name: split.num_examples for name, split in builder.info.splits.items()}
+    assert sizes == {
+        None: {"train": 13, "validation": 4, "unassigned": 1},
+        3: {"train": 3, "validation": 3, "unassigned": 1},
+        0: {},
+    }
+
+
+def test_the_source_has_priority_over_manual_dir(dummy, tmp_path) -> None:
+    tiny = TinyArchives().write(tmp_path / "tiny")
+    builder = TfdsBuilder(config="det2d_1.25mm", data_dir=tmp_path / "out", file_format="array_record", source=tiny)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=dummy))
+    assert builder.info.splits["train"].num_examples == 2
+
+
+@with_tensorflow
+def test_files_can_be_shuffled(dummy, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_SOURCE", str(dummy))
+    options = {"split": "train", "data_dir": tmp_path, "decoders": RAW}
+    plain = [row["image_id"] for row in tfds.load("lung_nodule_ct/det2d_1.25mm", **options).as_numpy_iterator()]
+    for config in (None, tfds.ReadConfig(shuffle_seed=1)):
+        rows = tfds.load("lung_nodule_ct/det2d_1.25mm", shuffle_files=True, read_config=config, **options)
+        assert sorted(row["image_id"] for row in rows.as_numpy_iterator()) == sorted(plain)
+    assert tfds.ReadConfig().enable_ordering_guard
+
+
 @pytest.mark.slow
 def test_splits_by_patient_of_two_processes_equal_the_parquet_build(hub, dummy, cli, tmp_path) -> None:
     for format_, out in (("parquet", tmp_path / "hub"), ("array_record", tmp_path / "ar")):
@@ -402,8 +453,9 @@ def test_the_command_of_tfds_builds(dummy, tmp_path) -> None:
         str(folder),
         "--config=det2d_1.25mm",
         f"--data_dir={tmp_path}",
+        f"--manual_dir={dummy}",
     ]
-    env = {**os.environ, "LUNG_NODULE_CT_SOURCE": str(dummy)}
+    env = {name: value for name, value in os.environ.items() if name != "LUNG_NODULE_CT_SOURCE"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert tfds.builder("lung_nodule_ct/det2d_1.25mm", data_dir=tmp_path).info.splits["train"].num_examples == 13

@@ -12,7 +12,7 @@ from lung_nodule_ct.declaration.names import bare_name, name_key
 from lung_nodule_ct.declaration.rows import ObjectRecord, SliceRow
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import Example, LeftOut, Reading
-from lung_nodule_ct.formats.pictures import pixels_key, read_published
+from lung_nodule_ct.formats.pictures import read_published
 from lung_nodule_ct.formats.voc import MAX_XML_BYTES, VocAnnotation, parse_voc
 from lung_nodule_ct.sources.zip_member import read_member
 
@@ -38,10 +38,10 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
             detail = f"expected a Pascal VOC annotation, got: {error}; mend the file, or remove it to keep the image without boxes"
             resolution = f"{unit.image.name} is left out"
             return [LeftOut((Finding(Code.ANNOTATION_UNREADABLE, resolution, unit.annotation.place, detail),))]
-    data, pixels, removed = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
-    height, width = pixels.shape[:2]
+    data, picture, findings = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
+    height, width = picture.pixels.shape[:2]
     report = FindingCollector()
-    report.extend(removed)
+    report.extend(findings)
     objects: list[ObjectRecord] = []
     if unit.annotation is not None:
         objects = _objects(annotation, unit.annotation, width, height, report)
@@ -58,7 +58,7 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
         fold=unit.fold,
         source_name=unit.source_name,
     )
-    return [Example(row, pixels_key(pixels), report.findings)]
+    return [Example(row, picture.key, report.findings)]
 
 
 def _objects(

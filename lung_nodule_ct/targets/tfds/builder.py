@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,8 +49,9 @@ class TfdsBuilder(tfds.core.dataset_builder.FileReaderBuilder):
     """Builds the configs for TFDS: ``tfds.load("lung_nodule_ct/det2d_1.25mm")``.
 
     Args:
-        source: A folder of archives or its URL, or an open source. Without it the environment variable ``LUNG_NODULE_CT_SOURCE``
-            names one; without that, the archives come from the cache of downloads and from Zenodo.
+        source: A folder of archives or its URL, or an open source. Without it the ``manual_dir`` of the download config of TFDS or
+            the environment variable ``LUNG_NODULE_CT_SOURCE`` names one, in this order; without these, the archives come from the
+            cache of downloads and from Zenodo.
         **kwargs: The arguments of ``tfds.core.DatasetBuilder``. ``file_format`` is ``tfrecord`` or ``array_record``.
 
     Raises:
@@ -109,6 +111,15 @@ class TfdsBuilder(tfds.core.dataset_builder.FileReaderBuilder):
             raise OutputError(f"{folder} cannot be written: {error}") from error
         return _BuildLock(folder.parent)
 
+    def as_dataset(
+        self, split: Any = None, *, shuffle_files: bool = False, read_config: Any = None, **kwargs: Any
+    ) -> Any:
+        """Read like TFDS does. It would refuse to shuffle the files of a dataset whose examples are stored in an order."""
+        if shuffle_files:
+            read_config = tfds.ReadConfig() if read_config is None else copy(read_config)
+            read_config.enable_ordering_guard = False
+        return super().as_dataset(split, shuffle_files=shuffle_files, read_config=read_config, **kwargs)
+
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:  # noqa: ARG002 -- the signature of TFDS
         # imported for a build only, and not whenever TFDS is imported
         from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, to_json  # noqa: PLC0415
@@ -120,10 +131,16 @@ class TfdsBuilder(tfds.core.dataset_builder.FileReaderBuilder):
         from lung_nodule_ct.targets.shards import publish_names  # noqa: PLC0415
 
         config, folder = get_config(self.builder_config.name), Path(os.fspath(self.data_path))
-        source = self._source if isinstance(self._source, Source) else open_source(self._source, [config])
+        chosen = self._source if self._source is not None else getattr(download_config, "manual_dir", None)
+        source = chosen if isinstance(chosen, Source) else open_source(chosen, [config])
         plan = make_plan(config, source)
         if not plan.units:
             raise SourceError(f"{config.name} has no example in {source.name}")
+        limit = getattr(download_config, "max_examples_per_split", None)
+        if limit == 0:  # TFDS then writes the info only
+            return
+        if limit is not None:
+            plan = plan.limited_to(limit)
         layout = TfdsLayout(self.info.file_format.value, nested=False)
         with BuildProgressBar() as progress, _engine(download_config) as engine:
             built = build_config(plan, layout, folder, engine, progress)
