@@ -276,6 +276,9 @@ class Build:
         split_by: How examples were split.
         keep_source_names: Whether the column ``source_name`` was added.
         records: The records that the archives belong to, if they are known.
+        kept: Configs of an earlier build in the same folder, which were not built again.
+        removed: Files that commands had added to the earlier build, and that do not describe the new one.
+        by_user: Files in the folder that this package did not write. They are kept.
     """
 
     configs: Mapping[str, BuiltConfig]
@@ -284,6 +287,9 @@ class Build:
     split_by: SplitBy
     keep_source_names: bool
     records: tuple[Record, ...] = ()
+    kept: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    by_user: tuple[str, ...] = ()
 
 
 class Layout(ShardLayout, Protocol):

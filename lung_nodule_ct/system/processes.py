@@ -1,0 +1,38 @@
+"""Worker processes that end with the process that started them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from functools import cache
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def end_with_parent(parent_process: Callable[[], Any] = multiprocessing.parent_process) -> None:
+    """End this worker process as soon as the process that started it has ended, even if that was killed.
+
+    A worker that waits for work would otherwise wait forever. Does nothing in a process that is not a worker, and nothing when called
+    again.
+
+    Args:
+        parent_process: Returns the parent, as :func:`multiprocessing.parent_process` does. Libraries with their own copy of
+            :mod:`multiprocessing` have their own.
+    """
+    parent = parent_process()
+    if parent is not None:
+        _watch(os.getpid(), parent.sentinel)
+
+
+@cache  # by process: a forked process inherits the cache, but not the thread
+def _watch(_process: int, sentinel: Any) -> None:
+    threading.Thread(target=_end_after, args=(sentinel,), name="end-with-parent", daemon=True).start()
+
+
+def _end_after(sentinel: Any) -> None:
+    wait([sentinel])
+    os._exit(1)  # what is being written is in a temporary folder, which the next command removes
