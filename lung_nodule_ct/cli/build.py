@@ -131,13 +131,14 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
                 console.print(
                     f"  [yellow]{pair} share {count:,} patients[/]; --split-by patient gives splits without leakage"
                 )
-    for names, meaning in (
-        (done.kept, "kept from the earlier build"),
-        (done.removed, "removed, because the build changed; the commands that wrote it can write it again"),
-        (done.by_user, "kept, although no command wrote it"),
-    ):
-        for name in names:
-            console.print(f"{name}: {meaning}", markup=False, highlight=False, soft_wrap=True)
+    notes = [f"{name}: kept from the earlier build" for name in done.kept]
+    notes += [
+        f"{name}: removed, because the build changed; `lung-nodule-ct {command}` writes it again"
+        for name, command in done.removed.items()
+    ]
+    notes += [f"{name}: kept, although no command wrote it" for name in done.by_user]
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.system.memory import BufferPool
+from lung_nodule_ct.system.processes import end_with_parent
 from lung_nodule_ct.targets.shards import write_shard
 
 if TYPE_CHECKING:
@@ -98,10 +99,11 @@ class LocalEngine:
         if processes not in self._pools:
             # spawned, not forked: pyarrow has threads
             context = multiprocessing.get_context("spawn")
-            self._pools[processes] = ProcessPoolExecutor(processes, context, initializer=_ignore_interrupts)
+            self._pools[processes] = ProcessPoolExecutor(processes, context, initializer=_start_worker)
         return self._pools[processes]
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent process."""
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent process, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()

@@ -43,14 +43,14 @@ class KeptFiles:
     Attributes:
         names: The new name of every file or link that is kept, by its name now.
         folders: Empty folders, which are kept.
-        removed: Sidecars that no longer describe the build.
+        removed: Sidecars that no longer describe the build, and the command that writes each.
         by_user: Those of ``names`` that this package did not write.
         conflicts: Files that would be replaced, although this package did not write them or they were changed.
     """
 
     names: Mapping[str, str]
     folders: tuple[str, ...]
-    removed: tuple[str, ...]
+    removed: Mapping[str, str]
     by_user: tuple[str, ...]
     conflicts: tuple[str, ...]
 
@@ -264,7 +264,7 @@ class ExistingBuild:
         sidecars, recorded = own_sidecars(self.folder), recorded_sidecars(self.folder)
         parents = {str(parent) for name in written for parent in PurePosixPath(name).parents}
         names: dict[str, str] = {}
-        by_user, removed, conflicts = [], [], []
+        by_user, removed, conflicts = [], {}, []
         if (self.folder / SIDECARS).exists() and not recorded and not overwrite:
             conflicts.append(SIDECARS)
         for name in _files_of(self.folder):
@@ -279,7 +279,7 @@ class ExistingBuild:
                 if still_described:
                     names[name] = new
                 elif name not in written:
-                    removed.append(name)
+                    removed[name] = sidecars[name]
             elif name == SIDECARS and still_described:
                 names[name] = new
             elif name in (MANIFEST, FINDINGS, SIDECARS) or is_partial(path.name):
@@ -295,7 +295,7 @@ class ExistingBuild:
                 names[name] = new
                 by_user += [] if self._is_of_layout(name) else [name]
         folders = tuple(name for name in _empty_folders_of(self.folder) if name not in written and name not in parents)
-        return KeptFiles(names, folders, tuple(removed), tuple(by_user), tuple(conflicts))
+        return KeptFiles(names, folders, removed, tuple(by_user), tuple(conflicts))
 
     @cached_property
     def _shards(self) -> dict[str, tuple[str, Mapping[str, Any]]]:

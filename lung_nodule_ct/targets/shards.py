@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
@@ -277,7 +277,7 @@ class Build:
         keep_source_names: Whether the column ``source_name`` was added.
         records: The records that the archives belong to, if they are known.
         kept: Configs of an earlier build in the same folder, which were not built again.
-        removed: Files that commands had added to the earlier build, and that do not describe the new one.
+        removed: Files that commands had added to the earlier build, and that do not describe the new one, with the name of the command.
         by_user: Files in the folder that this package did not write. They are kept.
     """
 
@@ -288,7 +288,7 @@ class Build:
     keep_source_names: bool
     records: tuple[Record, ...] = ()
     kept: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
+    removed: Mapping[str, str] = field(default_factory=dict)
     by_user: tuple[str, ...] = ()
 
 

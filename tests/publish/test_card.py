@@ -250,11 +250,12 @@ def test_a_second_card_replaces_the_first(copy) -> None:
     assert not (copy / "croissant.json").exists()
 
 
-def test_a_rebuild_replaces_the_card(small, build, dummy) -> None:
-    before = sorted(path.name for path in small.rglob("*"))
+def test_a_build_that_changes_replaces_the_card(small, build, dummy) -> None:
     card(small)
-    build(dummy, "cls_1.25mm")
-    assert sorted(path.name for path in small.rglob("*")) == before
+    build(dummy, "det3d_5mm")
+    assert sorted(path.name for path in (small / "data").iterdir()) == ["cls_1.25mm", "det3d_5mm"]
+    assert not (small / "pictures").exists()
+    assert [config["config_name"] for config in head_of(small)["configs"]] == ["cls_1.25mm", "det3d_5mm"]
 
 
 def test_an_edited_card_is_not_overwritten(small, build, dummy) -> None:

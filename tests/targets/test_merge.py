@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -188,7 +187,7 @@ def test_files_and_links_of_the_user_are_kept(done, tmp_path, format_) -> None:
     assert (shards / "cache-0123456789abcdef.arrow").read_bytes() == b"cached"
     assert (out / "metadata.json").stat().st_ino == inode
     assert (out / "empty" / "folder").is_dir()
-    assert (os.readlink(out / "link"), os.readlink(out / "dangling")) == ("../elsewhere", "nowhere")
+    assert [str((out / name).readlink()) for name in ("link", "dangling")] == ["../elsewhere", "nowhere"]
     assert (tmp_path / "elsewhere" / "file").read_text() == "outside"
 
 
@@ -263,7 +262,7 @@ def test_a_second_build_waits_for_the_first_and_both_are_there(tmp_path, dummy) 
             text=True,
         )
         assert process.stderr is not None
-        assert "another process is writing" in process.stderr.readline()
+        assert any("another process is writing" in line for line in process.stderr)
         assert not out.exists()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
@@ -345,16 +344,17 @@ main()
             cwd=tmp_path,
         )
         assert full.returncode == 1
-        assert [line.startswith("error: ") for line in full.stderr.splitlines()] == [True], full.stderr
+        assert full.stderr.count("\nerror: ") == 1
+        assert "Traceback" not in full.stderr
     assert files_of(out) == before
     assert names_in(tmp_path) == ["hub"]
     refused = add(Path("/sys/kernel/build"), "cls_1.25mm")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("error: the output /sys/kernel/build cannot be written")
+    assert "\nerror: the output /sys/kernel/build cannot be written" in refused.stderr
 
 
-def test_workers_end_with_a_killed_parent(tmp_path, dummy) -> None:
-    code = f"""
+def test_workers_end_with_a_killed_parent(tmp_path) -> None:
+    code = """
 import os, signal, sys, time
 from pathlib import Path
 from lung_nodule_ct.targets.engine import LocalEngine
@@ -368,7 +368,7 @@ with LocalEngine(8) as engine:
     os.kill(os.getpid(), signal.SIGKILL)
 """
     script = tmp_path / "parent.py"
-    script.write_text(f"if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in code.splitlines()))
+    script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in code.splitlines()))
     parent = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=60)
     workers = [int(number) for number in parent.stdout.split()]
     assert len(workers) == 4, parent.stderr
