@@ -159,7 +159,8 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         if "://" in target:
             super().download_and_prepare(target, *args, download_mode=download_mode, **kwargs)
             return
-        reuse = datasets.DownloadMode(download_mode or "reuse_dataset_if_exists") == "reuse_dataset_if_exists"
+        if_exists = datasets.DownloadMode.REUSE_DATASET_IF_EXISTS
+        reuse = datasets.DownloadMode(download_mode or if_exists) is if_exists
         with new_cache(Path(target), reuse=reuse) as stage:
             if stage is not None:
                 super().download_and_prepare(str(stage), *args, download_mode=download_mode, **kwargs)

@@ -335,6 +335,10 @@ except (ValueError, FileNotFoundError, ConnectionError) as error:
     path = lung_nodule_ct.prepare("det3d_5mm", source=dummy, cache_dir=cache)
     assert [entry.name for entry in folder.iterdir()] == [path.name]
     assert [file.name for file in path.glob("*.arrow")] == ["lung_nodule_ct-train.arrow"]
+    inode = path.stat().st_ino
+    assert (
+        lung_nodule_ct.prepare("det3d_5mm", source=dummy, cache_dir=cache).stat().st_ino == inode
+    )  # not written again
 
 
 def test_simultaneous_prepares_write_one_cache(dummy, tmp_path) -> None:
