@@ -71,7 +71,7 @@ def exclusive(target: Path) -> Iterator[Path]:
     folder = real_path(target)
     with _errors_of(target):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = LockFile(folder.with_name(f".{folder.name}.build{_LOCK}"))
+    lock = LockFile(_write_lock(folder))
     with lock:
         with _errors_of(target):
             lock.acquire(lambda: notice(f"another process is writing {target}; waiting until it has ended"))
@@ -143,6 +143,7 @@ def sweep(target: Path) -> None:
             shutil.rmtree(stage, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
     remove_unused(_change_lock(target))
+    remove_unused(_write_lock(target))
 
 
 def real_path(target: Path) -> Path:
@@ -181,6 +182,10 @@ def _lock_of(stage: Path) -> Path:
 def _old_of(stage: Path) -> Path:
     """Where an earlier folder is while a temporary folder takes its place."""
     return stage.with_name(stage.name + _OLD)
+
+
+def _write_lock(target: Path) -> Path:
+    return target.with_name(f".{target.name}.build{_LOCK}")
 
 
 def _change_lock(target: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.declaration.manifest import FINDINGS
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.system.locks import LockFile
-from lung_nodule_ct.system.staging import exclusive, replace_folder, temporary_folder
+from lung_nodule_ct.system.staging import exclusive, real_path, replace_folder, sweep, temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +60,7 @@ def new_cache(target: Path, *, reuse: bool) -> Iterator[Path | None]:
         OutputError: The cache cannot be written.
     """
     if reuse and (target / _INFO).is_file():
+        sweep(real_path(target))
         yield None
         return
     with exclusive(target) as folder:
