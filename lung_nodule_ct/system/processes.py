@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from functools import cache
 from multiprocessing.connection import wait
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def end_with_parent(parent_process: Callable[[], Any] = multiprocessing.parent_process) -> None:
-    """End this worker process as soon as the process that started it has ended, even if that was killed.
+def start_worker(parent_process: Callable[[], Any] = multiprocessing.parent_process) -> None:
+    """Leave Ctrl-C to the process that started this worker, and end as soon as that has ended, even if it was killed.
 
     A worker that waits for work would otherwise wait forever. Does nothing in a process that is not a worker, and nothing when called
     again.
@@ -25,6 +26,8 @@ def end_with_parent(parent_process: Callable[[], Any] = multiprocessing.parent_p
     """
     parent = parent_process()
     if parent is not None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         _watch(os.getpid(), parent.sentinel)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Protocol, Self
 
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.system.memory import BufferPool
-from lung_nodule_ct.system.processes import end_with_parent
+from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.targets.shards import write_shard
 
 if TYPE_CHECKING:
@@ -99,11 +98,5 @@ class LocalEngine:
         if processes not in self._pools:
             # spawned, not forked: pyarrow has threads
             context = multiprocessing.get_context("spawn")
-            self._pools[processes] = ProcessPoolExecutor(processes, context, initializer=_start_worker)
+            self._pools[processes] = ProcessPoolExecutor(processes, context, initializer=start_worker)
         return self._pools[processes]
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent process, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()

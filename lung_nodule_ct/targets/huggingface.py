@@ -32,7 +32,7 @@ from lung_nodule_ct.sources.resolve import open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
-from lung_nodule_ct.system.processes import end_with_parent
+from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.system.progress import DownloadProgressBar
 from lung_nodule_ct.targets.batches import make_batches
 from lung_nodule_ct.targets.columns import to_features
@@ -120,6 +120,11 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         super().__init__(**kwargs)
         if self._archives is None:
             self._use_prepared()
+
+    def __setstate__(self, state: Any) -> None:
+        """Also called where a worker process of ``datasets`` receives its copy."""
+        super().__setstate__(state)
+        start_worker(multiprocess.parent_process)
 
     def _use_prepared(self) -> None:
         """Without a source, use the latest cache of the same code."""
@@ -260,7 +265,6 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
 
         An error of this package is raised as it is, and here, because it would not cross processes as a cause.
         """
-        end_with_parent(multiprocess.parent_process)
         try:
             with WriteBackThrottle() as throttle:
                 is_local = "://" not in fpath

@@ -18,7 +18,7 @@ from absl import flags
 from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.rows import split_rows
-from lung_nodule_ct.system.processes import end_with_parent
+from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
 
@@ -90,8 +90,8 @@ def host_batches(source: DataSource, recipe: Recipe, start: int = 0) -> Iterator
 
 
 def _start_worker(_index: int, _count: int) -> None:
-    """End the worker with the process that trains, even if that is killed."""
-    end_with_parent()
+    """As grain calls it in each worker process."""
+    start_worker()
 
 
 def global_batches(
