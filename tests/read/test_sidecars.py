@@ -29,9 +29,9 @@ def test_a_changed_build_removes_what_commands_added(folder, build, dummy) -> No
     add(folder, "audit", audit="{}", pictures__one="1")
     add(folder, "preview", page="<p>")
     assert own_sidecars(folder) == {"README.md": "card", "audit": "audit", "pictures/one": "audit", "page": "preview"}
-    build(dummy, "cls_1.25mm")
+    build(dummy, "cls_1.25mm", overwrite=False)
     assert len(own_sidecars(folder)) == 4
-    build(dummy, "det2d_1.25mm")
+    build(dummy, "det2d_1.25mm", overwrite=False)
     assert own_sidecars(folder) == {"README.md": "card"}
     assert not (folder / "pictures").exists()
 
@@ -42,7 +42,7 @@ def test_an_edited_file_prevents_a_rebuild(folder, build, dummy, name) -> None:
     (folder / name).write_text("written by the user")
     for config in ("cls_1.25mm", "det2d_1.25mm"):
         with pytest.raises(OutputError, match=rf"would replace.*{name}"):
-            build(dummy, config)
+            build(dummy, config, overwrite=False)
     assert (folder / name).read_text() == "written by the user"
 
 
@@ -51,7 +51,7 @@ def test_a_file_of_the_user_is_kept_by_a_rebuild(folder, build, dummy, name) -> 
     add(folder, "preview", page="<p>", pictures__one="1")
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("written by the user")
-    build(dummy, "det2d_1.25mm")
+    build(dummy, "det2d_1.25mm", overwrite=False)
     assert (folder / name).read_text() == "written by the user"
     assert not (folder / "page").exists()
 
@@ -99,7 +99,7 @@ def test_simultaneous_commands_keep_each_others_files(folder) -> None:
 def test_nothing_is_added_to_a_build_that_was_replaced_in_the_meantime(folder, build, dummy) -> None:
     with pytest.raises(OutputError, match="was replaced"), add_sidecars(folder, by="audit") as stage:
         (stage / "audit").write_text("of the old build")
-        build(dummy, "det2d_1.25mm")
+        build(dummy, "det2d_1.25mm", overwrite=False)
     assert not (folder / "audit").exists()
 
 
