@@ -222,7 +222,10 @@ def read_build(folder: str | os.PathLike[str]) -> BuildFolder:
     if not (path / MANIFEST).is_file():
         if not any(path.iterdir()):
             raise BuildFolderError(f"{path} is empty", remedy=remedy)
-        raise BuildFolderError(f"{path} has no {MANIFEST}: it is not a build, or an incomplete one")
+        raise BuildFolderError(
+            f"{path} has no {MANIFEST}: it is not a build, or an incomplete one",
+            remedy="build it again into another folder: lung-nodule-ct build CONFIG... --out FOLDER",
+        )
     manifest = _read_json(path / MANIFEST)
     version = manifest.get("format_version")
     if version not in READABLE_VERSIONS or manifest.get("format") not in _READABLE_FORMATS:
