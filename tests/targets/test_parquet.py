@@ -194,7 +194,7 @@ def test_a_killed_build_leaves_no_build_and_the_next_one_removes_its_files(tmp_p
     assert not (outputs / "hub").exists()
     assert not list(outputs.rglob("*.parquet"))
     assert not list(outputs.rglob("README.md"))
-    assert all(path.name.startswith(".hub.building-") for path in outputs.iterdir())
+    assert all(path.name.startswith((".hub.building-", ".hub.build.lock")) for path in outputs.iterdir())
     small = TinyArchives().write(tmp_path / "small")
     assert cli("build", "det3d_1.25mm", "--source", small, "--out", outputs / "hub").returncode == 0
     assert [path.name for path in outputs.iterdir()] == ["hub"]
