@@ -144,9 +144,9 @@ def dummy_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Built]:
-    """Build configs in this process and keep the source names: ``build(source, "det2d_1.25mm")``."""
+    """Build configs in this process and keep the source names: ``build(source, "det2d_1.25mm")``. An earlier build is replaced."""
 
-    def run(source: Path, *configs: str, **options: Any) -> Built:
+    def run(source: Path, *configs: str, overwrite: bool = True, **options: Any) -> Built:
         from lung_nodule_ct.declaration.configs import get_config
         from lung_nodule_ct.publish.card import write_first_card
         from lung_nodule_ct.sources.resolve import open_folder
@@ -161,6 +161,7 @@ def build(tmp_path: Path) -> Callable[..., Built]:
             out,
             BuildOptions(**options),
             add_files=write_first_card,
+            overwrite=overwrite,
         )
         return Built(out)
 

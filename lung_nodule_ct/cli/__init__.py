@@ -5,6 +5,7 @@ Exit codes: 0 success, with or without findings; 1 an error stopped the command;
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import Annotated
@@ -22,6 +23,7 @@ from lung_nodule_ct.cli.publish import card, publish
 from lung_nodule_ct.cli.train import leakage, train
 from lung_nodule_ct.errors import LungNoduleCTError
 
+_NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
@@ -74,13 +76,18 @@ for command, settings in (
 
 
 def main() -> None:
-    """Run the command line. An error of this package becomes one line and exit code 1."""
+    """Run the command line. An error of this package becomes one line and exit code 1, and so does a full or read-only disk."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may not fit the encoding of the terminal
     try:
         app()
     except LungNoduleCTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:

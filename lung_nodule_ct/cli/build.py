@@ -23,7 +23,12 @@ def build(
     every: Annotated[bool, typer.Option("--all", help="Build all configs.")] = False,
     source: SourceOption = None,
     out: Annotated[
-        Path, typer.Option("--out", help="The folder to write. A build at this path is replaced.")
+        Path,
+        typer.Option(
+            "--out",
+            help="The folder to write. If it holds a build of the same archives with the same options, the configs are added to it or "
+            "renewed in it.",
+        ),
     ] = DEFAULT_BUILD,
     format_: Annotated[
         Format,
@@ -60,6 +65,13 @@ def build(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a finding of error grade; nothing is written.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace a build at --out, also one of other archives or options, and its files that were changed. Other files are kept.",
+        ),
+    ] = False,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -94,7 +106,7 @@ def build(
         archives = open_source(source, chosen, offline=offline, progress=downloads)
     add_files = write_first_card if format_ is Format.PARQUET else None
     with BuildProgressBar() as progress:
-        done = build_folder(chosen, archives, out, options, progress, add_files)
+        done = build_folder(chosen, archives, out, options, progress, add_files, overwrite=overwrite)
     _print_build(out, done, as_json)
 
 
@@ -104,8 +116,17 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
     if as_json:
         from lung_nodule_ct.declaration.findings import summarize
 
-        accounts = {name: account.to_dict() for name, account in done.accounts.items()}
-        print_json({"folder": str(out), "configs": rows, "account": accounts, "findings": summarize(findings)})
+        print_json(
+            {
+                "folder": str(out),
+                "configs": rows,
+                "kept": list(done.kept),
+                "removed": list(done.removed),
+                "by_user": list(done.by_user),
+                "account": {name: account.to_dict() for name, account in done.accounts.items()},
+                "findings": summarize(findings),
+            }
+        )
         return
     print_findings(findings)
     console = terminal()
@@ -119,6 +140,14 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
                 console.print(
                     f"  [yellow]{pair} share {count:,} patients[/]; --split-by patient gives splits without leakage"
                 )
+    notes = [f"{name}: kept from the earlier build" for name in done.kept]
+    notes += [
+        f"{name}: removed, because the build changed; `lung-nodule-ct {command}` writes it again"
+        for name, command in done.removed.items()
+    ]
+    notes += [f"{name}: kept, although no command wrote it" for name in done.by_user]
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
 
 

@@ -265,6 +265,8 @@ _IN_SPLIT: Final = re.compile(rf" \((?:{'|'.join(SPLIT_ORDER)})\)$")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{0,5}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|nan|[+-]?inf", re.IGNORECASE)
 _QUOTED: Final = re.compile("“([^”]*)”")
 _CELL: Final = re.compile(r"[^,;:|\t]+")
+_REDACTED: Final = re.compile(rf"{PRIVATE}|[0-9]{{1,5}}_{MASK}(?:_[0-9]{{1,4}}(?:[_-][0-9]{{1,3}})?)?")
+"""A stem that was redacted before, so that a kept finding does not change."""
 _WORD: Final = re.compile(r"\S+")
 
 
@@ -338,7 +340,7 @@ def _redact_part(part: str) -> str:
 
 
 def _redact_stem(stem: str) -> str:
-    if stem.lower() in _LAYOUT or is_published_number(stem):
+    if stem.lower() in _LAYOUT or is_published_number(stem) or _REDACTED.fullmatch(stem):
         return stem
     for name in (parse_image_name(stem), parse_volume_name(stem)):
         if name.patient is not None:

@@ -21,7 +21,7 @@ from lung_nodule_ct.export.formats import (
 )
 from lung_nodule_ct.export.pictures import write_coco, write_voc, write_yolo
 from lung_nodule_ct.read.rows import iterate_rows
-from lung_nodule_ct.system.files import staged_folder
+from lung_nodule_ct.system.staging import staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -229,7 +229,7 @@ def check_output(out: Path) -> None:
             f"the output {out} exists and is not a preview page",
             expected="a new file, or a page that an earlier preview wrote",
             got="a folder" if out.is_dir() else "another file",
-            remedy="choose another --out, or remove it",
+            remedy="choose another --out",
         )
 
 

@@ -139,5 +139,5 @@ def read_audit(folder: Path) -> AuditReport | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BuildFolderError(
             f"{path} is not an audit: {error!r}",
-            remedy=f"audit the build again: lung-nodule-ct audit {folder}; or remove the file",
+            remedy=f"audit the build again: lung-nodule-ct audit {folder}",
         ) from error

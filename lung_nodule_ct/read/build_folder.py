@@ -21,6 +21,7 @@ from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST, READABLE_VER
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.read.voxel_columns import table_rows
+from lung_nodule_ct.system.staging import real_path, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -220,10 +221,16 @@ def read_build(folder: str | os.PathLike[str]) -> BuildFolder:
     path = Path(folder)
     remedy = _REBUILD.format(folder=path)
     if not path.is_dir():
+        sweep(real_path(path))  # a build that was killed may have moved an earlier one away
+    if not path.is_dir():
         raise BuildFolderError(f"there is no folder {path}", remedy=remedy)
     if not (path / MANIFEST).is_file():
-        state = "is empty" if not any(path.iterdir()) else f"has no {MANIFEST}: it is not a build, or an incomplete one"
-        raise BuildFolderError(f"{path} {state}", remedy=remedy)
+        if not any(path.iterdir()):
+            raise BuildFolderError(f"{path} is empty", remedy=remedy)
+        raise BuildFolderError(
+            f"{path} has no {MANIFEST}: it is not a build, or an incomplete one",
+            remedy="build it again into another folder: lung-nodule-ct build CONFIG... --out FOLDER",
+        )
     manifest = _read_json(path / MANIFEST)
     version = manifest.get("format_version")
     if version not in READABLE_VERSIONS or manifest.get("format") not in _READABLE_FORMATS:
@@ -231,14 +238,14 @@ def read_build(folder: str | os.PathLike[str]) -> BuildFolder:
             f"{path} is a build that this version cannot read",
             expected=f"version {' or '.join(map(str, READABLE_VERSIONS))}, parquet or arrow",
             got=f"version {version}, {manifest.get('format')}",
-            remedy=remedy,
+            remedy="name another build, or read this one with what it was built for",
         )
     build = BuildFolder(path, manifest)
     try:
         for name in build.configs:
             build.config(name)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise BuildFolderError(f"{path / MANIFEST} does not describe its configs: {error!r}", remedy=remedy) from error
+        raise BuildFolderError(f"{path / MANIFEST} does not describe its configs: {error!r}") from error
     return build
 
 

@@ -19,8 +19,9 @@ from lung_nodule_ct.errors import BuildFolderError, TrainingError
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.verification import require_unchanged
 from lung_nodule_ct.read.voxel_columns import VoxelColumn
-from lung_nodule_ct.system.files import cache_folder, require_free_space, staged_folder
+from lung_nodule_ct.system.files import cache_folder, require_free_space
 from lung_nodule_ct.system.progress import BuildProgress, notice
+from lung_nodule_ct.system.staging import staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -207,7 +208,7 @@ def _arrow_files(build: BuildFolder, config: str) -> tuple[Path, ...]:
             f"{config}: decoding Parquet once, {size / 1e6:,.0f} MB into {folder}; "
             "a build with --format arrow does not need this"
         )
-        with staged_folder(folder, find_foreign=lambda _: None) as stage:
+        with staged_folder(folder, find_foreign=lambda _: None, kind="copy") as stage:
             for number, file in enumerate(ordered):
                 _decode(build, file["path"], stage / f"{number:05}.arrow")
     return tuple(folder / f"{number:05}.arrow" for number in range(len(ordered)))

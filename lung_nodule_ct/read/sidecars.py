@@ -1,8 +1,8 @@
 """Files that commands add to a finished build: a card, a preview page, an audit.
 
 A build lists its files in ``build.json``. A command that adds files later lists them in ``beside.json``, with name and
-SHA-256, and then records them in ``build.json``. A rebuild into the same folder may therefore replace the files that our
-commands wrote, and stops if the folder holds a file that somebody else added or changed.
+SHA-256, and then records them in ``build.json``. A rebuild into the same folder may therefore renew or remove the files that our commands
+wrote, and keeps those that somebody else added or changed.
 
 Example::
 
@@ -14,6 +14,9 @@ Example::
 ``stage`` is a new, empty folder. When the block ends without an error, its files move into the build under the same
 relative names, and files that the same command wrote earlier but not this time are removed. If the block raises an
 error, the build does not change. ``by`` is the name of the command. Two commands never write the same file.
+
+While files move, ``beside.json`` lists the earlier hash of each file as ``replaces``, so that the files of a command that was killed at any
+moment are still known as its own.
 """
 
 from __future__ import annotations
@@ -37,8 +40,9 @@ from lung_nodule_ct.declaration.manifest import (
     with_files,
     without_other_files,
 )
-from lung_nodule_ct.errors import BuildFolderError, OutputError
-from lung_nodule_ct.system.files import file_hash, locked, temporary_folder, write_atomically
+from lung_nodule_ct.errors import BuildFolderError, LungNoduleCTError, OutputError
+from lung_nodule_ct.system.files import file_hash, is_partial, write_atomically
+from lung_nodule_ct.system.staging import changing, real_path, temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -63,17 +67,17 @@ def add_sidecars(folder: str | Path, *, by: str) -> Iterator[Path]:
         OutputError: A file that this command did not write, or that was changed later, has the name of a new file; the
             build was replaced during the block; or ``folder`` cannot be written.
     """
-    target = Path(folder).absolute()
+    target = real_path(Path(folder))
     built = _build_of(target)
     with temporary_folder(target) as stage:
-        yield stage
-        names = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
         try:
-            with locked(target.with_name(f".{target.name}.sidecars.lock")):
+            yield stage
+            names = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
+            with changing(target):
                 if built is None or _build_of(target) != built:
                     raise OutputError(f"the build in {target} was replaced or removed while files were added to it")
                 _move_in(stage, target, names, by)
-        except OutputError:
+        except LungNoduleCTError:
             raise
         except OSError as error:
             raise OutputError(f"files cannot be added to {target}: {error}") from error
@@ -97,36 +101,24 @@ def own_sidecars(folder: Path) -> dict[str, str]:
     }
 
 
-def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
-    recorded, ours = recorded_sidecars(target), own_sidecars(target)
-    for name in names:
-        if (target / name).exists() and ours.get(name) != by:
-            raise OutputError(
-                f"{target / name} is not the file that `{by}` wrote: somebody created or changed it",
-                remedy="rename or remove the file, then run the command again",
-            )
-    dropped = [name for name, owner in ours.items() if owner == by and name not in names]
-    kept = {name: entry for name, entry in recorded.items() if name in ours and name not in dropped}
-    added = {name: {"by": by, "sha256": file_hash(stage / name, "sha256")} for name in names}
-    _write(target, {**kept, **added})
-    for name in dropped:
-        (target / name).unlink()
-        with contextlib.suppress(OSError):
-            (target / name).parent.rmdir()  # succeeds only if it is empty
-    for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        (stage / name).replace(target / name)
-    _record_in_manifest(target, added, dropped)
+def remove_sidecars(folder: Path) -> None:
+    """Remove the files that commands added to a build, and their list."""
+    for name in own_sidecars(folder):
+        (folder / name).unlink()
+    (folder / SIDECARS).unlink(missing_ok=True)
 
 
 def recorded_sidecars(folder: Path) -> dict[str, dict[str, Any]]:
-    """The entries of ``beside.json``; none if the file is missing or was not written by this package."""
+    """Return the entries of ``beside.json``, also those of files that were changed or removed later.
+
+    There are none if the file is missing or was not written by this package.
+    """
     try:
         document = json.loads((folder / SIDECARS).read_text("utf-8"))
         if not document["generator"].startswith("lung_nodule_ct ") or document["format_version"] != _FORMAT_VERSION:
             return {}
         return {
-            name: {"by": str(entry["by"]), "sha256": str(entry["sha256"])}
+            name: {key: str(entry[key]) for key in ("by", "sha256", "replaces") if key != "replaces" or key in entry}
             for name, entry in document["files"].items()
             if stays_inside(name)
         }
@@ -134,9 +126,38 @@ def recorded_sidecars(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
+def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
+    ours = own_sidecars(target)
+    for name in names:
+        if (target / name).exists() and ours.get(name) != by:
+            raise OutputError(
+                f"{target / name} is not the file that `{by}` wrote: somebody created or changed it",
+                remedy="rename the file, then run the command again",
+            )
+    for path in target.iterdir():
+        if is_partial(path.name):  # of a killed command, since no other one is moving files
+            path.unlink()
+    earlier = {name: file_hash(target / name, "sha256") for name in ours}
+    dropped = [name for name, owner in ours.items() if owner == by and name not in names]
+    added = {name: {"by": by, "sha256": file_hash(stage / name, "sha256")} for name in names}
+    moving = {name: entry | ({"replaces": earlier[name]} if name in earlier else {}) for name, entry in added.items()}
+    kept = {name: {"by": owner, "sha256": earlier[name]} for name, owner in ours.items()}
+    _write(target, {**kept, **moving})
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage / name).replace(target / name)
+    for name in dropped:
+        (target / name).unlink()
+        with contextlib.suppress(OSError):
+            (target / name).parent.rmdir()  # succeeds only if it is empty
+    _write(target, {**{name: entry for name, entry in kept.items() if name not in dropped}, **added})
+    _record_in_manifest(target, added, dropped)
+
+
 def _unchanged(folder: Path, name: str, entry: dict[str, Any]) -> bool:
     path = folder / name
-    return path.is_file() and not path.is_symlink() and file_hash(path, "sha256") == entry["sha256"]
+    hashes = (entry["sha256"], entry.get("replaces"))
+    return path.is_file() and not path.is_symlink() and file_hash(path, "sha256") in hashes
 
 
 def _write(folder: Path, files: dict[str, dict[str, Any]]) -> None:

@@ -21,10 +21,10 @@ from lung_nodule_ct.system.files import (
     cache_hashes,
     cached_hashes,
     hash_cache_of,
-    locked,
     remove_partial_files,
     require_free_space,
 )
+from lung_nodule_ct.system.locks import locked
 from lung_nodule_ct.system.progress import DownloadProgress
 
 if TYPE_CHECKING:

@@ -30,11 +30,11 @@ from lung_nodule_ct.system.files import (
     cache_hashes,
     file_hash,
     hash_cache_of,
-    locked,
     partial_of,
     remove_partial_files,
     write_atomically,
 )
+from lung_nodule_ct.system.locks import locked
 from lung_nodule_ct.system.progress import DownloadProgress
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"

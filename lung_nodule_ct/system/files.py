@@ -1,36 +1,31 @@
-"""Files on this machine: atomic writes, cached checksums, free space, and the user's cache folder.
-
-Files and folders are written under a hidden temporary name next to the target, and renamed at the end. A process that is killed leaves its
-temporary folder behind; the next process that writes the same target removes it. Whether a temporary folder is still in use is decided
-by a lock file next to it: the operating system releases the lock of a process that has ended.
-"""
+"""Files on this machine: atomic writes, cached checksums, free space, and the user's cache folder."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
-import tempfile
-from contextlib import contextmanager, suppress
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import platformdirs
-from filelock import FileLock, Timeout
 
 from lung_nodule_ct.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 
 PARTIAL: Final = ".partial"
 CACHE_VARIABLE: Final = "LUNG_NODULE_CT_CACHE"
 
 _SPARE_BYTES: Final = 16 << 20
-_OLD = ".old"
+_PARTIAL: Final = re.compile(r"\..+\.(?:[0-9a-f]{8}-)?\d+\.partial")
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
@@ -41,13 +36,14 @@ def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
 
 def partial_of(path: Path) -> Path:
     """Return the hidden file next to ``path`` in which this process writes it, to be renamed when it is complete."""
-    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}{PARTIAL}")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that readers see the old content or the new content, and never a part of it.
 
-    The content is written to a hidden file in the same folder, which is then renamed. The folder is created if needed.
+    The content is written to a hidden file in the same folder, which is then renamed. The folder is created if needed. Hidden files that
+    killed processes of this machine left of the same file are removed.
 
     Args:
         path: The file, which is replaced.
@@ -58,6 +54,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
+    _remove_partials(path)
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
@@ -70,8 +67,42 @@ def remove_partial_files(path: Path) -> None:
 
     The caller has to make sure that no other process writes the file.
     """
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
-        partial.unlink(missing_ok=True)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\..+{re.escape(PARTIAL)}")
+    for other in path.parent.iterdir():
+        if pattern.fullmatch(other.name):
+            other.unlink(missing_ok=True)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file has the name of a hidden file of :func:`write_atomically`, as a killed process leaves it."""
+    return _PARTIAL.fullmatch(name) is not None
+
+
+def _remove_partials(path: Path) -> None:
+    """Remove the hidden files of the same file whose process has ended."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{_host()}-(\d+){re.escape(PARTIAL)}")
+    for other in path.parent.iterdir():
+        match = pattern.fullmatch(other.name)
+        if match and not _is_running(int(match[1])):
+            other.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """The name of this machine as eight hexadecimal digits: only processes of this machine can be asked for."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process may be running; always on Windows, where asking would end it."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def file_hash(path: Path, algorithm: str) -> str:
@@ -166,139 +197,3 @@ def _read_hashes(path: Path) -> dict[str, str]:
 def _state(path: Path) -> dict[str, Any]:
     stat = path.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-@contextmanager
-def staged_folder(target: Path, *, find_foreign: Callable[[Path], str | None], kind: str = "build") -> Iterator[Path]:
-    """Yield a new folder that replaces ``target`` if the block ends without an error, and is removed otherwise.
-
-    Args:
-        target: The final folder.
-        find_foreign: Returns the name of something in a folder that this package did not write, ``None`` if there is
-            nothing like that. Only a folder for which it returns ``None`` is replaced.
-        kind: What the folder contains, for messages.
-
-    Raises:
-        OutputError: ``target`` contains something that this package did not write, or cannot be written.
-    """
-    target = target.absolute()
-    if target.exists() and (foreign := find_foreign(target) if target.is_dir() else target.name) is not None:
-        raise OutputError(
-            f"the output {target} exists and is not the result of a previous {kind}",
-            expected=f"a new or empty folder, or one that contains a previous {kind} and nothing else",
-            got=foreign,
-            remedy="choose another --out, or remove it",
-        )
-    with temporary_folder(target) as stage:
-        yield stage
-        _replace(stage, target)
-
-
-@contextmanager
-def temporary_folder(target: Path) -> Iterator[Path]:
-    """Yield a new hidden folder next to ``target`` that is removed when the block ends, with or without an error.
-
-    Temporary folders of the same target that killed processes left behind are removed first.
-
-    Raises:
-        OutputError: The folder cannot be created.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target)
-        stage, lock = _locked_stage(target)
-    except OSError as error:
-        raise OutputError(f"the output {target} cannot be written: {error}") from error
-    try:
-        stage.chmod(0o777 & ~_umask())
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-@contextmanager
-def locked(file: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Run the block in one process at a time. The lock file ``file`` exists only during the block.
-
-    Args:
-        file: The lock file.
-        on_wait: Is called if another process runs the block.
-    """
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        on_wait()
-        lock.acquire()
-    while not file.exists():  # the previous owner removed it while this process waited
-        lock.release()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-        lock.release()
-
-
-def _locked_stage(target: Path) -> tuple[Path, FileLock]:
-    """Create a folder and lock it. Another process may take it for abandoned before it is locked; then create another."""
-    while True:
-        stage = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
-        lock = _lock_of(stage)
-        lock.acquire()
-        if stage.exists() and Path(lock.lock_file).exists():
-            return stage, lock
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def _lock_of(stage: Path) -> FileLock:
-    """Return the lock of a temporary folder. It is next to the folder, so that it is held while the folder is renamed."""
-    return FileLock(stage.with_name(stage.name.removesuffix(_OLD) + ".lock"))
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.name}.building-"
-
-
-def _remove_abandoned(target: Path) -> None:
-    for left in target.parent.glob(f"{_prefix(target)}*"):
-        if not left.is_dir():
-            continue
-        lock = _lock_of(left)
-        try:
-            lock.acquire(timeout=0)
-        except (Timeout, OSError):
-            continue  # the process that owns it is still running
-        shutil.rmtree(left, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def _replace(stage: Path, target: Path) -> None:
-    """Rename the finished folder to ``target``. What was there before is only removed once that has succeeded."""
-    old = stage.with_name(stage.name + _OLD)
-    try:
-        for last in (False, False, True):
-            with suppress(FileNotFoundError):
-                target.rename(old)
-            try:
-                stage.rename(target)
-            except OSError:
-                if target.exists() and not last:
-                    shutil.rmtree(old, ignore_errors=True)
-                    continue  # another process was faster; the last one wins
-                if old.exists() and not target.exists():
-                    old.rename(target)
-                raise
-            return
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

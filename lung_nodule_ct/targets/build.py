@@ -1,52 +1,39 @@
-"""A build in any format: plan, divide into shards, write them in parallel, collect the findings, and publish the folder at once."""
+"""A build in any format: plan, divide into shards, write them in parallel, collect the findings, and publish the folder at once.
+
+A folder that holds a build of the same archives with the same options keeps its other configs; see :mod:`.existing`.
+"""
 
 from __future__ import annotations
 
-import json
-import re
+import filecmp
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector, Grade
-from lung_nodule_ct.declaration.manifest import (
-    DATASET_VERSION,
-    FINDINGS,
-    FORMAT_VERSION,
-    GENERATOR,
-    MANIFEST,
-    config_to_json,
-    manifest_text,
-    shard_files,
-    to_json,
-    with_files,
-)
-from lung_nodule_ct.errors import SourceError, StrictError
+from lung_nodule_ct.declaration.manifest import FINDINGS, to_json, without_other_files
+from lung_nodule_ct.errors import LungNoduleCTError, OutputError, SourceError, StrictError
 from lung_nodule_ct.examples.account import make_account
-from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import make_plan
-from lung_nodule_ct.examples.report import compare_figures, figure_finding, report_document, same_pixels
-from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars, record_file
-from lung_nodule_ct.read.verification import files_in
-from lung_nodule_ct.system.files import staged_folder
+from lung_nodule_ct.examples.report import same_pixels
+from lung_nodule_ct.read.sidecars import remove_sidecars
 from lung_nodule_ct.system.progress import BuildProgress
+from lung_nodule_ct.system.staging import changing, exclusive, replace_folder, temporary_folder
+from lung_nodule_ct.targets.documents import findings_report, manifest, manifest_header, scan_numbers, write_manifest
+from lung_nodule_ct.targets.existing import ExistingBuild
 from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.targets.shards import Build, BuiltConfig, plan_shards, publish_names, without_empty_splits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from lung_nodule_ct.declaration.configs import Config
-    from lung_nodule_ct.declaration.published import FigureCount
     from lung_nodule_ct.examples.plan import Plan
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.targets.engine import Engine
-    from lung_nodule_ct.targets.shards import Layout, WrittenShard
-
-#: Files next to shards that layouts write, that ``datasets`` caches next to Arrow files, and that desktops create.
-_KNOWN_FILES = re.compile(
-    r"dataset_dict\.json|dataset_info\.json|state\.json|cache-.+\.arrow|features\.json|metadata\.json|.+\.labels\.txt"
-    r"|\.DS_Store|Thumbs\.db"
-)
+    from lung_nodule_ct.targets.shards import Layout
 
 
 def build_folder(
@@ -56,16 +43,22 @@ def build_folder(
     options: BuildOptions | None = None,
     progress: BuildProgress | None = None,
     add_files: Callable[[Path], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Build:
-    """Build configs into a folder. The folder appears when it is complete; an earlier build at its path is replaced.
+    """Build configs into a folder, which changes in one step when the build is complete.
+
+    If the folder holds a build of the same archives with the same options, the configs are added to it or renewed in it. The result equals
+    a build of all its configs at once. Files that this package did not write are kept.
 
     Args:
         configs: The configs.
         source: The archives.
-        target: The folder.
+        target: The folder. If it is a link, the folder that it leads to is written.
         options: How to build.
         progress: Receives the progress.
         add_files: Adds files to the folder before it appears, as the card of a build for the Hub.
+        overwrite: Replace a build in the folder, whatever its archives and options are, and its files that were changed.
 
     Raises:
         ArchiveNotFoundError: An archive that a config reads is missing.
@@ -73,40 +66,53 @@ def build_folder(
         MemberError: A member is damaged.
         StrictError: A strict build met a finding of error grade.
         SourceError: None of the configs has an example.
-        OutputError: The folder cannot be written, or holds other files.
+        OutputError: The folder cannot be written, holds another build or no build, or a file of its build was changed.
         MissingExtraError: The format or the engine needs an extra.
     """
     options, progress = options or BuildOptions(), progress or BuildProgress()
-    layout = options.layout(len(configs))
-    with staged_folder(target, find_foreign=foreign_file) as stage, options.open_engine() as engine:
-        plans = [make_plan(config, source, options.split_by) for config in configs]
-        results = {
-            plan.config.name: build_config(
-                plan, layout, stage, engine, progress, keep_source_names=options.keep_source_names
+    order = {name: number for number, name in enumerate(CONFIGS)}
+    configs = sorted(configs, key=lambda config: order.get(config.name, len(order)))
+    with _one_sentence(target), exclusive(target) as folder:
+        existing = ExistingBuild.read(folder)
+        base = None if overwrite else existing
+        kept = () if base is None else base.kept(configs)
+        nested = len(kept) + len(configs) > 1 or (base is not None and base.is_nested)
+        layout = options.layout(2 if nested else 1)
+        header = manifest_header(layout, options)
+        if base is not None:
+            base.check(header, scan_numbers(source), source, configs)
+        with temporary_folder(folder) as stage, options.open_engine() as engine:
+            plans = [make_plan(config, source, options.split_by) for config in configs]
+            if existing is not None:
+                planned = _planned_names(plans, layout, options)
+                existing.kept_files(kept, planned, nested=nested, overwrite=overwrite).refuse_conflicts(target)
+            results = {
+                plan.config.name: build_config(
+                    plan, layout, stage, engine, progress, keep_source_names=options.keep_source_names
+                )
+                for plan in plans
+            }
+            built = {name: result for name, result in results.items() if result.files}
+            _require_examples(built, source, options, () if base is None else base.renewed(configs))
+            findings, report = findings_report(plans, results, source, options, base, kept)
+            if options.strict:
+                refuse_errors(findings)
+            accounts = {name: result.account for name, result in results.items()}
+            build = Build(
+                built, findings, accounts, report, options.split_by, options.keep_source_names, source.records, kept
             )
-            for plan in plans
-        }
-        built = {name: result for name, result in results.items() if result.files}
-        if not built:
-            raise SourceError(
-                f"no config has an example in {source.name} with split_by={str(options.split_by)!r}: nothing to write",
-                remedy="run `lung-nodule-ct inspect` to see what the source contains",
-            )
-        counts = compare_figures(plans)
-        findings = _with_figures({name: result.findings for name, result in results.items()}, counts)
-        if options.strict:
-            refuse_errors(findings)
-        accounts = {name: result.account for name, result in results.items()}
-        extra = {
-            "account": {name: account.to_dict() for name, account in accounts.items()},
-            "shared_patients": {name: result.shared_patients for name, result in built.items()},
-            "figures": [count.to_dict() for count in counts],
-        }
-        report = report_document(findings, generator=GENERATOR, verbatim=options.keep_source_names, extra=extra)
-        build = Build(built, findings, accounts, report, options.split_by, options.keep_source_names, source.records)
-        _finish(stage, build, layout, source)
-        if add_files is not None:
-            add_files(stage)
+            (stage / FINDINGS).write_text(to_json(report), encoding="utf-8")
+            layout.finish(stage, build)
+            for config in built.values():
+                publish_names(stage, config.files)
+            document = manifest(header, build, source, base)
+            write_manifest(stage, document)
+            if add_files is not None:
+                add_files(stage)
+            with changing(folder):
+                if existing is not None:
+                    build = _keep_files(existing, stage, build, document, target, nested=nested, overwrite=overwrite)
+                replace_folder(stage, folder)
     return build
 
 
@@ -170,82 +176,65 @@ def refuse_errors(findings: Mapping[str, tuple[Finding, ...]]) -> None:
         )
 
 
-def foreign_file(folder: Path) -> str | None:
-    """Return a file in a folder that no build wrote, if there is one. A build that holds only its own files may be replaced."""
+def _planned_names(plans: Sequence[Plan], layout: Layout, options: BuildOptions) -> set[str]:
+    """The names of all shards of a build, which follow from its plans."""
+    return {
+        layout.path_of(shard)
+        for plan in plans
+        for shard in plan_shards(plan, keep_source_names=options.keep_source_names, shard_bytes=layout.shard_bytes)
+    }
+
+
+def _require_examples(
+    built: Mapping[str, BuiltConfig], source: Source, options: BuildOptions, renewed: Sequence[str]
+) -> None:
+    """Stop a build without any example, or that would renew a config with nothing.
+
+    Raises:
+        SourceError: There is no example.
+    """
+    remedy = "run `lung-nodule-ct inspect` to see what the source contains"
+    by = f"split_by={str(options.split_by)!r}"
+    if not built:
+        raise SourceError(f"no config has an example in {source.name} with {by}: nothing to write", remedy=remedy)
+    if empty := [name for name in renewed if name not in built]:
+        raise SourceError(f"{empty[0]} has examples in the output, and none in {source.name} with {by}", remedy=remedy)
+
+
+def _keep_files(
+    existing: ExistingBuild,
+    stage: Path,
+    build: Build,
+    document: Mapping[str, Any],
+    target: Path,
+    *,
+    nested: bool,
+    overwrite: bool,
+) -> Build:
+    """Add the files that are kept of an existing build to the new one, and record those of this package in its manifest.
+
+    Raises:
+        OutputError: The new build would replace a file that no build wrote, or that was changed.
+    """
+    same = without_other_files(existing.manifest) == without_other_files(document) and filecmp.cmp(
+        existing.folder / FINDINGS, stage / FINDINGS, shallow=False
+    )
+    if same:
+        remove_sidecars(stage)  # those of the existing build are at least as complete
+    written = {path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir()}
+    files = existing.kept_files(build.kept, written, stage, nested=nested, still_described=same, overwrite=overwrite)
+    files.refuse_conflicts(target)
+    files.link_into(existing.folder, stage)
+    write_manifest(stage, document, by_user={files.names[name] for name in files.by_user})
+    return replace(build, removed=files.removed, by_user=files.by_user)
+
+
+@contextmanager
+def _one_sentence(target: Path) -> Iterator[None]:
+    """Turn an error of the system, as of a full disk, into one of this package."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        known = {file["path"] for config in manifest["configs"].values() for file in config["files"]}
-        if not manifest["generator"].startswith("lung_nodule_ct "):
-            return MANIFEST
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        known = set()
-    else:
-        sidecars = own_sidecars(folder)
-        known |= {MANIFEST, FINDINGS, *sidecars, *([SIDECARS] if sidecars else [])}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and not (name in known or (known and _KNOWN_FILES.fullmatch(path.name))):
-            return name
-    return None
-
-
-def _with_figures(
-    findings: Mapping[str, tuple[Finding, ...]], counts: Iterable[FigureCount]
-) -> dict[str, tuple[Finding, ...]]:
-    """The findings of every config, with those about published counts at the end."""
-    extended = dict(findings)
-    for count in counts:
-        finding = figure_finding(count)
-        if finding is not None and count.config is not None:
-            extended[count.config] += (finding,)
-    return extended
-
-
-def _finish(stage: Path, build: Build, layout: Layout, source: Source) -> None:
-    """Write report and files of the layout, rename the shards to their final names, and at last write the manifest."""
-    (stage / FINDINGS).write_text(to_json(build.report), encoding="utf-8")
-    layout.finish(stage, build)
-    for config in build.configs.values():
-        publish_names(stage, config.files)
-    manifest = _manifest(build, layout, source)
-    names = files_in(stage) - set(shard_files(manifest))
-    manifest = with_files(manifest, {name: record_file(stage, name) for name in names})
-    (stage / MANIFEST).write_bytes(manifest_text(manifest).encode())
-
-
-def _manifest(build: Build, layout: Layout, source: Source) -> dict[str, Any]:
-    numbering = number_scans(source)
-    roles = {role for config in build.configs.values() for role in config.plan.config.roles}
-    return {
-        "format_version": FORMAT_VERSION,
-        "generator": GENERATOR,
-        "dataset_version": DATASET_VERSION,
-        "format": str(layout.format),
-        **layout.manifest_extra,
-        "split_by": str(build.split_by),
-        "keep_source_names": build.keep_source_names,
-        "source": source.fingerprints(roles),
-        "scan_numbers": {"archives": list(numbering.archives), "sha256": numbering.sha256},
-        "records": [
-            {"number": record.number, "doi": record.doi, "licence": record.licence} for record in build.records
-        ],
-        "configs": {
-            name: {
-                **config_to_json(config.plan.config),
-                "rows": config.rows,
-                "files": [_file_entry(written) for written in config.files],
-            }
-            for name, config in build.configs.items()
-        },
-    }
-
-
-def _file_entry(written: WrittenShard) -> dict[str, Any]:
-    return {
-        "path": written.path,
-        "split": written.shard.split,
-        "rows": written.rows,
-        "bytes": written.file_bytes,
-        "arrow_bytes": written.arrow_bytes,
-        "sha256": written.sha256,
-    }
+        yield
+    except LungNoduleCTError:
+        raise
+    except OSError as error:
+        raise OutputError(f"the output {target} cannot be written: {error}") from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Protocol, Self
 
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.system.memory import BufferPool
+from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.targets.shards import write_shard
 
 if TYPE_CHECKING:
@@ -98,10 +98,5 @@ class LocalEngine:
         if processes not in self._pools:
             # spawned, not forked: pyarrow has threads
             context = multiprocessing.get_context("spawn")
-            self._pools[processes] = ProcessPoolExecutor(processes, context, initializer=_ignore_interrupts)
+            self._pools[processes] = ProcessPoolExecutor(processes, context, initializer=start_worker)
         return self._pools[processes]
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

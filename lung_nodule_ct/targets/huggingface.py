@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import multiprocess
 
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector, Grade
@@ -32,10 +33,12 @@ from lung_nodule_ct.sources.resolve import open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
+from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.system.progress import DownloadProgressBar
 from lung_nodule_ct.targets.batches import make_batches
 from lung_nodule_ct.targets.cache_manifest import ShardHashes, collect_hashes, write_cache_manifest
 from lung_nodule_ct.targets.columns import to_features
+from lung_nodule_ct.targets.prepared_cache import latest_cache, new_cache, source_of_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -121,16 +124,18 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         if self._archives is None:
             self._use_prepared()
 
+    def __setstate__(self, state: Any) -> None:
+        """Also called where a worker process of ``datasets`` receives its copy."""
+        super().__setstate__(state)
+        start_worker(multiprocess.parent_process)
+
     def _use_prepared(self) -> None:
         """Without a source, use the latest cache of the same code."""
-        prepared = sorted(
-            Path(self._cache_dir).parent.glob(f"{code_hash()}-*/dataset_info.json"),
-            key=lambda path: path.stat().st_mtime,
-        )
-        if prepared:
-            self._set_hash(prepared[-1].parent.name)
+        prepared = latest_cache(Path(self._cache_dir).parent, code_hash())
+        if prepared is not None:
+            self._set_hash(prepared.name)
             self.info = datasets.DatasetInfo.from_directory(self._cache_dir)
-            folder = _source_folder(Path(self._cache_dir))
+            folder = source_of_cache(prepared)
             if folder is not None:
                 logger.warning(f"{self.config.name}: using the cache that was prepared from {folder}")
 
@@ -147,13 +152,28 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
     def _schema(self) -> Schema:
         return get_config(self.config.name).built_schema(keep_source_names=self.config.keep_source_names)
 
-    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Prepare like ``datasets`` does. Without a folder and a cache, the archives are downloaded from Zenodo first."""
+    def download_and_prepare(
+        self, output_dir: str | None = None, *args: Any, download_mode: Any = None, **kwargs: Any
+    ) -> None:
+        """Prepare like ``datasets`` does. Without a folder and a cache, the archives are downloaded from Zenodo first.
+
+        The cache appears when it is complete. Until then ``load_dataset`` in another process does not see it.
+        """
         if self._source is None and not self._is_prepared:
             config = get_config(self.config.name)
             self._source = self._from_zenodo(remote=False)
             self._set_hash(f"{code_hash()}-{_source_hash(self._source, config)}")
-        super().download_and_prepare(*args, **kwargs)
+        target = os.fspath(output_dir or self._cache_dir)
+        if "://" in target:
+            super().download_and_prepare(target, *args, download_mode=download_mode, **kwargs)
+            return
+        if_exists = datasets.DownloadMode.REUSE_DATASET_IF_EXISTS
+        reuse = datasets.DownloadMode(download_mode or if_exists) is if_exists
+        with new_cache(Path(target), reuse=reuse) as stage:
+            if stage is not None:
+                super().download_and_prepare(str(stage), *args, download_mode=download_mode, **kwargs)
+        self._output_dir = target
+        self.info = datasets.DatasetInfo.from_directory(target)
 
     def _from_zenodo(self, *, remote: bool) -> Source:
         config = get_config(self.config.name)
@@ -268,7 +288,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
                 hashes.save(Path(fpath).parent)
         except datasets.exceptions.DatasetGenerationError as error:
             cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, LungNoduleCTError):
+            while cause is not None and not isinstance(cause, LungNoduleCTError | OSError):
                 cause = cause.__cause__
             if cause is None:
                 raise
@@ -351,16 +371,6 @@ def _log(findings: Sequence[Finding]) -> None:
 def _origin(source: Source) -> dict[str, Any]:
     """What a report states about the source: its name, and the numbers of the records that it comes from."""
     return {"source": source.name, "records": [record.number for record in source.records]}
-
-
-def _source_folder(cache_folder: Path) -> str | None:
-    """The folder of archives that a cache was prepared from, ``None`` if it was prepared from the records."""
-    try:
-        report = json.loads((cache_folder / FINDINGS).read_text(encoding="utf-8"))
-        folder: str | None = None if report.get("records") else report.get("source")
-    except (OSError, ValueError):
-        return None
-    return folder
 
 
 def _source_hash(source: Source, config: Config) -> str:

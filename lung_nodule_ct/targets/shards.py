@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector
@@ -298,6 +298,9 @@ class Build:
         split_by: How examples were split.
         keep_source_names: Whether the column ``source_name`` was added.
         records: The records that the archives belong to, if they are known.
+        kept: Configs of an earlier build in the same folder, which were not built again.
+        removed: Files that commands had added to the earlier build, and that do not describe the new one, with the name of the command.
+        by_user: Files in the folder that this package did not write. They are kept.
     """
 
     configs: Mapping[str, BuiltConfig]
@@ -307,6 +310,9 @@ class Build:
     split_by: SplitBy
     keep_source_names: bool
     records: tuple[Record, ...] = ()
+    kept: tuple[str, ...] = ()
+    removed: Mapping[str, str] = field(default_factory=dict)
+    by_user: tuple[str, ...] = ()
 
 
 class Layout(ShardLayout, Protocol):

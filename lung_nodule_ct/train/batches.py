@@ -18,6 +18,7 @@ from absl import flags
 from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.rows import split_rows
+from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
 
@@ -81,7 +82,16 @@ def host_batches(source: DataSource, recipe: Recipe, start: int = 0) -> Iterator
     if not recipe.workers:
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
     options = grain.MultiprocessingOptions(num_workers=recipe.workers, per_worker_buffer_size=2)
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)).mp_prefetch(options))
+    return iter(
+        batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)).mp_prefetch(
+            options, _start_worker
+        )
+    )
+
+
+def _start_worker(_index: int, _count: int) -> None:
+    """As grain calls it in each worker process."""
+    start_worker()
 
 
 def global_batches(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.system.files import staged_folder
+from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.train.batches import open_data_source
 from lung_nodule_ct.train.metrics import bootstrap_patients, percentile_interval
 from lung_nodule_ct.train.pages import EVALUATION_PAGE, write_evaluation_page
@@ -71,7 +71,7 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
         "scores": {name: with_interval(value, samples[name]) for name, value in scores.items()},
     }
     target = run.folder / EVALUATION / split
-    with staged_folder(target, find_foreign=_foreign_file) as stage:
+    with staged_folder(target, find_foreign=_foreign_file, kind="evaluation") as stage:
         (stage / _SCORES).write_text(to_json(document), encoding="utf-8")
         pq.write_table(pa.Table.from_pylist(predictions), stage / PREDICTIONS, write_page_checksum=True)
         write_evaluation_page(stage, run, source, predictions, document)

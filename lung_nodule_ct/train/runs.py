@@ -6,6 +6,7 @@ A run is continued by the same command. A command that differs in anything that 
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -16,12 +17,14 @@ import orbax.checkpoint as ocp
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.system.files import write_atomically
+from lung_nodule_ct.system.files import is_partial, write_atomically
+from lung_nodule_ct.system.locks import LockFile
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
 from lung_nodule_ct.train.step import initial_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from lung_nodule_ct.read.build_folder import BuildFolder
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 _RUN: Final = "run.json"
 _CHECKPOINTS: Final = "checkpoints"
+_COMMITTED: Final = "commit_success.txt"
+_COMMITTED_TEXT: Final = "complete\n"
+_LOCK: Final = ".train.lock"
 _FORMAT_VERSION: Final = 1
 _NO_INFLUENCE: Final = ("workers", "save_every", "watch", "device")
 """Options of a recipe that do not change the trained weights."""
@@ -85,6 +91,33 @@ class Run:
             "data": self.data,
         }
         return json.loads(json.dumps(document))
+
+
+@contextmanager
+def training(run: Run) -> Iterator[None]:
+    """Run the block while no other command trains a run.
+
+    Raises:
+        TrainingError: Another command trains it, or its folder cannot be written.
+    """
+    if jax.process_index() != 0:  # the processes of one training share the lock of the first
+        yield
+        return
+    lock = LockFile(run.folder / _LOCK)
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        free = lock.try_acquire()
+    except OSError as error:
+        raise TrainingError(f"{run.folder} cannot be written: {error}") from error
+    with lock:
+        if not free:
+            raise TrainingError(
+                f"another command is training {run.folder}", remedy="wait until it has ended, or use another --out"
+            )
+        for path in run.folder.iterdir():
+            if is_partial(path.name):  # of a killed training
+                path.unlink()
+        yield
 
 
 def open_run(folder: Path) -> Run:
@@ -146,12 +179,20 @@ def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Checkpoints:
-    """The two latest states of a run, in ``<run>/checkpoints/<steps>/``. Orbax writes them in the background."""
+    """The two latest states of a run, in ``<run>/checkpoints/<steps>/``. Orbax writes them in the background.
 
-    def __init__(self, run: Path, recipe: Recipe) -> None:
-        self._recipe = recipe
+    Args:
+        run: The folder of the run.
+        recipe: Its recipe.
+        writable: Whether this is the process that trains it. It removes what a killed one has not completed.
+    """
+
+    def __init__(self, run: Path, recipe: Recipe, *, writable: bool = False) -> None:
+        self._recipe, self._writable = recipe, writable
         self._run, self._folder = run, run / _CHECKPOINTS
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=writable
+        )
         self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
 
     def __enter__(self) -> Self:
@@ -161,6 +202,8 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._manager.close()  # waits until everything is written
+        if self._writable:
+            self._forget_location()
 
     @property
     def exist(self) -> bool:
@@ -194,11 +237,16 @@ class Checkpoints:
             raise TrainingError(
                 f"{self._run} has no checkpoint", remedy="train it first: lung-nodule-ct train BUILD RECIPE"
             )
-        raise TrainingError(
-            problems[0], remedy=f"remove {self._folder} to train it from the start, or train with another --out"
-        )
+        raise TrainingError(problems[0], remedy="train from the start with another --out")
 
     def delete_after(self, steps: int) -> None:
         """Delete the checkpoints of later steps, which are damaged, so that they can be written again."""
         for later in [saved for saved in self._manager.all_steps() if saved > steps]:
             self._manager.delete(later)
+
+    def _forget_location(self) -> None:
+        """Replace the text in which Orbax states the absolute path of a checkpoint. Only the name of its file has a meaning."""
+        if jax.process_index() == 0:
+            for path in self._folder.glob(f"[0-9]*/**/{_COMMITTED}"):
+                if path.read_text("utf-8") != _COMMITTED_TEXT:
+                    write_atomically(path, _COMMITTED_TEXT)

@@ -252,6 +252,12 @@ def test_rows_keep_numbers_and_known_words(row: str, public: str) -> None:
     assert redact_row(row) == public
 
 
+@given(st.text("0123456789_-./,;: azZ张<>daten", max_size=40))
+def test_redaction_of_what_was_redacted_changes_nothing(text: str) -> None:
+    for redact in (redact_name, redact_row, redact_text):
+        assert redact(redact(text)) == redact(text)
+
+
 def test_texts_keep_what_the_package_says_and_lose_what_it_quotes() -> None:
     text = f"it names {quoted('Zhang ”San.jpg')} of 20190314, expected {quoted('80_20190314_008.jpg')}"
     assert redact_text(text) == "it names “<name>” of <date>, expected “80_<date>_008.jpg”"

@@ -611,7 +611,7 @@ def test_the_largest_nodule_is_chosen_by_box_then_diameter_then_size_of_the_box(
     assert largest_nodule([]) is None
 
 
-def test_the_command_adds_the_page_to_the_build_and_a_rebuild_removes_it(cli, dummy, tmp_path):
+def test_the_command_adds_the_page_to_the_build_and_a_changed_build_removes_it(cli, dummy, tmp_path):
     out = tmp_path / "build"
     _build(dummy, out, "det2d_1.25mm")
     done = cli("preview", out)
@@ -619,6 +619,8 @@ def test_the_command_adds_the_page_to_the_build_and_a_rebuild_removes_it(cli, du
     assert "preview.html" in done.stdout
     write_preview(open_build(out))  # an earlier page is replaced
     _build(dummy, out, "det2d_1.25mm")
+    assert (out / "preview.html").exists()
+    _build(dummy, out, "cls_1.25mm")
     assert not (out / "preview.html").exists()
 
 

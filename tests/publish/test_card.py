@@ -250,17 +250,18 @@ def test_a_second_card_replaces_the_first(copy) -> None:
     assert not (copy / "croissant.json").exists()
 
 
-def test_a_rebuild_replaces_the_card(small, build, dummy) -> None:
-    before = sorted(path.name for path in small.rglob("*"))
+def test_a_build_that_changes_replaces_the_card(small, build, dummy) -> None:
     card(small)
-    build(dummy, "cls_1.25mm")
-    assert sorted(path.name for path in small.rglob("*")) == before
+    build(dummy, "det3d_5mm", overwrite=False)
+    assert sorted(path.name for path in (small / "data").iterdir()) == ["cls_1.25mm", "det3d_5mm"]
+    assert not (small / "pictures").exists()
+    assert [config["config_name"] for config in head_of(small)["configs"]] == ["cls_1.25mm", "det3d_5mm"]
 
 
 def test_an_edited_card_is_not_overwritten(small, build, dummy) -> None:
     edited = (small / "README.md").read_text() + "\nEdited by the user."
     (small / "README.md").write_text(edited)
-    for command in (lambda: card(small), lambda: build(dummy, "cls_1.25mm")):
+    for command in (lambda: card(small), lambda: build(dummy, "cls_1.25mm", overwrite=False)):
         with pytest.raises(OutputError, match=r"README\.md"):
             command()
     assert (small / "README.md").read_text() == edited

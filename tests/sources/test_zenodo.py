@@ -88,14 +88,14 @@ def test_a_build_downloads_only_what_its_config_reads(zenodo, cli, dummy, tmp_pa
 
 
 def test_a_prepared_cache_states_its_records_or_its_folder(zenodo, dummy, tmp_path) -> None:
-    from lung_nodule_ct.targets.huggingface import _source_folder
+    from lung_nodule_ct.targets.prepared_cache import source_of_cache
 
     for source, records, folder in ((None, [DEFAULT_RELEASE.part_a], None), (dummy, [], str(dummy))):
         cache = tmp_path / ("folder" if source else "records")
         lung_nodule_ct.load("cls_1.25mm", source=source, cache_dir=cache)
         (report,) = cache.rglob("findings.json")
         assert json.loads(report.read_text())["records"] == records
-        assert _source_folder(report.parent) == folder
+        assert source_of_cache(report.parent) == folder
 
 
 def test_an_offline_build_without_context_archives_has_null_columns(zenodo, cli, tmp_path) -> None:
@@ -282,7 +282,7 @@ def test_the_argument_has_priority_over_the_environment_and_both_over_zenodo(zen
     out = tmp_path / "hub"
 
     def count(*arguments: object, **env: str) -> int:
-        done = cli("build", "cls_1.25mm", "--out", out, "--json", *arguments, **env)
+        done = cli("build", "cls_1.25mm", "--out", out, "--json", "--overwrite", *arguments, **env)
         return sum(json.loads(done.stdout)["configs"]["cls_1.25mm"].values())
 
     both = count("--source", dummy, LUNG_NODULE_CT_SOURCE=str(tiny))

@@ -340,3 +340,57 @@ def test_load_with_verify_refuses_a_damaged_cache(dummy, tmp_path) -> None:
     assert lung_nodule_ct.load("cls_1.25mm", source=dummy, cache_dir=tmp_path).num_rows["train"] == 22
     with pytest.raises(OptionError, match="Use verify without streaming"):
         lung_nodule_ct.load("cls_1.25mm", **options, streaming=True)
+
+
+def test_a_killed_prepare_leaves_nothing_that_load_dataset_opens(python, dummy, tmp_path) -> None:
+    """It is killed after everything was written, just before the cache gets its name."""
+    import subprocess
+    import sys
+
+    cache = tmp_path / "cache"
+    code = f"""
+import os, signal, sys
+from lung_nodule_ct.targets import prepared_cache
+prepared_cache.replace_folder = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+import lung_nodule_ct
+lung_nodule_ct.prepare("det3d_5mm", source={str(dummy)!r}, cache_dir={str(cache)!r}, num_proc=2)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
+    (folder,) = cache.glob("lung_nodule_ct/det3d_5mm/*")
+    (left,) = [path for path in folder.iterdir() if path.is_dir()]
+    assert list(left.rglob("*.arrow"))
+    load = f"""
+import datasets
+try:
+    datasets.load_dataset("lung_nodule_ct", "det3d_5mm", cache_dir={str(cache)!r})
+except (ValueError, FileNotFoundError, ConnectionError) as error:
+    print(type(error).__name__)
+"""
+    assert python(load, cwd=tmp_path).stdout in ("ValueError\n", "DatasetNotFoundError\n", "ConnectionError\n")
+    incomplete = folder / f"{left.name.removeprefix('.')[:33]}.incomplete"  # as datasets itself leaves it
+    incomplete.mkdir()
+    (incomplete / "lung_nodule_ct-train-00001-00000-of-00002.arrow").write_bytes(b"of another number of processes")
+    (folder / f"{incomplete.stem}_builder.lock").touch()
+    path = lung_nodule_ct.prepare("det3d_5mm", source=dummy, cache_dir=cache)
+    assert [entry.name for entry in folder.iterdir()] == [path.name]
+    assert [file.name for file in path.glob("*.arrow")] == ["lung_nodule_ct-train.arrow"]
+    inode = path.stat().st_ino
+    assert (
+        lung_nodule_ct.prepare("det3d_5mm", source=dummy, cache_dir=cache).stat().st_ino == inode
+    )  # not written again
+
+
+def test_simultaneous_prepares_write_one_cache(dummy, tmp_path) -> None:
+    from threading import Thread
+
+    threads = [
+        Thread(target=lung_nodule_ct.prepare, args=["cls_1.25mm"], kwargs={"source": dummy, "cache_dir": tmp_path})
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (folder,) = tmp_path.glob("lung_nodule_ct/cls_1.25mm/*")
+    assert len(list(folder.iterdir())) == 1
+    assert lung_nodule_ct.load("cls_1.25mm", source=dummy, cache_dir=tmp_path, split="train").num_rows == 22

@@ -172,14 +172,6 @@ def test_findings_are_counted_graded_and_without_dates(hub) -> None:
     assert report["shared_patients"]["cls_1.25mm"] == {"train & validation": 3}
 
 
-def test_a_new_build_replaces_the_old_one_completely(tmp_path, cli, dummy) -> None:
-    out = tmp_path / "hub"
-    assert cli("build", "--all", "--source", dummy, "--out", out).returncode == 0
-    assert cli("build", "cls_1.25mm", "--source", dummy, "--out", out).returncode == 0
-    assert [path.name for path in (out / "data").iterdir()] == ["cls_1.25mm"]
-    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
-
-
 @pytest.mark.slow
 def test_a_killed_build_leaves_no_build_and_the_next_one_removes_its_files(tmp_path, cli) -> None:
     tiny = TinyArchives()
@@ -202,7 +194,7 @@ def test_a_killed_build_leaves_no_build_and_the_next_one_removes_its_files(tmp_p
     assert not (outputs / "hub").exists()
     assert not list(outputs.rglob("*.parquet"))
     assert not list(outputs.rglob("README.md"))
-    assert all(path.name.startswith(".hub.building-") for path in outputs.iterdir())
+    assert all(path.name.startswith((".hub.building-", ".hub.build.lock")) for path in outputs.iterdir())
     small = TinyArchives().write(tmp_path / "small")
     assert cli("build", "det3d_1.25mm", "--source", small, "--out", outputs / "hub").returncode == 0
     assert [path.name for path in outputs.iterdir()] == ["hub"]
@@ -235,34 +227,14 @@ def test_an_interrupted_build_leaves_nothing(tmp_path) -> None:
     assert not list(outputs.iterdir())
 
 
-def test_a_folder_with_other_files_is_never_replaced(tmp_path, dummy, cli) -> None:
-    hub = tmp_path / "hub"
-    build = ("build", "det2d_1.25mm", "--source", dummy, "--out", hub)
-    assert cli(*build).returncode == 0
-    (hub / "data" / "thesis.tex").write_text("written by the user")
-    done = cli(*build)
-    assert done.returncode == 1
-    assert "thesis.tex" in done.stderr
-    assert (hub / "data" / "thesis.tex").read_text() == "written by the user"
-    (hub / "data" / "thesis.tex").unlink()
-    assert cli(*build).returncode == 0
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "build.json").write_text("{}")
-    done = cli(*build[:-1], project)
-    assert done.returncode == 1
-    assert [path.name for path in project.iterdir()] == ["build.json"]
-
-
 def test_the_folder_of_a_running_build_is_not_removed(tmp_path, dummy, cli) -> None:
-    from lung_nodule_ct.system.files import staged_folder
+    from lung_nodule_ct.system.staging import temporary_folder
 
-    with staged_folder(tmp_path / "hub", find_foreign=lambda _: None) as stage:
+    with temporary_folder(tmp_path / "hub") as stage:
         (stage / "incomplete").write_text("part of a build")
         assert cli("build", "cls_1.25mm", "--source", dummy, "--out", tmp_path / "hub").returncode == 0
         assert (stage / "incomplete").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
-    assert (tmp_path / "hub" / "incomplete").read_text() == "part of a build"
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ from lung_nodule_ct.train.recipes import (  # noqa: E402
     ModelOptions,
     Recipe,
 )
-from lung_nodule_ct.train.runs import open_run  # noqa: E402
+from lung_nodule_ct.train.runs import open_run, training  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -119,6 +119,31 @@ def test_a_killed_run_continues_bit_for_bit_with_other_workers(finished, built, 
     assert (run / "scores.csv").read_text().count("\n") == 1 + 24 // 4
 
 
+def test_a_moved_run_continues_and_names_no_folder(finished, built, cli, tmp_path) -> None:
+    run = tmp_path / "elsewhere" / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "checkpoints" / "24")
+    done = cli("train", built, *CROPS, "--out", run, *STEPS)
+    assert done.returncode == 0, done.stderr
+    assert losses(run) == losses(finished)
+    for folder in (finished, run):
+        for path in folder.rglob("*"):
+            assert path.is_dir() or not any(str(root).encode() in path.read_bytes() for root in (finished, run)), path
+
+
+def test_a_second_training_of_a_run_is_refused(finished, built, cli, tmp_path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / ".scores.csv.0123abcd-1.partial").touch()
+    with training(open_run(run)):
+        before = sorted(path.name for path in run.rglob("*"))
+        done = cli("train", built, *CROPS, "--out", run, *STEPS)
+        assert done.returncode == 1
+        assert f"error: another command is training {run}. " in done.stderr
+        assert sorted(path.name for path in run.rglob("*")) == before
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
+
+
 @pytest.mark.slow
 def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(finished, built, cli, tmp_path) -> None:
     run = tmp_path / "run"
@@ -146,7 +171,7 @@ def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(finished, buil
     damage(20)
     done = cli(*command)
     assert done.returncode == 1
-    assert f"Remove {run / 'checkpoints'} to train it from the start" in done.stderr
+    assert "Train from the start with another --out" in done.stderr
 
 
 def test_the_same_command_again_does_nothing_and_another_is_refused(finished, built, cli) -> None:
