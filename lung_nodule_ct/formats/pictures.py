@@ -22,9 +22,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.formats.bmp_parts import parts_of_bmp
 from lung_nodule_ct.formats.jpeg_scans import find_scan_tails
-from lung_nodule_ct.formats.picture_parts import PNG_SIGNATURE, parts_of_jpeg, parts_of_png
+from lung_nodule_ct.formats.picture_parts import PNG_SIGNATURE, parts_of_bmp, parts_of_jpeg, parts_of_png
 from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
 

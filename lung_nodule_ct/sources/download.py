@@ -24,7 +24,7 @@ from lung_nodule_ct.system.files import (
     remove_partial_files,
     require_free_space,
 )
-from lung_nodule_ct.system.locks import locked
+from lung_nodule_ct.system.processes import locked
 from lung_nodule_ct.system.progress import DownloadProgress
 
 if TYPE_CHECKING:

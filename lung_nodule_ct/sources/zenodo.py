@@ -34,7 +34,7 @@ from lung_nodule_ct.system.files import (
     remove_partial_files,
     write_atomically,
 )
-from lung_nodule_ct.system.locks import locked
+from lung_nodule_ct.system.processes import locked
 from lung_nodule_ct.system.progress import DownloadProgress
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.system.locks import LockFile, locked, remove_unused
+from lung_nodule_ct.system.processes import LockFile, locked, remove_unused
 from lung_nodule_ct.system.progress import notice
 
 if TYPE_CHECKING:

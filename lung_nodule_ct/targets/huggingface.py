@@ -11,8 +11,6 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +34,16 @@ from lung_nodule_ct.system.memory import BufferPool, NoReuse
 from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.system.progress import DownloadProgressBar
 from lung_nodule_ct.targets.batches import make_batches
-from lung_nodule_ct.targets.cache_manifest import ShardHashes, collect_hashes, write_cache_manifest
 from lung_nodule_ct.targets.columns import to_features
-from lung_nodule_ct.targets.prepared_cache import latest_cache, new_cache, source_of_cache
+from lung_nodule_ct.targets.prepared_cache import (
+    ShardHashes,
+    code_hash,
+    collect_hashes,
+    latest_cache,
+    new_cache,
+    source_of_cache,
+    write_cache_manifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,8 +56,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.source import Source
 
 DATASET_NAME = "lung_nodule_ct"
-_NOT_HASHED = frozenset({"cli", "train", "preview", "publish"})
-"""Rooms that do not affect what is built. A change in any other room makes prepared caches stale."""
 _FINDINGS_PART = "findings-{}.part"
 
 logger = datasets.utils.logging.get_logger(__name__)
@@ -377,26 +380,3 @@ def _source_hash(source: Source, config: Config) -> str:
     """A hash of the content of the archives of a config, wherever they are stored."""
     prints = {**source.fingerprints(config.roles), "scan_numbers": number_scans(source).sha256}
     return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@cache
-def code_hash() -> str:
-    """A hash of the code that decides what is built: 16 hexadecimal digits."""
-    return hash_of_code(Path(str(files("lung_nodule_ct"))))
-
-
-def hash_of_code(package: Path) -> str:
-    """A hash of the names and contents of all Python files of a package, sub-folders included, except for ``_NOT_HASHED``.
-
-    Args:
-        package: The folder of the package.
-
-    Returns:
-        16 hexadecimal digits, the same wherever the package is installed.
-    """
-    digest = hashlib.sha256()
-    names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
-    for name in names:
-        if name.partition("/")[0] not in _NOT_HASHED:
-            digest.update(f"{name}\0".encode() + (package / name).read_bytes())
-    return digest.hexdigest()[:16]

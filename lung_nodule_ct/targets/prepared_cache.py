@@ -1,4 +1,7 @@
-"""The caches of ``datasets`` that this package prepares: which one is used, and how a new one appears.
+"""The caches of Hugging Face ``datasets`` that this package prepares: which one is used, how a new one appears, and its manifest.
+
+``datasets`` writes the shards itself, in one process per job, and renames them at the end. They are hashed while they are written, and
+found again by their inode number, which a rename does not change.
 
 ``datasets`` takes every folder next to a cache for another cache, also the folder ``<hash>.incomplete`` that it fills. A new cache is therefore
 filled in a hidden folder, which ``datasets`` does not look at, and renamed when it is complete.
@@ -6,24 +9,86 @@ filled in a hidden folder, which ``datasets`` does not look at, and renamed when
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+from collections import defaultdict
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lung_nodule_ct.declaration.manifest import FINDINGS
+from lung_nodule_ct.declaration.manifest import (
+    FINDINGS,
+    FORMAT_VERSION,
+    GENERATOR,
+    MANIFEST,
+    FileRecord,
+    manifest_text,
+    with_files,
+)
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
-from lung_nodule_ct.system.locks import LockFile
+from lung_nodule_ct.read.verification import files_in
+from lung_nodule_ct.system.files import file_hash
+from lung_nodule_ct.system.processes import LockFile
 from lung_nodule_ct.system.staging import exclusive, real_path, replace_folder, sweep, temporary_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+
+_PART = "hashes-{}.part"
+
+
+class ShardHashes:
+    """The hashes of the shards of one job."""
+
+    def __init__(self) -> None:
+        self._digests: defaultdict[Path, hashlib._Hash] = defaultdict(hashlib.sha256)
+
+    def update(self, path: Path, piece: bytes) -> None:
+        """Add the next bytes of a shard."""
+        self._digests[path].update(piece)
+
+    def save(self, folder: Path) -> None:
+        """Save the hashes as a small file in the folder of the shards, which are complete; any process may call it."""
+        hashes = {path.stat().st_ino: digest.hexdigest() for path, digest in self._digests.items()}
+        if hashes:
+            (folder / _PART.format(min(hashes))).write_text(json.dumps(hashes), encoding="utf-8")
+
+
+def collect_hashes(folder: Path) -> dict[int, str]:
+    """Return the saved SHA-256 of every shard by its inode number; the files are removed."""
+    hashes: dict[int, str] = {}
+    for path in folder.glob(_PART.format("*")):
+        hashes |= {int(inode): sha256 for inode, sha256 in json.loads(path.read_text(encoding="utf-8")).items()}
+        path.unlink()
+    return hashes
+
+
+def write_cache_manifest(folder: Path, hashes: Mapping[int, str]) -> None:
+    """Write ``build.json`` with the records of all files of a prepared cache.
+
+    Args:
+        folder: The folder, complete except for this file.
+        hashes: What :func:`collect_hashes` returned; files that it lacks are hashed now.
+    """
+    records = {}
+    for name in files_in(folder):
+        stat = (folder / name).stat()
+        records[name] = FileRecord(stat.st_size, hashes.get(stat.st_ino) or file_hash(folder / name, "sha256"))
+    document = {"format_version": FORMAT_VERSION, "generator": GENERATOR, "format": "datasets", "configs": {}}
+    (folder / MANIFEST).write_bytes(manifest_text(with_files(document, records)).encode())
+
 
 _INFO: Final = "dataset_info.json"
 _HASH: Final = r"[0-9a-f]{16}-(?:[0-9a-f]{16}|none)"
 _INCOMPLETE: Final = ".incomplete"
+_NOT_HASHED = frozenset({"cli", "train", "preview", "publish"})
+"""Rooms that do not affect what is built. A change in any other room makes prepared caches stale."""
 
 
 def latest_cache(folder: Path, code_hash: str) -> Path | None:
@@ -86,3 +151,26 @@ def _remove_incomplete(folder: Path) -> None:
         with suppress(OSError), LockFile(lock) as held:
             if held.try_acquire():
                 shutil.rmtree(path)
+
+
+@cache
+def code_hash() -> str:
+    """A hash of the code that decides what is built: 16 hexadecimal digits."""
+    return hash_of_code(Path(str(files("lung_nodule_ct"))))
+
+
+def hash_of_code(package: Path) -> str:
+    """A hash of the names and contents of all Python files of a package, sub-folders included, except for ``_NOT_HASHED``.
+
+    Args:
+        package: The folder of the package.
+
+    Returns:
+        16 hexadecimal digits, the same wherever the package is installed.
+    """
+    digest = hashlib.sha256()
+    names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+    for name in names:
+        if name.partition("/")[0] not in _NOT_HASHED:
+            digest.update(f"{name}\0".encode() + (package / name).read_bytes())
+    return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import is_partial, write_atomically
-from lung_nodule_ct.system.locks import LockFile
+from lung_nodule_ct.system.processes import LockFile
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
 from lung_nodule_ct.train.step import initial_state

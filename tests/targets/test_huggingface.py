@@ -15,7 +15,7 @@ import lung_nodule_ct
 from lung_nodule_ct.errors import BuildFolderError, OptionError
 from lung_nodule_ct.system import disk_writes
 from lung_nodule_ct.system.files import file_hash
-from lung_nodule_ct.targets import cache_manifest, huggingface
+from lung_nodule_ct.targets import huggingface, prepared_cache
 from lung_nodule_ct.testing.archives import CT0, DET2D, metaimage, noise_picture, noise_volume
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
@@ -279,8 +279,8 @@ def test_a_changed_line_in_any_folder_changes_the_code_hash(tmp_path) -> None:
     original = Path(lung_nodule_ct.__file__).parent
     package = tmp_path / "lung_nodule_ct"
     shutil.copytree(original, package, ignore=shutil.ignore_patterns("__pycache__"))
-    before = huggingface.hash_of_code(package)
-    assert before == huggingface.code_hash()
+    before = prepared_cache.hash_of_code(package)
+    assert before == prepared_cache.code_hash()
     folders = sorted({path.parent for path in package.rglob("*.py")})
     for folder in folders:
         changed = max(folder.glob("*.py"))
@@ -288,20 +288,20 @@ def test_a_changed_line_in_any_folder_changes_the_code_hash(tmp_path) -> None:
         changed.write_text(text + "# changed\n")
         room = changed.relative_to(package).parts[0]
         changes_rows = room not in ("cli", "train", "preview", "publish")
-        assert (huggingface.hash_of_code(package) != before) == changes_rows, changed
+        assert (prepared_cache.hash_of_code(package) != before) == changes_rows, changed
         changed.write_text(text)
-    assert huggingface.hash_of_code(package) == before
+    assert prepared_cache.hash_of_code(package) == before
 
 
 def test_a_moved_or_new_module_changes_the_code_hash(tmp_path) -> None:
     package = tmp_path / "lung_nodule_ct"
     (package / "formats").mkdir(parents=True)
     (package / "formats" / "one.py").write_text("A = 1\n")
-    hashes = {huggingface.hash_of_code(package)}
+    hashes = {prepared_cache.hash_of_code(package)}
     (package / "formats" / "one.py").rename(package / "formats" / "two.py")
-    hashes.add(huggingface.hash_of_code(package))
+    hashes.add(prepared_cache.hash_of_code(package))
     (package / "formats" / "three.py").touch()
-    hashes.add(huggingface.hash_of_code(package))
+    hashes.add(prepared_cache.hash_of_code(package))
     assert len(hashes) == 3
 
 
@@ -310,7 +310,7 @@ def test_a_prepared_cache_records_the_hashes_of_its_shards(dummy, tmp_path, monk
     monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", 100_000)
     hashed_again: list[str] = []
     monkeypatch.setattr(
-        cache_manifest,
+        prepared_cache,
         "file_hash",
         lambda path, algorithm: hashed_again.append(path.name) or file_hash(path, algorithm),
     )
