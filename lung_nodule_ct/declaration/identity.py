@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Final
 
 from lung_nodule_ct.declaration.archives import ARCHIVES
-from lung_nodule_ct.declaration.dates import MASK, count_dates, date_token, mask_dates, parse_date
+from lung_nodule_ct.declaration.dates import MASK, count_dates, date_token, mask_dates, parse_date, spells_date
 from lung_nodule_ct.declaration.labels import SPLIT_ORDER
 
 FOLDS: Final = 5
@@ -101,7 +101,7 @@ def parse_image_name(stem: str) -> Name:
             return _name_of(patient, day, None if day else token.group(), "", rest)
     patient, _, rest = _strip(stem).partition("_")
     # eight digits at the very end that are not a date may also be the number of the slice
-    if rest and (_SLICE.fullmatch(rest) or token is not None):
+    if rest and not spells_date(stem) and (_SLICE.fullmatch(rest) or token is not None):
         return _name_of(patient, None, None, "", rest)
     return Name()
 
@@ -250,6 +250,11 @@ _WORDS: Final = """
     anno_test seriesuid series_uid name coordx coordy coordz coord_x coord_y coord_z x y z diameter_mm diameter radius pid
     filename file_name width height xmin ymin zmin xmax ymax zmax x_min y_min z_min x_max y_max z_max augmented __macosx
     .ds_store thumbs.db desktop.ini
+    true false none cm um m inch meter meters centimeter centimeters micrometer micrometers ct mr pt met_mod_ct met_mod_mr met_short met_ushort
+    met_char met_uchar met_int met_uint met_long met_ulong met_float met_double local list rai lps ras lpi rsa
+    comment distanceunits anatomicalorientation modality elementspacing elementsize offset position origin transformmatrix rotation orientation
+    centerofrotation dimsize ndims elementtype elementdatafile compresseddata compresseddatasize binarydata binarydatabyteordermsb objecttype
+    object bndbox bounding_box polygon segmentation source owner folder size depth part truncated occluded difficult pose
 """
 _LAYOUT: Final = frozenset(_WORDS.split())
 """Words of the published layout, in lower case: folders, files without their extensions, and columns."""
@@ -264,7 +269,7 @@ _MORE: Final = re.compile(r"…|and [\d,]+ more")
 _IN_SPLIT: Final = re.compile(rf" \((?:{'|'.join(SPLIT_ORDER)})\)$")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{0,5}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|nan|[+-]?inf", re.IGNORECASE)
 _QUOTED: Final = re.compile("“([^”]*)”")
-_CELL: Final = re.compile(r"[^,;:|\t]+")
+_CELL: Final = re.compile(r"(?:[^,;:|\t]|:(?=\S))+")
 _REDACTED: Final = re.compile(rf"{PRIVATE}|[0-9]{{1,5}}_{MASK}(?:_[0-9]{{1,4}}(?:[_-][0-9]{{1,3}})?)?")
 """A stem that was redacted before, so that a kept finding does not change."""
 _WORD: Final = re.compile(r"\S+")
@@ -318,8 +323,14 @@ def redact_words(text: str) -> str:
 
 def _redact_cell(cell: str) -> str:
     """A cell with blanks is private if any of its words is, because the others can be the rest of a date (03 Feb 2017)."""
-    redacted = _WORD.sub(lambda match: "/".join(map(_redact_part, re.split(r"[/\\]", match[0]))), cell)
+    redacted = _WORD.sub(lambda match: _redact_path(match[0]), cell)
     return PRIVATE if PRIVATE in redacted and len(cell.split()) > 1 else redacted
+
+
+def _redact_path(path: str) -> str:
+    """The path of a file; numbers alone, separated by slashes, can be a date."""
+    parts = re.split(r"[/\\]", path)
+    return PRIVATE if len(parts) > 2 and all(part.isdecimal() for part in parts) else "/".join(map(_redact_part, parts))
 
 
 @lru_cache(maxsize=4096)  # the folders of an archive are few, and its fingerprint redacts every name

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from lung_nodule_ct.declaration.identity import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -79,7 +81,7 @@ class Match:
         """Why nothing was chosen, for findings; ``None`` if nothing fits or one name was chosen."""
         if not self.candidates:
             return None
-        return f"expected one name that fits, got {', '.join(self.candidates[:5])}; write it as it is in the archive"
+        return f"expected one name that fits, got {quoted(', '.join(self.candidates[:5]))}; write it as it is in the archive"
 
 
 _NO_MATCH = Match()

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from lung_nodule_ct.declaration.archives import NAMING_ROLES, Role, archives_of
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.declaration.identity import Name, ScanNumbers, parse_image_name, parse_volume_name
+from lung_nodule_ct.declaration.identity import Name, ScanNumbers, parse_image_name, parse_volume_name, quoted
 from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, Place
 from lung_nodule_ct.formats.pictures import SUFFIXES
@@ -281,7 +281,7 @@ def unique_images(units: Sequence[ImageUnitT], report: PlanReport) -> list[Image
     first: dict[str, ImageUnitT] = {}
     for unit in units:
         if (kept := first.setdefault(unit.source_name, unit)) is not unit:
-            detail = f"the same name as {kept.image.name}"
+            detail = f"the same name as {quoted(kept.image.name)}"
             report.add(Code.DUPLICATE_ID, "left out, the first is used", unit.image.place, detail)
             report.reports(unit.image)
     nameless = [unit.image.name for unit in first.values() if unit.patient_id is None]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector, Row
+from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.declaration.labels import LIST_SPLITS
 from lung_nodule_ct.declaration.names import name_key
 from lung_nodule_ct.errors import MemberError, Place
@@ -60,7 +61,7 @@ class _Splits:
             report.add_row(Code.LISTED_BUT_MISSING, "left out", table, row, match.detail)
             return None
         if match.repaired:
-            report.add_row(Code.ZEROS_LOST, f"taken as {match.name}", table, row)
+            report.add_row(Code.ZEROS_LOST, f"taken as {quoted(match.name)}", table, row)
         first = self.splits.setdefault(match.name, split)
         if first != split:
             report.add_row(Code.LISTED_TWICE, f"it stays in {first}", table, row)
@@ -136,7 +137,7 @@ def _of_cases(rows: Rows, cases: NameIndex, report: PlanReport) -> list[tuple[st
             report.leaves_out_row(place)
             continue
         if match.repaired:
-            report.add(Code.ZEROS_LOST, f"taken as {match.name}", place)
+            report.add(Code.ZEROS_LOST, f"taken as {quoted(match.name)}", place)
         found.append((match.name, place, row))
     return found
 
@@ -188,7 +189,9 @@ def _compare_tables(main: Rows, by_split: Rows, cases: NameIndex) -> Iterator[Fi
         if known[key] > 0:
             known[key] -= 1
         else:
-            yield Finding(Code.TABLES_DISAGREE, "that table is used", place, f"{main[0][0].member} has no such box")
+            yield Finding(
+                Code.TABLES_DISAGREE, "that table is used", place, f"{quoted(main[0][0].member)} has no such box"
+            )
     for place, row in main:
         key = _box_key(row, cases)
         if known[key] > 0:

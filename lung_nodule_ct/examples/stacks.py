@@ -16,7 +16,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, FindingCollector
-from lung_nodule_ct.declaration.identity import is_published_number, natural_key
+from lung_nodule_ct.declaration.identity import is_published_number, natural_key, quoted
 from lung_nodule_ct.declaration.labels import UNASSIGNED
 from lung_nodule_ct.declaration.names import NameIndex, name_key
 from lung_nodule_ct.declaration.rows import StackNoduleRecord, StackRow
@@ -185,7 +185,7 @@ def _cases(archives: Sequence[Archive], report: PlanReport) -> CaseSlices:
             for number, member in slices:
                 kept = numbered[case].setdefault(number, member)
                 if kept is not member:
-                    detail = f"the same case and slice as {kept.place}"
+                    detail = f"the same case and slice as {quoted(kept.name)} of {kept.archive}"
                     report.add(Code.DUPLICATE_ID, "left out, the first is used", member.place, detail)
                     report.reports(member)
         if not count:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code
+from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.formats.metaimage_meaning import Issue, meaning_issues
 from lung_nodule_ct.formats.text import LARGEST, decode_text, read_numbers
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame
@@ -156,7 +157,7 @@ def parse_header(data: bytes) -> Header:
         """The first of some synonyms that is present, in the order of preference of ITK."""
         given = [name for name in names if name in fields]
         if len({tuple(fields[name].split()) for name in given}) > 1:
-            listed = ", ".join(f"{name} = {fields[name]}" for name in given)
+            listed = ", ".join(f"{name} = {quoted(fields[name][:80])}" for name in given)
             issues.append((Code.HEADER_CONFLICT, listed, f"{given[0]} is used, as ITK does"))
         return fields[given[0]] if given else None
 
@@ -227,10 +228,10 @@ def _split(data: bytes) -> tuple[dict[str, str], str | None, int, list[Issue]]:
                 issues.append(comment_after(known))
             value = value.partition("#")[0].strip()
         given[known].append(value)
-    issues += [(Code.HEADER_REPAIRED, f"key {key!r}", f"read as {known}") for known, key in spelled.items()]
+    issues += [(Code.HEADER_REPAIRED, f"key {quoted(key)}", f"read as {known}") for known, key in spelled.items()]
     if keyless:
         more = f", and {len(keyless) - 1:,} more" if len(keyless) > 1 else ""
-        issues.append((Code.HEADER_REPAIRED, f"a line without a key: {keyless[0][:80]!r}{more}", "left out"))
+        issues.append((Code.HEADER_REPAIRED, f"a line without a key: {quoted(keyless[0][:80])}{more}", "left out"))
     issues += _contradictions(given)
     return {key: values[-1] for key, values in given.items()}, named, position, issues
 
@@ -257,7 +258,7 @@ def _contradictions(given: dict[str, list[str]]) -> list[Issue]:
             continue
         other = [value for value in values if _normalized(value) != _normalized(values[-1])]
         if other:
-            listed = f"{key} = {other[0][:80]}, and again {key} = {values[-1][:80]}"
+            listed = f"{key} = {quoted(other[0][:80])}, and again {key} = {quoted(values[-1][:80])}"
             issues.append((Code.HEADER_CONFLICT, listed, "the last one is used, as ITK does"))
     return issues
 
@@ -291,7 +292,9 @@ def _keys_after(rest: bytes, value: str) -> list[Issue]:
 
 def _ignored(keys: Iterable[str]) -> list[Issue]:
     distinct = list(dict.fromkeys(keys))
-    listed = ", ".join(key[:80] for key in distinct[:_MAX_SHOWN]) + (", …" if len(distinct) > _MAX_SHOWN else "")
+    listed = ", ".join(quoted(key[:80]) for key in distinct[:_MAX_SHOWN]) + (
+        ", …" if len(distinct) > _MAX_SHOWN else ""
+    )
     return [(Code.HEADER_KEY_IGNORED, listed, "ignored, as ITK does")] if listed else []
 
 
@@ -356,7 +359,11 @@ def _frame(get: Callable[..., str | None], issues: list[Issue]) -> Frame:
         if spacing[axis] < 0:
             spacing[axis], axes[axis] = -spacing[axis], -axes[axis]
             issues.append(
-                (Code.NEGATIVE_SPACING, f"spacing {spacing_text}", "made positive and its axis reversed, as ITK does")
+                (
+                    Code.NEGATIVE_SPACING,
+                    f"spacing {quoted(spacing_text)}",
+                    "made positive and its axis reversed, as ITK does",
+                )
             )
     direction = tuple(float(value) + 0.0 for value in axes.T.ravel())
     try:
@@ -366,7 +373,7 @@ def _frame(get: Callable[..., str | None], issues: list[Issue]) -> Frame:
             "the geometry is impossible", "finite numbers and an invertible matrix", str(error)
         ) from error
     if not frame.is_orthonormal:
-        issues.append((Code.DIRECTION_NOT_ORTHONORMAL, f"TransformMatrix = {matrix_text}", "used as it is"))
+        issues.append((Code.DIRECTION_NOT_ORTHONORMAL, f"TransformMatrix = {quoted(matrix_text)}", "used as it is"))
     return frame
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.findings import Code
+from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.formats.text import read_numbers
 
 if TYPE_CHECKING:
@@ -49,23 +50,23 @@ def meaning_issues(fields: Mapping[str, str], frame: Frame) -> list[Issue]:
         frame: The geometry that is used.
     """
     issues = [
-        (Code.HEADER_KEY_NOT_APPLIED, f"{key} = {fields[key][:80]}", "the stored values are used, as ITK does")
+        (Code.HEADER_KEY_NOT_APPLIED, f"{key} = {quoted(fields[key][:80])}", "the stored values are used, as ITK does")
         for key, neutral in _NEUTRAL.items()
         if key in fields and read_numbers(fields[key].split()) not in ((neutral,), ())
     ]
     if (units := fields.get("DistanceUnits", "")).lower() not in _MILLIMETRES:
-        detail = f"DistanceUnits = {units[:80]}"
+        detail = f"DistanceUnits = {quoted(units[:80])}"
         issues.append((Code.HEADER_KEY_NOT_APPLIED, detail, "the numbers are taken as millimetres, as ITK does"))
     modality = fields.get("Modality", "")
     if modality.upper().removeprefix("MET_MOD_").lower() not in _CT:
-        issues.append((Code.HEADER_CONFLICT, f"Modality = {modality[:80]}", "taken as CT, as the archive says"))
+        issues.append((Code.HEADER_CONFLICT, f"Modality = {quoted(modality[:80])}", "taken as CT, as the archive says"))
     spacing, size = (read_numbers(fields.get(key, "").split()) for key in ("ElementSpacing", "ElementSize"))
     if spacing and size and tuple(map(abs, spacing)) != size:
-        detail = f"ElementSpacing = {fields['ElementSpacing'][:80]}, ElementSize = {fields['ElementSize'][:80]}"
+        detail = f"ElementSpacing = {quoted(fields['ElementSpacing'][:80])}, ElementSize = {quoted(fields['ElementSize'][:80])}"
         issues.append((Code.HEADER_CONFLICT, detail, "ElementSpacing is used, as ITK does"))
     orientation = fields.get("AnatomicalOrientation", "")
     if _contradicts(orientation.upper(), frame):
-        detail = f"AnatomicalOrientation = {orientation}, which is not that of the matrix"
+        detail = f"AnatomicalOrientation = {quoted(orientation)}, which is not that of the matrix"
         issues.append((Code.HEADER_CONFLICT, detail, "the matrix is used, as ITK does"))
     return issues
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code
+from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.formats.metaimage_header import MAX_HEADER_BYTES, Header, HeaderError, comment_after, parse_header
 from lung_nodule_ct.formats.metaimage_meaning import Issue
 from lung_nodule_ct.sources.zip_directory import MAX_LFS_POINTER_BYTES, MAX_MEMBER_BYTES
@@ -323,7 +324,9 @@ def _find(name: str, header: Member, near: Sequence[Member], archives: ArchivePo
         return match
     own = _own_data(header, near)
     if len(own) == 1:
-        issues.append((Code.DATA_FILE_RENAMED, f"ElementDataFile = {name}", f"{own[0].file_name} is used"))
+        issues.append(
+            (Code.DATA_FILE_RENAMED, f"ElementDataFile = {quoted(name)}", f"{quoted(own[0].file_name)} is used")
+        )
         return own[0]
     raise header.error(
         "the header names a data file that is not in its archive", expected=joined, got="no such member", remedy=_REPORT

@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Final, Generic, TypeVar
 
 from lung_nodule_ct.declaration.findings import MAX_PLACES
+from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.formats.columns import HEADER_ROWS, MAX_CELLS, ColumnSpec, Header, find_header
 from lung_nodule_ct.formats.text import NumberNotation, open_text
 
@@ -251,7 +252,9 @@ def _parse(
             if len(bad) < MAX_PLACES:
                 too_many = per_name.get(name, 0) >= _MAX_PER_NAME
                 problem = (
-                    f"more than {_MAX_PER_NAME:,} rows of {name}" if too_many else _problem(table, cells, name, numbers)
+                    f"more than {_MAX_PER_NAME:,} rows of {quoted(name)}"
+                    if too_many
+                    else _problem(table, cells, name, numbers)
                 )
                 bad.append(TableRow(line, text[:200], problem))
     header_row = table.header_row if table.header.is_unknown else None
@@ -282,7 +285,7 @@ def _problem(table: _Table, cells: _Cells, name: str, numbers: Sequence[str]) ->
     if len(cells) <= max(places[column] for column in numbers):
         return f"expected {width} cells, got {len(cells)}"
     unread = [cells[places[column]] for column in numbers if table.notation.read(cells[places[column]]) is None]
-    return f"expected a number, got {unread[0].strip()[:40]!r}" if unread else "expected whole numbers"
+    return f"expected a number, got {quoted(unread[0].strip()[:40])}" if unread else "expected whole numbers"
 
 
 def _open_table(data: bytes, spec: ColumnSpec) -> _Table:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-LARGEST: Final = 1e9
-"""No distance in a chest is larger, in millimetres or in pixels. A larger number is not a measurement, and could overflow."""
+LARGEST: Final = 1e6
+"""No distance in a chest is larger, in millimetres or in pixels. A larger number is not a measurement; it can be a date (20190314)."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -17,6 +17,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.formats.text import decode_text, read_numbers
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _objects(root: Element) -> Iterator[VocObject]:
 def _unusual(root: Element) -> Iterator[tuple[str, str]]:
     """What has no meaning in Pascal VOC, and what occurs more than once although it may not."""
     if _tag(root) != "annotation":
-        yield f"the root is <{_shown(root)}> and not <annotation>", "its objects are used"
+        yield f"the root is {quoted(_shown(root))} and not <annotation>", "its objects are used"
     pending = [(root, "annotation")]
     while pending:
         parent, kind = pending.pop()
@@ -156,7 +157,7 @@ def _unusual(root: Element) -> Iterator[tuple[str, str]]:
             text = _text(parent, tag)
             numbers = read_numbers([text or "0"])
             if numbers is None or numbers[0] != int(numbers[0]):
-                yield f"<{tag}> of <size> is {text[:_MAX_TEXT]!r}", "not compared with the image"
+                yield f"<{tag}> of <size> is {quoted(text[:_MAX_TEXT])}", "not compared with the image"
         unknown: dict[str, str] = {}
         for child in parent:
             tag = _tag(child)
@@ -166,7 +167,7 @@ def _unusual(root: Element) -> Iterator[tuple[str, str]]:
                 has_object = any(_tag(element) == "object" for element in child.iter())
                 unknown.setdefault(_shown(child), "its objects are used" if has_object else "not read")
         for tag, resolution in unknown.items():
-            yield f"<{tag}> in <{kind}>", resolution
+            yield f"an element {quoted(tag)} in <{kind}>", resolution
 
 
 def _tag(element: Element) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
+from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.formats.columns import HEADER_ROWS, ColumnSpec, Header, find_header
 from lung_nodule_ct.formats.text import NumberNotation
 from lung_nodule_ct.sources.byte_sources import MemoryFile
@@ -69,7 +70,7 @@ class WorkbookRow:
     @property
     def reference(self) -> str:
         """Line number and text, for findings: ``line 7: 80_20190314_003.jpg 1 2 3 4``, with the sheet if there are several."""
-        where = f"sheet {self.sheet}, " if self.sheet else ""
+        where = f"sheet {quoted(self.sheet)}, " if self.sheet else ""
         return f"{where}line {self.line}: {self.name} {' '.join(f'{end:g}' for end in self.box or ())}".rstrip()
 
 

@@ -190,7 +190,7 @@ def describe_scan(
         if largest is not None:
             x, y, _ = nodules[largest]["center"]
             center = (x + 0.5, y + 0.5)
-        described["closeUp"] = _still(volume, z, _square(center, close_up_mm, spacing), _CLOSE_UP_SIDE)
+        described["closeUp"] = _still(volume, z, _square(center, close_up_mm, spacing, volume.shape), _CLOSE_UP_SIDE)
     mask = None if mask is None else orientation.volume(mask)
     stack = encode_stack(volume, mask, _slices_of_nodules(nodules, len(volume)), budget, pool)
     if stack is None:
@@ -237,9 +237,15 @@ def _slices_of_nodules(nodules: Sequence[Mapping[str, Any]], count: int) -> set[
     return slices
 
 
-def _square(center: tuple[float, float], side_mm: float, spacing: Sequence[float]) -> tuple[int, int, int, int]:
-    """Return x0, y0, width, height in pixels of a square in mm, rounded to pixels; it may extend beyond the slice."""
-    width, height = (max(1, round(side_mm / step)) for step in spacing[:2])
+def _square(
+    center: tuple[float, float], side_mm: float, spacing: Sequence[float], shape: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """Return x0, y0, width, height in pixels of a square in mm, rounded to pixels and at most as large as the slice.
+
+    It may extend beyond the slice.
+    """
+    width = min(shape[2], max(1, round(side_mm / spacing[0])))
+    height = min(shape[1], max(1, round(side_mm / spacing[1])))
     return round(center[0] - width / 2), round(center[1] - height / 2), width, height
 
 

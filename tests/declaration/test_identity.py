@@ -154,6 +154,7 @@ def test_volume_names_are_parsed(stem: str, patient: str | None, day: date | Non
         ("LIDC-IDRI-0001_012", None, None),
         ("80_03Feb2017_008", None, None),
         ("80_2017", "80", None),
+        ("2017_02_03", None, None),
         ("80_0302_17", "80", None),
         ("80_3002_17", "80", None),
         ("80_0014_02", "80", "0014_02"),

@@ -49,7 +49,7 @@ def test_a_scan_is_found_however_its_table_writes_it(tiny, tmp_path, build, writ
     built = build(tiny.write(tmp_path / "in"), DET3D)
     assert [nodule["diameter_mm"] for nodule in built.by_name(DET3D)["9"]["nodules"]] == [3.5]
     repaired = [finding["action"] for finding in built.findings("zeros-lost")]
-    assert repaired == (["taken as 9"] if written in ("9.0", "09") else [])
+    assert repaired == (["taken as “9”"] if written in ("9.0", "09") else [])
 
 
 def test_rows_and_masks_of_similar_names_are_not_confused(tiny, tmp_path, build) -> None:
@@ -312,7 +312,10 @@ def test_every_box_of_an_object_is_used_and_unusual_content_is_reported(tiny, tm
     built = build(tiny.write(tmp_path / "in"), SLICES)
     assert [entry["bbox"] for entry in built.by_name(SLICES)["9_004"]["objects"]] == [[2, 3, 9, 11], [4, 4, 8, 9]]
     unusual = {finding["detail"]: finding["action"] for finding in built.findings("annotation-unusual")}
-    assert unusual == {"an object has 2 boxes": "each is used as a box of its own", "<polygon> in <object>": "not read"}
+    assert unusual == {
+        "an object has 2 boxes": "each is used as a box of its own",
+        "an element “polygon” in <object>": "not read",
+    }
 
 
 @pytest.mark.parametrize(("size", "mismatch"), [((20, 16), 0), ((20, 17), 1), ((21, 16), 1), ((16, 20), 1)])
@@ -330,4 +333,4 @@ def test_a_workbook_of_several_sheets_agrees_with_the_xml(tiny, tmp_path, build)
     )
     built = build(tiny.write(tmp_path / "in"), SLICES)
     assert not built.findings("tables-disagree") + built.findings("cross-check-impossible")
-    assert [finding["row"] for finding in built.findings("table-lines-skipped")] == ["sheet notes"]
+    assert [finding["row"] for finding in built.findings("table-lines-skipped")] == ["sheet “notes”"]

@@ -424,7 +424,7 @@ def test_data_files_are_matched_in_any_case_and_with_any_slashes(tmp_path) -> No
         ({"a.mhd": header("a", DimSize="12 10 6.5"), "a.raw": RAW}, "DimSize cannot be read.*3 integers"),
         ({"a.mhd": header("a", DimSize="12 10 0"), "a.raw": RAW}, "no extent"),
         (
-            {"a.mhd": header("a", DimSize="1 1 900000000", ElementType="MET_UCHAR", ElementDataFile="s%d.raw")},
+            {"a.mhd": header("a", DimSize="1 1 900000", ElementType="MET_UCHAR", ElementDataFile="s%d.raw")},
             "too many slices",
         ),
         ({"a.mhd": header("a", ElementDataFile="a" * 5000)}, "ElementDataFile cannot be read"),

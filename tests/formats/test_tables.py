@@ -419,14 +419,18 @@ TWO_BOXES = BOX.format("1").replace(
     [
         (BOX.format("1"), 1, []),
         (TWO_BOXES, 2, ["an object has 2 boxes"]),
-        (BOX.format("1").replace("</object>", "<polygon><x1>1</x1></polygon></object>"), 1, ["<polygon> in <object>"]),
-        (BOX.format("1").replace("bndbox", "robndbox"), 1, ["<robndbox> in <object>"]),
-        (BOX.format("1") + "<bndbox><xmin>1</xmin></bndbox>", 1, ["<bndbox> in <annotation>"]),
-        (BOX.format("1").replace("<name>", BOX.format("5") + "<name>"), 2, ["<object> in <object>"]),
-        (f"<objects>{BOX.format('1')}</objects>", 1, ["<objects> in <annotation>"]),
+        (
+            BOX.format("1").replace("</object>", "<polygon><x1>1</x1></polygon></object>"),
+            1,
+            ["an element “polygon” in <object>"],
+        ),
+        (BOX.format("1").replace("bndbox", "robndbox"), 1, ["an element “robndbox” in <object>"]),
+        (BOX.format("1") + "<bndbox><xmin>1</xmin></bndbox>", 1, ["an element “bndbox” in <annotation>"]),
+        (BOX.format("1").replace("<name>", BOX.format("5") + "<name>"), 2, ["an element “object” in <object>"]),
+        (f"<objects>{BOX.format('1')}</objects>", 1, ["an element “objects” in <annotation>"]),
         (BOX.format("1").replace("<xmin>", "<xmin>9</xmin><xmin>"), 1, ["<xmin> occurs 2 times in <bndbox>"]),
         (BOX.format("1").replace("<name>", "<name>other</name><name>"), 1, ["<name> occurs 2 times in <object>"]),
-        ("<item><box>1 2 3 4</box></item>", 0, ["<item> in <annotation>"]),
+        ("<item><box>1 2 3 4</box></item>", 0, ["an element “item” in <annotation>"]),
         (BOX.format("1") + "<size><width>9</width></size>", 1, ["<size> occurs 2 times in <annotation>"]),
     ],
 )
@@ -440,18 +444,18 @@ def test_a_voc_file_of_another_root_or_with_an_unreadable_size_is_reported() -> 
     other = parse_voc(VOC.format(BOX.format("1")).replace("annotation", "labels").encode())
     assert (len(other.objects), other.unusual) == (
         1,
-        (("the root is <labels> and not <annotation>", "its objects are used"),),
+        (("the root is “labels” and not <annotation>", "its objects are used"),),
     )
     odd = parse_voc(VOC.format("").replace("<height>16", "<height>tall").encode())
     assert (odd.width, odd.height) == (20, None)
-    assert odd.unusual == (("<height> of <size> is 'tall'", "not compared with the image"),)
+    assert odd.unusual == (("<height> of <size> is “tall”", "not compared with the image"),)
 
 
 def test_a_voc_file_has_a_limit_of_boxes_and_any_depth_is_read() -> None:
     with pytest.raises(ValueError, match="more than 1,000 boxes"):
         parse_voc(VOC.format(BOX.format("1") * 1001).encode())
     deep = parse_voc(VOC.format("<a>" * 200_000 + "</a>" * 200_000).encode())
-    assert deep.unusual == (("<a> in <annotation>", "not read"),)
+    assert deep.unusual == (("an element “a” in <annotation>", "not read"),)
 
 
 def test_workbooks_are_read_with_and_without_a_header() -> None:
@@ -494,7 +498,7 @@ def test_all_sheets_of_a_workbook_are_read() -> None:
     }
     parsed = parse_workbook(workbook(sheets.pop("one"), more=sheets), "x.xlsx")
     assert [(row.name, row.box) for row in parsed.rows] == [("a.jpg", (1, 2, 3, 4)), ("b.jpg", (5, 6, 7, 8))]
-    assert parsed.rows[1].reference == "sheet two, line 2: b.jpg 5 6 7 8"
+    assert parsed.rows[1].reference == "sheet “two”, line 2: b.jpg 5 6 7 8"
     assert [sheet for sheet, _ in parsed.unread] == ["notes"]
 
 

@@ -6,12 +6,17 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 _NAMES = (
@@ -53,6 +58,9 @@ def _profile() -> bytes:
     text = b"desc\0\0\0\0\0\0\0\x15Display of Dr. Wang\0"
     return struct.pack(">I", 132 + len(text)) + b"ADBE" + bytes(92) + text
 
+
+TEXTS = (*_NAMES, *_NUMBERS, *_DATES, *_OTHER)
+"""What identifies a patient, as text."""
 
 CORPUS = tuple(
     dict.fromkeys(
@@ -375,3 +383,39 @@ def _idat(data: bytes, change: Callable[[bytes], bytes]) -> bytes:
     at = data.index(b"IDAT") - 4
     length = struct.unpack_from(">I", data, at)[0]
     return data[:at] + chunk(b"IDAT", change(data[at + 8 : at + 8 + length])) + data[at + 12 + length :]
+
+
+def searched(text: bytes) -> tuple[bytes, ...]:
+    """Return what is searched for a text: its beginning and its end."""
+    return text[:8], text[-8:]
+
+
+def contents(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, and what it contains compressed or encoded."""
+    raw = path.read_bytes()
+    yield raw
+    if path.suffix == ".parquet":
+        for column in pq.read_table(path).columns:
+            yield from values_of(column)
+    elif path.suffix in (".html", ".md"):
+        yield from (base64.b64decode(text) for text in re.findall(rb"base64,([0-9A-Za-z+/=]+)", raw))
+    elif ".array_record" in path.name:
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        yield from ArrayRecordReader(str(path)).read_all()
+
+
+def values_of(column: pa.ChunkedArray | pa.Array) -> Iterator[bytes]:
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    for chunk in chunks:
+        yield from (buffer.to_pybytes() for buffer in chunk.buffers() if buffer is not None)
+
+
+def check_files(folder: Path, needles: Sequence[bytes]) -> int:
+    """Fail if one of some byte strings is in a file of the folder; return the number of files."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in files:
+        for content in contents(path):
+            found = [needle for needle in needles if needle in content]
+            assert not found, f"{path.relative_to(folder)}: {found[:3]}"
+    return len(files)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import re
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from identifying import CORPUS, ENCODINGS, PLACES
+from identifying import CORPUS, ENCODINGS, PLACES, check_files, searched
 from PIL import Image
 
 from lung_nodule_ct.testing.archives import BMP0, CLS, DET2D, voc_annotation
@@ -33,11 +29,6 @@ def blobs() -> list[bytes]:
             joined.append(b"")
         joined[-1] += text + b"\0"
     return joined
-
-
-def searched(text: bytes) -> tuple[bytes, ...]:
-    """Return what is searched for a text: its beginning and its end."""
-    return text[:8], text[-8:]
 
 
 @pytest.fixture(scope="module")
@@ -71,37 +62,10 @@ def built(source, cli, tmp_path_factory) -> Path:
     return out
 
 
-def contents(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file, and what it contains compressed or encoded."""
-    raw = path.read_bytes()
-    yield raw
-    if path.suffix == ".parquet":
-        for column in pq.read_table(path).columns:
-            yield from values_of(column)
-    elif path.suffix in (".html", ".md"):
-        yield from (base64.b64decode(text) for text in re.findall(rb"base64,([0-9A-Za-z+/=]+)", raw))
-    elif ".array_record" in path.name:
-        from array_record.python.array_record_module import ArrayRecordReader
-
-        yield from ArrayRecordReader(str(path)).read_all()
-
-
-def values_of(column: pa.ChunkedArray | pa.Array) -> Iterator[bytes]:
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    for chunk in chunks:
-        yield from (buffer.to_pybytes() for buffer in chunk.buffers() if buffer is not None)
-
-
 def check(folder: Path) -> int:
     """Fail if a text of the corpus is in a file of the folder; return the number of files."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
     needles = [part for text in CORPUS for part in searched(text)]
-    needles += [zlib.compress(blob) for blob in blobs()]
-    for path in files:
-        for content in contents(path):
-            found = [needle for needle in needles if needle in content]
-            assert not found, f"{path.relative_to(folder)}: {found[:3]}"
-    return len(files)
+    return check_files(folder, [*needles, *(zlib.compress(blob) for blob in blobs())])
 
 
 def test_the_search_finds_what_a_build_with_source_names_keeps(source, cli, tmp_path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code
-from lung_nodule_ct.declaration.identity import Name, parse_volume_name
+from lung_nodule_ct.declaration.identity import Name, parse_volume_name, quoted
 from lung_nodule_ct.examples.family import HEADER_SUFFIXES, empty_archive, leave_out_unused
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def list_volumes(archives: Sequence[Archive], report: PlanReport) -> list[Archiv
             key = (header.stem,) if volume.name.patient is None else volume.name.scan
             kept = first.setdefault(key, volume)
             if kept is not volume:
-                detail = f"the same patient and date as {kept.header.place}"
+                detail = f"the same patient and date as {quoted(kept.header.name)} of {kept.header.archive}"
                 report.add(Code.DUPLICATE_ID, "left out, the first is used", header.place, detail)
                 report.reports(header, *data)
         _leave_out(archive, headers, by_stem, report)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.archives import ArchiveSpec, Role
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.declaration.identity import natural_key
+from lung_nodule_ct.declaration.identity import natural_key, quoted
 from lung_nodule_ct.declaration.labels import TRAIN
 from lung_nodule_ct.declaration.names import NameIndex, name_key
 from lung_nodule_ct.declaration.published import CountedExample
@@ -244,7 +244,7 @@ def _masks(source: Source, role: Role | None, stems: NameIndex, report: PlanRepo
         elif (kept := masks.setdefault(stem, mask)) is not mask:
             if mask.stem == stem:
                 masks[stem], mask, kept = mask, kept, mask  # noqa: PLW2901 -- the mask of exactly this name is used
-            detail = f"a mask of the same scan as {kept.header.place}"
+            detail = f"a mask of the same scan as {quoted(kept.header.name)} of {kept.header.archive}"
             report.add(Code.DUPLICATE_ID, "left out", mask.header.place, detail)
             report.reports(mask.header, *mask.data)
     return masks
@@ -275,7 +275,7 @@ def _nodules(
                 report.leaves_out_row(table.place)
                 continue
             if match.repaired:
-                report.add_row(Code.ZEROS_LOST, f"taken as {match.name}", table.place, entry.row)
+                report.add_row(Code.ZEROS_LOST, f"taken as {quoted(match.name)}", table.place, entry.row)
             seen[key := (match.name, entry.center, entry.diameter)] += 1
             if seen[key] > 1:
                 report.add_row(Code.DUPLICATE_ANNOTATION, "kept", table.place, entry.row)

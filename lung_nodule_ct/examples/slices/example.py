@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
+from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.declaration.names import bare_name, name_key
 from lung_nodule_ct.declaration.rows import ObjectRecord, SliceRow
 from lung_nodule_ct.errors import Place
@@ -36,7 +37,7 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
             annotation = parse_voc(xml)
         except ValueError as error:
             detail = f"expected a Pascal VOC annotation, got: {error}; mend the file, or remove it to keep the image without boxes"
-            resolution = f"{unit.image.name} is left out"
+            resolution = f"{quoted(unit.image.name)} is left out"
             return [LeftOut((Finding(Code.ANNOTATION_UNREADABLE, resolution, unit.annotation.place, detail),))]
     data, picture, findings = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
     height, width = picture.pixels.shape[:2]
@@ -70,7 +71,7 @@ def _objects(
     for number, entry in enumerate(annotation.objects, 1):
         place = Place(xml.archive, xml.name, f"object {number}: {entry.name or '-'} {entry.text}")
         if entry.name.lower() != "nodule":
-            report.add(Code.OBJECT_UNKNOWN, "left out", place, f"expected 'nodule', got {entry.name!r}")
+            report.add(Code.OBJECT_UNKNOWN, "left out", place, f"expected 'nodule', got {quoted(entry.name)}")
             continue
         if entry.box is None:
             report.add(Code.BAD_ROW, "left out", place, "expected four numbers")
@@ -102,7 +103,7 @@ def _other_faults(annotation: VocAnnotation, xml: Member, image: Member, width: 
         yield Finding(Code.IMAGE_SIZE_MISMATCH, "the size of the image is used", xml.place, detail)
     named = {name_key(annotation.filename), name_key(annotation.filename.rpartition(".")[0])}
     if annotation.filename and name_key(image.stem) not in named:
-        detail = f"it names {bare_name(annotation.filename)!r}"
+        detail = f"it names {quoted(bare_name(annotation.filename))}"
         yield Finding(Code.STALE_FILE_NAME, "paired by the name of the XML file", xml.place, detail)
 
 
@@ -113,7 +114,7 @@ def _compare_tables(unit: SliceUnit, annotation: VocAnnotation) -> Iterator[Find
         in_table = _multiset(check.boxes)
         if in_table != in_xml:
             detail = (
-                f"for {unit.image.file_name} the XML has {_joined(in_xml - in_table)} more, "
+                f"for {quoted(unit.image.file_name)} the XML has {_joined(in_xml - in_table)} more, "
                 f"this table {_joined(in_table - in_xml)} more"
             )
             resolution = "the XML is used" if unit.annotation else "without XML there are no boxes"

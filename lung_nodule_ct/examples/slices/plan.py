@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, FindingCollector
-from lung_nodule_ct.declaration.identity import parse_image_name
+from lung_nodule_ct.declaration.identity import parse_image_name, quoted
 from lung_nodule_ct.declaration.labels import LIST_SPLITS, UNASSIGNED
 from lung_nodule_ct.declaration.names import NameIndex, name_key
 from lung_nodule_ct.declaration.published import CountedExample
@@ -191,7 +191,7 @@ def _annotations(layout: _Layout, stems: NameIndex, report: PlanReport) -> Mappi
             report.add(Code.ANNOTATION_WITHOUT_IMAGE, "left out", xml.place)
             report.reports(xml)
         elif (kept := annotations.setdefault(stem, xml)) is not xml:
-            report.add(Code.DUPLICATE_ID, f"left out, {kept.name} is used", xml.place)
+            report.add(Code.DUPLICATE_ID, f"left out, {quoted(kept.name)} is used", xml.place)
             report.reports(xml)
     return annotations
 
@@ -252,7 +252,7 @@ def _read_list(data: bytes, *, member: Member, stems: NameIndex) -> _SplitList:
             continue
         used += 1
         if match.repaired:
-            report.add_row(Code.ZEROS_LOST, f"taken as {match.name}", table, entry)
+            report.add_row(Code.ZEROS_LOST, f"taken as {quoted(match.name)}", table, entry)
         same = entries.setdefault(match.name, [])
         if len(same) < _MAX_LINES_PER_IMAGE:
             same.append(entry)
@@ -283,7 +283,7 @@ def _splits(
                 Code.SPLIT_LISTS_DISAGREE,
                 f"the lists in {used or 'the top folder'} are used",
                 Place(archive.name, names),
-                f"these lists assign {shortened(different)} to another split",
+                f"these lists assign {quoted(shortened(different))} to another split",
                 len(different),
             )
     unlisted = sorted({unit.source_name for unit in units} - set(chosen))
@@ -308,10 +308,10 @@ def _workbook_rows(
         report.reports(workbook)
         return ()
     for sheet, guessed in parsed.guessed:
-        place = Place(archive.name, workbook.name, f"sheet {sheet}")
+        place = Place(archive.name, workbook.name, f"sheet {quoted(sheet)}")
         report.add(Code.TABLE_HEADER_UNKNOWN, f"taken by their position: {', '.join(guessed)}", place)
     for sheet, problem in parsed.unread:
-        place = Place(archive.name, workbook.name, f"sheet {sheet}")
+        place = Place(archive.name, workbook.name, f"sheet {quoted(sheet)}")
         code = Code.TABLE_LINES_SKIPPED if parsed.rows else Code.CROSS_CHECK_IMPOSSIBLE
         report.add(code, "this sheet is not read", place, problem)
     return parsed.rows
