@@ -108,7 +108,7 @@ _SCAN = Column(
 _FOLD = Column(
     "fold", Integer(), "cross-validation fold of the patient, 0 to 4, the same in every config", nullable=True
 )
-_IMAGE = Column("image", Picture(), "encoded image, byte for byte as published except for metadata that contain a date")
+_IMAGE = Column("image", Picture(), "encoded image without metadata, with the pixels as published")
 _IMAGE_ID = Column("image_id", Text(), "scan and slice, or the number of the image in its archive")
 _BOX_3D = Column(
     "box_voxel", Vector(Integer(), 6), "half-open voxel box x0 y0 z0 x1 y1 z1, clipped to the volume", nullable=True

@@ -210,22 +210,25 @@ def natural_key(text: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
 
 
 def _name_of(patient: str, day: date | None, bad_date: str | None, part: str, slice_number: str = "") -> Name:
-    if not is_published_number(patient):
+    if not is_published_number(patient) or _YEAR.fullmatch(patient):  # no patient has a number over 1900
         return Name()
     known = _SLICE.fullmatch(slice_number) and not (
-        _YEAR.match(slice_number) or (day is None and _is_short_date(slice_number))
+        _YEAR.match(slice_number) or (day is None and _may_be_date(patient, *re.split("[_-]", slice_number)))
     )
     return Name(patient, day, bad_date, part, slice_number if known else None)
 
 
-def _is_short_date(text: str) -> bool:
-    """Return whether six digits (0302_17) could be a date: day and month in either order before the year, or YYMMDD."""
-    digits = re.sub("[^0-9]", "", text)
-    if len(digits) != 6:
-        return False
-    first, second, third = (int(digits[start : start + 2]) for start in (0, 2, 4))
+def _may_be_date(*groups: str) -> bool:
+    """Return whether neighbouring groups of digits could be a date with a year of two digits: ``3_2_17``, ``17_0203``, ``0302_17``."""
+    pairs = [[group[at : at + 2] for at in range(0, len(group), 2)] if len(group) == 4 else [group] for group in groups]
+    numbers = [number for pair in pairs for number in pair]
     return any(
-        1 <= month <= 12 and 1 <= day <= 31 for month, day in ((first, second), (second, first), (second, third))
+        max(map(len, triple)) <= 2
+        and any(
+            1 <= int(month) <= 12 and 1 <= int(day) <= 31
+            for month, day in (triple[:2], triple[1::-1], triple[1:])  # MMDDYY, DDMMYY, YYMMDD
+        )
+        for triple in (numbers[start : start + 3] for start in range(len(numbers) - 2))
     )
 
 
@@ -268,8 +271,9 @@ _ARCHIVE: Final = re.compile(
 _MORE: Final = re.compile(r"…|and [\d,]+ more")
 _IN_SPLIT: Final = re.compile(rf" \((?:{'|'.join(SPLIT_ORDER)})\)$")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{0,5}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|nan|[+-]?inf", re.IGNORECASE)
+_YEAR_AND_DAY: Final = re.compile(r"(?:19|20)[0-9]{2}\.[01][0-9][0-3][0-9]")
 _QUOTED: Final = re.compile("“([^”]*)”")
-_CELL: Final = re.compile(r"(?:[^,;:|\t]|:(?=\S))+")
+_CELL: Final = re.compile(r"(?:[^,;:\t]|:(?=\S))+")
 _REDACTED: Final = re.compile(rf"{PRIVATE}|[0-9]{{1,5}}_{MASK}(?:_[0-9]{{1,4}}(?:[_-][0-9]{{1,3}})?)?")
 """A stem that was redacted before, so that a kept finding does not change."""
 _WORD: Final = re.compile(r"\S+")
@@ -302,7 +306,7 @@ def redact_name(names: str) -> str:
         >>> redact_name("imgs/00001/3.bmp, imgs/ZhangSan/3.bmp")
         'imgs/00001/3.bmp, imgs/<name>/3.bmp'
     """
-    return ", ".join("/".join(map(_redact_part, name.split("/"))) for name in names.split(", "))
+    return ", ".join(map(_redact_path, names.split(", ")))
 
 
 def redact_row(row: str) -> str:
@@ -322,22 +326,38 @@ def redact_words(text: str) -> str:
 
 
 def _redact_cell(cell: str) -> str:
-    """A cell with blanks is private if any of its words is, because the others can be the rest of a date (03 Feb 2017)."""
+    """A cell with blanks is private if any of its words is, or if it has several numbers: they can be a date (03 Feb 2017)."""
+    words = cell.split()
     redacted = _WORD.sub(lambda match: _redact_path(match[0]), cell)
-    return PRIVATE if PRIVATE in redacted and len(cell.split()) > 1 else redacted
+    several = sum(any(char.isdigit() for char in word) and "." not in word for word in words) > 1
+    first = words[0] if words else ""
+    is_path = bool(_SUFFIX.search(first)) and len(words) == 2  # the path of an image, and the first number of a box
+    return PRIVATE if len(words) > 1 and (PRIVATE in redacted or (several and not is_path)) else redacted
 
 
 def _redact_path(path: str) -> str:
-    """The path of a file; numbers alone, separated by slashes, can be a date."""
+    """The path of a file. Numbers separated by slashes can be a date, except for class and image, and case and slice."""
     parts = re.split(r"[/\\]", path)
-    return PRIVATE if len(parts) > 2 and all(part.isdecimal() for part in parts) else "/".join(map(_redact_part, parts))
+    stems = [part.partition(".")[0].split(" (")[0] for part in parts]
+    numbers = [stem.isdecimal() for stem in stems]
+    dated = [
+        (all(numbers[at : at + 3]) and len(numbers[at : at + 3]) == 3)
+        or (all(numbers[at : at + 2]) and any(_YEAR.fullmatch(stem) for stem in stems[at : at + 2]))
+        for at in range(len(parts) - 1)
+    ]
+    hidden = any(dated)
+    return "/".join(
+        PRIVATE if hidden and number else _redact_part(part) for part, number in zip(parts, numbers, strict=True)
+    )
 
 
 @lru_cache(maxsize=4096)  # the folders of an archive are few, and its fingerprint redacts every name
 def _redact_part(part: str) -> str:
     """One part of a path, or one cell of a table."""
-    if not part or _MORE.fullmatch(part) or _NUMBER.fullmatch(part) or part.lower() in _LAYOUT:
+    if not part or _MORE.fullmatch(part) or part.lower() in _LAYOUT:
         return part
+    if _NUMBER.fullmatch(part):
+        return PRIVATE if _YEAR_AND_DAY.fullmatch(part) else part
     if _ARCHIVE.fullmatch(part):
         return part
     in_split = _IN_SPLIT.search(part)

@@ -356,7 +356,7 @@ def _number(source: Source) -> Numbering:
     numbers = ScanNumbers(name for _, _, name in named)
     digest = hashlib.sha256()
     for archive_name, member, name in named:
-        digest.update(f"{archive_name}\0{member.size}\0{member.crc}\0{numbers.scan_id(name)}\0".encode())
+        digest.update(f"{archive_name}\0{member.size}\0{numbers.scan_id(name)}\0".encode())
     return Numbering(numbers, tuple(archives), digest.hexdigest(), tuple(findings))
 
 

@@ -136,7 +136,7 @@ def _objects(root: Element) -> Iterator[VocObject]:
                 yield VocObject(
                     name,
                     None if numbers is None else (numbers[0], numbers[1], numbers[2], numbers[3]),
-                    " ".join(text or "-" for text in written)[:_MAX_TEXT],
+                    ", ".join(text or "-" for text in written)[:_MAX_TEXT],
                 )
 
 

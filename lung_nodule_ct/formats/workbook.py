@@ -71,7 +71,7 @@ class WorkbookRow:
     def reference(self) -> str:
         """Line number and text, for findings: ``line 7: 80_20190314_003.jpg 1 2 3 4``, with the sheet if there are several."""
         where = f"sheet {quoted(self.sheet)}, " if self.sheet else ""
-        return f"{where}line {self.line}: {self.name} {' '.join(f'{end:g}' for end in self.box or ())}".rstrip()
+        return f"{where}line {self.line}: {', '.join([self.name, *(f'{end:g}' for end in self.box or ())])}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def collect_document(build: BuildFolder, max_bytes: int, seed: int, scale: float
         ]
     page = {
         "generator": GENERATOR,
-        "title": build.folder.resolve().name,
+        "title": "lung_nodule_ct",  # not the name of the folder, which can contain anything
         "seed": seed,
         "splitBy": build.manifest["split_by"],
         "knots": KNOTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -137,15 +138,29 @@ class Source:
         """The files that may be some archives, and what to do with them."""
         return "; ".join(map(str, near_misses(self.unrecognised, specs)[:_MAX_NEAR])) or None
 
-    def fingerprints(self, roles: Iterable[Role]) -> dict[str, str | None]:
-        """Return a hash of the content of each archive of some roles, by name; ``None`` if it is missing or unreadable."""
+    def fingerprints(self, roles: Iterable[Role], key: bytes | None = None) -> dict[str, str | None]:
+        """Return a hash of each archive of some roles, by name; ``None`` if it is missing or unreadable.
+
+        Args:
+            roles: The roles.
+            key: A secret of this machine. With it, the hash covers all names and contents, and must not be published.
+        """
         fingerprints: dict[str, str | None] = {}
         for spec in archives_of(*roles):
             try:
-                fingerprints[spec.name] = self.archive(spec).fingerprint
+                archive = self.archive(spec)
+                fingerprints[spec.name] = archive.fingerprint if key is None else _keyed_fingerprint(archive, key)
             except LungNoduleCTError:
                 fingerprints[spec.name] = None
         return fingerprints
+
+
+def _keyed_fingerprint(archive: Archive, key: bytes) -> str:
+    """A hash of all names, sizes and checksums of an archive, which is useless without the key."""
+    digest = hmac.new(key, digestmod="sha256")
+    for member in archive.members:
+        digest.update(f"{member.name}\0{member.size}\0{member.crc}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 class ArchivePool:

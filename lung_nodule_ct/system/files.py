@@ -34,6 +34,27 @@ def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
     return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("lung_nodule_ct")
 
 
+def machine_key() -> bytes:
+    """Return a random key of this machine and user, for hashes that name caches. It is created in the cache folder when it is first needed.
+
+    Where the folder cannot be written, every process has another key.
+    """
+    path = cache_folder() / "machine.key"
+    key = os.urandom(32)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_of(path)
+        try:
+            partial.touch(mode=0o600)
+            partial.write_bytes(key)
+            os.link(partial, path)  # the first of several processes wins
+        finally:
+            partial.unlink(missing_ok=True)
+    with suppress(OSError):
+        return path.read_bytes()
+    return key
+
+
 def partial_of(path: Path) -> Path:
     """Return the hidden file next to ``path`` in which this process writes it, to be renamed when it is complete."""
     return path.with_name(f".{path.name}.{_host()}-{os.getpid()}{PARTIAL}")

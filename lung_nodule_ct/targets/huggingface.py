@@ -30,6 +30,7 @@ from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
 from lung_nodule_ct.sources.resolve import open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.disk_writes import WriteBackThrottle
+from lung_nodule_ct.system.files import machine_key
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
 from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.system.progress import DownloadProgressBar
@@ -378,5 +379,5 @@ def _origin(source: Source) -> dict[str, Any]:
 
 def _source_hash(source: Source, config: Config) -> str:
     """A hash of the content of the archives of a config, wherever they are stored."""
-    prints = {**source.fingerprints(config.roles), "scan_numbers": number_scans(source).sha256}
+    prints = {**source.fingerprints(config.roles, machine_key()), "scan_numbers": number_scans(source).sha256}
     return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()[:16]

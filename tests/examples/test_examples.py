@@ -547,7 +547,7 @@ def test_the_xml_is_compared_with_the_workbook_and_with_listed_boxes(tiny, tmp_p
     built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
     found = {(finding["member"], finding["row"]) for finding in built.findings("tables-disagree")}
     assert found == {
-        ("VOC_CT.xlsx", "line 4: absent.jpg 1 2 3 4"),
+        ("VOC_CT.xlsx", "line 4: absent.jpg, 1, 2, 3, 4"),
         ("VOC_CT.xlsx", None),
         ("val.txt", "line 1: 9_004.jpg 2,3,9,11 1,1,2,2"),
     }

@@ -498,7 +498,7 @@ def test_all_sheets_of_a_workbook_are_read() -> None:
     }
     parsed = parse_workbook(workbook(sheets.pop("one"), more=sheets), "x.xlsx")
     assert [(row.name, row.box) for row in parsed.rows] == [("a.jpg", (1, 2, 3, 4)), ("b.jpg", (5, 6, 7, 8))]
-    assert parsed.rows[1].reference == "sheet “two”, line 2: b.jpg 5 6 7 8"
+    assert parsed.rows[1].reference == "sheet “two”, line 2: b.jpg, 5, 6, 7, 8"
     assert [sheet for sheet, _ in parsed.unread] == ["notes"]
 
 

@@ -69,7 +69,7 @@ def _objects(
     objects = []
     seen: set[Box2D] = set()
     for number, entry in enumerate(annotation.objects, 1):
-        place = Place(xml.archive, xml.name, f"object {number}: {entry.name or '-'} {entry.text}")
+        place = Place(xml.archive, xml.name, f"object {number}: {entry.name or '-'}, {entry.text}")
         if entry.name.lower() != "nodule":
             report.add(Code.OBJECT_UNKNOWN, "left out", place, f"expected 'nodule', got {quoted(entry.name)}")
             continue
