@@ -90,7 +90,7 @@ def parse_voc(data: bytes) -> VocAnnotation:
         >>> data = f"<annotation><object><name>nodule</name>{box}<polygon/></object></annotation>".encode()
         >>> annotation = parse_voc(data)
         >>> annotation.objects[0].box, annotation.unusual
-        ((5.0, 6.0, 15.0, 16.0), (('<polygon> in <object>', 'not read'),))
+        ((5.0, 6.0, 15.0, 16.0), (('an element “polygon” in <object>', 'not read'),))
     """
     try:
         root = fromstring(_decoded(data), forbid_dtd=True, forbid_entities=True, forbid_external=True)
