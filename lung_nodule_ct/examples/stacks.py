@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 
-_SLICE_NUMBER = re.compile(r"(?<!\d)(\d{1,9})$")
-_BRACKETED_NUMBER = re.compile(r"[(\[{【]\s*(\d{1,9})\s*[)\]}】]$")
+_SLICE_NUMBER = re.compile(r"(?<!\d)(\d{1,5})$")
+_NO_SLICE_NUMBER = re.compile(r"-\d+|\d+\.\d+")
+_BRACKETED_NUMBER = re.compile(r"[(\[{【]\s*(\d{1,5})\s*[)\]}】]$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ def plan_stacks(config: Config, source: Source) -> Planned[StackUnit]:
     ranks = {case: rank for rank, case in enumerate(sorted(cases, key=natural_key), 1)}
     units = []
     for case, slices in cases.items():
-        if not is_published_number(case):
+        number = name_key(case)
+        if not is_published_number(number):
             report.add(Code.NO_PATIENT, f"case_id is case-{ranks[case]}", _folder(slices))
         if case not in boxes:
             report.add(Code.IMAGE_WITHOUT_ANNOTATION, "kept, with no nodules", _folder(slices))
@@ -127,7 +129,7 @@ def plan_stacks(config: Config, source: Source) -> Planned[StackUnit]:
             StackUnit(
                 split=tables.splits.get(case, UNASSIGNED),
                 source_name=case,
-                case_id=case if is_published_number(case) else f"case-{ranks[case]}",
+                case_id=number if is_published_number(number) else f"case-{ranks[case]}",
                 slices=tuple(slices),
                 boxes=tuple(boxes[case]),
                 augmented=next(iter(augmented[case])) if len(augmented[case]) == 1 else None,
@@ -170,13 +172,18 @@ def _cases(archives: Sequence[Archive], report: PlanReport) -> CaseSlices:
     numbered: defaultdict[str, dict[int, Member]] = defaultdict(dict)
     for archive in archives:
         pictures: defaultdict[str, list[Member]] = defaultdict(list)
+        parents: dict[str, str] = {}  # the folder of each case in this archive
         unused: list[Member] = []
         for member in archive.members:
-            folder = member.folder.rpartition("/")[2]
-            if member.suffix in SUFFIXES and folder:
-                pictures[folders.setdefault(name_key(folder), folder)].append(member)
-            else:
+            parent, folder = _case_folder(member.folder)
+            if member.suffix not in SUFFIXES or not folder:
                 unused.append(member)
+            elif (usual := parents.setdefault(name_key(folder), parent)) != parent:
+                detail = f"another folder of the same case is {quoted(f'{usual}/')}"
+                report.add(Code.DUPLICATE_ID, "left out, the first folder is used", member.place, detail)
+                report.reports(member)
+            else:
+                pictures[folders.setdefault(name_key(folder), folder)].append(member)
         count = 0
         for case, members in pictures.items():
             slices, other = _slice_numbers(members)
@@ -203,13 +210,21 @@ def _cases(archives: Sequence[Archive], report: PlanReport) -> CaseSlices:
     return cases
 
 
+def _case_folder(folder: str) -> tuple[str, str]:
+    """The path of the folder of a case, and its name: the last folder that is a number, otherwise the last one."""
+    parts = folder.split("/")
+    numbers = [index for index, part in enumerate(parts) if is_published_number(name_key(part))]
+    last = numbers[-1] if numbers else len(parts) - 1
+    return "/".join(parts[: last + 1]), parts[last]
+
+
 def _slice_numbers(members: Sequence[Member]) -> tuple[list[tuple[int, Member]], list[Member]]:
     """The numbers of the pictures of a case, and the pictures without one.
 
     A number in brackets, as in ``img (3)``, counts only if no picture of the case ends with a plain number: ``3 (1)`` next to ``3`` is a
     copy of slice 3.
     """
-    keys = [(name_key(member.stem), member) for member in members]
+    keys = [(key, member) for member in members if not _NO_SLICE_NUMBER.fullmatch(key := name_key(member.stem))]
     plain = [(int(number[1]), member) for key, member in keys if (number := _SLICE_NUMBER.search(key))]
     numbered = plain or [(int(number[1]), member) for key, member in keys if (number := _BRACKETED_NUMBER.search(key))]
     used = {member for _, member in numbered}

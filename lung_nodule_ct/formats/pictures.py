@@ -23,7 +23,13 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.formats.jpeg_scans import find_scan_tails
-from lung_nodule_ct.formats.picture_parts import PNG_SIGNATURE, parts_of_bmp, parts_of_jpeg, parts_of_png
+from lung_nodule_ct.formats.picture_parts import (
+    PNG_SIGNATURE,
+    parts_of_bmp,
+    parts_of_jpeg,
+    parts_of_png,
+    require_few_parts,
+)
 from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
 
@@ -86,8 +92,9 @@ def decode_picture(data: bytes) -> DecodedPicture:
     """Decode a picture.
 
     Raises:
-        ValueError: It cannot be decoded, is too large, or has more than 8 bits per channel.
+        ValueError: It cannot be decoded, is too large, has too many parts, or has more than 8 bits per channel.
     """
+    require_few_parts(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # metadata that cannot be read

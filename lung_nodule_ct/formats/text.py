@@ -130,6 +130,8 @@ class NumberNotation:
 
     def read_all(self, texts: Sequence[str]) -> tuple[float, ...] | None:
         """Return the numbers, or ``None`` if one of them cannot be read."""
+        if "" in texts:
+            return None
         written = " ".join(texts)
         if written.isascii() and not _NUMBER_CHARACTERS.fullmatch(written):  # most rows that cannot be read, quickly
             return None

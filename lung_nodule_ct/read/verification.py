@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 _SHARD = re.compile(r".+\.(parquet|arrow|(tfrecord|array_record)(-.*)?)", re.IGNORECASE)
 _CACHE = re.compile(r"cache-.+\.arrow")
 """What ``datasets`` writes next to the Arrow files of a user who maps or filters them."""
+_INTERPRETED = frozenset(
+    {".huggingface.yaml", "dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "features.json"}
+)
+"""Files by which ``datasets`` and TFDS find and describe the shards."""
 _TASK = "verifying"
 _MAX_NAMES = 5
 _THREADS = 4
@@ -109,9 +113,12 @@ class _Manifest:
     def parse(cls, content: bytes) -> _Manifest:
         text = content.decode()
         document = json.loads(text)
+        is_complete = records_all_files(document) or "dataset_version" in document
+        if is_complete:
+            _require_consistent(document)
         manifest = cls(
             document.get("format_version"),
-            records_all_files(document),
+            is_complete,
             is_intact(text),
             shard_files(document),
             other_files(document),
@@ -135,8 +142,10 @@ def _verify(
     sound = [record for name, record in comparison.recorded.items() if name not in wrong]
     tops = {name.partition("/")[0] for name in manifest.shards}
     left = sorted(present - set(comparison.recorded) - comparison.renamed)
-    faults += [added_file(name) for name in left if _is_loaded(name, tops)]
-    foreign = tuple(name for name in left if not _is_loaded(name, tops))
+    interpreted = _INTERPRETED if manifest.is_complete else frozenset[str]()
+    loaded = {name for name in left if _is_loaded(name, tops, interpreted)}
+    faults += [added_file(name) for name in left if name in loaded]
+    foreign = tuple(name for name in left if name not in loaded)
     proven = [record for record in sound if record.sha256 is not None]
     unproven: tuple[str, ...] = ()
     if not manifest.is_complete:
@@ -291,9 +300,36 @@ class _Comparison:
         return how_to_restore(name)
 
 
-def _is_loaded(name: str, tops: set[str]) -> bool:
-    """Whether a file that the manifest does not record is in one of the folders of shards, where a reader would load it."""
+def _require_consistent(document: Mapping[str, Any]) -> None:
+    """Check that a manifest of release 2.0.0 or later records the hash of every file, and does not contradict itself.
+
+    Raises:
+        ValueError: It does not, or contradicts itself.
+        KeyError: An entry is missing.
+    """
+    shards, others = shard_files(document), other_files(document)
+    if "files" not in document:
+        raise ValueError("the entry 'files' is missing")
+    if without := [name for name, record in {**shards, **others}.items() if record.sha256 is None]:
+        raise ValueError(f"no hash of {without[0]} is recorded")
+    names = [file["path"] for config in document["configs"].values() for file in config["files"]]
+    if twice := [name for name, count in Counter([*names, *others]).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is recorded twice")
+    for config, entry in document["configs"].items():
+        rows: Counter[str] = Counter()
+        for file in entry["files"]:
+            rows[file["split"]] += file["rows"]
+            if not re.search(rf"(?:^|[/-]){re.escape(file['split'])}(?=[-./])", file["path"]):
+                raise ValueError(f"{file['path']} is recorded as a file of the split {file['split']}")
+        if dict(rows) != dict(entry["rows"]):
+            raise ValueError(f"{config} has {dict(entry['rows'])} rows, and its files have {dict(rows)}")
+
+
+def _is_loaded(name: str, tops: set[str], interpreted: Collection[str]) -> bool:
+    """Whether a reader would use a file that the manifest does not record: a shard, or a file that says what the shards are."""
     folder, _, file_name = name.rpartition("/")
+    if file_name in interpreted and (not folder or folder.partition("/")[0] in tops):
+        return True
     if not _SHARD.fullmatch(file_name) or _CACHE.fullmatch(file_name):
         return False
     return folder.partition("/")[0] in tops

@@ -116,6 +116,8 @@ def replace_folder(stage: Path, target: Path) -> None:
         OutputError: ``target`` cannot be replaced; then it is as it was.
     """
     with _errors_of(target):
+        if target.exists():
+            shutil.copymode(target, stage)
         if not target.exists():
             stage.rename(target)
         elif not _exchange(stage, target):

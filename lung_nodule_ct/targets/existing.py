@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lung_nodule_ct.declaration.archives import Role, archives_of
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST, Format
+from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST, Format, is_intact, records_all_files
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.read.sidecars import SIDECARS, own_sidecars, recorded_sidecars
 from lung_nodule_ct.system.files import file_hash, is_partial
@@ -86,6 +86,10 @@ class KeptFiles:
                 target.hardlink_to(source)
             except OSError:
                 shutil.copy2(source, target)
+        for parent, _, _ in os.walk(folder):  # a folder that only its owner may read stays so
+            kept = stage / Path(parent).relative_to(folder)
+            if kept.is_dir():
+                shutil.copymode(parent, kept)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,8 @@ class ExistingBuild:
         """
         try:
             report = json.loads((self.folder / FINDINGS).read_text("utf-8"))
-            _ = report["findings"], report["figures"], report["shared_patients"], report["account"]
+            _ = report["figures"], report["shared_patients"], report["account"]
+            _ = [(entry["config"], Finding.from_dict(entry)) for entry in report["findings"]]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise OutputError(
                 f"{self.folder / FINDINGS} cannot be read: {error!r}",
@@ -300,7 +305,8 @@ class ExistingBuild:
             elif name == SIDECARS and still_described:
                 names[name] = new
             elif name in (MANIFEST, FINDINGS, SIDECARS) or is_partial(path.name):
-                continue  # written by every build, or by a killed command
+                if not overwrite and self._is_edited(name):
+                    conflicts.append(name)  # the others are written by every build, or by a killed command
             elif (
                 new in written or new in parents or any(str(parent) in written for parent in PurePosixPath(new).parents)
             ):
@@ -319,8 +325,19 @@ class ExistingBuild:
         """The config and the entry of every shard, by its path."""
         return {file["path"]: (name, file) for name, entry in self.configs.items() for file in entry["files"]}
 
+    def _is_edited(self, name: str) -> bool:
+        """Whether the manifest or ``findings.json`` is not as a build wrote it, as far as the manifest proves that."""
+        if not records_all_files(self.manifest):
+            return False
+        if name == MANIFEST:
+            return not is_intact((self.folder / MANIFEST).read_bytes().decode("utf-8", "replace"))
+        entry = self.manifest.get("files", {}).get(name)
+        return name == FINDINGS and entry is not None and not _is_unchanged(self.folder / name, entry)
+
     def _is_of_layout(self, name: str) -> bool:
-        """Whether a file has the name of one that a layout writes, in a folder with shards or above one."""
+        """Whether a layout wrote a file: the manifest records it, or it has such a name and the manifest records no such files."""
+        if records_all_files(self.manifest):
+            return name in self.manifest.get("files", {})
         folder, _, file = name.rpartition("/")
         above = {str(parent) for path in self._shards for parent in PurePosixPath(path).parents}
         return name == _TFDS_DEFAULT or (_LAYOUT_FILES.fullmatch(file) is not None and (folder or ".") in above)

@@ -12,6 +12,7 @@ from lung_nodule_ct.audit import audit_build
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.testing.archives import (
     BMP0,
+    BMP1,
     BMP_TABLES,
     CLS,
     CT0,
@@ -334,3 +335,29 @@ def test_a_workbook_of_several_sheets_agrees_with_the_xml(tiny, tmp_path, build)
     built = build(tiny.write(tmp_path / "in"), SLICES)
     assert not built.findings("tables-disagree") + built.findings("cross-check-impossible")
     assert [finding["row"] for finding in built.findings("table-lines-skipped")] == ["sheet “notes”"]
+
+
+def test_slices_of_two_cases_never_become_one_stack(tiny, tmp_path, build) -> None:
+    slices = {f"{name}.bmp": noise_picture(number) for number, name in enumerate(("1", "2", "3"))}
+    tiny[BMP0] = {f"imgs/00001/axial/{name}": data for name, data in slices.items()}
+    tiny[BMP1] = {f"imgs/00002/axial/{name}": data for name, data in slices.items()}
+    tiny[BMP1] |= {f"more/00002/axial/{number}.bmp": noise_picture(9) for number in (4, 5)}
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    shapes = {row["case_id"]: row["volume"]["shape"][0] for row in built.rows("det3d_bmp_1.25mm")}
+    assert (shapes["00001"], shapes["00002"]) == (3, 3)
+    assert [finding["member"] for finding in built.findings("duplicate-id")] == [
+        "more/00002/axial/4.bmp",
+        "more/00002/axial/5.bmp",
+    ] or [finding["member"] for finding in built.findings("duplicate-id")] == [
+        "<name>/00002/<name>/4.bmp",
+        "<name>/00002/<name>/5.bmp",
+    ]
+
+
+@pytest.mark.parametrize("name", ["-1", "1.5", "20170203"])
+def test_what_is_not_the_number_of_a_slice_is_reported(tiny, tmp_path, build, name) -> None:
+    tiny[BMP0][f"imgs/00001/{name}.bmp"] = noise_picture(99)
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    assert [row["volume"]["shape"][0] for row in built.rows("det3d_bmp_1.25mm")] == [11] * 3
+    assert built.findings("member-unused")
+    assert not built.findings("slice-gap")

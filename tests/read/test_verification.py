@@ -212,7 +212,7 @@ def test_a_build_of_an_earlier_version_states_what_cannot_be_proven(dummy_build,
     for format_ in ("parquet", "arrow"):
         folder = shutil.copytree(dummy_build(format_), tmp_path / format_)
         manifest = json.loads((folder / "build.json").read_text("utf-8"))
-        del manifest["files"], manifest["sha256"]
+        del manifest["files"], manifest["sha256"], manifest["dataset_version"]
         manifest["format_version"] = version
         entries = [entry for config in manifest["configs"].values() for entry in config["files"]]
         for entry in entries if format_ == "arrow" else ():
@@ -275,3 +275,35 @@ def test_random_damages_are_found(formats) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "32 of 32 damages found and named" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda manifest: manifest["configs"]["cls_1.25mm"]["files"][0].pop("sha256"),
+        lambda manifest: manifest["configs"]["cls_1.25mm"]["files"][0].update(sha256=None),
+        lambda manifest: manifest["files"]["findings.json"].update(sha256=None),
+        lambda manifest: manifest.pop("files"),
+        lambda manifest: (manifest.pop("files"), manifest.pop("sha256")),
+        lambda manifest: manifest["configs"]["cls_1.25mm"]["rows"].update(train=1),
+        lambda manifest: manifest["configs"]["cls_1.25mm"]["files"][0].update(split="test"),
+        lambda manifest: manifest["configs"]["cls_1.25mm"]["files"].append(
+            manifest["configs"]["cls_1.25mm"]["files"][0]
+        ),
+    ],
+)
+def test_a_manifest_that_records_less_than_its_version_must_is_a_fault(dummy_build, tmp_path, edit) -> None:
+    """Also with a new hash of its own, as somebody would write it who wants to hide a change."""
+    folder = shutil.copytree(dummy_build(), tmp_path / "build")
+    manifest = json.loads((folder / "build.json").read_text("utf-8"))
+    edit(manifest)
+    text = manifest_text(manifest) if "files" in manifest or "sha256" in manifest else json.dumps(manifest)
+    (folder / "build.json").write_text(text)
+    assert faults(folder) == {"build.json": "manifest"}
+
+
+@pytest.mark.parametrize("name", [".huggingface.yaml", "dataset_infos.json", "data/dataset_info.json"])
+def test_an_added_file_that_readers_interpret_is_a_fault(dummy_build, tmp_path, name) -> None:
+    folder = shutil.copytree(dummy_build(), tmp_path / "build")
+    (folder / name).write_text("{}")
+    assert faults(folder) == {name: "added"}

@@ -383,3 +383,37 @@ def _state(process: int) -> str:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
+
+
+def test_files_of_users_with_the_names_of_layout_files_are_kept(done, tmp_path) -> None:
+    out = tmp_path / "hub"
+    done(out, "cls_1.25mm")
+    names = ("my.labels.txt", "features.json", "data/dataset_info.json")
+    for name in names:
+        (out / name).write_text("mine")
+    done(out, "det2d_1.25mm", "--overwrite")
+    assert [(out / name).read_text() for name in names] == ["mine"] * 3
+
+
+def test_an_edited_report_is_never_replaced_unasked(done, add, tmp_path) -> None:
+    out = tmp_path / "hub"
+    done(out, "cls_1.25mm")
+    report = (out / "findings.json").read_text()
+    for edited in (report.replace('"note"', '"NOTE"'), report.replace('"action"', '"my note"')):
+        (out / "findings.json").write_text(edited)
+        refused = add(out, "det2d_1.25mm")
+        assert refused.returncode == 1
+        assert "findings.json" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert (out / "findings.json").read_text() == edited
+
+
+def test_permissions_of_folders_stay(done, tmp_path) -> None:
+    out = tmp_path / "hub"
+    done(out, "cls_1.25mm")
+    (out / "secret").mkdir()
+    (out / "secret" / "note.txt").write_text("mine")
+    for folder in (out, out / "secret"):
+        folder.chmod(0o700)
+    done(out, "det2d_1.25mm")
+    assert [folder.stat().st_mode & 0o777 for folder in (out, out / "secret")] == [0o700, 0o700]
