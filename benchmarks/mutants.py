@@ -68,7 +68,7 @@ class Group:
 
     Attributes:
         modules: Folders and modules, in the package.
-        tests: Folders of tests.
+        tests: Folders and modules, in the tests.
     """
 
     modules: tuple[str, ...]
@@ -84,7 +84,7 @@ class Group:
 GROUPS = {
     "geometry": Group(("geometry",), ("geometry",)),
     "formats": Group(("formats",), ("formats",)),
-    "examples": Group(("examples",), ("examples",)),
+    "examples": Group(("examples",), ("examples", "formats/test_pictures.py")),
     "splits": Group(
         (*(f"declaration/{name}.py" for name in ("identity", "names", "labels", "dates")), "examples/plan.py"),
         ("declaration", "examples"),

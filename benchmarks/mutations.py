@@ -4,7 +4,7 @@ A mutant changes one expression or statement: a comparison (``<`` to ``<=``), an
 text (``XX`` before it), ``True``, ``min`` to ``max`` and similar functions, a keyword argument (left out), an assigned or returned value
 (``None``), a call, an assignment in place or a ``raise`` (left out), ``break`` to ``continue``.
 
-Not changed: annotations, decorators, docstrings, imports; prose, that is, parts of f-strings and texts of several words, whose wording
+Not changed: annotations, names of types, decorators, docstrings, imports; prose, that is, parts of f-strings and texts of several words, whose wording
 no test fixes; ``strict=`` of ``zip``, which like an assertion states what cannot happen; type names in ``cast``; ``field(repr=False)``.
 """
 
@@ -57,11 +57,12 @@ _FUNCTIONS = dict(
         ("lstrip", "rstrip"),
         ("bisect_left", "bisect_right"),
         ("partition", "rpartition"),
-        ("split", "rsplit"),
         ("find", "rfind"),
     ]
     for pair in ((one, other), (other, one))
 ) | {"rint": "trunc", "round": "int", "sorted": "list", "fullmatch": "match", "match": "search", "casefold": "upper"}
+_WITH_A_LIMIT = {"split": "rsplit", "rsplit": "split"}
+"""Functions that differ only if they have a second argument."""
 _NOT_VISITED = {"annotation", "returns", "decorator_list", "type_params"}
 _PROSE = re.compile(r"[\w(),:;'-]+ [\w(),:;' -]*")
 _UNCHANGED_KEYWORDS = {"strict", "repr", "slots", "kw_only"}
@@ -186,6 +187,9 @@ def _is_unchanged(parent: ast.AST, node: ast.AST) -> bool:
         return node is parent.args[0]
     if isinstance(node, ast.keyword) and node.arg in _UNCHANGED_KEYWORDS:
         return True
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        name = node.targets[0].id
+        return name[0].isupper() and not name.isupper()  # a type
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)  # a docstring
 
 
@@ -245,6 +249,8 @@ def _expressions(node: ast.expr) -> Iterator[ast.expr]:
     elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and node.attr in _FUNCTIONS:
         yield ast.Attribute(node.value, _FUNCTIONS[node.attr], ast.Load())
     elif isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _WITH_A_LIMIT and len(node.args) > 1:
+            yield ast.Call(ast.Attribute(node.func.value, _WITH_A_LIMIT[node.func.attr], ast.Load()), node.args, [])
         for index, keyword in enumerate(node.keywords):
             if keyword.arg and keyword.arg not in _UNCHANGED_KEYWORDS:
                 yield ast.Call(node.func, node.args, [*node.keywords[:index], *node.keywords[index + 1 :]])
