@@ -23,6 +23,7 @@ from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.formats.metaimage_header import HeaderError, parse_header
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
+from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.testing.archives import FRAME, SHAPE, noise_volume, zip_archive
 from lung_nodule_ct.testing.archives import metaimage_header as header
@@ -450,6 +451,244 @@ def test_invalid_volumes_are_errors_that_name_the_member(tmp_path, members, mess
         read_zipped(tmp_path, members)
     assert caught.value.archive == "volumes.zip"
     assert caught.value.member == "a.mhd"
+
+
+KEYS = [
+    "ObjectType",
+    "ObjectSubType",
+    "NDims",
+    "Name",
+    "ID",
+    "ParentID",
+    "Comment",
+    "Color",
+    "AcquisitionDate",
+    "TransformType",
+    "BinaryData",
+    "BinaryDataByteOrderMSB",
+    "ElementByteOrderMSB",
+    "CompressedData",
+    "CompressedDataSize",
+    "CompressionLevel",
+    "TransformMatrix",
+    "Rotation",
+    "Orientation",
+    "Offset",
+    "Position",
+    "Origin",
+    "CenterOfRotation",
+    "AnatomicalOrientation",
+    "DistanceUnits",
+    "ElementSpacing",
+    "ElementSize",
+    "DimSize",
+    "ElementType",
+    "ElementNumberOfChannels",
+    "ElementMin",
+    "ElementMax",
+    "ElementDataFile",
+    "HeaderSize",
+    "HeaderSizePerSlice",
+    "Modality",
+    "SequenceID",
+    "ElementToIntensityFunctionSlope",
+    "ElementToIntensityFunctionOffset",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_is_known_after_the_data_file_in_any_case(key) -> None:
+    (issue,) = parse_header(header("a") + f"{key.lower()} = 1\n".encode()).issues
+    assert issue == (Code.HEADER_KEY_IGNORED, key.lower(), "ignored, as ITK does")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_in_another_case_is_repaired(key) -> None:
+    given = dict(line.split(" = ") for line in header("a").decode().splitlines())
+    # a synonym takes the place of the key that it means
+    means = {
+        **dict.fromkeys(("Position", "Origin"), "Offset"),
+        **dict.fromkeys(("Rotation", "Orientation"), "TransformMatrix"),
+        "ElementSize": "ElementSpacing",
+        "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
+    }.get(key, key)
+    neutral = {"ElementNumberOfChannels": "1", "HeaderSize": "0", "BinaryDataByteOrderMSB": "False"}
+    value = given.pop(means, neutral.get(means, "?"))
+    named = given.pop("ElementDataFile", value)
+    fields = {**given, key.swapcase(): value} if key != "ElementDataFile" else given
+    last = key.swapcase() if key == "ElementDataFile" else "ElementDataFile"
+    text = "".join(f"{name} = {content}\n" for name, content in {**fields, last: named}.items())
+    parsed, usual = parse_header(text.encode()), parse_header(header("a", **({key: value} if means == key else {})))
+    assert (parsed.frame, parsed.shape, parsed.dtype, parsed.data_files) == (
+        usual.frame,
+        usual.shape,
+        usual.dtype,
+        usual.data_files,
+    )
+    repaired = [issue for issue in parsed.issues if issue[0] is Code.HEADER_REPAIRED]
+    assert repaired == [(Code.HEADER_REPAIRED, f"key {key.swapcase()!r}", f"read as {key}")]
+
+
+@pytest.mark.parametrize(
+    "key", ["Comment", "Name", "ID", "ParentID", "ObjectSubType", "AcquisitionDate", "Color", "SequenceID"]
+)
+def test_a_text_may_occur_twice(key) -> None:
+    assert parse_header(f"{key} = a\n{key} = b\n".encode() + header("a")).issues == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem", "expected", "got"),
+    [
+        ({"NDims": None}, "the header has no NDims", "a line 'NDims = …'", "none"),
+        ({"ObjectType": "Tube"}, "the header does not describe an image", "ObjectType = Image", "Tube"),
+        ({"NDims": "4"}, "the image is not a volume", "NDims = 3", "4"),
+        ({"NDims": "3 3"}, "NDims cannot be read", "1 finite number", "'3 3'"),
+        ({"NDims": "3.5"}, "NDims cannot be read", "1 integer", "'3.5'"),
+        ({"ElementNumberOfChannels": "2"}, "the volume has more than one channel", "ElementNumberOfChannels = 1", "2"),
+        ({"DimSize": "12 10 0"}, "the volume has no extent", "three positive numbers in DimSize", "[12, 10, 0]"),
+        ({"DimSize": "12 10 6.5"}, "DimSize cannot be read", "3 integers", "'12 10 6.5'"),
+        (
+            {"ElementSpacing": "0 1 1"},
+            "the spacing is zero",
+            "three numbers other than zero in ElementSpacing",
+            "0 1 1",
+        ),
+        ({"Offset": "1 2"}, "Offset cannot be read", "3 finite numbers", "'1 2'"),
+        ({"TransformMatrix": "1 0 0"}, "TransformMatrix cannot be read", "9 finite numbers", "'1 0 0'"),
+        ({"ElementDataFile": ""}, "the header names no data file", "ElementDataFile = <name>", "nothing"),
+        (
+            {"ElementDataFile": "a" * 4097},
+            "ElementDataFile cannot be read",
+            "a name of at most 4,096 characters",
+            "4,097",
+        ),
+        ({"ElementDataFile": "s%d.raw 1 5 1"}, "the pattern of data files does not fit", "6 files", "5"),
+        ({"ElementDataFile": "s%d.raw 1 7 1"}, "the pattern of data files does not fit", "6 files", "7"),
+        (
+            {"ElementDataFile": "LIST"},
+            "the list of data files does not fit",
+            "a number of files that divides 6 slices",
+            "0",
+        ),
+        ({"HeaderSize": "x"}, "HeaderSize cannot be read", "1 finite number", "'x'"),
+    ],
+)
+def test_the_error_of_a_header_states_what_was_expected(fields, problem, expected, got) -> None:
+    with pytest.raises(HeaderError) as caught:
+        parse_header(header("a", **fields))
+    assert (caught.value.problem, caught.value.expected, caught.value.got) == (problem, expected, got)
+
+
+@pytest.mark.parametrize(
+    ("named", "files"),
+    [
+        ("s%d.raw", [f"s{k}.raw" for k in range(1, 7)]),
+        ("s%03d.raw 3 8", [f"s{k:03d}.raw" for k in range(3, 9)]),
+        ("s%d.raw 0 10 2", [f"s{k}.raw" for k in range(0, 11, 2)]),
+        ("s%d.raw 5 10 0", [f"s{k}.raw" for k in range(5, 11)]),
+        ("100%.raw", ["100%.raw"]),
+        ("a" * 4096, ["a" * 4096]),
+    ],
+)
+def test_the_files_of_a_pattern_are_counted_from_its_numbers(named, files) -> None:
+    assert list(parse_header(header("a", ElementDataFile=named)).data_files) == files
+
+
+def test_a_header_without_optional_keys_has_the_defaults_of_the_format() -> None:
+    data = b"NDims = 3\nDimSize = 1,2,3\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+    parsed = parse_header(data)
+    assert (parsed.shape, parsed.dtype, parsed.data_files) == ((3, 2, 1), np.dtype("u1"), ("a.raw",))
+    assert (parsed.compressed, parsed.text, parsed.skip, parsed.data_offset) == (False, False, 0, len(data))
+    assert parsed.frame == Frame()
+    assert parsed.issues == (
+        (Code.GEOMETRY_MISSING, "no Offset and no ElementSpacing", "the format's default is used (0 and 1)"),
+    )
+
+
+@pytest.mark.parametrize("word", ["True", "true", "T", "1", "YES", " true "])
+def test_what_is_true(word) -> None:
+    parsed = parse_header(header("a", CompressedData=word, BinaryDataByteOrderMSB=word, BinaryData=word))
+    assert (parsed.compressed, parsed.dtype.str, parsed.text) == (True, ">i2", False)
+    other = parse_header(header("a", CompressedData="F", BinaryDataByteOrderMSB="0", BinaryData="no"))
+    assert (other.compressed, other.dtype.str, other.text) == (False, "<i2", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "issue"),
+    [
+        ("a line\n", (Code.HEADER_REPAIRED, "a line without a key: 'a line'", "left out")),
+        ("a line\nb\nc\n", (Code.HEADER_REPAIRED, "a line without a key: 'a line', and 2 more", "left out")),
+        (
+            "Modality = MET_MOD_MR\n",
+            (Code.HEADER_CONFLICT, "Modality = MET_MOD_MR", "taken as CT, as the archive says"),
+        ),
+        (
+            "DistanceUnits = inch\n",
+            (Code.HEADER_KEY_NOT_APPLIED, "DistanceUnits = inch", "the numbers are taken as millimetres, as ITK does"),
+        ),
+        (
+            "HeaderSizePerSlice = 4\n",
+            (Code.HEADER_KEY_NOT_APPLIED, "HeaderSizePerSlice = 4", "the stored values are used, as ITK does"),
+        ),
+        (
+            "ElementSize = 1 1 5\n",
+            (
+                Code.HEADER_CONFLICT,
+                "ElementSpacing = 0.8 0.7 1.25, ElementSize = 1 1 5",
+                "ElementSpacing is used, as ITK does",
+            ),
+        ),
+        (
+            "AnatomicalOrientation = LPS\n",
+            (
+                Code.HEADER_CONFLICT,
+                "AnatomicalOrientation = LPS, which is not that of the matrix",
+                "the matrix is used, as ITK does",
+            ),
+        ),
+        (
+            "Offset = 9 9 9\n",
+            (
+                Code.HEADER_CONFLICT,
+                "Offset = 9 9 9, and again Offset = -10 -20 30",
+                "the last one is used, as ITK does",
+            ),
+        ),
+        (
+            "Origin = 1 2 3\n",
+            (Code.HEADER_CONFLICT, "Origin = 1 2 3, Offset = -10 -20 30", "Origin is used, as ITK does"),
+        ),
+        ("Modality = MET_MOD_OTHER\nDistanceUnits = Millimetres\n", None),
+        ("Modality = unknown\nDistanceUnits = ?\nAnatomicalOrientation = RA\n", None),
+        ("Modality = ?\nDistanceUnits = unknown\nAnatomicalOrientation = RAIL\n", None),
+        ("Modality = CT\nDistanceUnits = millimeters\nAnatomicalOrientation = RRI\n", None),
+        ("Modality =\nDistanceUnits = millimeter\n", None),
+        ("DistanceUnits =\n", None),
+        ("DistanceUnits = millimetre\n", None),
+        ("ElementToIntensityFunctionSlope =\nElementSize = x\n", None),
+        ("Scanner = a\n", None),
+        ("Origin = -10  -20 30\n", None),
+    ],
+)
+def test_what_a_header_says_and_what_was_done_is_reported(more, issue) -> None:
+    parsed = parse_header(more.encode() + header("a"))
+    assert parsed.issues == ((issue,) if issue else ())
+
+
+@pytest.mark.parametrize(
+    ("degrees", "letters", "contradicts"),
+    [(59, "RAI", False), (61, "RAI", True), (31, "RIP", False), (29, "RIP", True)],
+)
+def test_letters_contradict_a_matrix_from_60_degrees(degrees, letters, contradicts) -> None:
+    turn = np.radians(degrees)
+    axes = np.array([[1, 0, 0], [0, np.cos(turn), np.sin(turn)], [0, -np.sin(turn), np.cos(turn)]]) * 3
+    if letters == "RIP":
+        axes = axes * [[1], [1], [1]]
+    matrix = " ".join(f"{value:.9f}" for value in axes.ravel())
+    codes = [
+        code for code, _, _ in parse_header(header("a", TransformMatrix=matrix, AnatomicalOrientation=letters)).issues
+    ]
+    assert (Code.HEADER_CONFLICT in codes) is contradicts
 
 
 @pytest.mark.parametrize(("shear", "codes"), [("0.00005", set()), ("0.0002", {Code.DIRECTION_NOT_ORTHONORMAL})])
