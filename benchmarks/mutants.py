@@ -2,7 +2,8 @@
 
     python -m benchmarks.mutants [GROUP ...] [--sample 200] [--seed 0] [--at-least 90]
 
-Needs the extra ``test``, and a system with ``fork``. A group is a part of the package with the tests of its rooms that are not slow.
+Needs the extra ``test``, and a system with ``fork``. A group is a part of the package with the tests of its rooms that are not slow,
+other than those of TFDS, whose libraries crash in a process that was forked.
 :mod:`benchmarks.mutations` says what the changes are. From each group a sample is drawn by ``--seed``; ``--sample 0`` takes all. For each
 change, those tests run that run the changed statement, in a forked process of their own and the fastest first. The change is killed if a
 test fails or takes ten times as long as it should. Prints the survivors and the score of each group; the exit status is 1 if a score is
@@ -34,7 +35,7 @@ from functools import _lru_cache_wrapper, partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -45,7 +46,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lung_nodule_ct"
 _MEMORY = 12 << 30
 _SURVIVED, _KILLED, _ERROR = 0, 1, 70
-_REPORT = os.fdopen(os.dup(2), "w")
+_REPORT: Final = os.fdopen(os.dup(2), "w")
 """For errors of this program; pytest captures the standard streams."""
 _SUCCESS = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 _OPTIONS = (
@@ -55,7 +56,7 @@ _OPTIONS = (
         "--import-mode=importlib",
         "--strict-markers",
         "-m",
-        "not slow",
+        "not slow and not tfds",
         "--hypothesis-profile=mutants",
     ),
     *("-p", "no:terminal", "-p", "no:xdist", "-p", "no:cacheprovider", "-p", "no:warnings"),
@@ -159,7 +160,9 @@ class Plugin:
         """Run all tests without a change, in the two ways in which they run with one; all must pass."""
         ways = (partial(self._run, list(items.values())), partial(_run_again, list(items)))
         if self.failed or any(_in_fork(way, 3600) for way in ways):
-            raise SystemExit(f"tests fail without a change: {', '.join(self.failed) or 'only in a forked process'}")
+            names = ", ".join(self.failed) or "some of them, in a forked process"
+            print(f"tests fail without a change: {names}", file=_REPORT, flush=True)
+            pytest.exit("tests fail without a change", returncode=1)
 
     def _run_changed(self, mutant: Mutant, names: list[str], items: dict[str, pytest.Item]) -> bool:
         if not mutant.function:

@@ -64,7 +64,7 @@ _FUNCTIONS = dict(
 _WITH_A_LIMIT = {"split": "rsplit", "rsplit": "split"}
 """Functions that differ only if they have a second argument."""
 _NOT_VISITED = {"annotation", "returns", "decorator_list", "type_params"}
-_PROSE = re.compile(r"[\w(),:;'-]+ [\w(),:;' -]*")
+_PROSE = re.compile(r"[^\\^$|*+?\[]*[a-z] [^\\^$|*+?\[]*")
 _UNCHANGED_KEYWORDS = {"strict", "repr", "slots", "kw_only"}
 
 

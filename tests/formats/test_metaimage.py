@@ -731,6 +731,156 @@ def test_a_header_of_any_content_has_few_issues_and_takes_linear_time(more) -> N
 
 
 @pytest.mark.parametrize("packed", [False, True])
+def test_a_list_of_files_larger_than_a_slab_is_read(tmp_path, packed) -> None:
+    volume = np.arange(5 * 501 * 499).astype("<i2").reshape(5, 501, 499)
+    slices = {f"s{k}.raw": volume[k].tobytes() for k in range(5)}
+    text = header("a", volume.shape, CompressedData=str(packed), ElementDataFile="LIST") + lines(slices)
+    files = {name: zlib.compress(data) if packed else data for name, data in slices.items()}
+    assert (read_zipped(tmp_path, {"a.mhd": text, **files})[0] == volume).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "problem", "expected", "got"),
+    [
+        (
+            {"a.mhd": header("a", ElementDataFile="../b.raw")},
+            "the header points outside its archive",
+            "ElementDataFile = a file in the folder of the header",
+            "'../b.raw'",
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="b.raw")},
+            "the header names a data file that is not in its archive",
+            "b.raw",
+            "no such member",
+        ),
+        (
+            {"a.mhd": header("a"), "a.raw": RAW[:-2]},
+            "its data file a.raw has the wrong length",
+            "1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "1,438",
+        ),
+        (
+            {"a.mhd": header("a", HeaderSize="2"), "a.raw": b"hh" + RAW + b"12"},
+            "its data file a.raw has the wrong length",
+            "1,442 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "1,444",
+        ),
+        (
+            {"a.mhd": header("a", CompressedData="True"), "a.raw": zlib.compress(RAW[:-2])},
+            "the data have the wrong length (data file a.raw)",
+            "1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "1,438 bytes",
+        ),
+        (
+            {"a.mhd": header("a", CompressedData="True"), "a.raw": zlib.compress(RAW + b"1")},
+            "the data have the wrong length (data file a.raw)",
+            "1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "more",
+        ),
+        (
+            {"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 2 3"},
+            "the data have the wrong length (data file a.raw)",
+            "1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "3 numbers",
+        ),
+        (
+            {"a.mhd": header("a", BinaryData="False"), "a.raw": b"1" * 65},
+            "its elements cannot be read as text (data file a.raw)",
+            "numbers",
+            None,
+        ),
+        (
+            {"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 " * 719 + b"40000"},
+            "its elements do not fit their type (data file a.raw)",
+            "integers of int16",
+            "40000",
+        ),
+        (
+            {"a.mhd": header("a", DimSize="99999 99999 99999"), "a.raw": RAW},
+            "the volume is too large",
+            None,
+            "1,999,940,000,599,998 (DimSize (99999, 99999, 99999))",
+        ),
+        ({"a.mhd": header("a", NDims="2"), "a.raw": RAW}, "the image is not a volume", "NDims = 3", "2"),
+    ],
+)
+def test_the_error_of_a_volume_states_what_was_expected(tmp_path, members, problem, expected, got) -> None:
+    with pytest.raises(MemberError) as caught:
+        read_zipped(tmp_path, members)
+    message = str(caught.value)
+    assert problem in message
+    assert expected is None or f"expected {expected}, got" in message
+    assert got is None or f"got {got}" in message
+    assert ("report this scan" in message) == (problem not in OWN_ADVICE)
+
+
+OWN_ADVICE = ("the header points outside its archive", "the volume is too large")
+
+
+@pytest.mark.parametrize(
+    ("members", "issues"),
+    [
+        (
+            {"a.mhd": header("a", ElementDataFile="b.raw"), "a.raw": RAW},
+            [(Code.DATA_FILE_RENAMED, "ElementDataFile = b.raw", "a.raw is used")],
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="b.raw"), "b.mha": b"", "b.raw": RAW},
+            [(Code.DATA_FILE_OF_ANOTHER_NAME, "ElementDataFile = b.raw, as in b.mha", "b.raw is used, as ITK does")],
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="b.raw"), "a.img": b"1", "b.raw": RAW},
+            [
+                (
+                    Code.DATA_FILE_OF_ANOTHER_NAME,
+                    "ElementDataFile = b.raw",
+                    "b.raw is used, as ITK does, and a.img is not",
+                )
+            ],
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="LIST") + lines(SLICES) + b"Offset = 9 9 9\nNDims = 3\n", **SLICES},
+            [(Code.HEADER_KEY_IGNORED, "Offset, NDims", "ignored, as ITK does")],
+        ),
+        (
+            {"a.mhd": header("a") + b"\nScanner = x\nOffset = 9 9 9\nOffset = 1 1 1\n", "a.raw": RAW},
+            [(Code.HEADER_KEY_IGNORED, "Offset", "ignored, as ITK does")],
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="a.raw # data", DimSize="12 10 6 # x"), "a.raw": RAW},
+            [
+                (Code.HEADER_REPAIRED, "a comment after DimSize", "left out"),
+                (Code.HEADER_REPAIRED, "a comment after ElementDataFile", "left out"),
+            ],
+        ),
+        (
+            {"a.mhd": header("a"), "a.raw": RAW + b"1"},
+            [
+                (
+                    Code.DATA_FILE_TOO_LONG,
+                    "a.raw: expected 1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element), got 1,441",
+                    "its first 1,440 bytes are used, as ITK does",
+                )
+            ],
+        ),
+        ({"a.mhd": header("a", HeaderSize="2"), "a.raw": b"12" + RAW}, []),
+        ({"a.mhd": header("a", HeaderSize="-1"), "a.raw": RAW}, []),
+        ({"a.mhd": header("a", HeaderSize="-1"), "a.raw": b"x" * 5000 + RAW}, []),
+        ({"a.mhd": header("a", ElementDataFile="A.RAW"), "a.raw": RAW}, []),
+    ],
+)
+def test_the_issues_of_a_volume_say_what_was_done(tmp_path, members, issues) -> None:
+    path = tmp_path / "volumes.zip"
+    path.write_bytes(zip_archive(members))
+    with ArchivePool() as archives:
+        directory = archives.directory(str(path))
+        image = open_metaimage(directory.find("a.mhd"), directory.members, archives)
+        assert (np.concatenate([slab.copy() for slab in image.slabs()]) == VOLUME.ravel()).all()
+    assert list(image.issues) == issues
+
+
+@pytest.mark.parametrize("packed", [False, True])
 def test_a_text_is_read_no_further_than_its_volume(tmp_path, packed) -> None:
     text = b"0 " * 4_000_000
     members = {

@@ -365,6 +365,24 @@ def test_comments_in_tables_and_lists_are_ignored(mark) -> None:
     assert [(entry.line, entry.stem, entry.boxes) for entry in entries] == [(2, "9_004", ()), (3, "9_005", ())]
 
 
+def test_rows_have_the_numbers_of_their_lines() -> None:
+    table = parse_nodules(f"\n{LUNA}\n{'9,1,2,3,4' + chr(10) * 2}".encode() + b"8,1,2,3,4\n" * 30 + b"7,1\n")
+    assert [row.row.line for row in table.good] == [3, *range(5, 35)]
+    assert (table.good[-1].row.reference, table.bad[0].reference) == ("line 34: 8,1,2,3,4", "line 35: 7,1")
+    assert table.unknown_header is None
+    unknown = parse_nodules(b"all\n\nscan no,where x,where y,where z,how large\n9,1,2,3,4\n")
+    assert unknown.unknown_header.reference == "line 3: scan no,where x,where y,where z,how large"
+    assert [row.reference for row in unknown.skipped] == ["line 1: all"]
+
+
+@pytest.mark.parametrize(
+    ("length", "problem"), [(1 << 16, "expected a number, got"), ((1 << 16) + 1, "it is too long")]
+)
+def test_a_line_has_at_most_65536_characters(length, problem) -> None:
+    row = "9,1,2,3," + "x" * (length - 8)
+    assert parse_nodules(f"{LUNA}\n{row}".encode()).bad[0].problem.startswith(problem)
+
+
 def test_lines_of_the_heading_are_counted() -> None:
     assert parse_nodules(f"sep=,\nnodules\n{LUNA}\n9,1,2,3,4\n".encode()).ignored == 3
     assert parse_nodules(b"9,1,2,3,4\n").ignored == 0
@@ -407,7 +425,19 @@ def test_what_a_line_of_a_list_may_name(line, names, boxes) -> None:
     [
         ("1.5;2.5", ";", {"1.5": 1.5, "1,5": 1.5, "1,500": None, "1.500": 1.5, "12,34,5": None, "1 000": 1000}),
         ("1,5;2,5", ";", {"1,500": 1.5, "-1,5": -1.5, "0,123": 0.123, "1.000,5": 1000.5, "1,2,3": None}),
-        ("1,000,000;2", ";", {"1,500": 1500, "12,345,678": 12345678, "1,5": 1.5, "0,123": 0.123, "1,000.5": 1000.5}),
+        (
+            "1,000,000;2",
+            ";",
+            {
+                "123,456": 123456,
+                "1234,567": 1234.567,
+                "1,500": 1500,
+                "12,345,678": 12345678,
+                "1,5": 1.5,
+                "0,123": 0.123,
+                "1,000.5": 1000.5,
+            },
+        ),
         ("1.5;1,020", ";", {"1,020": 1020, "1,020.5": 1020.5}),  # a decimal point, so that the comma groups
         ("1.000.000;2,5", ";", {"1.500": 1500, "1.000.000": 1000000, "2,5": 2.5, "1.000,25": 1000.25}),
         ("1.5;2,5", ";", {"1,500": None, "1.500": 1.5}),  # both are decimal marks
@@ -834,6 +864,31 @@ def test_columns_of_another_meaning_are_not_read_from_a_workbook(header) -> None
     parsed = parse_workbook(workbook([header, ["a.jpg", 1, 2, 3, 4]]), "x.xlsx")
     assert not parsed.rows
     assert "got none named" in parsed.unread[0][1]
+
+
+@pytest.mark.parametrize(("limit", "part"), [("_MAX_SHEET_BYTES", "sheet"), ("_MAX_PART_BYTES", "xl")])
+def test_the_parts_of_a_workbook_have_a_limit_of_bytes(monkeypatch, limit, part) -> None:
+    data = workbook([HEADER, ["a.jpg", 1, 2, 3, 4]])
+    monkeypatch.setattr(f"lung_nodule_ct.formats.workbook.{limit}", 100)
+    with pytest.raises(LungNoduleCTError, match=part):
+        parse_workbook(data, "x.xlsx")
+
+
+@pytest.mark.parametrize(("count", "is_read"), [(100, True), (101, False)])
+def test_a_workbook_has_at_most_a_hundred_sheets(count, is_read) -> None:
+    more = {f"s{number}": [] for number in range(count - 1)}
+    data = workbook([HEADER, ["a.jpg", 1, 2, 3, 4]], more=more)
+    if is_read:
+        assert parse_workbook(data, "x.xlsx").unread == ()
+    else:
+        with pytest.raises(ValueError, match=r"x\.xlsx exceeds a limit: more than 100 sheets"):
+            parse_workbook(data, "x.xlsx")
+
+
+def test_a_workbook_is_read_to_its_64th_column() -> None:
+    for column, is_read in ((64, True), (65, False)):
+        header, row = ([None] * (column - 5) + cells for cells in ([*HEADER], ["a.jpg", 1, 2, 3, 4]))
+        assert bool(parse_workbook(workbook([header, row]), "x.xlsx").rows) is is_read
 
 
 def test_a_workbook_has_a_limit_of_rows(monkeypatch) -> None:
