@@ -34,11 +34,15 @@ from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 from built import Built  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from hypothesis import Phase, settings  # noqa: E402
 
 # Hypothesis draws the same examples every time, without a time limit. `--hypothesis-profile=explore` draws new examples.
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.register_profile("deterministic", deadline=None, derandomize=True)
+# For `benchmarks.mutants`, which runs the tests thousands of times: one failing example is enough.
+settings.register_profile(
+    "mutants", deadline=None, derandomize=True, max_examples=50, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("deterministic")
 
 ROOT = Path(__file__).parents[1]

@@ -104,7 +104,7 @@ class NumberNotation:
 
     def read(self, text: str) -> float | None:
         """Return the number, or ``None`` if the text is not one, or if it is unknown which."""
-        if self.point == "decimal" and (value := _plain_number(text)) is not None:
+        if (self.point == "decimal" or "." not in text) and (value := _plain_number(text)) is not None:
             return value
         if not _MARKED.search(text):  # most cells that are not numbers, quickly
             return None

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lung_nodule_ct.declaration.dates import count_dates, mask_dates
+from lung_nodule_ct.declaration.archives import ARCHIVES
+from lung_nodule_ct.declaration.dates import count_dates, date_token, mask_dates, parse_date, spells_date
 from lung_nodule_ct.declaration.identity import (
     Name,
     ScanNumbers,
@@ -22,6 +23,15 @@ from lung_nodule_ct.declaration.identity import (
     redact_name,
     redact_row,
     redact_text,
+    redact_words,
+)
+from lung_nodule_ct.declaration.labels import (
+    LIST_SPLITS,
+    PATHOLOGY,
+    PATHOLOGY_NAMES,
+    SPLIT_OF_FOLD,
+    SPLIT_ORDER,
+    SplitBy,
 )
 
 DAYS = st.dates(date(1990, 1, 1), date(2099, 12, 31))
@@ -277,3 +287,382 @@ def test_redaction_of_what_was_redacted_changes_nothing(text: str) -> None:
 def test_texts_keep_what_the_package_says_and_lose_what_it_quotes() -> None:
     text = f"it names {quoted('Zhang ”San.jpg')} of 20190314, expected {quoted('80_20190314_008.jpg')}"
     assert redact_text(text) == "it names “<name>” of <date>, expected “80_<date>_008.jpg”"
+
+
+WORDS = [
+    "jpegimages",
+    "annotations",
+    "imagesets",
+    "main",
+    "images",
+    "imgs",
+    "train",
+    "val",
+    "valid",
+    "validate",
+    "validation",
+    "test",
+    "trainval",
+    "class",
+    "class_dataset",
+    "voc_ct",
+    "read_me",
+    "readme",
+    "annotation",
+    "nodule",
+    "image_annotation_augment_diameter",
+    "train_anno",
+    "val_anno",
+    "test_anno",
+    "anno_train",
+    "anno_val",
+    "anno_test",
+    "seriesuid",
+    "series_uid",
+    "name",
+    "coordx",
+    "coordy",
+    "coordz",
+    "coord_x",
+    "coord_y",
+    "coord_z",
+    "x",
+    "y",
+    "z",
+    "diameter_mm",
+    "diameter",
+    "radius",
+    "pid",
+    "filename",
+    "file_name",
+    "width",
+    "height",
+    "xmin",
+    "ymin",
+    "zmin",
+    "xmax",
+    "ymax",
+    "zmax",
+    "x_min",
+    "y_min",
+    "z_min",
+    "x_max",
+    "y_max",
+    "z_max",
+    "augmented",
+    "__MACOSX",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_of_the_published_layout_are_kept(word: str) -> None:
+    for text in (word, word.upper(), word.lower()):
+        assert redact_name(text) == redact_words(text) == text
+    if "." not in word:
+        assert redact_name(f"{word}.csv") == f"{word}.csv"
+    assert redact_name(f"{word}q") == "<name>"
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "mhd",
+        "mha",
+        "raw",
+        "zraw",
+        "nrrd",
+        "bmp",
+        "jpg",
+        "jpeg",
+        "png",
+        "tif",
+        "tiff",
+        "gif",
+        "xml",
+        "csv",
+        "tsv",
+        "txt",
+        "md",
+        "xls",
+        "xlsx",
+        "json",
+        "zip",
+        "rar",
+        "7z",
+        "tar",
+        "gz",
+        "dcm",
+        "db",
+        "ini",
+        "001",
+        "z01",
+        "03",
+    ],
+)
+def test_known_extensions_are_kept(suffix: str) -> None:
+    assert redact_name(f"ZhangSan.{suffix}") == f"<name>.{suffix}"
+    assert redact_name(f"ZhangSan.{suffix.upper()}") == f"<name>.{suffix.upper()}"
+    assert redact_name(f"ZhangSan.{suffix}q") == "<name>"
+
+
+def test_names_of_all_archives_are_kept() -> None:
+    for spec in ARCHIVES:
+        stem = spec.name.removesuffix(".zip")
+        for name in (spec.name, stem, f"{stem} (1).zip", f"{stem}(12).zip", f"{stem}_(3)"):
+            assert redact_name(name) == name
+        assert redact_name(f"{stem} (2017).zip") == "<name>.zip"
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"),
+    [
+        *(
+            (each, True)
+            for each in ("0", "12345", "-1", "+1.25", "1e3", "-2.5E-300", ".5", "nan", "NaN", "-inf", "inf", "")
+        ),
+        *((each, False) for each in ("123456", "1e1234", "1.5.6", "0x1", "nanx", "1_0x")),
+    ],
+)
+def test_numbers_of_rows_are_kept(number: str, kept: bool) -> None:
+    assert redact_words(f"{number},7") == (f"{number},7" if kept else "<name>,7")
+
+
+@pytest.mark.parametrize(
+    ("row", "public"),
+    [
+        ("1;2|3\t4,5:6", "1;2|3\t4,5:6"),
+        ("ZhangSan;2|Li\tx,y:Wang", "<name>;2|<name>\tx,y:<name>"),
+        ("train/ZhangSan\\val", "train/<name>/val"),
+        ("7_20180102 1", "7_<date> 1"),
+        ("7 Zhang", "<name>"),
+        (" Zhang ", " <name> "),
+        ("train (validation)", "<name>"),
+        ("7 8 9", "7 8 9"),
+        ("80_<date>_008_02", "80_<date>_008_02"),
+        ("80_<date>_008_x", "<name>"),
+        ("123456_<date>", "<name>"),
+    ],
+)
+def test_cells_are_redacted_one_by_one(row: str, public: str) -> None:
+    assert redact_words(row) == public
+    assert redact_row(f"line 3: {row}") == f"line 3: {redact_words(row)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("a.mhd (train)", "<name>.mhd (train)"),
+        ("7.mhd (unassigned), 8.mhd (test)", "7.mhd (unassigned), 8.mhd (test)"),
+        ("7.mhd (other)", "<name>"),
+        ("._7.mhd", "._7.mhd"),
+        ("…", "…"),
+        ("and 7 more", "and 7 more"),
+        ("and many more", "<name>"),
+        ("80_20190314", "80_<date>"),
+        ("80_99999999_3.mhd", "80_<date>_3.mhd"),
+        ("80_003", "80_003"),
+        ("80_003_02.jpg", "80_003_02.jpg"),
+        ("80-20190314.mhd", "80_<date>.mhd"),
+        ("1.2.3", "<name>"),
+        ("a/", "<name>/"),
+        (".mhd", "<name>.mhd"),
+    ],
+)
+def test_names_are_redacted_part_by_part(name: str, public: str) -> None:
+    assert redact_name(name) == public
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("20190314", 1),
+        ("a 20190314 b 2019-03-15", 2),
+        ("2019/3/14", 1),
+        ("2019:03:14", 1),
+        ("2019 03 14", 1),
+        ("2019年3月14日", 1),
+        ("2019年3月4", 1),
+        ("14.3.2019", 1),
+        ("3/14/2019", 1),
+        ("14_03_2019", 1),
+        ("14-03-2019", 1),
+        ("03.04.2019", 1),  # day and month in either order are one date
+        ("2019-03.14", 0),
+        ("20191314", 0),
+        ("20190230", 0),
+        ("18991231", 0),
+        ("19000101", 1),
+        ("20991231", 1),
+        ("21000101", 0),
+        ("120190314", 0),
+        ("201903140", 0),
+        ("2019-03-145", 0),
+        ("12019-03-14", 0),
+        ("114.03.2019", 0),
+        ("", 0),
+    ],
+)
+def test_dates_in_texts_are_counted(text: str, number: int) -> None:
+    assert count_dates(text) == count_dates(text, within_words=True) == number
+
+
+def test_dates_between_letters_count_if_requested() -> None:
+    assert (count_dates("x20190314y"), count_dates("x20190314y", within_words=True)) == (0, 1)
+    assert count_dates("x120190314y", within_words=True) == 0
+    assert count_dates("_20190314_") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("x120190314", True),
+        ("201903145", True),
+        ("2019-3-4", True),
+        ("2019 03 14", True),
+        ("2019_03.14", True),
+        ("2019/03/14", False),
+        ("20190230", False),
+        ("2019-3-145", False),
+        ("12019-3-14", False),
+        ("80", False),
+    ],
+)
+def test_a_date_anywhere_in_a_name_is_found(text: str, spelled: bool) -> None:
+    assert spells_date(text) is spelled
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("20190314", date(2019, 3, 14)),
+        ("2019-03-14", date(2019, 3, 14)),
+        ("2019_03.14", date(2019, 3, 14)),
+        ("2019 03 14", date(2019, 3, 14)),
+        ("2019031", None),
+        ("201903145", None),
+        ("20190x14", None),
+        ("18991231", None),
+        ("19000101", date(1900, 1, 1)),
+        ("20991231", date(2099, 12, 31)),
+        ("21000101", None),
+        ("2019\u00b30314", None),
+    ],
+)
+def test_eight_digits_are_a_date_from_1900_to_2099(text: str, day: date | None) -> None:
+    assert parse_date(text) == day
+
+
+@pytest.mark.parametrize(
+    ("stem", "token"),
+    [
+        ("80_20190314_2", "20190314"),
+        ("80_99999999", "99999999"),
+        ("80_2019-03-14", "2019-03-14"),
+        ("80_2019-99-14", "2019-99-14"),
+        ("80_1019-03-14", None),
+        ("80_120190314", None),
+        ("80_2019-3-14", None),
+        ("80_2019031", None),
+    ],
+)
+def test_what_is_written_like_a_date_is_found_in_a_name(stem: str, token: str | None) -> None:
+    match = date_token(stem)
+    assert (match and match.group()) == token
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("201903", "<date>"),
+        ("a 190314 b", "a <date> b"),
+        ("191314", "191314"),
+        ("201913", "201913"),
+        ("123456789", "<date>"),
+        ("1234567", "1234567"),
+        ("1.20190314", "1.<date>"),
+        ("1.12345678", "1.12345678"),
+        ("2019 / 3 / 14", "<date>"),
+        ("2019 年 3 月 14日", "<date>日"),
+        ("1.2.2019", "<date>"),
+        ("1.2-2019", "1.2-2019"),
+        ("1.2.20190", "1.2.20190"),
+        ("99/12/1999", "<date>"),
+    ],
+)
+def test_what_could_be_a_date_is_masked(text: str, masked: str) -> None:
+    assert mask_dates(text) == masked
+
+
+def test_the_classes_and_splits_are_as_published() -> None:
+    assert [(each.folder, each.letter, each.name, each.malignant, each.index) for each in PATHOLOGY] == [
+        (1, "A", "invasive adenocarcinoma", True, 0),
+        (2, "B", "minimally invasive adenocarcinoma", True, 1),
+        (3, "C", "adenocarcinoma in situ", True, 2),
+        (4, "D", "malignant other", True, 3),
+        (5, "E", "inflammation", False, 4),
+        (6, "F", "benign other", False, 5),
+    ]
+    assert tuple(each.name for each in PATHOLOGY) == PATHOLOGY_NAMES
+    assert SPLIT_ORDER == ("train", "validation", "test", "unassigned")
+    assert SPLIT_OF_FOLD == ("train", "train", "train", "validation", "test")
+    assert {"train": "train"} | dict.fromkeys(("val", "validation", "validate", "valid"), "validation") == LIST_SPLITS
+    assert [str(each) for each in SplitBy] == ["published", "patient"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("80_20190314_ 2 ", Name("80", date(2019, 3, 14), None, "2")),
+        ("80_20190230_2", Name("80", None, "20190230", "2")),
+        ("80_201903", Name("80", None, "201903")),
+        ("80_3_4", Name()),
+        (" 80 ", Name("80")),
+        ("123456", Name()),
+        ("80_", Name("80")),
+    ],
+)
+def test_all_that_the_name_of_a_volume_states(stem: str, name: Name) -> None:
+    assert parse_volume_name(stem) == name
+    assert name.scan == (name.patient, name.day, name.bad_date or "", name.part)
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("80_20190314", Name("80", date(2019, 3, 14))),
+        ("80_20190314_8-2", Name("80", date(2019, 3, 14), None, "", "8-2")),
+        ("80_20190314_0302_17", Name("80", date(2019, 3, 14), None, "", "0302_17")),
+        ("80_20190314_2017", Name("80", date(2019, 3, 14))),
+        ("80_20190314_12345", Name("80", date(2019, 3, 14))),
+        ("80_99999999_8", Name("80", None, "99999999", "", "8")),
+        ("80_99999999", Name("80")),
+        ("80_8", Name("80", slice="8")),
+        ("80_170203", Name()),
+        ("80_1702_03", Name("80")),  # 17-02-03
+        ("80_1332_01", Name("80", slice="1332_01")),
+        ("80_0013_01", Name("80", slice="0013_01")),
+        ("80_3112_99", Name("80")),  # 31-12-99
+        ("80_1231_99", Name("80")),
+        ("80_9912_31", Name("80")),  # 99-12-31
+        ("80_9913_31", Name("80", slice="9913_31")),
+        ("80_9912_32", Name("80", slice="9912_32")),
+        ("80_302_17", Name("80", slice="302_17")),
+        ("80", Name()),
+        ("80_x", Name()),
+    ],
+)
+def test_all_that_the_name_of_an_image_states(stem: str, name: Name) -> None:
+    assert parse_image_name(stem) == name
+
+
+def test_the_suffixes_of_many_scans_of_one_day() -> None:
+    names = [parse_volume_name(f"80_20190314_{number}") for number in range(704)]
+    numbers = ScanNumbers(names)
+    suffixes = [numbers.scan_id(name).removeprefix("80-1") for name in names]
+    assert suffixes[:4] == ["", "b", "c", "d"]
+    assert suffixes[24:29] == ["y", "z", "ba", "bb", "bc"]
+    assert suffixes[675:678] == ["zz", "baa", "bab"]
+    assert len(set(suffixes)) == 704

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from lung_nodule_ct.declaration.names import NameIndex, name_key
+from lung_nodule_ct.declaration.names import Match, NameIndex, bare_name, name_key
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,52 @@ def test_several_names_that_fit_are_reported() -> None:
 def test_the_number_of_a_file_name_is_not_repaired() -> None:
     names = NameIndex(["001", "b"])
     assert (names.find_file("1"), names.find_file("001"), names.find_file("B")) == (None, "001", "b")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "bmp", "png", "tif", "tiff", "xml", "mhd", "mha", "raw", "zraw"])
+def test_the_extension_of_a_member_is_not_part_of_its_name(suffix: str) -> None:
+    assert NameIndex(["4_20200101"]).find(f"4_20200101.{suffix}").name == "4_20200101"
+    assert NameIndex(["4_20200101"]).find(f"4_20200101.{suffix}x").name is None
+    assert bare_name(f"a/b.{suffix}.txt") == f"b.{suffix}.txt"
+
+
+@pytest.mark.parametrize(
+    ("written", "bare", "key"),
+    [
+        (" D:\\data\\Scan_7.MHD ", "Scan_7", "scan_7"),
+        ("imgs/Case 1/", "Case 1", "case 1"),
+        ("'001", "001", "001"),
+        ('"001"', "001", "001"),
+        ("='001'", "001", "001"),
+        ('="a"b', '="a"b', '="a"b'),
+        ("\uff23\uff34 (1).bmp", "\uff23\uff34 (1)", "ct (1)"),
+        ("\uff5e\uff01", "\uff5e\uff01", "~!"),  # the last and the first full-width form
+        ("a\u00a0b", "a\u00a0b", "a b"),
+        ("stra\u00dfe", "stra\u00dfe", "strasse"),
+        ("a.b", "a.b", "a.b"),
+        ("", "", ""),
+        ("/ / ", "", ""),
+    ],
+)
+def test_a_name_without_what_does_not_distinguish_it(written: str, bare: str, key: str) -> None:
+    assert (bare_name(written), name_key(written)) == (bare, key)
+
+
+def test_the_first_written_name_that_means_one_is_used() -> None:
+    names = NameIndex(["7 1", "7", "001", "0001"])
+    assert names.find_first(["absent", "7"]).name == "7"
+    assert names.find_first(["7 1", "7"]).name == "7 1"
+    assert names.find_first([]) == Match()
+    assert names.find_first(["absent", "1"]).candidates == ("001", "0001")
+    assert ("7" in names, "8" in names) == (True, False)
+    assert names.find_file("7.jpg") == "7"
+
+
+def test_at_most_five_names_that_fit_are_listed() -> None:
+    names = ["0" * zeros + "1" for zeros in range(2, 9)]
+    match = NameIndex(names).find("1")
+    assert match.candidates == tuple(names)
+    assert match.detail == f"expected one name that fits, got {', '.join(names[:5])}; write it as it is in the archive"
+    assert NameIndex(names).find("2").detail is None
+    assert NameIndex(["a.00"]).find("a.0").name is None  # no number ends in these zeros
+    assert NameIndex(["a1.00"]).find("a1").name == "a1.00"

@@ -255,6 +255,99 @@ def test_intensities_that_do_not_fit_are_reported(tiny, tmp_path, build) -> None
     assert len(built.findings("intensity-rounded")) == len(built.findings("intensity-clipped")) == 1
 
 
+@pytest.mark.parametrize("kind", ["<f4", "<f8"])
+def test_intensities_are_rounded_to_the_nearest(tiny, tmp_path, build, kind) -> None:
+    values = noise_volume(5).astype(kind)
+    values[0, 0, :7] = (0.6, -0.6, 1.5, 2.5, -1.2, 32767.4, -32768.4)
+    element = {"<f4": "MET_FLOAT", "<f8": "MET_DOUBLE"}[kind]
+    tiny[CT0]["9.mhd"], tiny[CT0]["9.raw"] = metaimage_header("9", ElementType=element), values.tobytes()
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert voxels(built.by_name(DET3D)["9"])[0, 0, :7].tolist() == [1, -1, 2, 2, -1, 32767, -32768]
+    (finding,) = built.findings("intensity-rounded")
+    assert (finding["archive"], finding["member"]) == (CT0, "9.mhd")
+    assert finding["detail"] == f"7 voxels of {np.dtype(kind)}"
+    assert not built.findings("intensity-clipped")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "stored"),
+    [
+        ("MET_INT", 32767, 32767),
+        ("MET_INT", 32768, 32767),
+        ("MET_INT", -32768, -32768),
+        ("MET_INT", -32769, -32768),
+        ("MET_USHORT", 32768, 32767),
+    ],
+)
+def test_intensities_beyond_int16_are_clipped(tiny, tmp_path, build, kind, value, stored) -> None:
+    values = np.abs(noise_volume(5)).astype("<i4" if kind == "MET_INT" else "<u2")
+    values[3, 4, 5] = value
+    tiny[CT0]["9.mhd"], tiny[CT0]["9.raw"] = metaimage_header("9", ElementType=kind), values.tobytes()
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert voxels(built.by_name(DET3D)["9"])[3, 4, 5] == stored
+    assert [finding["detail"] for finding in built.findings("intensity-clipped")] == [f"1 voxels of {values.dtype}"] * (
+        value != stored
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_volume_with_an_element_that_is_not_a_number_is_refused(tiny, tmp_path, cli, value) -> None:
+    values = noise_volume(5).astype("<f4")
+    values[5, 9, 11] = value
+    tiny[CT0]["9.mhd"], tiny[CT0]["9.raw"] = metaimage_header("9", ElementType="MET_FLOAT"), values.tobytes()
+    done = cli("build", DET3D, "--source", tiny.write(tmp_path / "in"), "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert f"{CT0} > 9.mhd: the volume has elements that are not numbers" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_transposed_mask_is_null(tiny, tmp_path, build) -> None:
+    labels = np.zeros(SHAPE, np.int16)
+    labels[2, 3:5, 3:8] = 3
+    tiny[MASKS] |= metaimage("9", np.ascontiguousarray(labels.transpose(0, 2, 1)))
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert built.by_name(DET3D)["9"]["lung_mask"] is None
+    (finding,) = built.findings("mask-shape")
+    assert (finding["archive"], finding["member"]) == (MASKS, "9.mhd")
+    assert finding["detail"] == "expected shape (6, 10, 12) (z, y, x), got (6, 12, 10)"
+
+
+def test_every_voxel_of_unusual_labels_is_counted(tiny, tmp_path, build) -> None:
+    labels = np.zeros(SHAPE, np.int16)
+    labels[0, 0, :9] = (1, 2, 5, 6, 8, 9, 10, 11, 255)
+    labels[1] = 7
+    labels[2, 0, :2] = 12
+    tiny[MASKS] |= metaimage("9", labels)
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    (seven,), (other,) = built.findings("mask-label-7"), built.findings("mask-label-unknown")
+    assert (seven["detail"], seven["member"]) == ("120 voxels", "9.mhd")
+    first = (1, 2, 5, 6, 8, 9, 10, 11)  # eight are listed
+    assert other["detail"] == ", ".join(f"label {label}: 1 voxels" for label in first)
+    tiny[MASKS] |= metaimage("9", np.full(SHAPE, 256, np.int16))
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    (values,) = built.findings("mask-values")
+    assert values["detail"].startswith("values from 256 to 256")
+
+
+def test_ids_of_nodules_start_at_zero_in_the_order_of_the_table(tiny, tmp_path, build) -> None:
+    tiny[NODULES]["annotations.csv"] = table(
+        NODULE_COLUMNS, "9,-6,-17,33,3", "7_20190304,-6,-17,33,3", "9,-6,-17,32,3", "9,-6,-17,31,3"
+    )
+    tiny[CT0] |= metaimage("b scan", noise_volume(8)) | metaimage("a scan", noise_volume(9))
+    tiny[NODULES]["annotations.csv"] += b"b scan,-6,-17,31,3\n"
+    built = build(tiny.write(tmp_path / "in"), DET3D, THICK)
+    rows = built.by_name(DET3D)
+    ids = {name: [nodule["nodule_id"] for nodule in row["nodules"]] for name, row in rows.items()}
+    assert ids == {
+        "7_20180102": [],
+        "7_20190304": ["7-2_1.25mm_0"],
+        "9": ["9-1_1.25mm_0", "9-1_1.25mm_1", "9-1_1.25mm_2"],
+        "a scan": [],
+        "b scan": ["volume-5_1.25mm_0"],  # its rank among all volumes of the set
+    }
+    assert [nodule["nodule_id"] for nodule in built.by_name(THICK)["7_20180102"]["nodules"]] == ["7-1_5mm_0"]
+
+
 def test_a_mask_keeps_its_labels_or_is_null(tiny, tmp_path, build) -> None:
     labels = np.zeros(SHAPE, np.int16)
     labels[2, 3:5, 3:5], labels[3], labels[4, 4, 4] = 7, 3, 9
@@ -444,6 +537,36 @@ def test_2d_boxes_are_kept_or_dropped_and_never_changed(tiny, tmp_path, build) -
         code: len(built.findings(code)) for code in ("box-inverted", "box-outside", "box-partly-outside", "bad-row")
     }
     assert counts == {"box-inverted": 2, "box-outside": 3, "box-partly-outside": 2, "bad-row": 2}
+
+
+@pytest.mark.parametrize(
+    ("box", "code"),
+    [
+        ((0, 0, 20, 16), None),  # the complete image, which has 20 x 16 pixels
+        ((19, 15, 20, 16), None),
+        ((-1, 0, 20, 16), "box-partly-outside"),
+        ((0, -1, 20, 16), "box-partly-outside"),
+        ((0, 0, 21, 16), "box-partly-outside"),
+        ((0, 0, 20, 17), "box-partly-outside"),
+        ((20, 0, 21, 16), "box-outside"),
+        ((0, 16, 20, 17), "box-outside"),
+        ((-2, 0, 0, 16), "box-outside"),
+        ((0, -2, 20, 0), "box-outside"),
+        ((-2, 0, 1, 16), "box-partly-outside"),
+        ((0, -2, 20, 1), "box-partly-outside"),
+        ((3, 3, 3, 9), "box-inverted"),
+        ((3, 3, 9, 3), "box-inverted"),
+    ],
+)
+def test_a_2d_box_may_end_at_the_border_of_its_image(tiny, tmp_path, build, box, code) -> None:
+    tiny[DET2D]["Annotations/9_004.xml"] = voc_annotation(box)
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    codes = ("box-partly-outside", "box-outside", "box-inverted")
+    assert [each for each in codes if built.findings(each)] == ([code] if code else [])
+    objects = built.by_name("det2d_1.25mm")["9_004"]["objects"]
+    kept = code in (None, "box-partly-outside")
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    assert objects == [{"bbox": list(box), "category": 0, "area": area}] * kept
 
 
 def test_a_duplicated_2d_box_is_kept_and_reported(tiny, tmp_path, build) -> None:
@@ -639,6 +762,36 @@ def test_z_follows_from_the_number_in_the_name_of_the_slice(tiny, tmp_path, buil
         == len(built.findings("box-partly-outside"))
         == 1
     )
+
+
+def test_a_box_of_a_stack_may_end_at_the_border(tiny, tmp_path, build) -> None:
+    tiny[BMP_TABLES][MAIN_TABLE] = table(
+        "pid,zmin,zmax,ymin,ymax,xmin,xmax,diameter",
+        "00001,10,10,15,15,19,19,1",
+        "00001,0,0,0,0,0,0,1",
+        "00001,0,11,0,15,0,19,1",
+        "00001,0,10,0,16,0,19,1",
+        "00001,0,10,0,15,-1,19,1",
+        "00001,11,11,0,15,0,19,1",
+    )
+    built = build(tiny.write(tmp_path / "in"), "det3d_bmp_1.25mm")
+    nodules = built.by_name("det3d_bmp_1.25mm")["00001"]["nodules"]
+    whole = [0, 0, 0, 20, 16, 11]
+    assert [nodule["box_voxel"] for nodule in nodules] == [
+        [19, 15, 10, 20, 16, 11],
+        [0, 0, 0, 1, 1, 1],
+        whole,
+        whole,
+        whole,
+        None,
+    ]
+    assert [nodule["center_voxel"] for nodule in nodules[:3]] == [[19, 15, 10], [0, 0, 0], [9.5, 7.5, 5.5]]
+    outside = [finding["row"][:7] for finding in built.findings("box-partly-outside")]
+    assert outside == ["line 4:", "line 5:", "line 6:"]
+    assert {finding["detail"] for finding in built.findings("box-partly-outside")} == {
+        "the volume has 20 x 16 x 11 voxels"
+    }
+    assert [finding["row"][:7] for finding in built.findings("nodule-outside-volume")] == ["line 7:"]
 
 
 def test_invalid_boxes_and_split_lists_of_stacks_are_reported(tiny, tmp_path, build) -> None:

@@ -23,6 +23,7 @@ from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.formats.metaimage_header import HeaderError, parse_header
 from lung_nodule_ct.formats.metaimage_volume import open_metaimage
+from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.testing.archives import FRAME, SHAPE, noise_volume, zip_archive
 from lung_nodule_ct.testing.archives import metaimage_header as header
@@ -452,6 +453,244 @@ def test_invalid_volumes_are_errors_that_name_the_member(tmp_path, members, mess
     assert caught.value.member == "a.mhd"
 
 
+KEYS = [
+    "ObjectType",
+    "ObjectSubType",
+    "NDims",
+    "Name",
+    "ID",
+    "ParentID",
+    "Comment",
+    "Color",
+    "AcquisitionDate",
+    "TransformType",
+    "BinaryData",
+    "BinaryDataByteOrderMSB",
+    "ElementByteOrderMSB",
+    "CompressedData",
+    "CompressedDataSize",
+    "CompressionLevel",
+    "TransformMatrix",
+    "Rotation",
+    "Orientation",
+    "Offset",
+    "Position",
+    "Origin",
+    "CenterOfRotation",
+    "AnatomicalOrientation",
+    "DistanceUnits",
+    "ElementSpacing",
+    "ElementSize",
+    "DimSize",
+    "ElementType",
+    "ElementNumberOfChannels",
+    "ElementMin",
+    "ElementMax",
+    "ElementDataFile",
+    "HeaderSize",
+    "HeaderSizePerSlice",
+    "Modality",
+    "SequenceID",
+    "ElementToIntensityFunctionSlope",
+    "ElementToIntensityFunctionOffset",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_is_known_after_the_data_file_in_any_case(key) -> None:
+    (issue,) = parse_header(header("a") + f"{key.lower()} = 1\n".encode()).issues
+    assert issue == (Code.HEADER_KEY_IGNORED, key.lower(), "ignored, as ITK does")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_in_another_case_is_repaired(key) -> None:
+    given = dict(line.split(" = ") for line in header("a").decode().splitlines())
+    # a synonym takes the place of the key that it means
+    means = {
+        **dict.fromkeys(("Position", "Origin"), "Offset"),
+        **dict.fromkeys(("Rotation", "Orientation"), "TransformMatrix"),
+        "ElementSize": "ElementSpacing",
+        "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
+    }.get(key, key)
+    neutral = {"ElementNumberOfChannels": "1", "HeaderSize": "0", "BinaryDataByteOrderMSB": "False"}
+    value = given.pop(means, neutral.get(means, "?"))
+    named = given.pop("ElementDataFile", value)
+    fields = {**given, key.swapcase(): value} if key != "ElementDataFile" else given
+    last = key.swapcase() if key == "ElementDataFile" else "ElementDataFile"
+    text = "".join(f"{name} = {content}\n" for name, content in {**fields, last: named}.items())
+    parsed, usual = parse_header(text.encode()), parse_header(header("a", **({key: value} if means == key else {})))
+    assert (parsed.frame, parsed.shape, parsed.dtype, parsed.data_files) == (
+        usual.frame,
+        usual.shape,
+        usual.dtype,
+        usual.data_files,
+    )
+    repaired = [issue for issue in parsed.issues if issue[0] is Code.HEADER_REPAIRED]
+    assert repaired == [(Code.HEADER_REPAIRED, f"key {key.swapcase()!r}", f"read as {key}")]
+
+
+@pytest.mark.parametrize(
+    "key", ["Comment", "Name", "ID", "ParentID", "ObjectSubType", "AcquisitionDate", "Color", "SequenceID"]
+)
+def test_a_text_may_occur_twice(key) -> None:
+    assert parse_header(f"{key} = a\n{key} = b\n".encode() + header("a")).issues == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem", "expected", "got"),
+    [
+        ({"NDims": None}, "the header has no NDims", "a line 'NDims = …'", "none"),
+        ({"ObjectType": "Tube"}, "the header does not describe an image", "ObjectType = Image", "Tube"),
+        ({"NDims": "4"}, "the image is not a volume", "NDims = 3", "4"),
+        ({"NDims": "3 3"}, "NDims cannot be read", "1 finite number", "'3 3'"),
+        ({"NDims": "3.5"}, "NDims cannot be read", "1 integer", "'3.5'"),
+        ({"ElementNumberOfChannels": "2"}, "the volume has more than one channel", "ElementNumberOfChannels = 1", "2"),
+        ({"DimSize": "12 10 0"}, "the volume has no extent", "three positive numbers in DimSize", "[12, 10, 0]"),
+        ({"DimSize": "12 10 6.5"}, "DimSize cannot be read", "3 integers", "'12 10 6.5'"),
+        (
+            {"ElementSpacing": "0 1 1"},
+            "the spacing is zero",
+            "three numbers other than zero in ElementSpacing",
+            "0 1 1",
+        ),
+        ({"Offset": "1 2"}, "Offset cannot be read", "3 finite numbers", "'1 2'"),
+        ({"TransformMatrix": "1 0 0"}, "TransformMatrix cannot be read", "9 finite numbers", "'1 0 0'"),
+        ({"ElementDataFile": ""}, "the header names no data file", "ElementDataFile = <name>", "nothing"),
+        (
+            {"ElementDataFile": "a" * 4097},
+            "ElementDataFile cannot be read",
+            "a name of at most 4,096 characters",
+            "4,097",
+        ),
+        ({"ElementDataFile": "s%d.raw 1 5 1"}, "the pattern of data files does not fit", "6 files", "5"),
+        ({"ElementDataFile": "s%d.raw 1 7 1"}, "the pattern of data files does not fit", "6 files", "7"),
+        (
+            {"ElementDataFile": "LIST"},
+            "the list of data files does not fit",
+            "a number of files that divides 6 slices",
+            "0",
+        ),
+        ({"HeaderSize": "x"}, "HeaderSize cannot be read", "1 finite number", "'x'"),
+    ],
+)
+def test_the_error_of_a_header_states_what_was_expected(fields, problem, expected, got) -> None:
+    with pytest.raises(HeaderError) as caught:
+        parse_header(header("a", **fields))
+    assert (caught.value.problem, caught.value.expected, caught.value.got) == (problem, expected, got)
+
+
+@pytest.mark.parametrize(
+    ("named", "files"),
+    [
+        ("s%d.raw", [f"s{k}.raw" for k in range(1, 7)]),
+        ("s%03d.raw 3 8", [f"s{k:03d}.raw" for k in range(3, 9)]),
+        ("s%d.raw 0 10 2", [f"s{k}.raw" for k in range(0, 11, 2)]),
+        ("s%d.raw 5 10 0", [f"s{k}.raw" for k in range(5, 11)]),
+        ("100%.raw", ["100%.raw"]),
+        ("a" * 4096, ["a" * 4096]),
+    ],
+)
+def test_the_files_of_a_pattern_are_counted_from_its_numbers(named, files) -> None:
+    assert list(parse_header(header("a", ElementDataFile=named)).data_files) == files
+
+
+def test_a_header_without_optional_keys_has_the_defaults_of_the_format() -> None:
+    data = b"NDims = 3\nDimSize = 1,2,3\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+    parsed = parse_header(data)
+    assert (parsed.shape, parsed.dtype, parsed.data_files) == ((3, 2, 1), np.dtype("u1"), ("a.raw",))
+    assert (parsed.compressed, parsed.text, parsed.skip, parsed.data_offset) == (False, False, 0, len(data))
+    assert parsed.frame == Frame()
+    assert parsed.issues == (
+        (Code.GEOMETRY_MISSING, "no Offset and no ElementSpacing", "the format's default is used (0 and 1)"),
+    )
+
+
+@pytest.mark.parametrize("word", ["True", "true", "T", "1", "YES", " true "])
+def test_what_is_true(word) -> None:
+    parsed = parse_header(header("a", CompressedData=word, BinaryDataByteOrderMSB=word, BinaryData=word))
+    assert (parsed.compressed, parsed.dtype.str, parsed.text) == (True, ">i2", False)
+    other = parse_header(header("a", CompressedData="F", BinaryDataByteOrderMSB="0", BinaryData="no"))
+    assert (other.compressed, other.dtype.str, other.text) == (False, "<i2", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "issue"),
+    [
+        ("a line\n", (Code.HEADER_REPAIRED, "a line without a key: 'a line'", "left out")),
+        ("a line\nb\nc\n", (Code.HEADER_REPAIRED, "a line without a key: 'a line', and 2 more", "left out")),
+        (
+            "Modality = MET_MOD_MR\n",
+            (Code.HEADER_CONFLICT, "Modality = MET_MOD_MR", "taken as CT, as the archive says"),
+        ),
+        (
+            "DistanceUnits = inch\n",
+            (Code.HEADER_KEY_NOT_APPLIED, "DistanceUnits = inch", "the numbers are taken as millimetres, as ITK does"),
+        ),
+        (
+            "HeaderSizePerSlice = 4\n",
+            (Code.HEADER_KEY_NOT_APPLIED, "HeaderSizePerSlice = 4", "the stored values are used, as ITK does"),
+        ),
+        (
+            "ElementSize = 1 1 5\n",
+            (
+                Code.HEADER_CONFLICT,
+                "ElementSpacing = 0.8 0.7 1.25, ElementSize = 1 1 5",
+                "ElementSpacing is used, as ITK does",
+            ),
+        ),
+        (
+            "AnatomicalOrientation = LPS\n",
+            (
+                Code.HEADER_CONFLICT,
+                "AnatomicalOrientation = LPS, which is not that of the matrix",
+                "the matrix is used, as ITK does",
+            ),
+        ),
+        (
+            "Offset = 9 9 9\n",
+            (
+                Code.HEADER_CONFLICT,
+                "Offset = 9 9 9, and again Offset = -10 -20 30",
+                "the last one is used, as ITK does",
+            ),
+        ),
+        (
+            "Origin = 1 2 3\n",
+            (Code.HEADER_CONFLICT, "Origin = 1 2 3, Offset = -10 -20 30", "Origin is used, as ITK does"),
+        ),
+        ("Modality = MET_MOD_OTHER\nDistanceUnits = Millimetres\n", None),
+        ("Modality = unknown\nDistanceUnits = ?\nAnatomicalOrientation = RA\n", None),
+        ("Modality = ?\nDistanceUnits = unknown\nAnatomicalOrientation = RAIL\n", None),
+        ("Modality = CT\nDistanceUnits = millimeters\nAnatomicalOrientation = RRI\n", None),
+        ("Modality =\nDistanceUnits = millimeter\n", None),
+        ("DistanceUnits =\n", None),
+        ("DistanceUnits = millimetre\n", None),
+        ("ElementToIntensityFunctionSlope =\nElementSize = x\n", None),
+        ("Scanner = a\n", None),
+        ("Origin = -10  -20 30\n", None),
+    ],
+)
+def test_what_a_header_says_and_what_was_done_is_reported(more, issue) -> None:
+    parsed = parse_header(more.encode() + header("a"))
+    assert parsed.issues == ((issue,) if issue else ())
+
+
+@pytest.mark.parametrize(
+    ("degrees", "letters", "contradicts"),
+    [(59, "RAI", False), (61, "RAI", True), (31, "RIP", False), (29, "RIP", True)],
+)
+def test_letters_contradict_a_matrix_from_60_degrees(degrees, letters, contradicts) -> None:
+    turn = np.radians(degrees)
+    axes = np.array([[1, 0, 0], [0, np.cos(turn), np.sin(turn)], [0, -np.sin(turn), np.cos(turn)]]) * 3
+    if letters == "RIP":
+        axes = axes * [[1], [1], [1]]
+    matrix = " ".join(f"{value:.9f}" for value in axes.ravel())
+    codes = [
+        code for code, _, _ in parse_header(header("a", TransformMatrix=matrix, AnatomicalOrientation=letters)).issues
+    ]
+    assert (Code.HEADER_CONFLICT in codes) is contradicts
+
+
 @pytest.mark.parametrize(("shear", "codes"), [("0.00005", set()), ("0.0002", {Code.DIRECTION_NOT_ORTHONORMAL})])
 def test_a_matrix_is_a_rotation_within_a_tolerance(shear, codes) -> None:
     parsed = parse_header(header("a", TransformMatrix=f"1 {shear} 0 0 1 0 0 0 1"))
@@ -489,6 +728,156 @@ def test_a_header_of_any_content_has_few_issues_and_takes_linear_time(more) -> N
     assert len(parsed.issues) < 5
     assert sum(len(text) for _, *texts in parsed.issues for text in texts) < 2000
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_list_of_files_larger_than_a_slab_is_read(tmp_path, packed) -> None:
+    volume = np.arange(5 * 501 * 499).astype("<i2").reshape(5, 501, 499)
+    slices = {f"s{k}.raw": volume[k].tobytes() for k in range(5)}
+    text = header("a", volume.shape, CompressedData=str(packed), ElementDataFile="LIST") + lines(slices)
+    files = {name: zlib.compress(data) if packed else data for name, data in slices.items()}
+    assert (read_zipped(tmp_path, {"a.mhd": text, **files})[0] == volume).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "problem", "expected", "got"),
+    [
+        (
+            {"a.mhd": header("a", ElementDataFile="../b.raw")},
+            "the header points outside its archive",
+            "ElementDataFile = a file in the folder of the header",
+            "'../b.raw'",
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="b.raw")},
+            "the header names a data file that is not in its archive",
+            "b.raw",
+            "no such member",
+        ),
+        (
+            {"a.mhd": header("a"), "a.raw": RAW[:-2]},
+            "its data file a.raw has the wrong length",
+            "1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "1,438",
+        ),
+        (
+            {"a.mhd": header("a", HeaderSize="2"), "a.raw": b"hh" + RAW + b"12"},
+            "its data file a.raw has the wrong length",
+            "1,442 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "1,444",
+        ),
+        (
+            {"a.mhd": header("a", CompressedData="True"), "a.raw": zlib.compress(RAW[:-2])},
+            "the data have the wrong length (data file a.raw)",
+            "1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "1,438 bytes",
+        ),
+        (
+            {"a.mhd": header("a", CompressedData="True"), "a.raw": zlib.compress(RAW + b"1")},
+            "the data have the wrong length (data file a.raw)",
+            "1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "more",
+        ),
+        (
+            {"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 2 3"},
+            "the data have the wrong length (data file a.raw)",
+            "1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element)",
+            "3 numbers",
+        ),
+        (
+            {"a.mhd": header("a", BinaryData="False"), "a.raw": b"1" * 65},
+            "its elements cannot be read as text (data file a.raw)",
+            "numbers",
+            None,
+        ),
+        (
+            {"a.mhd": header("a", BinaryData="False"), "a.raw": b"1 " * 719 + b"40000"},
+            "its elements do not fit their type (data file a.raw)",
+            "integers of int16",
+            "40000",
+        ),
+        (
+            {"a.mhd": header("a", DimSize="99999 99999 99999"), "a.raw": RAW},
+            "the volume is too large",
+            None,
+            "1,999,940,000,599,998 (DimSize (99999, 99999, 99999))",
+        ),
+        ({"a.mhd": header("a", NDims="2"), "a.raw": RAW}, "the image is not a volume", "NDims = 3", "2"),
+    ],
+)
+def test_the_error_of_a_volume_states_what_was_expected(tmp_path, members, problem, expected, got) -> None:
+    with pytest.raises(MemberError) as caught:
+        read_zipped(tmp_path, members)
+    message = str(caught.value)
+    assert problem in message
+    assert expected is None or f"expected {expected}, got" in message
+    assert got is None or f"got {got}" in message
+    assert ("report this scan" in message) == (problem not in OWN_ADVICE)
+
+
+OWN_ADVICE = ("the header points outside its archive", "the volume is too large")
+
+
+@pytest.mark.parametrize(
+    ("members", "issues"),
+    [
+        (
+            {"a.mhd": header("a", ElementDataFile="b.raw"), "a.raw": RAW},
+            [(Code.DATA_FILE_RENAMED, "ElementDataFile = b.raw", "a.raw is used")],
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="b.raw"), "b.mha": b"", "b.raw": RAW},
+            [(Code.DATA_FILE_OF_ANOTHER_NAME, "ElementDataFile = b.raw, as in b.mha", "b.raw is used, as ITK does")],
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="b.raw"), "a.img": b"1", "b.raw": RAW},
+            [
+                (
+                    Code.DATA_FILE_OF_ANOTHER_NAME,
+                    "ElementDataFile = b.raw",
+                    "b.raw is used, as ITK does, and a.img is not",
+                )
+            ],
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="LIST") + lines(SLICES) + b"Offset = 9 9 9\nNDims = 3\n", **SLICES},
+            [(Code.HEADER_KEY_IGNORED, "Offset, NDims", "ignored, as ITK does")],
+        ),
+        (
+            {"a.mhd": header("a") + b"\nScanner = x\nOffset = 9 9 9\nOffset = 1 1 1\n", "a.raw": RAW},
+            [(Code.HEADER_KEY_IGNORED, "Offset", "ignored, as ITK does")],
+        ),
+        (
+            {"a.mhd": header("a", ElementDataFile="a.raw # data", DimSize="12 10 6 # x"), "a.raw": RAW},
+            [
+                (Code.HEADER_REPAIRED, "a comment after DimSize", "left out"),
+                (Code.HEADER_REPAIRED, "a comment after ElementDataFile", "left out"),
+            ],
+        ),
+        (
+            {"a.mhd": header("a"), "a.raw": RAW + b"1"},
+            [
+                (
+                    Code.DATA_FILE_TOO_LONG,
+                    "a.raw: expected 1,440 bytes (DimSize 12 x 10 x 6, 2 bytes per element), got 1,441",
+                    "its first 1,440 bytes are used, as ITK does",
+                )
+            ],
+        ),
+        ({"a.mhd": header("a", HeaderSize="2"), "a.raw": b"12" + RAW}, []),
+        ({"a.mhd": header("a", HeaderSize="-1"), "a.raw": RAW}, []),
+        ({"a.mhd": header("a", HeaderSize="-1"), "a.raw": b"x" * 5000 + RAW}, []),
+        ({"a.mhd": header("a", ElementDataFile="A.RAW"), "a.raw": RAW}, []),
+    ],
+)
+def test_the_issues_of_a_volume_say_what_was_done(tmp_path, members, issues) -> None:
+    path = tmp_path / "volumes.zip"
+    path.write_bytes(zip_archive(members))
+    with ArchivePool() as archives:
+        directory = archives.directory(str(path))
+        image = open_metaimage(directory.find("a.mhd"), directory.members, archives)
+        assert (np.concatenate([slab.copy() for slab in image.slabs()]) == VOLUME.ravel()).all()
+    assert list(image.issues) == issues
 
 
 @pytest.mark.parametrize("packed", [False, True])

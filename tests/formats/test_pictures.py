@@ -22,6 +22,7 @@ from identifying import (
     bitmap,
     chunk,
     insert_after_start,
+    runs,
     saved,
     segment,
 )
@@ -185,6 +186,90 @@ def test_the_removed_parts_are_named_without_their_content() -> None:
     assert "MPO" not in kinds(saved("MPO", save_all=True, append_images=[GREY], exif=exif))
     comments = insert_after_start(saved("JPEG"), segment(0xFE, b"one") * 9)
     assert kinds(comments + b"end") == "COM (9 times), data behind the picture"
+
+
+@pytest.mark.parametrize(
+    ("inserted", "kind"),
+    [
+        (segment(0xE1, b"Exif\0\0x"), "APP1 (EXIF)"),
+        (segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0x"), "APP1 (XMP)"),
+        (segment(0xE2, b"ICC_PROFILE\0x"), "APP2 (ICC)"),
+        (segment(0xED, b"Photoshop 3.0\0x"), "APP13 (Photoshop)"),
+        (segment(0xEF, b"x"), "APP15"),
+        (segment(0xE0, b"JFXX\0"), "APP0"),
+        (segment(0xFE, b"x"), "COM"),
+        (segment(0xF0, b"x"), "segment FFF0"),
+        (segment(0xF9, b"x"), "segment FFF9"),
+    ],
+)
+def test_the_segments_of_a_jpeg_are_named(inserted: bytes, kind: str) -> None:
+    (part,) = find_metadata(insert_after_start(saved("JPEG"), inserted))
+    assert (part.kind, part.start, part.end, part.replacement) == (kind, 2, 2 + len(inserted), b"")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["tEXt", "zTXt", "iTXt", "eXIf", "tIME", "iCCP", "gAMA", "cHRM", "sRGB", "pHYs", "bKGD", "sBIT", "hIST", "sPLT"],
+)
+def test_the_chunks_of_a_png_are_named(kind: str) -> None:
+    (part,) = find_metadata(insert_after_start(saved("PNG"), chunk(kind.encode(), b"x\0\0x")))
+    assert (part.kind, part.start, part.end, part.replacement) == (kind, 33, 49, b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "text"),
+    [
+        (b"tIME", struct.pack(">HBBBBB", 2019, 3, 14, 10, 0, 0), b"2019-03-14"),
+        (b"zTXt", b"day\0\0" + zlib.compress(b"tiff:Orientation"), b"tiff:Orientation"),
+        (b"iCCP", b"name\0\0" + zlib.compress(b"made 2019"), b"made 2019"),
+        (b"iTXt", b"XML\0\1\0en\0word\0" + zlib.compress(b"made 2019"), b"made 2019"),
+        (b"iTXt", b"XML\0\0\0en\0word\0plain", b"plain"),
+        (b"tEXt", b"day\x002019", b"2019"),
+        (b"zTXt", b"day\0\0damaged", b"damaged"),
+        (b"tIME", b"short", b"short"),
+    ],
+)
+def test_what_a_chunk_holds_is_readable(kind: bytes, content: bytes, text: bytes) -> None:
+    (part,) = find_metadata(insert_after_start(saved("PNG"), chunk(kind, content)))
+    assert text in part.content
+
+
+@pytest.mark.parametrize(("bits", "compression"), [(8, 1), (4, 2)])
+@pytest.mark.parametrize("ending", [b"", b"\0\1", b"\0\0\0\1"])
+@pytest.mark.parametrize("behind", [b"PATIENT", b"\x05\x21\x03\x04" * 9])
+def test_runs_end_where_the_last_pixel_is(bits: int, compression: int, ending: bytes, behind: bytes) -> None:
+    body = runs(bits).removesuffix(b"\0\0\0\1") + ending
+    data = bitmap(bits, compression=compression, body=body)
+    assert clean(data) is data
+    assert clean(data + behind) == data
+
+
+def test_lines_of_one_run_and_a_move_to_the_end_are_counted() -> None:
+    height, width = PIXELS.shape
+    for body in ((bytes((width, 7)) + b"\0\0") * height, b"\0\2" + bytes((width - 1, height - 1)) + b"\1\7"):
+        data = bitmap(8, compression=1, body=body.removesuffix(b"\0\0"))
+        assert clean(data) is data
+        assert clean(data + b"PATIENT") == data
+
+
+def test_a_picture_has_a_limit_of_pixels(monkeypatch) -> None:
+    monkeypatch.setattr(pictures, "_MAX_PIXELS", PIXELS.size)
+    assert decode_picture(saved("BMP")).pixels.shape == PIXELS.shape
+    monkeypatch.setattr(pictures, "_MAX_PIXELS", PIXELS.size - 1)
+    with pytest.raises(ValueError, match="expected at most 713 pixels, got 34 x 21"):
+        decode_picture(saved("BMP"))
+
+
+def test_at_most_five_kinds_of_parts_are_listed() -> None:
+    parts = [segment(0xE0 + number, b"x") for number in range(1, 8)]
+    assert kinds(insert_after_start(saved("JPEG"), b"".join(parts[:5]))) == "APP1, APP2, APP3, APP4, APP5"
+    assert kinds(insert_after_start(saved("JPEG"), b"".join(parts))) == "APP1, APP2, APP3, APP4, APP5, …"
+
+
+def test_a_file_of_another_format_is_described() -> None:
+    with pytest.raises(ValueError, match=r"a file of another format, which starts with b'GIF87a"):
+        decode_picture(saved("GIF"))
+    assert find_metadata(b"GIF89a") == []
 
 
 @pytest.mark.parametrize("data", [saved("JPEG") + bytes(16), saved("BMP") + bytes(2), saved("PNG") + bytes(9)])

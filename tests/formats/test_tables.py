@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lung_nodule_ct.errors import LungNoduleCTError
 from lung_nodule_ct.formats.split_lists import parse_split_list
-from lung_nodule_ct.formats.tables import MAX_ROWS, parse_boxes, parse_nodules
+from lung_nodule_ct.formats.tables import MAX_ROWS, filled_lines, parse_boxes, parse_nodules
+from lung_nodule_ct.formats.text import NumberNotation, decode_text, lines_of, open_text, read_numbers
 from lung_nodule_ct.formats.voc import parse_voc
 from lung_nodule_ct.formats.workbook import parse_workbook
 from lung_nodule_ct.testing.archives import workbook, zip_archive
@@ -260,6 +264,232 @@ def test_a_radius_is_doubled_and_reported(word) -> None:
     assert (both.good[0].diameter, both.converted) == (9, "")
 
 
+SCAN_WORDS = (
+    *("seriesuid", "series_uid", "scan", "scan_name", "scan_id", "name", "filename", "file_name", "file", "id", "case"),
+    *("case_id", "case_number", "scan_number", "patient", "patient_id", "pid", "patient_number", "Scan Name"),
+)
+DIAMETER_WORDS = ("diameter_mm", "diameter", "d", "diam", "直径", "size_mm", "Diameter [mm]")
+
+
+@pytest.mark.parametrize("word", SCAN_WORDS)
+def test_every_word_for_the_scan_is_known(word) -> None:
+    table = parse_nodules(f"x,y,z,d,{word}\n1,2,3,4,9\n".encode())
+    assert [(row.series_uid, row.center, row.diameter) for row in table.good] == [("9", (1, 2, 3), 4)]
+    assert (table.guessed, table.unknown_header) == ((), None)
+
+
+def test_of_two_words_for_the_scan_the_first_in_the_list_of_the_known_is_used() -> None:
+    for better, worse in itertools.pairwise(SCAN_WORDS[:-1]):
+        table = parse_nodules(f"{worse},{better},x,y,z,d\nworse,better,1,2,3,4\n".encode())
+        assert [row.series_uid for row in table.good] == ["better"]
+
+
+@pytest.mark.parametrize("word", DIAMETER_WORDS)
+def test_every_word_for_the_diameter_is_known(word) -> None:
+    table = parse_nodules(f"{word},x,y,z,scan\n4,1,2,3,9\n".encode())
+    assert (table.good[0].diameter, table.guessed, table.unknown_header) == (4, (), None)
+    if word != "size_mm":
+        boxes = parse_boxes(f"{word},pid,zmin,zmax,ymin,ymax,xmin,xmax\n7.5,9,1,2,3,4,5,6\n".encode())
+        assert (boxes.good[0].diameter, boxes.guessed, boxes.unknown_header) == (7.5, (), None)
+
+
+@pytest.mark.parametrize(
+    "word", ["coord{}", "coord_{}", "{}", "world_{}", "{}_mm", "center_{}", "centre_{}", "Coord-{}"]
+)
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_every_word_for_a_coordinate_is_known(word, axis) -> None:
+    header = ",".join(word.format(axis) if each == axis else each for each in ("z", "y", "x"))
+    table = parse_nodules(f"{header},d,scan\n3,2,1,4,9\n".encode())
+    assert [row.center for row in table.good] == [(1, 2, 3)]
+    assert (table.guessed, table.unknown_header) == ((), None)
+
+
+@pytest.mark.parametrize("word", ["radius_mm", "radius", "半径_mm", "半径"])
+def test_every_word_for_the_radius_is_known(word) -> None:
+    table = parse_nodules(f"{word},x,y,z,scan\n4,1,2,3,9\n".encode())
+    assert (table.good[0].diameter, table.guessed, table.unknown_header) == (8, (), None)
+
+
+@pytest.mark.parametrize(
+    "word", ["pid", "id", "case", "case_id", "case_number", "name", "patient", "patient_id", "patient_number"]
+)
+@pytest.mark.parametrize("ends", ["{0}{1}", "{0}_{1}", "{1}{0}", "{1}_{0}"])
+def test_every_word_of_a_table_of_boxes_is_known(word, ends) -> None:
+    header = ",".join(ends.format(axis, end) for axis in "xyz" for end in ("max", "min"))
+    table = parse_boxes(f"{header},{word},直径_mm\n6,5,4,3,2,1,9,7.5\n".encode())
+    assert [(row.pid, row.low, row.high, row.diameter) for row in table.good] == [("9", (5, 3, 1), (6, 4, 2), 7.5)]
+    assert (table.guessed, table.unknown_header) == ((), None)
+
+
+@pytest.mark.parametrize("word", ["augmented", "augment", "augmentation", "is_augmented", "aug", "isAugmented"])
+@pytest.mark.parametrize(
+    ("flag", "augmented"),
+    [
+        *((each, None) for each in ("", " ", "nan", "null", "NA", "unknown")),
+        *((each, False) for each in ("0", "0.0", "false", "no", "N", "none", "Original")),
+        *((each, True) for each in ("1", "yes", "flip", "00")),
+    ],
+)
+def test_every_word_for_augmentation_is_known(word, flag, augmented) -> None:
+    if word == "isAugmented":
+        word = "IS AUGMENTED"
+    (row,) = parse_boxes(f"{word},pid,zmin,zmax,ymin,ymax,xmin,xmax\n{flag},9,1,2,3,4,5,6\n".encode()).good
+    assert row.augmented is augmented
+
+
+def test_the_problem_of_every_bad_row_is_stated() -> None:
+    rows = {
+        "a,1,2,x,4": "expected a number, got 'x'",
+        "b,1,2": "expected 5 cells, got 3",
+        ",1,2,3,4": "expected a name, got an empty cell",
+        "c,1,2,3,4,5": "expected 5 cells, got 6",
+        "d,1,2," + "y" * 50 + ",4": f"expected a number, got '{'y' * 40}'",
+        "e,": "expected 5 cells, got 2",
+        "f," + "9" * 70_000: "it is too long",
+    }
+    table = parse_nodules("\n".join([LUNA, *rows]).encode())
+    assert [row.problem for row in table.bad] == list(rows.values())
+    assert [row.text for row in table.bad] == [row[:200] for row in rows]
+    assert table.bad_names == {"", *"abcde"}
+    boxes = parse_boxes(b"pid,zmin,zmax,ymin,ymax,xmin,xmax\n9,1,2,3,4,5,6.5\n")
+    assert boxes.bad[0].problem == "expected whole numbers"
+    lacking = parse_boxes(b"pid,zmin,zmax,ymin,ymax,class\n9,1,2,3,4,5\n")
+    assert lacking.bad[0].problem == "the table has no column xmin, xmax"
+
+
+@pytest.mark.parametrize("mark", ["#", "//"])
+def test_comments_in_tables_and_lists_are_ignored(mark) -> None:
+    table = parse_nodules(f"{LUNA}\n9,1,2,3,4\n{mark} 8,1,2,3,4,5\n".encode())
+    assert ([row.series_uid for row in table.good], table.bad_count, table.ignored) == (["9"], 0, 2)
+    entries = list(parse_split_list(f"{mark} train\n9_004 {mark} checked twice\n9_005.jpg {mark} 1,2,3,4\n".encode()))
+    assert [(entry.line, entry.stem, entry.boxes) for entry in entries] == [(2, "9_004", ()), (3, "9_005", ())]
+
+
+def test_rows_have_the_numbers_of_their_lines() -> None:
+    table = parse_nodules(f"\n{LUNA}\n{'9,1,2,3,4' + chr(10) * 2}".encode() + b"8,1,2,3,4\n" * 30 + b"7,1\n")
+    assert [row.row.line for row in table.good] == [3, *range(5, 35)]
+    assert (table.good[-1].row.reference, table.bad[0].reference) == ("line 34: 8,1,2,3,4", "line 35: 7,1")
+    assert table.unknown_header is None
+    unknown = parse_nodules(b"all\n\nscan no,where x,where y,where z,how large\n9,1,2,3,4\n")
+    assert unknown.unknown_header.reference == "line 3: scan no,where x,where y,where z,how large"
+    assert [row.reference for row in unknown.skipped] == ["line 1: all"]
+
+
+@pytest.mark.parametrize(
+    ("length", "problem"), [(1 << 16, "expected a number, got"), ((1 << 16) + 1, "it is too long")]
+)
+def test_a_line_has_at_most_65536_characters(length, problem) -> None:
+    row = "9,1,2,3," + "x" * (length - 8)
+    assert parse_nodules(f"{LUNA}\n{row}".encode()).bad[0].problem.startswith(problem)
+
+
+def test_lines_of_the_heading_are_counted() -> None:
+    assert parse_nodules(f"sep=,\nnodules\n{LUNA}\n9,1,2,3,4\n".encode()).ignored == 3
+    assert parse_nodules(b"9,1,2,3,4\n").ignored == 0
+    assert filled_lines(b'a\n\n , ;\t|\n""\nb') == 2
+
+
+def test_a_line_of_a_list_is_shown_with_its_number() -> None:
+    (entry,) = parse_split_list(b"\n" + b"a/" * 150 + b"9_004.jpg 1,2,3,4")
+    assert entry.reference == f"line 2: {('a/' * 150)[:200]}"
+    (long,) = parse_split_list(b"a" * 10 + b" b" * (1 << 15))
+    assert (long.stem, long.text, long.boxes) == ((b"a" * 10 + b" b" * 95).decode(),) * 2 + ((),)
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "boxes"),
+    [
+        ("9_004", ("9_004",), ()),
+        ("9_004 1", ("9_004 1", "9_004"), ()),  # the name may end with the number
+        ("9_004.jpg", ("9_004.jpg", "9_004"), ()),
+        ("9_004 1,2,3,4", ("9_004",), ((1, 2, 3, 4),)),
+        ("9_004.jpg 1,2,3,4,nodule 5.5,-6,7,8", ("9_004",), ((1, 2, 3, 4), (5.5, -6, 7, 8))),
+        ("9_004.jpg 1 2 3 4", ("9_004",), ((1, 2, 3, 4),)),
+        ("9_004.jpg 1 2 3 4 0", ("9_004",), ((1, 2, 3, 4),)),
+        ("9_004.jpg 1 2 3", ("9_004.jpg 1 2 3", "9_004"), ()),
+        ("9_004.jpg 1 2 3 4 5 6", ("9_004.jpg 1 2 3 4 5 6", "9_004"), ()),
+        ("9_004.jpg 1,2,3", ("9_004.jpg 1,2,3", "9_004"), ()),
+        ("a.jpg.bmp", ("a.jpg.bmp", "a.jpg"), ()),
+        ("1 2 3 4 5", ("1 2 3 4 5", "1"), ((2, 3, 4, 5),)),
+    ],
+)
+def test_what_a_line_of_a_list_may_name(line, names, boxes) -> None:
+    (entry,) = parse_split_list(line.encode())
+    assert entry.boxes == boxes
+    assert entry.names == (names if not boxes else (entry.stem,))
+    assert entry.stem == names[-1]
+
+
+@pytest.mark.parametrize(
+    ("table", "delimiter", "numbers"),
+    [
+        ("1.5;2.5", ";", {"1.5": 1.5, "1,5": 1.5, "1,500": None, "1.500": 1.5, "12,34,5": None, "1 000": 1000}),
+        ("1,5;2,5", ";", {"1,500": 1.5, "-1,5": -1.5, "0,123": 0.123, "1.000,5": 1000.5, "1,2,3": None}),
+        (
+            "1,000,000;2",
+            ";",
+            {
+                "123,456": 123456,
+                "1234,567": 1234.567,
+                "1,500": 1500,
+                "12,345,678": 12345678,
+                "1,5": 1.5,
+                "0,123": 0.123,
+                "1,000.5": 1000.5,
+            },
+        ),
+        ("1.5;1,020", ";", {"1,020": 1020, "1,020.5": 1020.5}),  # a decimal point, so that the comma groups
+        ("1.000.000;2,5", ";", {"1.500": 1500, "1.000.000": 1000000, "2,5": 2.5, "1.000,25": 1000.25}),
+        ("1.5;2,5", ";", {"1,500": None, "1.500": 1.5}),  # both are decimal marks
+        ("1,020;1,5;1,000,000", ";", {"1,020": None}),  # a decimal mark and groups
+        ("1,020", ",", {"1,020": None, "1.020": 1.02}),  # a comma that divides cells says nothing
+        ('"1,5","2,5"', ",", {"1,500": 1.5}),
+        ('"1,020.5",3', ",", {"1,020": 1020}),
+        ("1 2", " ", {"1,020": None, "1.5": 1.5, "2\u202f000,5": 2000.5, "2'000": 2000, "\u22121,5": -1.5}),
+        ("1,020 2", " ", {"1,020": 1.02, "01,020": 1.02, "1234,567": 1234.567, "12.34.567": None, "1,2.3,4": None}),
+    ],
+)
+def test_the_numbers_of_a_table_are_read_in_one_notation(table, delimiter, numbers) -> None:
+    notation = NumberNotation.of(table, delimiter)
+    assert {text: notation.read(text) for text in numbers} == numbers
+    for text, number in numbers.items():
+        assert notation.read_all([text, "7"]) == (None if number is None else (number, 7))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1000000000", 1e9),
+        ("-1000000000", -1e9),
+        ("1000000001", None),
+        ("-1000000001", None),
+        ("inf", None),
+        ("nan", None),
+        ("1_0", None),
+        ("+1.5", 1.5),
+        (" 2 ", 2),
+        ("1e3", 1000),
+        ("", None),
+        ("\uff11", 1),
+    ],
+)
+def test_a_number_is_finite_and_at_most_a_thousand_million(text, number) -> None:
+    assert NumberNotation().read(text) == number
+    assert NumberNotation().read_all(["3", text]) == (None if number is None else (3, number))
+    assert read_numbers([text, "3"]) == (None if number is None else (number, 3))
+    if "." not in text:  # a whole number is the same in every notation
+        assert NumberNotation("decimal", "groups").read_all(["3", text]) == (None if number is None else (3, number))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gb18030"])
+def test_text_is_decoded(encoding) -> None:
+    bom = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
+    assert decode_text(bom + "肺 9".encode(encoding)) == "肺 9"
+    assert open_text(b"\xef\xbb\xbf" * 2 + b"a\r\nb\rc").read() == "a\nb\nc"
+    assert lines_of(b"a  \r\n b\n\n") == ["a", " b", ""]
+    assert decode_text(b"\xff") == "\ufffd"
+
+
 def test_the_best_of_several_names_of_the_scan_is_used() -> None:
     table = parse_nodules(b"id,name,x,y,z,d\n1,80_20190314,1,2,3,4\n")
     assert table.good[0].series_uid == "80_20190314"
@@ -368,6 +598,68 @@ def test_voc_is_read_in_every_encoding(data) -> None:
     annotation = parse_voc(data)
     assert (annotation.filename, annotation.width, annotation.height) == ("a.jpg", 20, 16)
     assert [entry.box for entry in annotation.objects] == [(1.0, 2.0, 3.5, 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("gbk", "gbk"),
+        ("GB18030", "gb18030"),
+        ("gb2312", "gbk"),
+        ("latin-1", "latin-1"),
+        ("utf-8", "gbk"),
+        ("none-such", "utf-8"),
+    ],
+)
+def test_the_file_name_in_a_voc_file_is_decoded_as_declared(declared, encoding) -> None:
+    name = "é.jpg" if encoding == "latin-1" else "肺.jpg"
+    text = f"""  <?xml version='1.0' encoding = '{declared}' ?>{VOC.format("").replace("a.jpg", name)}"""
+    assert parse_voc(text.encode(encoding)).filename == name
+
+
+def test_a_complete_voc_file_has_nothing_unusual() -> None:
+    more = "<pose>Left</pose><truncated>0</truncated><difficult>0</difficult><occluded>0</occluded><bndbox>"
+    body = (
+        "<folder>a</folder><path>b</path><segmented>0</segmented>"
+        "<source><database>x</database><image>y</image></source><owner><name>z</name></owner>"
+        + BOX.format("1").replace("<bndbox>", more)
+    )
+    data = VOC.format(body).replace("</size>", "<depth>3</depth></size>").encode()
+    annotation = parse_voc(data)
+    assert (len(annotation.objects), annotation.unusual) == (1, ())
+    assert (annotation.objects[0].name, annotation.objects[0].text) == ("nodule", "1 02 3.5 4")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected", "unusual"),
+    [
+        ("<width>20</width>", (20, None), 0),
+        ("<width>0</width><height>0</height>", (None, None), 0),
+        ("<width>-1</width><height>16</height>", (None, 16), 0),
+        ("<width>20.0</width><height>16.5</height>", (20, None), 1),
+        ("<width>1</width><height>2</height>", (1, 2), 0),
+        ("<width></width><height>2</height>", (None, 2), 0),
+    ],
+)
+def test_the_size_of_a_voc_file_is_read(size, expected, unusual) -> None:
+    annotation = parse_voc(f"<annotation><size>{size}</size></annotation>".encode())
+    assert (annotation.width, annotation.height, len(annotation.unusual)) == (*expected, unusual)
+    assert annotation.filename == ""
+    bare = parse_voc(b"<annotation/>")
+    assert (bare.width, bare.height, bare.objects, bare.unusual) == (None, None, (), ())
+
+
+def test_texts_and_lists_of_a_voc_file_are_bounded() -> None:
+    tags = "".join(f"<t{number}/>" for number in range(30))
+    annotation = parse_voc(VOC.format(tags + BOX.format("1").replace("nodule", "n" * 300)).encode())
+    assert len(annotation.unusual) == 20
+    assert annotation.unusual[0] == ("<t0> in <annotation>", "not read")
+    assert annotation.objects[0].name == "n" * 200
+    (missing,) = parse_voc(VOC.format("<object><name>nodule</name></object>").encode()).objects
+    assert (missing.box, missing.text) == (None, "- - - -")
+    assert len(parse_voc(VOC.format(BOX.format("1") * 1000).encode()).objects) == 1000
+    nested = parse_voc(VOC.format(f"<group>{BOX.format('1')}</group>").encode())
+    assert nested.unusual == (("<group> in <annotation>", "its objects are used"),)
 
 
 def test_voc_numbers_that_cannot_be_read_give_no_box() -> None:
@@ -489,6 +781,67 @@ def test_columns_of_a_workbook_are_found_by_their_names(rows) -> None:
     assert (parsed.unread, parsed.guessed) == ((), ())
 
 
+IMAGE_WORDS = (
+    *("image", "image_name", "filename", "file_name", "file", "name", "img", "img_name", "picture", "stem", "image_id"),
+    *("id", "图像", "图像名", "图像名称", "图片", "图片名", "图片名称", "文件名", "文件", "名称"),
+)
+
+
+@pytest.mark.parametrize("word", IMAGE_WORDS)
+@pytest.mark.parametrize(
+    "ends",
+    [
+        HEADER[1:],
+        ["x_min", "y_min", "x_max", "y_max"],
+        ["minx", "miny", "maxx", "maxy"],
+        ["x1", "y1", "x2", "y2"],
+        ["min_x", "min_y", "max_x", "max_y"],
+    ],
+)
+def test_every_word_of_a_workbook_is_known(word, ends) -> None:
+    parsed = parse_workbook(workbook([[*reversed(ends), word], [4, 3, 2, 1, "a.jpg"]]), "x.xlsx")
+    assert [(row.line, row.name, row.box, row.sheet) for row in parsed.rows] == [(2, "a.jpg", (1, 2, 3, 4), "")]
+    assert (parsed.unread, parsed.guessed) == ((), ())
+
+
+def test_a_word_that_is_not_known_is_taken_by_its_position_and_reported() -> None:
+    parsed = parse_workbook(workbook([["image", "left", "ymin", "xmax", "ymax"], ["a.jpg", 1, 2, 3, 4]]), "x.xlsx")
+    assert parsed.rows[0].box == (1, 2, 3, 4)
+    assert [columns for _, columns in parsed.guessed] == [("xmin",)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([], "it is empty"),
+        ([[], [None, ""]], "it is empty"),
+        (
+            [["a.jpg", 1, 2, 3]],
+            "expected columns named image, xmin, ymin, xmax, ymax, or rows of a file name and four numbers",
+        ),
+        (
+            [["a.jpg", 1, 2, 3, 4, 5]],
+            "expected columns named image, xmin, ymin, xmax, ymax, or rows of a file name and four",
+        ),
+        (
+            [["image", "xmin", "ymin"], ["a.jpg", 1, 2]],
+            "expected columns named image, xmin, ymin, xmax, ymax, got none named xmax, ymax",
+        ),
+    ],
+)
+def test_why_a_sheet_is_not_read(rows, problem) -> None:
+    parsed = parse_workbook(workbook(rows), "x.xlsx")
+    assert parsed.rows == ()
+    assert [text.startswith(problem) for _, text in parsed.unread] == [True]
+
+
+def test_a_row_of_a_workbook_is_shown_with_its_line() -> None:
+    parsed = parse_workbook(
+        workbook([HEADER, ["a.jpg", 1, 2.5, 3, 4], ["b.jpg", 1, "x", 3, 4], [None, 1, 2, 3, 4]]), "x.xlsx"
+    )
+    assert [row.reference for row in parsed.rows] == ["line 2: a.jpg 1 2.5 3 4", "line 3: b.jpg", "line 4:  1 2 3 4"]
+
+
 def test_all_sheets_of_a_workbook_are_read() -> None:
     sheets = {
         "one": [HEADER, ["a.jpg", 1, 2, 3, 4]],
@@ -515,6 +868,31 @@ def test_columns_of_another_meaning_are_not_read_from_a_workbook(header) -> None
     parsed = parse_workbook(workbook([header, ["a.jpg", 1, 2, 3, 4]]), "x.xlsx")
     assert not parsed.rows
     assert "got none named" in parsed.unread[0][1]
+
+
+@pytest.mark.parametrize(("limit", "part"), [("_MAX_SHEET_BYTES", "sheet"), ("_MAX_PART_BYTES", "xl")])
+def test_the_parts_of_a_workbook_have_a_limit_of_bytes(monkeypatch, limit, part) -> None:
+    data = workbook([HEADER, ["a.jpg", 1, 2, 3, 4]])
+    monkeypatch.setattr(f"lung_nodule_ct.formats.workbook.{limit}", 100)
+    with pytest.raises(LungNoduleCTError, match=part):
+        parse_workbook(data, "x.xlsx")
+
+
+@pytest.mark.parametrize(("count", "is_read"), [(100, True), (101, False)])
+def test_a_workbook_has_at_most_a_hundred_sheets(count, is_read) -> None:
+    more = {f"s{number}": [] for number in range(count - 1)}
+    data = workbook([HEADER, ["a.jpg", 1, 2, 3, 4]], more=more)
+    if is_read:
+        assert parse_workbook(data, "x.xlsx").unread == ()
+    else:
+        with pytest.raises(ValueError, match=r"x\.xlsx exceeds a limit: more than 100 sheets"):
+            parse_workbook(data, "x.xlsx")
+
+
+def test_a_workbook_is_read_to_its_64th_column() -> None:
+    for column, is_read in ((64, True), (65, False)):
+        header, row = ([None] * (column - 5) + cells for cells in ([*HEADER], ["a.jpg", 1, 2, 3, 4]))
+        assert bool(parse_workbook(workbook([header, row]), "x.xlsx").rows) is is_read
 
 
 def test_a_workbook_has_a_limit_of_rows(monkeypatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lung_nodule_ct import Frame, convert_boxes
-from lung_nodule_ct.geometry.boxes import clip_box, sphere_box
+from lung_nodule_ct.geometry.boxes import SphereBox, clip_box, slice_range, sphere_box
 from lung_nodule_ct.testing.strategies import frames, points
 
 
@@ -52,6 +52,59 @@ def test_invalid_frames_are_refused(wrong) -> None:
         Frame(**wrong)
 
 
+def test_a_frame_without_arguments_is_the_index_itself() -> None:
+    assert Frame() == Frame((0, 0, 0), (1, 1, 1), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    assert Frame().to_world([1, 2, 3]).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("origin", {"origin": (0, 0)}),
+        ("origin", {"origin": (0, 0, 0, 0)}),
+        ("spacing", {"spacing": (1, 1)}),
+        ("spacing", {"spacing": (1, float("inf"), 1)}),
+        ("direction", {"direction": (1, 0, 0, 0, 1, 0, 0, 0, 1, 0)}),
+        ("direction", {"direction": (1e-5, 0, 0, 0, 1e-5, 0, 0, 0, 1)}),
+    ],
+)
+def test_the_error_of_an_invalid_frame_names_what_is_wrong(name, wrong) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^{name}: expected .*, got \({', '.join(map(str, map(float, wrong[name])))}\)"
+    ):
+        Frame(**wrong)
+
+
+def test_a_direction_is_invertible_from_a_determinant_of_one_in_a_thousand_million() -> None:
+    assert Frame(direction=(2e-9, 0, 0, 0, 1, 0, 0, 0, 1)).to_voxel([2e-9, 0, 0])[0] == pytest.approx(1)
+    assert not Frame(direction=(1e200, 0, 0, 0, 1, 0, 0, 0, 1)).is_orthonormal
+
+
+@pytest.mark.parametrize(
+    ("direction", "orthonormal"),
+    [
+        ((0.6, -0.8, 0, 0.8, 0.6, 0, 0, 0, 1), True),  # a rotation whose matrix is not symmetric
+        ((0, 1, 0, 0, 0, -1, 1, 0, 0), True),
+        ((1, 0, 0, 0, 1, 0, 0, 0, 1.00004), True),  # as rounded in a header
+        ((1, 0, 0, 0, 1, 0, 0, 0, 1.0002), False),
+        ((1, 8e-5, 0, 0, 1, 0, 0, 0, 1), True),
+        ((1, 2e-4, 0, 0, 1, 0, 0, 0, 1), False),
+        ((1, 0, 0.3, 0, 1, 0, 0, 0, 1), False),  # a shear
+        ((2, 0, 0, 0, 0.5, 0, 0, 0, 1), False),
+    ],
+)
+def test_a_direction_is_orthonormal_within_a_ten_thousandth(direction, orthonormal) -> None:
+    assert Frame(direction=direction).is_orthonormal is orthonormal
+
+
+def test_the_frame_of_a_row_needs_all_three_columns() -> None:
+    row = {"origin": [1, 2, 3], "spacing": [1, 1, 2], "direction": [0, 1, 0, 1, 0, 0, 0, 0, 1], "label": 3}
+    assert Frame.from_row(row) == Frame((1, 2, 3), (1, 1, 2), (0, 1, 0, 1, 0, 0, 0, 0, 1))
+    for name in ("origin", "spacing", "direction"):
+        assert Frame.from_row({key: value for key, value in row.items() if key != name}) is None
+    assert Frame.from_row({}) is None
+
+
 @given(
     st.tuples(*[st.floats(-3, 12).map(lambda value: round(value, 2))] * 3),
     st.floats(0.5, 9).map(lambda value: round(value, 2)),
@@ -81,6 +134,45 @@ def test_a_sphere_between_voxels_is_distinguished_from_one_outside() -> None:
     assert between.between_voxels
     assert outside.clipped is None
     assert not outside.between_voxels
+
+
+def test_a_voxel_on_the_surface_of_a_sphere_belongs_to_it_within_the_published_digits() -> None:
+    shape = (20, 20, 20)
+    inside = SphereBox((8, 8, 8, 13, 13, 13), (8, 8, 8, 13, 13, 13))
+    assert sphere_box((10, 10, 10), 4, (1, 1, 1), shape) == inside
+    assert sphere_box((10, 10, 10), 4 - 1e-6, (1, 1, 1), shape) == inside  # as rounded to six digits
+    assert sphere_box((10, 10, 10), 4 + 1e-6, (1, 1, 1), shape) == inside
+    assert sphere_box((10, 10, 10), 4 - 1e-5, (1, 1, 1), shape).unclipped == (9, 9, 9, 12, 12, 12)
+    assert sphere_box((10.3, 10, 9.8), 4, (1, 0.5, 2), shape).unclipped == (9, 6, 9, 13, 15, 11)
+
+
+def test_the_box_of_a_sphere_ends_at_the_border_of_the_volume() -> None:
+    at_the_end = sphere_box((7, 5, 3), 2, (1, 1, 1), (4, 6, 8))
+    assert at_the_end == SphereBox((6, 4, 2, 9, 7, 5), (6, 4, 2, 8, 6, 4))
+    assert clip_box((0, 0, 0, 8, 6, 4), (4, 6, 8)) == (0, 0, 0, 8, 6, 4)
+    assert clip_box((7, 5, 3, 8, 6, 4), (4, 6, 8)) == (7, 5, 3, 8, 6, 4)
+    assert clip_box((8, 0, 0, 9, 6, 4), (4, 6, 8)) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (3, 7, (1, 4)),
+        (1, 9, (0, 5)),
+        (1, 1, (0, 1)),
+        (9, 9, (4, 5)),
+        (4, 4, (2, 2)),  # between two slices
+        (2, 8, (1, 4)),
+        (0, 0, (-1, 0)),  # before the first slice, one number is one index
+        (-2, 3, (-3, 2)),
+        (-3, -2, (-4, -2)),
+        (10, 10, (5, 6)),
+        (9, 12, (4, 8)),
+        (12, 13, (7, 9)),
+    ],
+)
+def test_slices_are_found_by_their_numbers(low, high, expected) -> None:
+    assert slice_range(low, high, [1, 3, 5, 7, 9]) == expected
 
 
 @given(st.tuples(*[st.integers(-5, 15)] * 6))
@@ -133,6 +225,32 @@ def test_every_form_and_bound_contains_the_same_voxels() -> None:
 
 def test_integers_stay_integers() -> None:
     assert convert_boxes([[0, 0, 0, 1, 2, 3]], "xyzxyz", "zyxzyx").dtype.kind == "i"
+
+
+def test_other_numbers_become_float64() -> None:
+    assert convert_boxes(np.array([0, 0, 0, 1, 2, 3], np.float32), "xyzxyz", "zyxzyx").dtype == np.float64
+    assert convert_boxes(["0.5", "0", "0", "1.5", "2", "3"], "xyzxyz", "zyxzyx").tolist() == [0, 0, 0.5, 3, 2, 1.5]
+    assert convert_boxes([0, 0, 0, 1, 2, 3], "xyzxyz", "cccwhd").dtype == np.float64
+
+
+def test_boxes_have_half_open_bounds_unless_others_are_given() -> None:
+    assert convert_boxes([0, 0, 0, 1, 2, 3], "xyzxyz", "xyzxyz").tolist() == [0, 0, 0, 1, 2, 3]
+    assert convert_boxes([0, 0, 0, 1, 2, 3], "xyzxyz", "xyzxyz", target_bounds="inclusive").tolist() == [
+        0,
+        0,
+        0,
+        0,
+        1,
+        2,
+    ]
+    assert convert_boxes(np.zeros((0, 6), int), "xyzxyz", "zyxzyx").shape == (0, 6)
+
+
+def test_the_error_shows_the_boxes_without_a_voxel() -> None:
+    with pytest.raises(ValueError, match=r"^boxes: .*got array\(\[\[0, 0, 0, 1, 0, 1\]\]\)"):
+        convert_boxes([[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 0, 1]], "xyzxyz", "cccwhd")
+    with pytest.raises(ValueError, match=r"^boxes: expected shape .*got \(1, 1, 6\)"):
+        convert_boxes([[[0, 0, 0, 1, 1, 1]]], "xyzxyz", "cccwhd")
 
 
 @pytest.mark.parametrize(

@@ -47,3 +47,20 @@ def test_the_tilt_of_a_scan_is_given_in_degrees():
 def test_an_orientation_needs_each_axis_once():
     with pytest.raises(ValueError, match="once"):
         Orientation((0, 0, 2))
+
+
+def test_without_a_frame_a_volume_is_displayed_as_stored():
+    assert Orientation() == Orientation((0, 1, 2), (False, False, False), 0.0)
+    with pytest.raises(ValueError, match="got"):
+        Orientation(flipped=(False, False))
+
+
+def test_the_nearest_axes_are_chosen_together_and_the_largest_tilt_is_given():
+    turned = np.radians(30)
+    about_x = (1, 0, 0, 0, np.cos(turned), -np.sin(turned), 0, np.sin(turned), np.cos(turned))
+    mirrored = np.array(about_x).reshape(3, 3)[:, [2, 0, 1]] * (-2, 1, 3)  # columns of any length
+    orientation = Orientation.from_frame(Frame(direction=tuple(mirrored.ravel())))
+    assert (orientation.axes, orientation.flipped) == ((1, 2, 0), (False, False, True))
+    assert orientation.tilt_degrees == pytest.approx(30)
+    sheared = Orientation.from_frame(Frame(direction=(1, 0, 0, 0, 1, 1, 0, 0, 1)))
+    assert sheared.tilt_degrees == pytest.approx(45)
