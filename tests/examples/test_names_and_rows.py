@@ -361,3 +361,11 @@ def test_what_is_not_the_number_of_a_slice_is_reported(tiny, tmp_path, build, na
     assert [row["volume"]["shape"][0] for row in built.rows("det3d_bmp_1.25mm")] == [11] * 3
     assert built.findings("member-unused")
     assert not built.findings("slice-gap")
+
+
+def test_an_image_whose_annotation_is_too_large_is_left_out(tiny, tmp_path, build) -> None:
+    tiny[DET2D]["Annotations/9_004.xml"] = b"<annotation>" + b" " * (5 << 20) + b"</annotation>"
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert len(built.rows("det2d_1.25mm")) == 2
+    (finding,) = built.findings("annotation-unreadable")
+    assert "more than 4,194,304" in finding["detail"]

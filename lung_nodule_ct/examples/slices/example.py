@@ -32,9 +32,10 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
     """
     annotation = VocAnnotation("", None, None, ())
     if unit.annotation is not None:
-        xml = read_member(unit.annotation, reading.archives, limit=MAX_XML_BYTES)
         try:
-            annotation = parse_voc(xml)
+            if unit.annotation.size > MAX_XML_BYTES:
+                raise ValueError(f"it has {unit.annotation.size:,} bytes, more than {MAX_XML_BYTES:,}")
+            annotation = parse_voc(read_member(unit.annotation, reading.archives, limit=MAX_XML_BYTES))
         except ValueError as error:
             detail = f"expected a Pascal VOC annotation, got: {error}; mend the file, or remove it to keep the image without boxes"
             resolution = f"{quoted(unit.image.name)} is left out"
