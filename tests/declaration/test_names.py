@@ -128,7 +128,9 @@ def test_at_most_five_names_that_fit_are_listed() -> None:
     names = ["0" * zeros + "1" for zeros in range(2, 9)]
     match = NameIndex(names).find("1")
     assert match.candidates == tuple(names)
-    assert match.detail == f"expected one name that fits, got {', '.join(names[:5])}; write it as it is in the archive"
+    assert (
+        match.detail == f"expected one name that fits, got “{', '.join(names[:5])}”; write it as it is in the archive"
+    )
     assert NameIndex(names).find("2").detail is None
     assert NameIndex(["a.00"]).find("a.0").name is None  # no number ends in these zeros
     assert NameIndex(["a1.00"]).find("a1").name == "a1.00"

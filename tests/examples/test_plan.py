@@ -59,10 +59,20 @@ def planned(tmp_path):
     return plan
 
 
+_QUOTES = str.maketrans("", "", "“”")
+"""Marks of what is quoted from the data."""
+
+
 def reported(plan: Plan, *without: str) -> Reported:
     """Code, member, row, what was done, and count of all findings of a plan, but for some codes."""
     return [
-        (str(each.code), each.place.member, each.place.row, each.resolution, each.count)
+        (
+            str(each.code),
+            each.place.member,
+            each.place.row and each.place.row.translate(_QUOTES),
+            each.resolution.translate(_QUOTES),
+            each.count,
+        )
         for each in plan.findings
         if each.code not in without
     ]

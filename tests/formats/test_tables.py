@@ -339,11 +339,11 @@ def test_every_word_for_augmentation_is_known(word, flag, augmented) -> None:
 
 def test_the_problem_of_every_bad_row_is_stated() -> None:
     rows = {
-        "a,1,2,x,4": "expected a number, got 'x'",
+        "a,1,2,x,4": "expected a number, got “x”",
         "b,1,2": "expected 5 cells, got 3",
         ",1,2,3,4": "expected a name, got an empty cell",
         "c,1,2,3,4,5": "expected 5 cells, got 6",
-        "d,1,2," + "y" * 50 + ",4": f"expected a number, got '{'y' * 40}'",
+        "d,1,2," + "y" * 50 + ",4": f"expected a number, got “{'y' * 40}”",
         "e,": "expected 5 cells, got 2",
         "f," + "9" * 70_000: "it is too long",
     }
@@ -432,7 +432,7 @@ def test_what_a_line_of_a_list_may_name(line, names, boxes) -> None:
                 "123,456": 123456,
                 "1234,567": 1234.567,
                 "1,500": 1500,
-                "12,345,678": 12345678,
+                "12,345,678": None,  # over the limit
                 "1,5": 1.5,
                 "0,123": 0.123,
                 "1,000.5": 1000.5,
@@ -459,10 +459,10 @@ def test_the_numbers_of_a_table_are_read_in_one_notation(table, delimiter, numbe
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("1000000000", 1e9),
-        ("-1000000000", -1e9),
-        ("1000000001", None),
-        ("-1000000001", None),
+        ("1000000", 1e6),
+        ("-1000000", -1e6),
+        ("1000001", None),
+        ("-1000001", None),
         ("inf", None),
         ("nan", None),
         ("1_0", None),
@@ -473,7 +473,7 @@ def test_the_numbers_of_a_table_are_read_in_one_notation(table, delimiter, numbe
         ("\uff11", 1),
     ],
 )
-def test_a_number_is_finite_and_at_most_a_thousand_million(text, number) -> None:
+def test_a_number_is_finite_and_at_most_a_million(text, number) -> None:
     assert NumberNotation().read(text) == number
     assert NumberNotation().read_all(["3", text]) == (None if number is None else (3, number))
     assert read_numbers([text, "3"]) == (None if number is None else (number, 3))
@@ -627,7 +627,7 @@ def test_a_complete_voc_file_has_nothing_unusual() -> None:
     data = VOC.format(body).replace("</size>", "<depth>3</depth></size>").encode()
     annotation = parse_voc(data)
     assert (len(annotation.objects), annotation.unusual) == (1, ())
-    assert (annotation.objects[0].name, annotation.objects[0].text) == ("nodule", "1 02 3.5 4")
+    assert (annotation.objects[0].name, annotation.objects[0].text) == ("nodule", "1, 02, 3.5, 4")
 
 
 @pytest.mark.parametrize(
@@ -653,13 +653,13 @@ def test_texts_and_lists_of_a_voc_file_are_bounded() -> None:
     tags = "".join(f"<t{number}/>" for number in range(30))
     annotation = parse_voc(VOC.format(tags + BOX.format("1").replace("nodule", "n" * 300)).encode())
     assert len(annotation.unusual) == 20
-    assert annotation.unusual[0] == ("<t0> in <annotation>", "not read")
+    assert annotation.unusual[0] == ("an element “t0” in <annotation>", "not read")
     assert annotation.objects[0].name == "n" * 200
     (missing,) = parse_voc(VOC.format("<object><name>nodule</name></object>").encode()).objects
-    assert (missing.box, missing.text) == (None, "- - - -")
+    assert (missing.box, missing.text) == (None, "-, -, -, -")
     assert len(parse_voc(VOC.format(BOX.format("1") * 1000).encode()).objects) == 1000
     nested = parse_voc(VOC.format(f"<group>{BOX.format('1')}</group>").encode())
-    assert nested.unusual == (("<group> in <annotation>", "its objects are used"),)
+    assert nested.unusual == (("an element “group” in <annotation>", "its objects are used"),)
 
 
 def test_voc_numbers_that_cannot_be_read_give_no_box() -> None:
@@ -839,7 +839,11 @@ def test_a_row_of_a_workbook_is_shown_with_its_line() -> None:
     parsed = parse_workbook(
         workbook([HEADER, ["a.jpg", 1, 2.5, 3, 4], ["b.jpg", 1, "x", 3, 4], [None, 1, 2, 3, 4]]), "x.xlsx"
     )
-    assert [row.reference for row in parsed.rows] == ["line 2: a.jpg 1 2.5 3 4", "line 3: b.jpg", "line 4:  1 2 3 4"]
+    assert [row.reference for row in parsed.rows] == [
+        "line 2: a.jpg, 1, 2.5, 3, 4",
+        "line 3: b.jpg",
+        "line 4: , 1, 2, 3, 4",
+    ]
 
 
 def test_all_sheets_of_a_workbook_are_read() -> None:

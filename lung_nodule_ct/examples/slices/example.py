@@ -32,10 +32,12 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
     """
     annotation = VocAnnotation("", None, None, ())
     if unit.annotation is not None:
+        size = unit.annotation.size
+        xml = read_member(unit.annotation, reading.archives, limit=MAX_XML_BYTES) if size <= MAX_XML_BYTES else None
         try:
-            if unit.annotation.size > MAX_XML_BYTES:
-                raise ValueError(f"it has {unit.annotation.size:,} bytes, more than {MAX_XML_BYTES:,}")
-            annotation = parse_voc(read_member(unit.annotation, reading.archives, limit=MAX_XML_BYTES))
+            if xml is None:
+                raise ValueError(f"it has {size:,} bytes, more than {MAX_XML_BYTES:,}")
+            annotation = parse_voc(xml)
         except ValueError as error:
             detail = f"expected a Pascal VOC annotation, got: {error}; mend the file, or remove it to keep the image without boxes"
             resolution = f"{quoted(unit.image.name)} is left out"
