@@ -313,7 +313,7 @@ def test_the_findings_of_slices(tiny, planned) -> None:
             2,
         ),
         ("not-listed", "9_004, n0, n1, n2, n3, …", None, "they go to the split 'unassigned'", 7),
-        ("tables-disagree", "VOC_CT.xlsx", "sheet Sheet, line 3: absent 1 2 3 4", xml, 1),
+        ("tables-disagree", "VOC_CT.xlsx", "sheet Sheet, line 3: absent, 1, 2, 3, 4", xml, 1),
         ("tables-disagree", "VOC_CT.xlsx", "sheet Sheet, line 4: 9_004", xml, 1),
         *(("image-without-annotation", f"JPEGImages/n{k}.jpg", None, "kept, with no boxes", 1) for k in range(6)),
         ("member-unused", "other.bmp, notes.md, more.xlsx", None, "left out", 3),
