@@ -321,8 +321,8 @@ def test_the_findings_of_slices(tiny, planned) -> None:
     assert sorted(map(repr, found)) == sorted(map(repr, expected))
     assert {each.place.archive for each in plan.findings} == {DET2D}
     details = {str(each.code): each.detail for each in plan.findings if each.detail}
-    assert details["duplicate-id"] in ("the same name as JPEGImages/9_004.jpg", None)
-    assert details["split-lists-disagree"] == "these lists assign 7_20190304_003, 9_004 to another split"
+    assert details["duplicate-id"] in ("the same name as “JPEGImages/9_004.jpg”", None)
+    assert details["split-lists-disagree"] == "these lists assign “7_20190304_003, 9_004” to another split"
     unit = next(unit for unit in plan.units if unit.source_name == "9_004")
     assert [(check.table, check.row, check.boxes) for check in unit.cross_checks] == [
         ("VOC_CT.xlsx", "", ((2, 3, 9, 11),))
