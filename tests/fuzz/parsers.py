@@ -95,10 +95,10 @@ def fuzz_boxes(data: bytes) -> None:
 
 
 def fuzz_list(data: bytes) -> None:
-    from lung_nodule_ct.formats.tables import parse_split_list
+    from lung_nodule_ct.formats.split_lists import parse_split_list
 
     with suppress(ValueError):
-        parse_split_list(data)
+        list(parse_split_list(data))
 
 
 def fuzz_workbook(data: bytes) -> None:
