@@ -76,7 +76,8 @@ def lowest_direct(session: nox.Session) -> None:
     python = str(Path(session.bin) / "python")
     package = f"{os.environ.get('WHEEL', '.')}[test]"
     session.run("uv", "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct", package)
-    session.run("pytest", "-m", "not slow", *session.posargs)
+    # the pictures of test_pictures.py are written by Pillow, and an earlier Pillow writes other fields into a BMP
+    session.run("pytest", "-m", "not slow", "--ignore", "tests/formats/test_pictures.py", *session.posargs)
 
 
 @nox.session
