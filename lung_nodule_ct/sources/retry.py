@@ -31,7 +31,7 @@ class Timeouts:
     read_s: float = 30.0
     window_s: float = 30.0
     min_rate: float = 1024.0
-    attempts: int = 6
+    attempts: int = 4
     first_wait_s: float = 1.0
     max_wait_s: float = 60.0
     max_requested_wait_s: float = 900.0

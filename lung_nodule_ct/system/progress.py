@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
+_LONG_WAIT_S = 10
+"""A wait of this many seconds is reported although its reason was reported before."""
+
 
 class BuildProgress:
     """Callbacks of a build, or of reading a finished build. Does nothing."""
@@ -109,7 +112,14 @@ class BuildProgressBar(_Bars, BuildProgress):
 
 
 class DownloadProgressBar(_Bars, DownloadProgress):
-    """Shows downloads: ``with DownloadProgressBar() as progress: open_source(..., progress=progress)``."""
+    """Shows downloads: ``with DownloadProgressBar() as progress: open_source(..., progress=progress)``.
+
+    Short waits for the same reason are reported once per file.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._reported: set[tuple[str, str]] = set()
 
     def begin(self, name: str, size: int) -> None:
         self._add(name, name, size)
@@ -118,6 +128,9 @@ class DownloadProgressBar(_Bars, DownloadProgress):
         self._bars.update(self._tasks[name], completed=done)
 
     def wait(self, name: str, reason: str, seconds: float) -> None:
+        if (name, reason) in self._reported and seconds < _LONG_WAIT_S:
+            return
+        self._reported.add((name, reason))
         waits = f"; waiting {seconds:,.0f} s" if seconds else ""
         self._bars.console.print(f"{name}: {reason}{waits}", markup=False, highlight=False)
 

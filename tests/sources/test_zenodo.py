@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import archive_server as at
@@ -139,6 +140,18 @@ def test_download_prints_paths_and_lock_pins_archives(zenodo, cli, tmp_path) -> 
     assert refused.returncode == 1
     assert CLS in refused.stderr
     assert "since it was pinned" in refused.stderr
+
+
+def test_a_server_that_fails_is_one_message_and_soon_an_error(zenodo, cli, monkeypatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    zenodo.faults += [at.status(500)] * 9
+    done = cli("download", "det2d_1.25mm")
+    assert done.returncode == 1
+    messages = " ".join(done.stderr.split())
+    assert messages.count("waiting") == 1
+    assert messages.count("500") == 2, "the message, and the error"
+    assert sum(slept) <= 12
 
 
 def test_inspect_reads_only_the_directories_of_archives(zenodo, cli) -> None:
