@@ -49,8 +49,12 @@ _INTERPRETED = frozenset(
     {".huggingface.yaml", "dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "features.json"}
 )
 """Files by which ``datasets`` and TFDS find and describe the shards."""
+_CARD = "README.md"
+_FRONT_MATTER = re.compile(rb"(?:\xef\xbb\xbf)?\s*---[ \t]*[\r\n]")
+"""The beginning of a card whose metadata ``datasets`` reads: which files are the shards of which config and split."""
 _TASK = "verifying"
 _MAX_NAMES = 5
+_MAX_HEAD_BYTES = 1 << 16
 _THREADS = 4
 
 
@@ -144,6 +148,8 @@ def _verify(
     left = sorted(present - set(comparison.recorded) - comparison.renamed)
     interpreted = _INTERPRETED if manifest.is_complete else frozenset[str]()
     loaded = {name for name in left if _is_loaded(name, tops, interpreted)}
+    if manifest.is_complete and _CARD in left and (folder / _CARD).is_file() and _has_front_matter(folder / _CARD):
+        loaded.add(_CARD)
     faults += [added_file(name) for name in left if name in loaded]
     foreign = tuple(name for name in left if name not in loaded)
     proven = [record for record in sound if record.sha256 is not None]
@@ -333,6 +339,11 @@ def _is_loaded(name: str, tops: set[str], interpreted: Collection[str]) -> bool:
     if not _SHARD.fullmatch(file_name) or _CACHE.fullmatch(file_name):
         return False
     return folder.partition("/")[0] in tops
+
+
+def _has_front_matter(card: Path) -> bool:
+    with card.open("rb") as file:
+        return _FRONT_MATTER.match(file.read(_MAX_HEAD_BYTES)) is not None
 
 
 def _sidecar_records(folder: Path, present: set[str]) -> dict[str, FileRecord]:

@@ -143,11 +143,11 @@ def edited_manifest() -> Fault:
 
 
 def added_file(name: str) -> Fault:
-    """The fault of a file among the shards that the manifest does not record."""
+    """The fault of a file that readers load or interpret, and that the manifest does not record."""
     return Fault(
         FaultKind.ADDED,
         name,
-        "only shards that the manifest records, since a reader loads all that are there",
+        "only files that the manifest records where readers look for shards and their description",
         "a file that this build did not write",
         "move it to another folder",
     )

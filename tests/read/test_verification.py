@@ -302,6 +302,21 @@ def test_a_manifest_that_records_less_than_its_version_must_is_a_fault(dummy_bui
     assert faults(folder) == {"build.json": "manifest"}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("---\nconfigs:\n- config_name: default\n  data_files: validation/*\n---\n", {"README.md": "added"}),
+        ("\ufeff---\r\nlicense: mit\r\n---\r\n", {"README.md": "added"}),
+        ("# Notes\n\nconfigs: mine\n", {}),
+    ],
+)
+def test_an_added_card_is_a_fault_if_readers_interpret_it(dummy_build, tmp_path, text, expected) -> None:
+    folder = shutil.copytree(dummy_build("arrow"), tmp_path / "build")
+    assert not (folder / "README.md").exists()
+    (folder / "README.md").write_bytes(text.encode())
+    assert faults(folder) == expected
+
+
 @pytest.mark.parametrize("name", [".huggingface.yaml", "dataset_infos.json", "data/dataset_info.json"])
 def test_an_added_file_that_readers_interpret_is_a_fault(dummy_build, tmp_path, name) -> None:
     folder = shutil.copytree(dummy_build(), tmp_path / "build")
