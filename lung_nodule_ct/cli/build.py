@@ -140,7 +140,10 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
                 console.print(
                     f"  [yellow]{pair} share {count:,} patients[/]; --split-by patient gives splits without leakage"
                 )
-    notes = [f"{name}: kept from the earlier build" for name in done.kept]
+    notes = [
+        f"{name}: kept from the earlier build, not compared with its manifest; `lung-nodule-ct verify {out}` does that"
+        for name in done.kept
+    ]
     notes += [
         f"{name}: removed, because the build changed; `lung-nodule-ct {command}` writes it again"
         for name, command in done.removed.items()

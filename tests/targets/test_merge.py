@@ -417,3 +417,18 @@ def test_permissions_of_folders_stay(done, tmp_path) -> None:
         folder.chmod(0o700)
     done(out, "det2d_1.25mm")
     assert [folder.stat().st_mode & 0o777 for folder in (out, out / "secret")] == [0o700, 0o700]
+
+
+def test_a_changed_shard_of_a_kept_config_stays_as_it_is_and_verify_names_it(done, cli, tmp_path) -> None:
+    out = tmp_path / "hub"
+    done(out, "cls_1.25mm")
+    shard = next(out.rglob("train-*.parquet"))
+    changed = bytearray(shard.read_bytes())
+    changed[100] ^= 1
+    shard.write_bytes(changed)
+    printed = done(out, "det2d_1.25mm").stdout
+    assert "cls_1.25mm: kept from the earlier build, not compared with its manifest; `lung-nodule-ct verify" in printed
+    assert shard.read_bytes() == changed
+    verified = cli("verify", out)
+    assert verified.returncode == 1
+    assert shard.name in verified.stdout + verified.stderr
