@@ -120,7 +120,7 @@ def is_intact(text: str) -> bool:
 
 def records_all_files(manifest: Mapping[str, Any]) -> bool:
     """Return whether a manifest is of the versions that record every file of the build and their own hash."""
-    return "files" in manifest or _OWN_HASH in manifest
+    return "files" in manifest or _OWN_HASH in manifest or "dataset_version" in manifest
 
 
 def with_files(manifest: Mapping[str, Any], files: Mapping[str, FileRecord]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class _Manifest:
     def parse(cls, content: bytes) -> _Manifest:
         text = content.decode()
         document = json.loads(text)
-        is_complete = records_all_files(document) or "dataset_version" in document
+        is_complete = records_all_files(document)
         if is_complete:
             _require_consistent(document)
         manifest = cls(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import filecmp
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.sources.source import Source
 
-_LAYOUT_FILES = re.compile(r"dataset_dict\.json|dataset_info\.json|state\.json|features\.json|.+\.labels\.txt")
-_TFDS_DEFAULT = "lung_nodule_ct/.config/metadata.json"
-"""What layouts write next to shards, and the default config of TFDS."""
 _OTHER_OUT = "choose another --out; or add --overwrite to give up the build that is there"
 
 
@@ -335,12 +331,8 @@ class ExistingBuild:
         return name == FINDINGS and entry is not None and not _is_unchanged(self.folder / name, entry)
 
     def _is_of_layout(self, name: str) -> bool:
-        """Whether a layout wrote a file: the manifest records it, or it has such a name and the manifest records no such files."""
-        if records_all_files(self.manifest):
-            return name in self.manifest.get("files", {})
-        folder, _, file = name.rpartition("/")
-        above = {str(parent) for path in self._shards for parent in PurePosixPath(path).parents}
-        return name == _TFDS_DEFAULT or (_LAYOUT_FILES.fullmatch(file) is not None and (folder or ".") in above)
+        """Whether the manifest proves that a layout wrote a file. Names prove nothing: a file of a user can have the same one."""
+        return name in self.manifest.get("files", {})
 
 
 def _roles(entry: Mapping[str, Any]) -> Iterator[Role]:

@@ -432,3 +432,31 @@ def test_a_changed_shard_of_a_kept_config_stays_as_it_is_and_verify_names_it(don
     verified = cli("verify", out)
     assert verified.returncode == 1
     assert shard.name in verified.stdout + verified.stderr
+
+
+def test_overwrite_removes_nothing_that_no_manifest_records(done, tmp_path) -> None:
+    out = tmp_path / "hub"
+    done(out, "cls_1.25mm")
+    manifest = json.loads((out / "build.json").read_text("utf-8"))
+    for key in ("files", "sha256", "dataset_version"):  # as releases before 2.0.0 wrote it
+        del manifest[key]
+    (out / "build.json").write_text(json.dumps(manifest))
+    names = ("my.labels.txt", "features.json", "data/dataset_info.json")
+    for name in names:
+        (out / name).write_text("mine")
+    printed = done(out, "det2d_1.25mm", "--overwrite").stdout
+    assert [(out / name).read_text() for name in names if (out / name).exists()] == ["mine"] * 3
+    assert all(f"{name}: kept" in printed for name in names)
+
+
+@pytest.mark.parametrize("removed", [(), ("sha256",), ("files", "sha256")])
+def test_an_edited_manifest_is_never_replaced_unasked(done, add, tmp_path, removed) -> None:
+    out = tmp_path / "hub"
+    done(out, "cls_1.25mm")
+    manifest = {**json.loads((out / "build.json").read_text("utf-8")), "note": "mine"}
+    edited = json.dumps({key: value for key, value in manifest.items() if key not in removed})
+    (out / "build.json").write_text(edited)
+    refused = add(out, "det2d_1.25mm")
+    assert refused.returncode == 1
+    assert "build.json" in refused.stderr
+    assert (out / "build.json").read_text() == edited
