@@ -16,8 +16,13 @@ from lung_nodule_ct.audit.geometry_checks import geometry_checks, lungs_checks, 
 from lung_nodule_ct.audit.reading import collect_facts
 from lung_nodule_ct.audit.report import Audit, write_audit
 from lung_nodule_ct.audit.split_checks import splits_checks, timeline_checks
+from lung_nodule_ct.system.imports import is_installed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lung_nodule_ct.audit.facts import Facts
+    from lung_nodule_ct.read.audit_report import CheckGroup
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.system.progress import BuildProgress
 
@@ -51,4 +56,14 @@ def audit_build(build: BuildFolder, progress: BuildProgress | None = None) -> Au
         BuildFolderError: A shard is damaged.
     """
     facts = collect_facts(build, progress)
-    return Audit(tuple(checks(facts) for checks in _CHECKS))
+    checks = _CHECKS if not is_installed("scipy") else (*_CHECKS, *_voxel_checks())
+    return Audit(tuple(group(facts) for group in checks))
+
+
+def _voxel_checks() -> tuple[Callable[[Facts], CheckGroup], ...]:
+    """The checks of what is measured in voxels, which need the extra ``imaging``."""
+    from lung_nodule_ct.audit.agreement_checks import masks_checks, thickness_checks  # noqa: PLC0415 -- an extra
+    from lung_nodule_ct.audit.evidence_checks import evidence_checks  # noqa: PLC0415
+    from lung_nodule_ct.audit.scan_checks import order_checks, scans_checks  # noqa: PLC0415
+
+    return evidence_checks, scans_checks, order_checks, thickness_checks, masks_checks

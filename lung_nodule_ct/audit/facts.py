@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.declaration.published import CountedConfig, CountedExample, FigureCount, count_figures
+from lung_nodule_ct.read.audit_report import RowKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.audit.measures import PictureMeasures, ScanMeasures, StackMeasures
     from lung_nodule_ct.read.build_folder import BuildFolder
 
 
@@ -96,6 +98,8 @@ class ExampleFacts:
             ``None`` without either.
         pathology: Index of the pathology class, ``None`` if the config has no column of pathology classes.
         num_records: Number of entries in the first column of records (boxes, nodules), 0 without such a column.
+        key: The values of its columns of identifiers.
+        picture: What was measured in its picture, ``None`` if nothing was.
     """
 
     config: str
@@ -107,6 +111,13 @@ class ExampleFacts:
     pixels_key: str | None
     pathology: int | None
     num_records: int
+    key: Mapping[str, Any]
+    picture: PictureMeasures | None = None
+
+    @property
+    def row_key(self) -> RowKey:
+        """The row, as a flag names it."""
+        return RowKey(self.config, self.split, self.row, self.key)
 
     @property
     def scan_key(self) -> str:
@@ -123,9 +134,11 @@ class VolumeFacts(ExampleFacts):
 
     Attributes:
         voxels: The facts of its voxels.
+        stack: What was measured in a slice stack, ``None`` if nothing was.
     """
 
     voxels: VoxelFacts
+    stack: StackMeasures | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +151,7 @@ class ScanFacts(VolumeFacts):
         has_mask: Whether there is a lung mask.
         lung_median: Median HU of the voxels with a lung label, ``None`` if there are none.
         nodules: The facts of its nodules.
+        measures: What was measured in its voxels; ``None`` without the extra ``imaging``.
     """
 
     timepoint: int | None
@@ -150,6 +164,7 @@ class ScanFacts(VolumeFacts):
     has_mask: bool
     lung_median: float | None
     nodules: tuple[NoduleFacts, ...]
+    measures: ScanMeasures | None = None
 
     @property
     def volume_key(self) -> tuple[str, float]:

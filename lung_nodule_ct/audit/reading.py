@@ -19,12 +19,14 @@ from lung_nodule_ct.formats.pictures import decode_picture, pixels_key
 from lung_nodule_ct.geometry.boxes import sphere_box
 from lung_nodule_ct.geometry.frame import IDENTITY, Frame
 from lung_nodule_ct.read.rows import iterate_rows
+from lung_nodule_ct.system.imports import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.audit.measures import Measurement
     from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
     from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.geometry.frame import CTVolume, MaskVolume
@@ -42,6 +44,8 @@ OFFSET: Final = 32768
 _BINS = 1 << 16
 _STEP = 4  # neighbouring slices are compared at every fourth pixel of every fourth line
 _MIN_SLICES = 5
+_KEYS = ("scan_id", "image_id", "case_id", "patient_id", "slice_thickness_mm")
+"""The columns by which a flag names a row."""
 
 
 def collect_facts(build: BuildFolder, progress: BuildProgress | None = None) -> Facts:
@@ -58,9 +62,10 @@ def collect_facts(build: BuildFolder, progress: BuildProgress | None = None) -> 
     hounsfield = np.zeros(_BINS, np.int64)
     counted: set[tuple[str, float]] = set()
     search = DateSearch()
+    measurement = _measurement(build)
     for row in iterate_rows(build, tuple(build.configs), progress):
         columns = build.columns(row.config)
-        example, counts = _example(build, row, columns)
+        example, counts = _example(build, row, columns, measurement)
         if isinstance(example, ScanFacts) and example.volume_key not in counted:
             counted.add(example.volume_key)
             hounsfield += counts
@@ -127,9 +132,21 @@ def lung_median(volume: CTVolume, mask: MaskVolume) -> float | None:
     return float(np.searchsorted(np.cumsum(counts), (total + 1) // 2)) - OFFSET if total else None
 
 
-def _example(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> tuple[ExampleFacts, NDArray[np.int64]]:
+def _measurement(build: BuildFolder) -> Measurement | None:
+    """What measures voxels, ``None`` without the extra ``imaging``."""
+    if not is_installed("scipy"):
+        return None
+    from lung_nodule_ct.audit.measures import Measurement  # noqa: PLC0415 -- an extra
+
+    return Measurement(build)
+
+
+def _example(
+    build: BuildFolder, row: IndexedRow, columns: Sequence[Column], measurement: Measurement | None
+) -> tuple[ExampleFacts, NDArray[np.int64]]:
     """The facts of a row, and the histogram of its volume, which is empty for other rows."""
     pixels, key = _pixels(build, row, columns)
+    config = build.config(row.config)
     common: dict[str, Any] = {
         "config": row.config,
         "split": row.split,
@@ -140,13 +157,18 @@ def _example(build: BuildFolder, row: IndexedRow, columns: Sequence[Column]) -> 
         "pixels_key": key,
         "pathology": next((row.row[column.name] for column in columns if _is_pathology(column)), None),
         "num_records": next((len(row.row[column.name]) for column in columns if isinstance(column.type, Records)), 0),
+        "key": {name: row.row[name] for name in _KEYS if row.row.get(name) is not None},
     }
-    config = build.config(row.config)
     if pixels is not None and config.schema.has_voxels and config.kind in (Kind.SCAN, Kind.STACK):
         voxels, counts = measure_voxels(pixels)
         if config.kind == Kind.SCAN and config.schema.has_frame:
-            return _scan(cast("ScanRow", row.row), row.frame, {**common, "voxels": voxels}), counts
-        return VolumeFacts(**common, voxels=voxels), counts
+            scan = cast("ScanRow", row.row)
+            measures = None if measurement is None else measurement.scan(scan, row.frame, counts, str(key))
+            return _scan(scan, row.frame, {**common, "voxels": voxels, "measures": measures}), counts
+        stack = None if measurement is None else measurement.stack(pixels, row.row.get("nodules", ()))
+        return VolumeFacts(**common, voxels=voxels, stack=stack), counts
+    if pixels is not None and measurement is not None:
+        common["picture"] = measurement.picture(pixels, row.row.get("objects", ()))
     return ExampleFacts(**common), np.zeros(0, np.int64)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from lung_nodule_ct.read.audit_report import Check, CheckGroup
+    from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag
 
 PICTURES: Final = "pictures"
 INSTALL: Final = 'pip install "lung_nodule_ct[show]"'
@@ -49,12 +49,18 @@ class Audit:
         """All checks."""
         return tuple(check for group in self.groups for check in group.checks)
 
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """All flags, in the order of the checks."""
+        return tuple(flag for group in self.groups for flag in group.flags)
+
     def document(self) -> dict[str, Any]:
         """The content of ``audit.json``."""
         return {
             "format_version": AUDIT_VERSION,
             "generator": GENERATOR,
             "checks": [check.to_dict() for check in self.checks],
+            "flags": [flag.to_dict() for flag in self.flags],
             "numbers": {group.name: dict(group.numbers) for group in self.groups},
         }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.errors import BuildFolderError, printable
 
 if TYPE_CHECKING:
@@ -94,6 +95,82 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class RowKey:
+    """A row of a build.
+
+    Attributes:
+        config: Its config.
+        split: Its split.
+        row: Its number in the split, from 0.
+        key: The values of its columns of identifiers.
+    """
+
+    config: str
+    split: str
+    row: int
+    key: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        names = ", ".join(f"{name} {value}" for name, value in self.key.items())
+        return f"{self.config} {self.split} row {self.row:,}" + (f" ({names})" if names else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        return {"config": self.config, "split": self.split, "row": self.row, "key": dict(self.key)}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One thing that a check flagged: an annotation, a row, or a pair of rows.
+
+    Attributes:
+        check: Name of the check.
+        grade: ``warning`` or ``error``.
+        row: The row.
+        measured: What was measured, in words and numbers.
+        bound: What a sound row has.
+        annotation: Index of the annotation in the row, from 0; ``None`` if the flag is about the row.
+        hint: What would explain it, ``None`` if nothing is known.
+        other: The other row of a pair, ``None`` without one.
+        place: The annotated place, in voxels x, y(, z), if there is a picture to draw.
+        hint_place: The place that the hint names.
+        size: Diameter or sides of the annotation, in voxels on the axes x, y(, z).
+
+    Raises:
+        ValueError: The grade is not ``warning`` or ``error``.
+    """
+
+    check: str
+    grade: Grade
+    row: RowKey
+    measured: str
+    bound: str
+    annotation: int | None = None
+    hint: str | None = None
+    other: RowKey | None = None
+    place: tuple[float, ...] | None = None
+    hint_place: tuple[float, ...] | None = None
+    size: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.grade not in (Grade.WARNING, Grade.ERROR):
+            raise ValueError(f"a flag is a warning or an error, got {self.grade}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The flag as JSON values, every text on one line."""
+        return {
+            "check": self.check,
+            "grade": str(self.grade),
+            **self.row.to_dict(),
+            "annotation": self.annotation,
+            "measured": printable(self.measured),
+            "bound": printable(self.bound),
+            "hint": None if self.hint is None else printable(self.hint),
+            "other": None if self.other is None else self.other.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class CheckGroup:
     """The checks of one subject.
 
@@ -101,11 +178,13 @@ class CheckGroup:
         name: Its key in the ``numbers`` of ``audit.json``.
         checks: The checks, in the order of the report.
         numbers: The numbers behind the checks, as JSON values.
+        flags: What the checks flagged, in the order of the rows.
     """
 
     name: str
     checks: tuple[Check, ...]
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True)

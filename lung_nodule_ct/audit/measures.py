@@ -1,0 +1,232 @@
+"""What is measured in the voxels of a row, by the functions of :mod:`lung_nodule_ct.imaging`. Needs the extra ``imaging``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lung_nodule_ct.declaration.configs import Kind
+from lung_nodule_ct.imaging.anatomy import Anatomy, measure_anatomy
+from lung_nodule_ct.imaging.comparison import CoarseScan, MaskAgreement, coarse_scan, compare_mask
+from lung_nodule_ct.imaging.evidence import NULL_PLACES, EvidenceFinder
+from lung_nodule_ct.imaging.hounsfield import Calibration, calibrate
+from lung_nodule_ct.imaging.judgement import LEAST_MM, NoduleEvidence, NoduleVerdict, judge_box, judge_sphere
+from lung_nodule_ct.imaging.lungs import Lungs, block_mean, find_lungs, usual_hu
+from lung_nodule_ct.imaging.slice_order import SliceOrder, slice_order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.declaration.rows import NoduleRecord, ObjectRecord, ScanRow, StackNoduleRecord
+    from lung_nodule_ct.geometry.frame import CTVolume, Frame, GreyVolume, MaskVolume
+    from lung_nodule_ct.read.build_folder import BuildFolder
+
+AROUND_MM: Final = 12.0
+"""How far from the lungs a random place may be: nodules touch the pleura."""
+PIXEL_MM: Final = 0.7
+"""The size of a pixel of pictures and stacks, which have no spacing: that of a usual chest CT."""
+_STACK_SLICE_MM = 1.25
+MAX_OTHERS: Final = 10
+"""Nodules of the patient's other scans that are searched in one scan, so that the cost stays linear."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherNodule:
+    """A nodule of another scan of the same patient, or of the other thickness.
+
+    Attributes:
+        scan: The scan whose table lists it: ``scan_id`` and slice thickness.
+        number: Its index there.
+        world: Its centre in LPS mm.
+        diameter_mm: Its diameter.
+    """
+
+    scan: tuple[str, float]
+    number: int
+    world: tuple[float, float, float]
+    diameter_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class ScanMeasures:
+    """What was measured in a scan.
+
+    Attributes:
+        calibration: Whether its values look like Hounsfield units.
+        has_lungs: Whether lungs were found.
+        anatomy: The spine and the size of the lungs, ``None`` without lungs.
+        order: The order of its slices, ``None`` for a few slices.
+        mask: Its lung mask compared with what was found; ``None`` without a mask or lungs.
+        coarse: The scan on a coarse grid.
+        nodules: The evidence of each nodule.
+        seen_here: The nodules of other scans for which there is clear evidence at the same place in this one.
+    """
+
+    calibration: Calibration
+    has_lungs: bool
+    anatomy: Anatomy | None
+    order: SliceOrder | None
+    mask: MaskAgreement | None
+    coarse: CoarseScan
+    nodules: tuple[NoduleEvidence, ...]
+    seen_here: tuple[OtherNodule, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class StackMeasures:
+    """What was measured in a slice stack.
+
+    Attributes:
+        order: The order of its slices, ``None`` for a few slices.
+        nodules: The evidence of each nodule.
+    """
+
+    order: SliceOrder | None
+    nodules: tuple[NoduleEvidence, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PictureMeasures:
+    """What was measured in a picture.
+
+    Attributes:
+        deviation: Standard deviation of its grey values.
+        shape: Height and width in pixels.
+        boxes: The evidence of each box.
+    """
+
+    deviation: float
+    shape: tuple[int, int]
+    boxes: tuple[NoduleEvidence, ...]
+
+
+class Measurement:
+    """Measures the rows of one build. A volume that two configs contain is measured once.
+
+    Args:
+        build: The build. Only its columns of metadata are read here.
+    """
+
+    def __init__(self, build: BuildFolder) -> None:
+        self._others: defaultdict[str, dict[tuple[str, float], tuple[OtherNodule, ...]]] = defaultdict(dict)
+        self._scans: dict[tuple[str, float, str], ScanMeasures] = {}
+        for config in build.configs:
+            if build.config(config).kind == Kind.SCAN and "nodules" in build.metadata_columns(config):
+                for split in build.splits(config):
+                    for row in build.rows(config, split, build.metadata_columns(config)):
+                        self._list(row)
+
+    def _list(self, row: Mapping[str, Any]) -> None:
+        if row.get("patient_id") is None or row.get("scan_id") is None:
+            return
+        scan = row["scan_id"], row["slice_thickness_mm"]
+        self._others[row["patient_id"]][scan] = tuple(
+            OtherNodule(scan, number, tuple(nodule["center_world"]), nodule["diameter_mm"])
+            for number, nodule in enumerate(row["nodules"])
+            if nodule["diameter_mm"] is not None and nodule["diameter_mm"] >= LEAST_MM
+        )
+
+    def scan(self, row: ScanRow, frame: Frame, counts: NDArray[np.int64], pixels_key: str) -> ScanMeasures:
+        """Measure a scan. A few nodules of the patient's other scans are searched in it as well."""
+        scan = str(row["scan_id"]), row["slice_thickness_mm"]
+        key = (*scan, pixels_key)
+        if key not in self._scans:
+            scans = self._others.get(row["patient_id"] or "", {})
+            others = [nodule for name, nodules in scans.items() if name != scan for nodule in nodules][:MAX_OTHERS]
+            mask = row.get("lung_mask")
+            self._scans[key] = measure_scan(row["volume"], mask, frame, counts, row.get("nodules", ()), others)
+        return self._scans[key]
+
+    @staticmethod
+    def stack(volume: GreyVolume, nodules: Sequence[StackNoduleRecord]) -> StackMeasures:
+        """Measure a slice stack and its nodules.
+
+        Args:
+            volume: Grey values, axes (z, y, x).
+            nodules: Its annotated nodules.
+        """
+        spacing = (PIXEL_MM, PIXEL_MM, _STACK_SLICE_MM)
+        lungs = find_lungs(volume, spacing, is_crop=True)
+        image = usual_hu(volume, lungs.low, lungs.high)
+        finder = _finder(image, lungs, (1.0, 1.0, _STACK_SLICE_MM / PIXEL_MM))
+        evidence = tuple(
+            judge_box(finder, volume.shape, [*box[:3], *(end - 1 for end in box[3:])])
+            if (box := nodule["box_voxel"]) is not None
+            else NoduleEvidence(NoduleVerdict.NO_SIZE, None, "there is no box")
+            for nodule in nodules
+        )
+        return StackMeasures(slice_order(image, spacing), evidence)
+
+    @staticmethod
+    def picture(pixels: NDArray[Any], objects: Sequence[ObjectRecord] = ()) -> PictureMeasures:
+        """Measure a picture and its boxes.
+
+        Args:
+            pixels: Grey values or colours, axes (y, x) or (y, x, colour).
+            objects: Its annotated boxes; none for a crop.
+        """
+        grey = pixels if pixels.ndim == 2 else pixels[..., 0]
+        height, width = grey.shape
+        evidence: tuple[NoduleEvidence, ...] = ()
+        if objects:
+            lungs = find_lungs(grey[None], (PIXEL_MM, PIXEL_MM, 1.0))
+            finder = None
+            if not lungs.is_empty:
+                places = lungs.places(NULL_PLACES, AROUND_MM)[:, :2]
+                finder = EvidenceFinder(usual_hu(grey, lungs.low, lungs.high), (1.0, 1.0), places)
+            evidence = tuple(judge_box(finder, grey.shape, entry["bbox"]) for entry in objects)
+        return PictureMeasures(float(grey.std()), (height, width), evidence)
+
+
+def measure_scan(
+    volume: CTVolume,
+    mask: MaskVolume | None,
+    frame: Frame,
+    counts: NDArray[np.int64],
+    nodules: Sequence[NoduleRecord],
+    others: Sequence[OtherNodule] = (),
+) -> ScanMeasures:
+    """Measure a scan and its nodules.
+
+    Args:
+        volume: HU, axes (z, y, x).
+        mask: Its lung mask.
+        frame: Its frame.
+        counts: How often each value from -32768 occurs, shape (65536,).
+        nodules: Its annotated nodules.
+        others: Nodules of other scans of the patient.
+    """
+    lungs = find_lungs(volume, frame.spacing)
+    mean = None if lungs.is_empty else float(block_mean(volume, lungs.step)[lungs.mask].mean())
+    calibration = calibrate(counts, mean)
+    # values that are not in HU are mapped, so that a wrong intercept does not hide the nodules as well
+    image = usual_hu(volume, lungs.low, lungs.high) if calibration.faults else volume
+    finder = _finder(image, lungs, frame.spacing)
+    evidence = tuple(
+        judge_sphere(finder, frame, volume.shape, nodule["center_world"], nodule["diameter_mm"]) for nodule in nodules
+    )
+    seen = tuple(other for other in others if finder is not None and _is_seen(finder, frame, volume.shape, other))
+    return ScanMeasures(
+        calibration=calibration,
+        has_lungs=not lungs.is_empty,
+        anatomy=measure_anatomy(image, lungs, frame),
+        order=slice_order(image, frame.spacing),
+        mask=None if mask is None else compare_mask(mask, lungs, frame),
+        coarse=coarse_scan(volume, frame),
+        nodules=evidence,
+        seen_here=seen,
+    )
+
+
+def _finder(image: NDArray[Any], lungs: Lungs, spacing: Sequence[float]) -> EvidenceFinder | None:
+    return None if lungs.is_empty else EvidenceFinder(image, spacing, lungs.places(NULL_PLACES, AROUND_MM))
+
+
+def _is_seen(finder: EvidenceFinder, frame: Frame, shape: tuple[int, ...], other: OtherNodule) -> bool:
+    evidence = judge_sphere(finder, frame, shape, other.world, other.diameter_mm)
+    return evidence.verdict is NoduleVerdict.PRESENT

@@ -1,0 +1,153 @@
+"""Every scan against its header: Hounsfield units, orientation, lungs, and the order of slices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lung_nodule_ct.audit.facts import ScanFacts
+from lung_nodule_ct.declaration.findings import Grade
+from lung_nodule_ct.imaging.anatomy import DEPTH_SHARE, WIDTH_MM
+from lung_nodule_ct.imaging.slice_order import SliceFault
+from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lung_nodule_ct.audit.facts import Facts, VolumeFacts
+    from lung_nodule_ct.imaging.anatomy import Anatomy
+
+_TURNED_MM = 25.0
+"""A spine this far in front of the lungs' middle, or this much more beside than behind it, is turned."""
+_MAX_EVENTS = 5
+_MAX_LISTED = 5
+
+
+def scans_checks(facts: Facts) -> CheckGroup:
+    """Calibration, orientation and size of every distinct scan."""
+    scans = [scan for scan in facts.distinct_scans if scan.measures is not None]
+    if not scans:
+        return CheckGroup("scans", ())
+    calibration = [flag for scan in scans if (flag := _calibration(scan)) is not None]
+    orientation = [flag for scan in scans if (flag := _orientation(scan)) is not None]
+    lungs = [flag for scan in scans if (flag := _lungs(scan)) is not None]
+    checks = (
+        flags_check(
+            "hu-calibration", "The values are Hounsfield units", calibration, len(scans), "scans",
+            "peaks of fat and muscle, mean of the lungs, values that never occur, and the highest value",
+        ),
+        flags_check(
+            "orientation", "The spine is behind the lungs", orientation, len(scans), "scans",
+            "the largest piece of bone near the middle plane, in the directions that the header gives",
+        ),
+        flags_check(
+            "lung-size", "Lungs have the size of lungs", lungs, len(scans), "scans",
+            "width and depth of both lungs with the spacing of the header",
+        ),
+    )
+    numbers = {
+        "fat_hu": [scan.measures.calibration.fat for scan in scans if scan.measures],
+        "muscle_hu": [scan.measures.calibration.muscle for scan in scans if scan.measures],
+        "lung_hu": [scan.measures.calibration.lung for scan in scans if scan.measures],
+        "lung_width_mm": [scan.measures.anatomy.width_mm for scan in scans if scan.measures and scan.measures.anatomy],
+    }
+    return CheckGroup("scans", checks, numbers, (*calibration, *orientation, *lungs))
+
+
+def order_checks(facts: Facts) -> CheckGroup:
+    """The order of the slices of every distinct scan and stack."""
+    flags: list[Flag] = []
+    jumps: list[float] = []
+    for volume in facts.volumes:
+        order = _order(volume)
+        if order is None:
+            continue
+        jumps.append(order.jump)
+        for event in order.events[:_MAX_EVENTS]:
+            more = f", and {len(order.events) - 1:,} more in this volume" if len(order.events) > 1 else ""
+            flags.append(
+                Flag(
+                    "slice-order",
+                    Grade.WARNING,
+                    volume.row_key,
+                    f"slice {event.slice}: {event.fault}, {event.measured:.2f}{more}",
+                    f"{'at least' if event.fault in (SliceFault.BLANK, SliceFault.REPEATED) else 'at most'} {event.bound:g}",
+                )
+            )
+    if not jumps:
+        return CheckGroup("order", ())
+    check = flags_check(
+        "slice-order", "Slices are complete and in order", flags, len(jumps), "volumes",
+        "the difference of neighbouring slices, compared with the pairs around them and with the difference over two slices",
+    )
+    return CheckGroup("order", (check,), {"largest_jump": jumps}, tuple(flags))
+
+
+def flags_check(name: str, title: str, flags: Sequence[Flag], count: int, things: str, method: str) -> Check:
+    """The check of which some flags are the result."""
+    errors = any(flag.grade is Grade.ERROR for flag in flags)
+    rows = len({(flag.row.config, flag.row.split, flag.row.row) for flag in flags})
+    listed = [f"{flag.row}: {flag.measured}" for flag in flags[:_MAX_LISTED]]
+    more = [f"and {len(flags) - _MAX_LISTED:,} more, in flags"] if len(flags) > _MAX_LISTED else []
+    return Check(
+        name,
+        title,
+        Verdict.FAIL if errors else Verdict.WARN if flags else Verdict.PASS,
+        f"{rows:,} of {count:,} {things} flagged",
+        "none",
+        "; ".join([method, *listed, *more]),
+    )
+
+
+def _order(volume: VolumeFacts):  # noqa: ANN202
+    if isinstance(volume, ScanFacts):
+        return None if volume.measures is None else volume.measures.order
+    return None if volume.stack is None else volume.stack.order
+
+
+def _calibration(scan: ScanFacts) -> Flag | None:
+    assert scan.measures is not None  # noqa: S101 -- the callers select
+    calibration = scan.measures.calibration
+    if not calibration.faults:
+        return None
+    return Flag("hu-calibration", Grade.WARNING, scan.row_key, "; ".join(calibration.faults), "fat near -100, muscle near 50")
+
+
+def _orientation(scan: ScanFacts) -> Flag | None:
+    assert scan.measures is not None  # noqa: S101 -- the callers select
+    anatomy = scan.measures.anatomy
+    turned = None if anatomy is None else _turned(anatomy)
+    if turned is None:
+        return None
+    return Flag(
+        "orientation", Grade.WARNING, scan.row_key, turned, "the spine is behind the middle of the lungs",
+        hint="the direction of the header does not belong to these voxels",
+    )
+
+
+def _turned(anatomy: Anatomy) -> str | None:
+    if anatomy.spine is None:
+        return None
+    x, y, _ = anatomy.spine
+    if y < -_TURNED_MM and abs(x) < -y:
+        return f"the spine is {-y:.0f} mm in front of the middle of the lungs"
+    if abs(x) - abs(y) > _TURNED_MM:
+        return f"the spine is {abs(x):.0f} mm beside the middle of the lungs"
+    return None
+
+
+def _lungs(scan: ScanFacts) -> Flag | None:
+    assert scan.measures is not None  # noqa: S101 -- the callers select
+    anatomy = scan.measures.anatomy
+    if anatomy is None:
+        return Flag("lung-size", Grade.WARNING, scan.row_key, "no lung was found", "two lungs")
+    width, share = anatomy.width_mm, anatomy.depth_mm / anatomy.width_mm
+    if WIDTH_MM[0] <= width <= WIDTH_MM[1] and DEPTH_SHARE[0] <= share <= DEPTH_SHARE[1]:
+        return None
+    return Flag(
+        "lung-size",
+        Grade.WARNING,
+        scan.row_key,
+        f"width {width:.0f} mm, depth {anatomy.depth_mm:.0f} mm",
+        f"width {WIDTH_MM[0]:.0f} to {WIDTH_MM[1]:.0f} mm, depth {DEPTH_SHARE[0]:g} to {DEPTH_SHARE[1]:g} of it",
+        hint="the spacing of the header does not belong to these voxels, or the scan is a crop",
+    )
