@@ -127,7 +127,13 @@ def _line(name: str, result: dict[str, Any], unknowable: Iterable[str]) -> str:
 def _remember_measures() -> None:
     """Measure each volume once in a process: a fault changes few of them."""
     for owner, name in ((measures, "measure_scan"), (measures.Measurement, "stack"), (measures.Measurement, "picture")):
-        setattr(owner, name, staticmethod(_remembered(getattr(owner, name))) if owner is not measures else _remembered(getattr(owner, name)))
+        setattr(
+            owner,
+            name,
+            staticmethod(_remembered(getattr(owner, name)))
+            if owner is not measures
+            else _remembered(getattr(owner, name)),
+        )
 
 
 def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,7 +142,9 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         digest = hashlib.sha256()
         for value in arguments:
-            digest.update(value.tobytes() + repr(value.shape).encode() if isinstance(value, np.ndarray) else repr(value).encode())
+            digest.update(
+                value.tobytes() + repr(value.shape).encode() if isinstance(value, np.ndarray) else repr(value).encode()
+            )
         key = digest.hexdigest()
         if key not in results:
             results[key] = function(*arguments)

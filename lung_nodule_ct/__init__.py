@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.geometry.boxes import convert_boxes
     from lung_nodule_ct.geometry.frame import Frame
+    from lung_nodule_ct.imaging.scan_evidence import evidence
     from lung_nodule_ct.preview.show import show
     from lung_nodule_ct.read.sequences import PatientSequence, patient_sequences
     from lung_nodule_ct.read.verification import verify
@@ -31,6 +32,7 @@ _MODULES = {
     "LungNoduleCTError": "errors",
     "PatientSequence": "read.sequences",
     "convert_boxes": "geometry.boxes",
+    "evidence": "imaging.scan_evidence",
     "load": "targets.loading",
     "patient_sequences": "read.sequences",
     "prepare": "targets.loading",
@@ -45,6 +47,7 @@ __all__ = [
     "LungNoduleCTError",
     "PatientSequence",
     "convert_boxes",
+    "evidence",
     "load",
     "patient_sequences",
     "prepare",

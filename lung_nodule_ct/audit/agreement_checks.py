@@ -52,22 +52,32 @@ def thickness_checks(facts: Facts) -> CheckGroup:
     if not correlations:
         return CheckGroup("thickness", ())
     check = flags_check(
-        "both-thicknesses", "A scan is the same at both thicknesses", flags, len(correlations), "pairs",
+        "both-thicknesses",
+        "A scan is the same at both thicknesses",
+        flags,
+        len(correlations),
+        "pairs",
         "values at the same places in the world: correlation, slope and offset",
     )
     return CheckGroup("thickness", (check,), {"correlation": correlations}, tuple(flags))
 
 
 def _disagreement(agreement: Agreement) -> tuple[Grade, str, str, str | None] | None:
-    measured = f"correlation {agreement.correlation:.3f}, slope {agreement.slope:.2f}, offset {agreement.offset_hu:.0f} HU"
+    measured = (
+        f"correlation {agreement.correlation:.3f}, slope {agreement.slope:.2f}, offset {agreement.offset_hu:.0f} HU"
+    )
     if agreement.overlap == 0:
         return (
-            Grade.ERROR, "the two do not overlap", "the same region", "origin, spacing or direction of one header is wrong, or they are scans of different people",
+            Grade.ERROR,
+            "the two do not overlap",
+            "the same region",
+            "origin, spacing or direction of one header is wrong, or they are scans of different people",
         )
     if agreement.correlation < _CORRELATION:
         other = agreement.correlation < _OTHER
         hint = (
-            "the voxels of one of the two are of another scan, are mirrored, or have a wrong header" if other
+            "the voxels of one of the two are of another scan, are mirrored, or have a wrong header"
+            if other
             else "one of the two headers is some millimetres off, or slices are missing or exchanged"
         )
         return Grade.ERROR if other else Grade.WARNING, measured, f"correlation at least {_CORRELATION:g}", hint
@@ -91,10 +101,16 @@ def masks_checks(facts: Facts) -> CheckGroup:
     flags = [
         Flag("mask-fit", grade, scan.row_key, measured, bound, hint=hint)
         for scan, mask in scans
-        for grade, measured, bound, hint in _mask_faults(mask, usual if sides[usual] > 1 else None)
+        for grade, measured, bound, hint in _mask_faults(
+            mask, usual if usual is not None and sides[usual] > 1 else None
+        )
     ]
     check = flags_check(
-        "mask-fit", "Lung masks fit the lungs", flags, len(scans), "masks",
+        "mask-fit",
+        "Lung masks fit the lungs",
+        flags,
+        len(scans),
+        "masks",
         "Dice coefficient, worst slice and shift against a segmentation of our own on a grid of 1.5 mm; sides of the labels 3 and 4",
     )
     return CheckGroup("masks", (check,), {"dice": [mask.dice for _, mask in scans]}, tuple(flags))
@@ -110,11 +126,17 @@ def _mask_faults(mask: MaskAgreement, usual: int | None) -> list[tuple[Grade, st
         faults.append((Grade.ERROR if other else Grade.WARNING, measured, bound, hint))
     if mask.smaller_share < _SMALLER_SHARE:
         faults.append(
-            (Grade.WARNING, f"the smaller label has {100 * mask.smaller_share:.0f} % of the voxels of the larger one",
-             f"at least {100 * _SMALLER_SHARE:.0f} %", "one lung, or one of the labels 3 and 4, is missing")
+            (
+                Grade.WARNING,
+                f"the smaller label has {100 * mask.smaller_share:.0f} % of the voxels of the larger one",
+                f"at least {100 * _SMALLER_SHARE:.0f} %",
+                "one lung, or one of the labels 3 and 4, is missing",
+            )
         )
     elif mask.sides == 0:
         faults.append((Grade.WARNING, "the labels 3 and 4 change sides between slices", "one side each", None))
     elif usual is not None and mask.sides == -usual:
-        faults.append((Grade.WARNING, "the labels 3 and 4 are on the other sides than in most masks", "the usual sides", None))
+        faults.append(
+            (Grade.WARNING, "the labels 3 and 4 are on the other sides than in most masks", "the usual sides", None)
+        )
     return faults

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.audit.facts import ScanFacts, VolumeFacts
+from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.imaging.judgement import LEAST_MM, LEAST_SIDE, NoduleVerdict
 from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag, Verdict
 
@@ -15,9 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lung_nodule_ct.audit.facts import ExampleFacts, Facts
+    from lung_nodule_ct.audit.measures import Judged
     from lung_nodule_ct.imaging.judgement import NoduleEvidence
 
-_JUDGED = (NoduleVerdict.PRESENT, NoduleVerdict.ABSENT, NoduleVerdict.FAINT, NoduleVerdict.OFF_CENTRE, NoduleVerdict.OTHER_SIZE)
+_JUDGED = (
+    NoduleVerdict.PRESENT,
+    NoduleVerdict.ABSENT,
+    NoduleVerdict.FAINT,
+    NoduleVerdict.OFF_CENTRE,
+    NoduleVerdict.OTHER_SIZE,
+)
 _LEAST_ROWS: Final = 3
 """Number of rows that one mistake must explain before it is called one of the table."""
 
@@ -29,12 +36,17 @@ class Annotation:
     Attributes:
         row: The row that holds it.
         number: Its index in the row.
-        evidence: Its evidence.
+        judged: Its evidence, and the pictures of a flagged annotation.
     """
 
     row: ExampleFacts
     number: int
-    evidence: NoduleEvidence
+    judged: Judged
+
+    @property
+    def evidence(self) -> NoduleEvidence:
+        """Its evidence."""
+        return self.judged.evidence
 
 
 def evidence_checks(facts: Facts) -> CheckGroup:
@@ -45,9 +57,15 @@ def evidence_checks(facts: Facts) -> CheckGroup:
         "stack-evidence": ("There is a nodule in every box of a stack", []),
         "box-evidence": ("There is a nodule in every box of a slice", []),
     }
-    for annotation in annotations(facts):
+    for annotation in judged_annotations(facts):
         row = annotation.row
-        name = "nodule-evidence" if isinstance(row, ScanFacts) else "stack-evidence" if isinstance(row, VolumeFacts) else "box-evidence"
+        name = (
+            "nodule-evidence"
+            if isinstance(row, ScanFacts)
+            else "stack-evidence"
+            if isinstance(row, VolumeFacts)
+            else "box-evidence"
+        )
         kinds[name][1].append(annotation)
     checks: list[Check] = []
     flags: list[Flag] = []
@@ -63,18 +81,23 @@ def evidence_checks(facts: Facts) -> CheckGroup:
     return CheckGroup("evidence", tuple(checks), numbers, tuple(flags))
 
 
-def annotations(facts: Facts) -> Iterator[Annotation]:
-    """Every measured annotation of the distinct scans, the stacks and the slices."""
-    distinct = {id(scan) for scan in facts.distinct_scans}
+def judged_annotations(facts: Facts, *, distinct: bool = True) -> Iterator[Annotation]:
+    """Every measured annotation of scans, stacks and slices.
+
+    Args:
+        facts: The facts.
+        distinct: Take a scan once that two configs contain.
+    """
+    scans = {id(scan) for scan in (facts.distinct_scans if distinct else facts.scans)}
     for row in facts.examples:
         if isinstance(row, ScanFacts):
-            found = row.measures.nodules if row.measures is not None and id(row) in distinct else ()
+            found = row.measures.nodules if row.measures is not None and id(row) in scans else ()
         elif isinstance(row, VolumeFacts):
             found = row.stack.nodules if row.stack is not None else ()
         else:
             found = row.picture.boxes if row.picture is not None else ()
-        for number, evidence in enumerate(found):
-            yield Annotation(row, number, evidence)
+        for number, judged in enumerate(found):
+            yield Annotation(row, number, judged)
 
 
 def _flag(name: str, annotation: Annotation, seen: Mapping[tuple[str, float, int], Sequence[ScanFacts]]) -> Flag | None:
@@ -82,7 +105,11 @@ def _flag(name: str, annotation: Annotation, seen: Mapping[tuple[str, float, int
     if evidence.grade is None:
         return None
     hint, other = evidence.hint, None
-    if hint is None and isinstance(row, ScanFacts) and evidence.verdict in (NoduleVerdict.ABSENT, NoduleVerdict.OUTSIDE):
+    if (
+        hint is None
+        and isinstance(row, ScanFacts)
+        and evidence.verdict in (NoduleVerdict.ABSENT, NoduleVerdict.OUTSIDE)
+    ):
         found = seen.get((*row.volume_key, annotation.number), ())
         if found:
             other = found[0].row_key
@@ -96,8 +123,6 @@ def _flag(name: str, annotation: Annotation, seen: Mapping[tuple[str, float, int
         annotation=annotation.number,
         hint=hint,
         other=other,
-        place=None if evidence.place is None else evidence.place.at,
-        hint_place=evidence.hint_voxel,
     )
 
 
@@ -116,11 +141,12 @@ def _check(name: str, title: str, found: Sequence[Annotation], flags: Sequence[F
     present = judged - sum(counts[verdict] for verdict in (NoduleVerdict.ABSENT, NoduleVerdict.FAINT))
     errors = sum(flag.grade is Grade.ERROR for flag in flags)
     verdict = Verdict.FAIL if errors else Verdict.WARN if flags else Verdict.PASS
-    others = ", ".join(f"{counts[each]:,} {each}" for each in NoduleVerdict if counts[each] and each is not NoduleVerdict.PRESENT)
+    others = ", ".join(
+        f"{counts[each]:,} {each}" for each in NoduleVerdict if counts[each] and each is not NoduleVerdict.PRESENT
+    )
     least = f"{LEAST_MM:g} mm" if name == "nodule-evidence" else f"{LEAST_SIDE:g} pixels"
-    detail = (
-        "rays from the centre, compared with random places in the same lungs; no verdict below "
-        f"{least}" + (f"; {others}" if others else "")
+    detail = f"rays from the centre, compared with random places in the same lungs; no verdict below {least}" + (
+        f"; {others}" if others else ""
     )
     hints = Counter(flag.hint for flag in flags if flag.hint is not None)
     for hint, count in hints.most_common(2):

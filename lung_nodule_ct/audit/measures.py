@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from lung_nodule_ct.audit.views import View, views_of
 from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.imaging.anatomy import Anatomy, measure_anatomy
 from lung_nodule_ct.imaging.comparison import CoarseScan, MaskAgreement, coarse_scan, compare_mask
-from lung_nodule_ct.imaging.evidence import NULL_PLACES, EvidenceFinder
+from lung_nodule_ct.imaging.evidence import EvidenceFinder, finder_of
 from lung_nodule_ct.imaging.hounsfield import Calibration, calibrate
 from lung_nodule_ct.imaging.judgement import LEAST_MM, NoduleEvidence, NoduleVerdict, judge_box, judge_sphere
-from lung_nodule_ct.imaging.lungs import Lungs, block_mean, find_lungs, usual_hu
+from lung_nodule_ct.imaging.lungs import block_mean, find_lungs, usual_hu
 from lung_nodule_ct.imaging.slice_order import SliceOrder, slice_order
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.frame import CTVolume, Frame, GreyVolume, MaskVolume
     from lung_nodule_ct.read.build_folder import BuildFolder
 
-AROUND_MM: Final = 12.0
-"""How far from the lungs a random place may be: nodules touch the pleura."""
 PIXEL_MM: Final = 0.7
 """The size of a pixel of pictures and stacks, which have no spacing: that of a usual chest CT."""
 _STACK_SLICE_MM = 1.25
@@ -53,6 +52,19 @@ class OtherNodule:
 
 
 @dataclass(frozen=True, eq=False)
+class Judged:
+    """One annotation that was judged.
+
+    Attributes:
+        evidence: Its evidence.
+        views: Pictures of its place and of the place of the hint, if it is flagged.
+    """
+
+    evidence: NoduleEvidence
+    views: tuple[View, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class ScanMeasures:
     """What was measured in a scan.
 
@@ -73,7 +85,7 @@ class ScanMeasures:
     order: SliceOrder | None
     mask: MaskAgreement | None
     coarse: CoarseScan
-    nodules: tuple[NoduleEvidence, ...]
+    nodules: tuple[Judged, ...]
     seen_here: tuple[OtherNodule, ...]
 
 
@@ -87,7 +99,7 @@ class StackMeasures:
     """
 
     order: SliceOrder | None
-    nodules: tuple[NoduleEvidence, ...]
+    nodules: tuple[Judged, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +114,7 @@ class PictureMeasures:
 
     deviation: float
     shape: tuple[int, int]
-    boxes: tuple[NoduleEvidence, ...]
+    boxes: tuple[Judged, ...]
 
 
 class Measurement:
@@ -153,11 +165,11 @@ class Measurement:
         spacing = (PIXEL_MM, PIXEL_MM, _STACK_SLICE_MM)
         lungs = find_lungs(volume, spacing, is_crop=True)
         image = usual_hu(volume, lungs.low, lungs.high)
-        finder = _finder(image, lungs, (1.0, 1.0, _STACK_SLICE_MM / PIXEL_MM))
+        finder = finder_of(image, lungs, (1.0, 1.0, _STACK_SLICE_MM / PIXEL_MM))
         evidence = tuple(
-            judge_box(finder, volume.shape, [*box[:3], *(end - 1 for end in box[3:])])
+            _judged_box(finder, image, [*box[:3], *(end - 1 for end in box[3:])])
             if (box := nodule["box_voxel"]) is not None
-            else NoduleEvidence(NoduleVerdict.NO_SIZE, None, "there is no box")
+            else Judged(NoduleEvidence(NoduleVerdict.NO_SIZE, None, "there is no box"))
             for nodule in nodules
         )
         return StackMeasures(slice_order(image, spacing), evidence)
@@ -172,14 +184,12 @@ class Measurement:
         """
         grey = pixels if pixels.ndim == 2 else pixels[..., 0]
         height, width = grey.shape
-        evidence: tuple[NoduleEvidence, ...] = ()
+        evidence: tuple[Judged, ...] = ()
         if objects:
             lungs = find_lungs(grey[None], (PIXEL_MM, PIXEL_MM, 1.0))
-            finder = None
-            if not lungs.is_empty:
-                places = lungs.places(NULL_PLACES, AROUND_MM)[:, :2]
-                finder = EvidenceFinder(usual_hu(grey, lungs.low, lungs.high), (1.0, 1.0), places)
-            evidence = tuple(judge_box(finder, grey.shape, entry["bbox"]) for entry in objects)
+            image = usual_hu(grey, lungs.low, lungs.high)
+            finder = finder_of(image, lungs, (1.0, 1.0))
+            evidence = tuple(_judged_box(finder, image, entry["bbox"]) for entry in objects)
         return PictureMeasures(float(grey.std()), (height, width), evidence)
 
 
@@ -206,10 +216,8 @@ def measure_scan(
     calibration = calibrate(counts, mean)
     # values that are not in HU are mapped, so that a wrong intercept does not hide the nodules as well
     image = usual_hu(volume, lungs.low, lungs.high) if calibration.faults else volume
-    finder = _finder(image, lungs, frame.spacing)
-    evidence = tuple(
-        judge_sphere(finder, frame, volume.shape, nodule["center_world"], nodule["diameter_mm"]) for nodule in nodules
-    )
+    finder = finder_of(image, lungs, frame.spacing)
+    evidence = tuple(_judged_sphere(finder, image, frame, nodule) for nodule in nodules)
     seen = tuple(other for other in others if finder is not None and _is_seen(finder, frame, volume.shape, other))
     return ScanMeasures(
         calibration=calibration,
@@ -223,8 +231,17 @@ def measure_scan(
     )
 
 
-def _finder(image: NDArray[Any], lungs: Lungs, spacing: Sequence[float]) -> EvidenceFinder | None:
-    return None if lungs.is_empty else EvidenceFinder(image, spacing, lungs.places(NULL_PLACES, AROUND_MM))
+def _judged_sphere(finder: EvidenceFinder | None, image: NDArray[Any], frame: Frame, nodule: NoduleRecord) -> Judged:
+    diameter = nodule["diameter_mm"]
+    evidence = judge_sphere(finder, frame, image.shape, nodule["center_world"], diameter)
+    return Judged(evidence, views_of(image, evidence, [(diameter or 0) / 2 / mm for mm in frame.spacing]))
+
+
+def _judged_box(finder: EvidenceFinder | None, image: NDArray[Any], box: Sequence[float]) -> Judged:
+    """A box with its first and last pixels: xmin, ymin(, zmin), xmax, ymax(, zmax)."""
+    evidence = judge_box(finder, image.shape, box)
+    sizes = [(last - first + 1) / 2 for first, last in zip(box, box[image.ndim :], strict=False)]
+    return Judged(evidence, views_of(image, evidence, sizes))
 
 
 def _is_seen(finder: EvidenceFinder, frame: Frame, shape: tuple[int, ...], other: OtherNodule) -> bool:

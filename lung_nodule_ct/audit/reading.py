@@ -48,22 +48,26 @@ _KEYS = ("scan_id", "image_id", "case_id", "patient_id", "slice_thickness_mm")
 """The columns by which a flag names a row."""
 
 
-def collect_facts(build: BuildFolder, progress: BuildProgress | None = None) -> Facts:
+def collect_facts(
+    build: BuildFolder, progress: BuildProgress | None = None, *, measures: bool = True, patient: str | None = None
+) -> Facts:
     """Read every row of a build once. At most one row group and the facts are in memory.
 
     Args:
         build: The build.
         progress: Receives the progress.
+        measures: Measure voxels, if the extra ``imaging`` is installed.
+        patient: Read the rows of this patient only.
 
     Raises:
-        BuildFolderError: A shard is damaged, a picture does not decode, or a scan has no valid frame.
+        BuildFolderError: A shard is damaged, a picture does not decode, a scan has no valid frame, or no row has the patient.
     """
     examples: list[ExampleFacts] = []
     hounsfield = np.zeros(_BINS, np.int64)
     counted: set[tuple[str, float]] = set()
     search = DateSearch()
-    measurement = _measurement(build)
-    for row in iterate_rows(build, tuple(build.configs), progress):
+    measurement = _measurement(build) if measures else None
+    for row in iterate_rows(build, tuple(build.configs), progress, patient=patient):
         columns = build.columns(row.config)
         example, counts = _example(build, row, columns, measurement)
         if isinstance(example, ScanFacts) and example.volume_key not in counted:
@@ -71,6 +75,8 @@ def collect_facts(build: BuildFolder, progress: BuildProgress | None = None) -> 
             hounsfield += counts
         examples.append(example)
         search.add_row(row.config, row.row, columns)
+    if patient is not None and not examples:
+        raise BuildFolderError(f"{build.folder} has no row of the patient {patient!r}")
     search.add_files(build)
     return Facts(build, build.report, tuple(examples), hounsfield, search.facts())
 

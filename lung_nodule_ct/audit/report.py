@@ -1,4 +1,4 @@
-"""What an audit writes into the folder of a build: ``audit.json``, and plots in the style of Fig. 5 of the paper.
+"""What an audit writes into the folder of a build: ``audit.json``, a page, a table of annotations, and plots like Fig. 5 of the paper.
 
 The plots use the colours of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers can distinguish.
 Groups also differ by hatching.
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from lung_nodule_ct.audit.page import audit_page
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import OutputError
@@ -18,13 +21,35 @@ from lung_nodule_ct.read.audit_report import AUDIT, AUDIT_COMMAND, AUDIT_VERSION
 from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from lung_nodule_ct.audit.evidence_checks import Annotation
+    from lung_nodule_ct.audit.views import View
     from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag
 
 PICTURES: Final = "pictures"
+AUDIT_FOLDER: Final = "audit"
 INSTALL: Final = 'pip install "lung_nodule_ct[show]"'
+
+_KEY_COLUMNS = ("scan_id", "image_id", "case_id", "patient_id")
+_ANNOTATIONS = pa.schema(
+    [
+        ("config", pa.string()),
+        ("split", pa.string()),
+        ("row", pa.int64()),
+        *((name, pa.string()) for name in _KEY_COLUMNS),
+        ("annotation", pa.int64()),
+        ("verdict", pa.string()),
+        ("grade", pa.string()),
+        *(
+            (name, pa.float64())
+            for name in ("score", "p_value", "core_hu", "rays_that_reach_lung", "inside", "shift", "size_ratio")
+        ),
+        ("measured", pa.string()),
+        ("hint", pa.string()),
+    ]
+)
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _GREY = "#999999"
@@ -40,9 +65,11 @@ class Audit:
 
     Attributes:
         groups: The groups of checks, in the order of the report.
+        annotations: Every annotation with its evidence; none without the extra ``imaging``.
     """
 
     groups: tuple[CheckGroup, ...]
+    annotations: tuple[Annotation, ...] = ()
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -83,11 +110,46 @@ def write_audit(folder: Path, audit: Audit) -> tuple[Path, ...] | None:
     with add_sidecars(folder, by=AUDIT_COMMAND) as stage:
         try:
             (stage / AUDIT).write_text(to_json(document), encoding="utf-8")
+            (stage / AUDIT_FOLDER).mkdir()
+            views = _views(audit)
+            page = audit_page(f"Audit of {folder.resolve().name}", audit.checks, audit.flags, views)
+            (stage / AUDIT_FOLDER / "index.html").write_text(page, encoding="utf-8")
+            if audit.annotations:
+                pq.write_table(annotations_table(audit.annotations), stage / AUDIT_FOLDER / "annotations.parquet")
             (stage / PICTURES).mkdir()
             drawn = draw_plots(document["numbers"], stage / PICTURES)
         except OSError as error:
             raise OutputError(f"the audit of {folder} cannot be written: {error}") from error
     return None if drawn is None else tuple(folder / PICTURES / path.name for path in drawn)
+
+
+def annotations_table(annotations: Sequence[Annotation]) -> pa.Table:
+    """One row per annotation with its evidence. Lengths are in mm for scans, and in pixels for stacks and slices."""
+    rows = [
+        {
+            "config": annotation.row.config,
+            "split": annotation.row.split,
+            "row": annotation.row.row,
+            **{name: annotation.row.key.get(name) for name in _KEY_COLUMNS},
+            "annotation": annotation.number,
+            **annotation.evidence.columns(),
+        }
+        for annotation in annotations
+    ]
+    return pa.Table.from_pylist(rows, schema=_ANNOTATIONS)
+
+
+def _views(audit: Audit) -> dict[int, tuple[View, ...]]:
+    """The pictures of each flagged annotation, by the number of the flag."""
+    drawn = {
+        (annotation.row.config, annotation.row.split, annotation.row.row, annotation.number): annotation.judged.views
+        for annotation in audit.annotations
+    }
+    return {
+        number: drawn.get((flag.row.config, flag.row.split, flag.row.row, flag.annotation), ())
+        for number, flag in enumerate(audit.flags)
+        if flag.annotation is not None
+    }
 
 
 def draw_plots(numbers: Mapping[str, Any], folder: Path) -> list[Path] | None:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.audit.facts import Facts, VolumeFacts
     from lung_nodule_ct.imaging.anatomy import Anatomy
+    from lung_nodule_ct.imaging.slice_order import SliceOrder
 
 _TURNED_MM = 25.0
-"""A spine this far in front of the lungs' middle, or this much more beside than behind it, is turned."""
+"""A spine this far in front of the lungs' middle, or this much more to a side than behind it, is turned."""
 _MAX_EVENTS = 5
 _MAX_LISTED = 5
 
@@ -32,15 +33,27 @@ def scans_checks(facts: Facts) -> CheckGroup:
     lungs = [flag for scan in scans if (flag := _lungs(scan)) is not None]
     checks = (
         flags_check(
-            "hu-calibration", "The values are Hounsfield units", calibration, len(scans), "scans",
+            "hu-calibration",
+            "The values are Hounsfield units",
+            calibration,
+            len(scans),
+            "scans",
             "peaks of fat and muscle, mean of the lungs, values that never occur, and the highest value",
         ),
         flags_check(
-            "orientation", "The spine is behind the lungs", orientation, len(scans), "scans",
+            "orientation",
+            "The spine is behind the lungs",
+            orientation,
+            len(scans),
+            "scans",
             "the largest piece of bone near the middle plane, in the directions that the header gives",
         ),
         flags_check(
-            "lung-size", "Lungs have the size of lungs", lungs, len(scans), "scans",
+            "lung-size",
+            "Lungs have the size of lungs",
+            lungs,
+            len(scans),
+            "scans",
             "width and depth of both lungs with the spacing of the header",
         ),
     )
@@ -76,7 +89,11 @@ def order_checks(facts: Facts) -> CheckGroup:
     if not jumps:
         return CheckGroup("order", ())
     check = flags_check(
-        "slice-order", "Slices are complete and in order", flags, len(jumps), "volumes",
+        "slice-order",
+        "Slices are complete and in order",
+        flags,
+        len(jumps),
+        "volumes",
         "the difference of neighbouring slices, compared with the pairs around them and with the difference over two slices",
     )
     return CheckGroup("order", (check,), {"largest_jump": jumps}, tuple(flags))
@@ -98,7 +115,7 @@ def flags_check(name: str, title: str, flags: Sequence[Flag], count: int, things
     )
 
 
-def _order(volume: VolumeFacts):  # noqa: ANN202
+def _order(volume: VolumeFacts) -> SliceOrder | None:
     if isinstance(volume, ScanFacts):
         return None if volume.measures is None else volume.measures.order
     return None if volume.stack is None else volume.stack.order
@@ -109,7 +126,9 @@ def _calibration(scan: ScanFacts) -> Flag | None:
     calibration = scan.measures.calibration
     if not calibration.faults:
         return None
-    return Flag("hu-calibration", Grade.WARNING, scan.row_key, "; ".join(calibration.faults), "fat near -100, muscle near 50")
+    return Flag(
+        "hu-calibration", Grade.WARNING, scan.row_key, "; ".join(calibration.faults), "fat near -100, muscle near 50"
+    )
 
 
 def _orientation(scan: ScanFacts) -> Flag | None:
@@ -119,7 +138,11 @@ def _orientation(scan: ScanFacts) -> Flag | None:
     if turned is None:
         return None
     return Flag(
-        "orientation", Grade.WARNING, scan.row_key, turned, "the spine is behind the middle of the lungs",
+        "orientation",
+        Grade.WARNING,
+        scan.row_key,
+        turned,
+        "the spine is behind the middle of the lungs",
         hint="the direction of the header does not belong to these voxels",
     )
 
@@ -131,7 +154,7 @@ def _turned(anatomy: Anatomy) -> str | None:
     if y < -_TURNED_MM and abs(x) < -y:
         return f"the spine is {-y:.0f} mm in front of the middle of the lungs"
     if abs(x) - abs(y) > _TURNED_MM:
-        return f"the spine is {abs(x):.0f} mm beside the middle of the lungs"
+        return f"the spine is {abs(x):.0f} mm to a side of the middle of the lungs"
     return None
 
 

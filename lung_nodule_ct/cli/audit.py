@@ -18,24 +18,46 @@ _MAX_NAMES = 20
 
 def audit(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a build, Parquet or Arrow.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A group of checks, such as evidence; repeat it for several. Nothing is written."),
+    ] = None,
+    patient: Annotated[
+        str | None, typer.Option(help="Check the rows of this patient only. Nothing is written.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check that the data of a build match their description. Writes a table, audit.json and plots."""
+    """Check that the data of a build match their description. Writes a table, audit.json, a page and plots."""
     from lung_nodule_ct.audit import audit_build, write_audit
-    from lung_nodule_ct.audit.report import INSTALL, PICTURES
+    from lung_nodule_ct.audit.report import AUDIT_FOLDER, INSTALL, PICTURES
     from lung_nodule_ct.read.audit_report import AUDIT
     from lung_nodule_ct.read.build_folder import open_build
+    from lung_nodule_ct.system.imports import is_installed
     from lung_nodule_ct.system.progress import BuildProgressBar
 
     with BuildProgressBar() as progress:
-        result = audit_build(open_build(build), progress)
-    plots = write_audit(build, result)
+        result = audit_build(open_build(build), progress, only=only or (), patient=patient)
+    is_part = bool(only) or patient is not None
+    plots = None if is_part else write_audit(build, result)
     if as_json:
         print_json(result.document())
         return
     _print(result)
     console = terminal()
-    console.print(f"written to {build / AUDIT}", highlight=False, soft_wrap=True)
+    if is_part:
+        console.print("a part of the audit, not written", highlight=False)
+        return
+    if not is_installed("scipy"):
+        console.print(
+            "voxels were not checked:",
+            'pip install "lung_nodule_ct[imaging]"',
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(
+        f"written to {build / AUDIT} and {build / AUDIT_FOLDER / 'index.html'}", highlight=False, soft_wrap=True
+    )
     if plots is None:
         console.print(
             "no plots, because matplotlib is not installed:", INSTALL, markup=False, highlight=False, soft_wrap=True
@@ -82,6 +104,8 @@ def _print(audit: Audit) -> None:
     from rich.padding import Padding
     from rich.table import Column, Table
 
+    from lung_nodule_ct.declaration.findings import Grade
+    from lung_nodule_ct.errors import printable
     from lung_nodule_ct.read.audit_report import Verdict
 
     colours = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red", Verdict.UNKNOWN: "dim"}
@@ -97,7 +121,7 @@ def _print(audit: Audit) -> None:
         header_style="bold underline",
         expand=True,
     )
-    lines = [(check, check.to_dict()) for check in audit.checks]
+    lines = [(check, check.to_dict()) for check in audit.checks if check.verdict is not Verdict.UNKNOWN]
     for check, texts in lines:
         verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
         table.add_row(verdict, *(escape(texts[key] or "") for key in ("title", "measured", "expected")))
@@ -110,4 +134,23 @@ def _print(audit: Audit) -> None:
             console.print(Padding(escape(texts["detail"]), (0, 0, 0, 4)), highlight=False)
     counts = Counter(check.verdict for check in audit.checks)
     summary = ", ".join(f"[{colours[verdict]}]{counts[verdict]} {verdict}[/]" for verdict in Verdict)
+    errors = sum(flag.grade is Grade.ERROR for flag in audit.flags)
+    for flag in audit.flags[:_MAX_NAMES]:
+        number = "" if flag.annotation is None else f", annotation {flag.annotation}"
+        other = "" if flag.other is None else f" and {flag.other}"
+        hint = "" if flag.hint is None else f". Hint: {flag.hint}"
+        console.print(
+            printable(f"{flag.grade}: {flag.check}: {flag.row}{number}{other}: {flag.measured}{hint}"),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if len(audit.flags) > _MAX_NAMES:
+        console.print(f"and {len(audit.flags) - _MAX_NAMES:,} more flags", highlight=False)
+    if audit.annotations or audit.flags:
+        console.print(
+            f"{len(audit.flags):,} flags: {errors:,} errors, {len(audit.flags) - errors:,} warnings; "
+            f"{len(audit.annotations):,} annotations judged",
+            highlight=False,
+        )
     console.print("", summary, highlight=False)

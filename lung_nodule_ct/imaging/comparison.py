@@ -92,9 +92,7 @@ def compare_scans(thin: CoarseScan, thick: CoarseScan) -> Agreement:
     a, b = a[usable], b[usable]
     if len(a) < _LEAST_CELLS or a.std() < 1 or b.std() < 1:
         return Agreement(overlap, 0.0, 0.0, 0.0)
-    return Agreement(
-        overlap, float(np.corrcoef(a, b)[0, 1]), float(b.std() / a.std()), float(np.median(b - a))
-    )
+    return Agreement(overlap, float(np.corrcoef(a, b)[0, 1]), float(b.std() / a.std()), float(np.median(b - a)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.frame import Frame
 
 
-def other_conventions(
-    world: Sequence[float], frame: Frame, shape: Sequence[int]
-) -> dict[str, NDArray[np.float64]]:
+def other_conventions(world: Sequence[float], frame: Frame, shape: Sequence[int]) -> dict[str, NDArray[np.float64]]:
     """Positions of a nodule in a scan if its coordinates mean something else than LPS millimetres.
 
     Args:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from lung_nodule_ct.imaging.lungs import Lungs
+
 RAYS: Final = {2: 48, 3: 128}
 """Number of rays by the number of dimensions."""
 RADII: Final = 25
@@ -29,9 +31,13 @@ RADII: Final = 25
 NULL_PLACES: Final = 300
 """Number of random places: the smallest p-value is 1 / 301."""
 
+AROUND_MM: Final = 12.0
+"""How far from the lungs a random place may be: nodules touch the pleura."""
 P_VALUE: Final = 0.03
 """The share of random places that may score as high as a nodule."""
 LEAST_SCORE: Final = 0.01
+CLEAR_SCORE: Final = 0.6
+"""Score of a clear nodule: 3 % of random places had at most 0.25."""
 
 _STEPS = 8
 _SETTLED_MM = 0.3
@@ -147,6 +153,26 @@ class EvidenceFinder:
             usual=float(np.quantile(null, 1 - P_VALUE)),
         )
 
+    def nearby(self, place: Sequence[float], half_sizes: Sequence[float], within_mm: float) -> PlaceEvidence | None:
+        """The best evidence of a nodule of this size around a place, ``None`` if there is no clear one.
+
+        Args:
+            place: A place in voxels: x, y(, z).
+            half_sizes: Half the size of the nodule in voxels: x, y(, z).
+            within_mm: The largest distance in mm (pixels).
+        """
+        rng = np.random.default_rng(0)
+        offsets = rng.normal(size=(NULL_PLACES, len(place)))
+        offsets *= within_mm * rng.random((NULL_PLACES, 1)) / np.linalg.norm(offsets, axis=1, keepdims=True)
+        places = np.asarray(place) + offsets / self._spacing
+        inside = ((places >= 0) & (places <= np.array(self._image.shape[::-1]) - 1)).all(axis=1)
+        if not inside.any():
+            return None
+        scores = self._score(places[inside], half_sizes).score
+        found = self.ellipsoid(places[inside][int(scores.argmax())].tolist(), half_sizes)
+        there = self.ellipsoid(found.centre, half_sizes) if found.inside else found
+        return there if there.is_present and there.score >= CLEAR_SCORE else None
+
     def _score(self, places: NDArray[np.float64], half_sizes: Sequence[float]) -> Scores:
         return score_rays(cast_rays(self._image, places, half_sizes, (1 / self._spacing).tolist()))
 
@@ -156,6 +182,19 @@ class EvidenceFinder:
         if key not in self._null:
             self._null[key] = self._score(self._places, np.exp(np.array(key) / 10).tolist()).score
         return self._null[key]
+
+
+def finder_of(image: NDArray[Any], lungs: Lungs, spacing: Sequence[float]) -> EvidenceFinder | None:
+    """The finder of an image with random places in and around its lungs, ``None`` without lungs.
+
+    Args:
+        image: HU, axes (z, y, x), or (y, x) for one slice.
+        lungs: The lungs of the image.
+        spacing: Size of a voxel in mm: x, y(, z); 1 for pictures.
+    """
+    if lungs.is_empty:
+        return None
+    return EvidenceFinder(image, spacing, lungs.places(NULL_PLACES, AROUND_MM)[:, : image.ndim])
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +266,7 @@ def score_rays(rays: Rays) -> Scores:
     leave = np.where(core > _DENSE_HU, np.minimum(leave, _LEAVE_HU), leave)
     with np.errstate(invalid="ignore"):
         below = values < leave[:, None, None]
-    usable = known[:, :, radii <= _USABLE].all(axis=2)
+    usable: NDArray[np.bool_] = np.all(known[:, :, radii <= _USABLE], axis=2)
     left = below.any(axis=2) & usable
     reached = np.where(left, radii[below.argmax(axis=2)], np.nan)
     escape = left.sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
@@ -270,7 +309,9 @@ def _median(values: NDArray[Any]) -> NDArray[np.float64]:
     ordered = np.sort(values, axis=1)  # NaN last
     count = np.isfinite(ordered).sum(axis=1)
     rows = np.arange(len(ordered))
-    middle = (ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, np.minimum(count // 2, ordered.shape[1] - 1)]) / 2
+    middle = (
+        ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, np.minimum(count // 2, ordered.shape[1] - 1)]
+    ) / 2
     return np.where(count > 0, middle, np.nan)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.imaging.conventions import other_conventions
-from lung_nodule_ct.imaging.evidence import P_VALUE, EvidenceFinder, PlaceEvidence
+from lung_nodule_ct.imaging.evidence import CLEAR_SCORE, P_VALUE, EvidenceFinder, PlaceEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +35,13 @@ SHIFT_RADII: Final = 0.4
 """A centre is off if it is farther from the measured one than the larger of these two."""
 SHIFT_PIXELS, SHIFT_HALF_SIDES = 6.0, 0.5
 
+NEARBY_MM, NEARBY_PIXELS = 40.0, 50.0
+"""How far around an empty place a nodule is searched."""
+
 _SEEN = 0.9
 _FAINT_HU = (-750.0, -250.0)
 _NORMAL_LUNG_HU = -780.0
 _SOLID_ESCAPE = 0.25
-_HINT_SCORE = 0.5
 _HINT_SIZES = (0.6, 1.6)
 
 
@@ -80,6 +82,23 @@ class NoduleEvidence:
     hint: str | None = None
     hint_voxel: tuple[float, ...] | None = None
 
+    def columns(self) -> dict[str, Any]:
+        """The verdict and its numbers as columns of a table; ``None`` where nothing was measured."""
+        place = self.place if self.place is not None and self.place.inside else None
+        return {
+            "verdict": str(self.verdict),
+            "grade": None if self.grade is None else str(self.grade),
+            "score": None if place is None else place.score,
+            "p_value": None if place is None else place.p_value,
+            "core_hu": None if place is None else place.core_hu,
+            "rays_that_reach_lung": None if place is None else place.escape,
+            "inside": None if place is None else place.seen,
+            "shift": None if place is None else place.shift,
+            "size_ratio": None if place is None else place.size_ratio,
+            "measured": self.measured,
+            "hint": self.hint,
+        }
+
 
 def judge(
     evidence: PlaceEvidence,
@@ -103,24 +122,25 @@ def judge(
         slice_mm: Distance of slices; a nodule of fewer than two slices has no verdict on its size.
     """
     if not evidence.inside:
-        return NoduleEvidence(NoduleVerdict.OUTSIDE, Grade.ERROR, "the centre is outside", "inside the volume", evidence)
+        return NoduleEvidence(
+            NoduleVerdict.OUTSIDE, Grade.ERROR, "the centre is outside", "inside the volume", evidence
+        )
     bound = f"p at most {p_value:g}"
     measured = f"p {evidence.p_value:.3f}, score {evidence.score:.2f}, core {evidence.core_hu:.0f} HU, {100 * evidence.escape:.0f} % of rays reach lung"
-    if evidence.p_value > p_value:
-        if evidence.seen < _SEEN:
-            return NoduleEvidence(NoduleVerdict.CUT, None, f"{100 * evidence.seen:.0f} % of it is inside", place=evidence)
-        if _FAINT_HU[0] < evidence.core_hu < _FAINT_HU[1] and evidence.escape > _SOLID_ESCAPE:
-            grade = Grade.WARNING if evidence.p_value > 3 * p_value else None
-            return NoduleEvidence(NoduleVerdict.FAINT, grade, measured, bound, evidence)
-        clear = evidence.core_hu < _NORMAL_LUNG_HU or evidence.escape < _SOLID_ESCAPE
-        grade = Grade.ERROR if clear and evidence.p_value > 3 * p_value else Grade.WARNING
-        return NoduleEvidence(NoduleVerdict.ABSENT, grade, measured, bound, evidence)
-    if evidence.shift > largest_shift:
+    is_off = evidence.shift > largest_shift
+    if is_off and (evidence.p_value <= p_value or evidence.centre_score >= CLEAR_SCORE):
         moved = f"the centre is {evidence.shift:.1f} {unit} from that of what is there"
         return NoduleEvidence(
-            NoduleVerdict.OFF_CENTRE, Grade.WARNING, moved, f"at most {largest_shift:.1f} {unit}", evidence,
-            "move the centre there", evidence.centre,
+            NoduleVerdict.OFF_CENTRE,
+            Grade.WARNING,
+            moved,
+            f"at most {largest_shift:.1f} {unit}",
+            evidence,
+            "move the centre there",
+            evidence.centre,
         )
+    if evidence.p_value > p_value:
+        return _judge_absent(evidence, p_value, measured, bound)
     ratio = evidence.size_ratio
     if ratio is not None and size >= 2 * slice_mm and not sizes[0] <= ratio <= sizes[1]:
         other = f"{ratio * size:.1f} {unit} instead of {size:.1f}, ratio {ratio:.2f}"
@@ -128,6 +148,20 @@ def judge(
             NoduleVerdict.OTHER_SIZE, Grade.WARNING, other, f"ratio {sizes[0]:g} to {sizes[1]:g}", evidence
         )
     return NoduleEvidence(NoduleVerdict.PRESENT, None, measured, bound, evidence)
+
+
+def _judge_absent(evidence: PlaceEvidence, p_value: float, measured: str, bound: str) -> NoduleEvidence:
+    """The verdict where random places score as high: absent, unless the nodule is cut or faint."""
+    is_normal, is_far = evidence.core_hu < _NORMAL_LUNG_HU, evidence.p_value > 3 * p_value
+    if evidence.seen < _SEEN:
+        if is_normal and is_far:
+            return NoduleEvidence(NoduleVerdict.ABSENT, Grade.WARNING, measured, bound, evidence)
+        return NoduleEvidence(NoduleVerdict.CUT, None, f"{100 * evidence.seen:.0f} % of it is inside", place=evidence)
+    is_solid = evidence.escape < _SOLID_ESCAPE
+    if _FAINT_HU[0] < evidence.core_hu < _FAINT_HU[1] and not is_solid:
+        return NoduleEvidence(NoduleVerdict.FAINT, Grade.WARNING if is_far else None, measured, bound, evidence)
+    grade = Grade.ERROR if is_far and (is_normal or is_solid) else Grade.WARNING
+    return NoduleEvidence(NoduleVerdict.ABSENT, grade, measured, bound, evidence)
 
 
 def judge_sphere(
@@ -155,12 +189,15 @@ def judge_sphere(
         slice_mm=frame.spacing[2],
     )
     if diameter_mm < LEAST_MM and found.verdict is not NoduleVerdict.OUTSIDE:
-        return NoduleEvidence(NoduleVerdict.SMALL, None, f"{diameter_mm:.1f} mm, below {LEAST_MM:g} mm", place=found.place)
+        return NoduleEvidence(
+            NoduleVerdict.SMALL, None, f"{diameter_mm:.1f} mm, below {LEAST_MM:g} mm", place=found.place
+        )
     if found.verdict not in (NoduleVerdict.ABSENT, NoduleVerdict.OUTSIDE, NoduleVerdict.CUT):
         return found
     best = _best_convention(finder, frame, shape, world, diameter_mm)
     if best is None:
-        return found
+        half = [diameter_mm / 2 / mm for mm in frame.spacing]
+        return _with_nearby(found, finder, voxel.tolist(), half, NEARBY_MM, "mm")
     name, place = best
     grade = found.grade if found.verdict is NoduleVerdict.CUT else Grade.ERROR
     return replace(found, grade=grade, hint=f"there is such a nodule if {name}", hint_voxel=place.centre)
@@ -195,7 +232,24 @@ def judge_box(finder: EvidenceFinder | None, shape: Sequence[int], box: Sequence
     at_end = dimensions == 3 and (first[2] <= 0 or last[2] >= shape[0] - 1)
     if found.verdict in (NoduleVerdict.ABSENT, NoduleVerdict.FAINT) and at_end:
         return NoduleEvidence(NoduleVerdict.CUT, None, "the box ends with the stack", place=found.place)
-    return found
+    return _with_nearby(found, finder, centre.tolist(), half.tolist(), NEARBY_PIXELS, "pixels")
+
+
+def _with_nearby(
+    found: NoduleEvidence,
+    finder: EvidenceFinder,
+    place: Sequence[float],
+    half_sizes: Sequence[float],
+    within: float,
+    unit: str,
+) -> NoduleEvidence:
+    """A verdict of absence with the hint of a clear nodule nearby, if there is one."""
+    if found.verdict is not NoduleVerdict.ABSENT:
+        return found
+    nearby = finder.nearby(place, half_sizes, within)
+    if nearby is None:
+        return found
+    return replace(found, hint=f"there is such a nodule within {within:g} {unit}", hint_voxel=nearby.centre)
 
 
 def _best_convention(
@@ -205,26 +259,12 @@ def _best_convention(
     found = []
     for name, voxel in other_conventions(world, frame, shape).items():
         place = finder.sphere(voxel.tolist(), diameter_mm)
-        if place.is_present and place.score >= _HINT_SCORE and place.shift <= max(SHIFT_MM, SHIFT_RADII * diameter_mm / 2):
+        if (
+            place.is_present
+            and place.score >= CLEAR_SCORE
+            and place.shift <= max(SHIFT_MM, SHIFT_RADII * diameter_mm / 2)
+        ):
             ratio = place.size_ratio
             if ratio is not None and _HINT_SIZES[0] <= ratio <= _HINT_SIZES[1]:
                 found.append((name, place))
     return max(found, key=lambda entry: entry[1].score, default=None)
-
-
-def evidence_columns(evidence: NoduleEvidence) -> dict[str, Any]:
-    """The numbers of a verdict as columns of a table; ``None`` where nothing was measured."""
-    place = evidence.place if evidence.place is not None and evidence.place.inside else None
-    return {
-        "verdict": str(evidence.verdict),
-        "grade": None if evidence.grade is None else str(evidence.grade),
-        "score": None if place is None else place.score,
-        "p_value": None if place is None else place.p_value,
-        "core_hu": None if place is None else place.core_hu,
-        "rays_that_reach_lung": None if place is None else place.escape,
-        "inside": None if place is None else place.seen,
-        "shift": None if place is None else place.shift,
-        "size_ratio": None if place is None else place.size_ratio,
-        "measured": evidence.measured,
-        "hint": evidence.hint,
-    }

@@ -108,7 +108,8 @@ class Lungs:
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         points += direction * (within_mm * rng.random((count, 1))) / np.array(self.spacing)
         size = np.array(self.mask.shape[::-1]) * step - 1
-        return np.clip(points, 0, size)
+        clipped: VoxelPoints = np.clip(points, 0, size)
+        return clipped
 
 
 def find_lungs(volume: NDArray[Any], spacing: Sequence[float], *, is_crop: bool = False) -> Lungs:
@@ -130,11 +131,20 @@ def find_lungs(volume: NDArray[Any], spacing: Sequence[float], *, is_crop: bool 
         [192, 128, 20]
     """
     x, y, z = (float(size) for size in spacing)
-    step = (max(1, round(PIXEL_MM / x)), max(1, round(PIXEL_MM / y)), max(1, round(SLICE_MM / z)))
-    step = tuple(min(size, length) for size, length in zip(step, volume.shape[::-1], strict=True))  # type: ignore[assignment]
+    depth, height, width = volume.shape
+    step = (
+        min(width, max(1, round(PIXEL_MM / x))),
+        min(height, max(1, round(PIXEL_MM / y))),
+        min(depth, max(1, round(SLICE_MM / z))),
+    )
     coarse = ndimage.gaussian_filter(block_mean(volume, step), (0, 0.7, 0.7), truncate=2.0)
     low, high = clusters(coarse)
-    mask = _inner_air((coarse - low) / max(high - low, 1.0), x * y * z * step[0] * step[1] * step[2] / 1000, is_crop=is_crop)
+    blank = np.array([plane.min() == plane.max() for plane in volume])
+    # a blank slice would connect the lungs to the air outside
+    coarse[[blank[z * step[2] : (z + 1) * step[2]].any() for z in range(len(coarse))]] = high
+    mask = _inner_air(
+        (coarse - low) / max(high - low, 1.0), x * y * z * step[0] * step[1] * step[2] / 1000, is_crop=is_crop
+    )
     return Lungs(mask, step, (x, y, z), low, high)
 
 
@@ -156,7 +166,8 @@ def block_mean(volume: NDArray[Any], step: Sequence[int]) -> NDArray[np.float32]
             for i in range(x):
                 part = cut[k::z, j::y, i::x]
                 total += part if part.dtype == np.uint8 else np.maximum(part, -1024)
-    return total.astype(np.float32) / (x * y * z)
+    mean: NDArray[np.float32] = total.astype(np.float32) / np.float32(x * y * z)
+    return mean
 
 
 def clusters(values: NDArray[Any]) -> tuple[float, float]:

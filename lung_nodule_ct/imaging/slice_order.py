@@ -110,7 +110,9 @@ def slice_order(volume: NDArray[Any], spacing: Sequence[float]) -> SliceOrder | 
     count = len(smooth)
     near = np.array([np.abs(smooth[z + 1] - smooth[z]).mean() for z in range(count - 1)])
     far = np.array([np.abs(smooth[z + 2] - smooth[z]).mean() for z in range(count - 2)])
-    around = np.array([np.median(np.r_[near[max(0, z - _AROUND) : z], near[z + 1 : z + 1 + _AROUND]]) for z in range(count - 1)])
+    around = np.array(
+        [np.median(np.r_[near[max(0, z - _AROUND) : z], near[z + 1 : z + 1 + _AROUND]]) for z in range(count - 1)]
+    )
     jumps = near / np.maximum(around, 1e-3)
     order = np.maximum(near[:-1], near[1:]) / np.maximum(far, 1e-3)
     blank = smooth.std(axis=(1, 2)) < _BLANK
@@ -124,9 +126,9 @@ def slice_order(volume: NDArray[Any], spacing: Sequence[float]) -> SliceOrder | 
             events.append(SliceEvent(z, SliceFault.REPEATED, float(jumps[z]), REPEAT))
         elif jumps[z] > (JUMP_AT_ENDS if ends else JUMP):
             events.append(SliceEvent(z, SliceFault.JUMP, float(jumps[z]), JUMP_AT_ENDS if ends else JUMP))
-    for z in np.flatnonzero(order > ORDER):
+    for z in np.flatnonzero(order > ORDER).tolist():
         if sound[z] and sound[z + 1] and min(jumps[z], jumps[z + 1]) >= REPEAT:
-            events.append(SliceEvent(int(z) + 1, SliceFault.ORDER, float(order[z]), ORDER))
+            events.append(SliceEvent(z + 1, SliceFault.ORDER, float(order[z]), ORDER))
     inner = jumps[_ENDS : count - 1 - _ENDS]
     return SliceOrder(
         float(inner.max()) if inner.size else 0.0,

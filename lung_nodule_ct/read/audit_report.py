@@ -132,9 +132,6 @@ class Flag:
         annotation: Index of the annotation in the row, from 0; ``None`` if the flag is about the row.
         hint: What would explain it, ``None`` if nothing is known.
         other: The other row of a pair, ``None`` without one.
-        place: The annotated place, in voxels x, y(, z), if there is a picture to draw.
-        hint_place: The place that the hint names.
-        size: Diameter or sides of the annotation, in voxels on the axes x, y(, z).
 
     Raises:
         ValueError: The grade is not ``warning`` or ``error``.
@@ -148,9 +145,6 @@ class Flag:
     annotation: int | None = None
     hint: str | None = None
     other: RowKey | None = None
-    place: tuple[float, ...] | None = None
-    hint_place: tuple[float, ...] | None = None
-    size: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.grade not in (Grade.WARNING, Grade.ERROR):

@@ -67,7 +67,7 @@ class IndexedRow:
 
 
 def iterate_rows(
-    build: BuildFolder, configs: Sequence[str], progress: BuildProgress | None = None
+    build: BuildFolder, configs: Sequence[str], progress: BuildProgress | None = None, *, patient: str | None = None
 ) -> Iterator[IndexedRow]:
     """Iterate over every row of some configs, in the order of the build; at most one row group is in memory.
 
@@ -75,6 +75,7 @@ def iterate_rows(
         build: The build.
         configs: Names of configs that it contains.
         progress: Receives the progress, in bytes of the shards.
+        patient: Only the rows whose ``patient_id`` this is; none of a config without this column.
 
     Raises:
         BuildFolderError: The build does not contain a config, or a shard is damaged.
@@ -85,11 +86,21 @@ def iterate_rows(
         size = {split: sum(file["bytes"] for file in build.files(config, split)) for split in rows}
         progress.begin(config, sum(size.values()), sum(rows.values()))
         for split, count in rows.items():
-            for number, row in enumerate(build.rows(config, split)):
+            numbers = range(count) if patient is None else _rows_of(build, config, split, patient)
+            found = build.rows(config, split, indices=None if patient is None else numbers)
+            for number, row in zip(numbers, found, strict=True):
                 yield IndexedRow(config, split, number, row)
                 row.clear()  # so that nothing keeps its volumes in memory while the next ones are read
                 progress.advance(config, size[split] // count)
         progress.end(config)
+
+
+def _rows_of(build: BuildFolder, config: str, split: str, patient: str) -> list[int]:
+    """The numbers of the rows of a patient."""
+    if "patient_id" not in build.metadata_columns(config):
+        return []
+    values = (row["patient_id"] for row in build.rows(config, split, ("patient_id",)))
+    return [number for number, value in enumerate(values) if value == patient]
 
 
 @dataclass(frozen=True)
