@@ -28,8 +28,10 @@ DEPTH_SHARE: Final = (0.45, 1.0)
 _BONE_HU = 200
 _LEAST_ML = 3.0
 _CANDIDATES = 6
-_MIDDLE_MM, _FAR_MM = 35.0, 160.0
-"""A spine is not farther than this from the middle plane, and farther than this from the middle of the lungs, but not very far."""
+_MIDDLE_MM = 35.0
+"""A spine is not farther than this from the middle plane, and farther than this from the middle of the lungs."""
+_INSIDE = 0.95
+"""A spine lies within this share of the half extent of the lungs (0.55 to 0.85 in the scans measured); ribs lie around them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def find_spine(volume: NDArray[Any], lungs: Lungs) -> tuple[float, float, float]
         dx = ((x + 0.5) * lungs.step[0] - (x0 + x1) / 2) * lungs.spacing[0]
         dy = ((y + 0.5) * lungs.step[1] - (y0 + y1) / 2) * lungs.spacing[1]
         away, along = sorted((abs(dx), abs(dy)))
-        if away < _MIDDLE_MM < along < _FAR_MM and (best is None or size[label] > best[0]):
+        half = (x1 - x0) * lungs.spacing[0] / 2 if abs(dx) > abs(dy) else (y1 - y0) * lungs.spacing[1] / 2
+        if away < _MIDDLE_MM < along < _INSIDE * half and (best is None or size[label] > best[0]):
             best = float(size[label]), (float(dx), float(dy), 0.0)
     return None if best is None else best[1]
 

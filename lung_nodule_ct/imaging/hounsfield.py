@@ -22,7 +22,7 @@ OFFSET: Final = 32768
 FAT_HU: Final = (-135.0, -65.0)
 MUSCLE_HU: Final = (10.0, 110.0)
 LUNG_HU: Final = (-960.0, -680.0)
-LEAST_HIGHEST_HU: Final = 500
+LEAST_HIGHEST_HU: Final = 350
 """Bone is denser than this in every chest; a window cuts it off."""
 
 _SEARCH = {"fat": (-165, -40), "muscle": (-10, 130)}
@@ -32,6 +32,7 @@ _LEAST_SHARE = 2e-5
 """A peak holds at least this share of all voxels in each HU."""
 _GAPS = 0.2
 """Largest share of values from -150 to 120 that never occur."""
+_LEAST_PER_VALUE = 100
 _MIN_AIR, _MIN_TISSUE = 0.05, 0.05
 
 
@@ -44,7 +45,7 @@ class Calibration:
         muscle: The peak of muscle, ``None`` if there is none between -10 and 130.
         lung: The mean of the lungs, ``None`` if no lung was found.
         highest: The highest value.
-        gaps: The share of the values from -150 to 120 that never occur.
+        gaps: The share of the values from -150 to 120 that never occur, beyond what chance explains.
         faults: What does not fit Hounsfield units, in words; empty for a sound scan.
     """
 
@@ -76,7 +77,9 @@ def calibrate(counts: NDArray[np.int64], lung: float | None = None) -> Calibrati
     inner = counts[OFFSET - 1000 :].sum()
     fat, muscle = (_peak(counts, *_SEARCH[name], least=_LEAST_SHARE * float(inner)) for name in ("fat", "muscle"))
     soft = counts[OFFSET - 150 : OFFSET + 120]
-    gaps = float((soft == 0).mean())
+    # a value that occurs n times on average is missing by chance with the probability exp(-n)
+    by_chance = np.exp(-ndimage.gaussian_filter1d(soft.astype(np.float64), _SMOOTH)).mean()
+    gaps = max(0.0, float((soft == 0).mean() - by_chance))
     highest = int(used[-1]) - OFFSET
     faults = [
         f"{name} at {value:.0f}, expected {low:.0f} to {high:.0f} HU"
@@ -87,7 +90,7 @@ def calibrate(counts: NDArray[np.int64], lung: float | None = None) -> Calibrati
         faults.append(f"no peak of muscle between {_SEARCH['muscle'][0]} and {_SEARCH['muscle'][1]} HU")
     if highest < LEAST_HIGHEST_HU:
         faults.append(f"highest value {highest}, where bone has more than {LEAST_HIGHEST_HU}")
-    if gaps > _GAPS and soft.sum() > 20 * len(soft):
+    if gaps > _GAPS and soft.sum() > _LEAST_PER_VALUE * len(soft):
         faults.append(f"{100 * gaps:.0f} % of the values from -150 to 120 never occur, as after a change of scale")
     total = max(int(counts.sum()), 1)
     if counts[OFFSET - 1100 : OFFSET - 300].sum() < _MIN_AIR * total:

@@ -60,6 +60,10 @@ class NoduleVerdict(StrEnum):
     NO_SIZE = "no size"
 
 
+_UNEXPLAINED = (NoduleVerdict.ABSENT, NoduleVerdict.OUTSIDE, NoduleVerdict.CUT, NoduleVerdict.OFF_CENTRE)
+"""Verdicts for which other conventions are tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class NoduleEvidence:
     """The verdict on one annotation.
@@ -192,7 +196,8 @@ def judge_sphere(
         return NoduleEvidence(
             NoduleVerdict.SMALL, None, f"{diameter_mm:.1f} mm, below {LEAST_MM:g} mm", place=found.place
         )
-    if found.verdict not in (NoduleVerdict.ABSENT, NoduleVerdict.OUTSIDE, NoduleVerdict.CUT):
+    # a low score is a vessel nearby rather than the nodule
+    if found.verdict not in _UNEXPLAINED or found.place is None or found.place.score >= CLEAR_SCORE / 2:
         return found
     best = _best_convention(finder, frame, shape, world, diameter_mm)
     if best is None:

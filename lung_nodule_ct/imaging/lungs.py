@@ -33,10 +33,10 @@ _MIN_ML = 2.0
 _MIN_SHARE = 0.08
 """A region is a lung if it has this share of the largest one: trachea and bowel are smaller."""
 _SAMPLES = 400_000
-_OUTSIDE = -0.05
-"""Mean value of air outside the body: below that of lung, where lung is 0 and soft tissue 1 (-900 HU)."""
-_BORDER = 0.02, 0.002
-"""The share of the cells of a region at the border of the slices. Air outside the body had 0.025 to 0.22 in 13 real scans, lungs 0."""
+_OUTSIDE: Final = ((0.10, np.inf), (0.03, -0.03), (0.002, -0.05))
+"""A region is air outside the body if it has more than this share of its cells at the border of the slices, and a mean value below this,
+where lung is 0 and soft tissue 1. Air outside had a share of 0.025 to 0.22, the larger ones a mean of -0.12 to -0.05; lungs had a share of
+0, or up to 0.05 where a crop cuts them, and a mean of -0.02 to 0.07 (13 real scans and crops of them)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,8 +216,8 @@ def _inner_air(scaled: NDArray[np.float32], cell_ml: float, *, is_crop: bool) ->
     for side in (labels[:, 0], labels[:, -1], labels[:, 1:-1, 0], labels[:, 1:-1, -1]):
         edge += np.bincount(side.ravel(), minlength=count + 1)
     share = edge / np.maximum(size, 1)
-    # a tight crop cuts a lung with a small part of its surface; air outside the body is along the border, or emptier
-    outside = ((share > _BORDER[0]) & (not is_crop)) | ((share > _BORDER[1]) & (mean < _OUTSIDE))
+    rules = _OUTSIDE[-1:] if is_crop else _OUTSIDE
+    outside = np.logical_or.reduce([(share > least) & (mean < highest) for least, highest in rules])
     size[0] = 0
     size[outside] = 0
     keep = (size * cell_ml > _MIN_ML) & (size >= _MIN_SHARE * size.max())

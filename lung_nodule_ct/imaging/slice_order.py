@@ -39,6 +39,8 @@ MIN_SLICES: Final = 6
 _GRID_MM = 2.0
 _RANGE = (-1000, 300)
 _AROUND = 3
+_MIN_CELLS = 1200
+"""A slice with fewer cells is too small: one vessel changes the difference. A square of 70 mm has as many."""
 _ENDS = 2
 _BLANK = 1.0
 """Least standard deviation of a slice, in HU, after smoothing."""
@@ -93,7 +95,7 @@ def slice_order(volume: NDArray[Any], spacing: Sequence[float]) -> SliceOrder | 
         spacing: Size of a voxel in mm: x, y, z.
 
     Returns:
-        The measures and faults; ``None`` for a volume with fewer than six slices.
+        The measures and faults; ``None`` for a volume with fewer than six slices, or slices below 70 x 70 mm.
 
     Example:
         >>> z, y, x = np.indices((12, 40, 40))
@@ -103,9 +105,10 @@ def slice_order(volume: NDArray[Any], spacing: Sequence[float]) -> SliceOrder | 
         >>> [str(event.fault) for event in slice_order(np.delete(volume, [5, 6], 0), (2.0, 2.0, 2.0)).events]
         ['jump']
     """
-    if len(volume) < MIN_SLICES:
-        return None
     step = (max(1, round(_GRID_MM / spacing[0])), max(1, round(_GRID_MM / spacing[1])), 1)
+    cells = (volume.shape[1] // step[1]) * (volume.shape[2] // step[0])
+    if len(volume) < MIN_SLICES or cells < _MIN_CELLS:
+        return None
     smooth = ndimage.gaussian_filter(np.clip(block_mean(volume, step), *_RANGE), (0, 0.8, 0.8), truncate=2.5)
     count = len(smooth)
     near = np.array([np.abs(smooth[z + 1] - smooth[z]).mean() for z in range(count - 1)])
