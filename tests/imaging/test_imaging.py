@@ -168,7 +168,7 @@ def test_the_verdict_does_not_depend_on_the_storage_of_the_volume(order, signs) 
 
 def test_a_box_of_a_slice_and_of_a_stack_are_judged_in_the_same_way() -> None:
     phantom = chest()
-    x, y, z = phantom.voxel_of(SOLID)
+    z = phantom.voxel_of(SOLID)[2]
     grey = np.clip((phantom.volume + 1350) * (255 / 1500), 0, 255).astype(np.uint8)
     box = phantom.box_in_slice(SOLID, z)
     assert box is not None
