@@ -33,6 +33,7 @@ _MIN_ML = 2.0
 _MIN_SHARE = 0.08
 """A region is a lung if it has this share of the largest one: trachea and bowel are smaller."""
 _SAMPLES = 400_000
+_LEAST_CONTRAST = 10.0
 _OUTSIDE: Final = ((0.10, np.inf), (0.03, -0.03), (0.002, -0.05))
 """A region is air outside the body if it has more than this share of its cells at the border of the slices, and a mean value below this,
 where lung is 0 and soft tissue 1. Air outside had a share of 0.025 to 0.22, the larger ones a mean of -0.12 to -0.05; lungs had a share of
@@ -139,11 +140,13 @@ def find_lungs(volume: NDArray[Any], spacing: Sequence[float], *, is_crop: bool 
     )
     coarse = ndimage.gaussian_filter(block_mean(volume, step), (0, 0.7, 0.7), truncate=2.0)
     low, high = clusters(coarse)
+    if high - low < _LEAST_CONTRAST:
+        return Lungs(np.zeros(coarse.shape, np.bool_), step, (x, y, z), low, high)
     blank = np.array([plane.min() == plane.max() for plane in volume])
     # a blank slice would connect the lungs to the air outside
     coarse[[blank[z * step[2] : (z + 1) * step[2]].any() for z in range(len(coarse))]] = high
     mask = _inner_air(
-        (coarse - low) / max(high - low, 1.0), x * y * z * step[0] * step[1] * step[2] / 1000, is_crop=is_crop
+        (coarse - low) / (high - low), x * y * z * step[0] * step[1] * step[2] / 1000, is_crop=is_crop
     )
     return Lungs(mask, step, (x, y, z), low, high)
 

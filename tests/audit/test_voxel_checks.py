@@ -1,0 +1,199 @@
+"""The checks of voxels through the public API: a sound build of phantoms has no flag, and each fault is flagged by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from chest_archives import SCANS, ChestArchives, chest
+
+from lung_nodule_ct.audit import audit_build, check_groups, write_audit
+from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.errors import BuildFolderError, OptionError
+from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.testing.archives import BMP0, CT0, DET2D, MASKS, THICK0
+
+FIRST, SECOND, THIRD = SCANS
+VOXELS = ("evidence", "scans", "order", "thickness", "masks")
+CHECKED = ("det2d_1.25mm", "det3d_1.25mm", "det3d_5mm", "longitudinal", "det3d_bmp_1.25mm")
+
+
+@pytest.fixture
+def flags(tmp_path, build) -> Callable[..., list[dict[str, Any]]]:
+    """Build the archives and return the flags of the voxel checks."""
+
+    def run(archives: ChestArchives, *configs: str) -> list[dict[str, Any]]:
+        archives.write_tables()
+        folder = build(archives.write(tmp_path / "in"), *(configs or CHECKED), keep_source_names=False).folder
+        return json.loads(json.dumps(audit_build(open_build(folder), only=VOXELS).document()))["flags"]
+
+    return run
+
+
+def test_a_sound_build_has_no_flag(flags) -> None:
+    assert flags(ChestArchives()) == []
+
+
+def test_real_ct_has_no_flag(mirror, build) -> None:
+    folder = build(mirror, *CONFIGS, keep_source_names=False).folder
+    audit = audit_build(open_build(folder), only=VOXELS)
+    assert audit.flags == ()
+    verdicts = audit.document()["numbers"]["evidence"]
+    assert verdicts["nodule-evidence"]["present"] == 11
+    assert verdicts["nodule-evidence"]["cut by the end of the volume"] == 2  # a lesion that continues below its slab
+    assert verdicts["box-evidence"]["present"] + verdicts["box-evidence"].get("too small for a verdict", 0) == 22
+
+
+def _exchange(archives: ChestArchives) -> None:
+    for row in archives.nodules:
+        row[1], row[2] = row[2], row[1]
+
+
+def _move(archives: ChestArchives) -> None:
+    archives.nodules[0][1] += 10
+
+
+def _double(archives: ChestArchives) -> None:
+    archives.nodules[0][4] *= 2
+
+
+def _radius(archives: ChestArchives) -> None:
+    archives.thick_nodules[1][4] /= 2
+
+
+def _voxels(change: Callable[[np.ndarray], np.ndarray], archive: str = CT0) -> Callable[[ChestArchives], None]:
+    def run(archives: ChestArchives) -> None:
+        phantom = chest(FIRST) if archive != THICK0 else chest(FIRST).with_thick_slices(4)
+        voxels = phantom.lung_mask if archive == MASKS else phantom.volume
+        archives.set_volume(FIRST, change(voxels.astype(np.int32)), archive)
+
+    return run
+
+
+def _box(archives: ChestArchives) -> None:
+    member = f"Annotations/{FIRST}_016.xml"
+    text = archives[DET2D][member].decode()
+    for tag in ("xmin", "xmax"):
+        start = text.index(f"<{tag}>") + len(tag) + 2
+        end = text.index(f"</{tag}>")
+        text = text[:start] + str(int(text[start:end]) - 60) + text[end:]
+    archives[DET2D][member] = text.encode()
+
+
+def _stack(archives: ChestArchives) -> None:
+    names = [f"imgs/00001/{number}.bmp" for number in range(32)]
+    slices = [archives[BMP0][name] for name in names]
+    archives[BMP0] |= dict(
+        zip(names, [*slices[:12], slices[15], *slices[13:15], slices[12], *slices[16:]], strict=True)
+    )
+
+
+FAULTS: dict[str, tuple[Callable[[ChestArchives], None], str, dict[str, Any]]] = {
+    "x and y exchanged": (_exchange, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
+    "10 mm off": (_move, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
+    "diameter doubled": (_double, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
+    "radius in the 5 mm table": (_radius, "nodule-evidence", {"scan_id": "7-2", "slice_thickness_mm": 5.0}),
+    "box moved": (_box, "box-evidence", {"scan_id": "7-1", "image_id": "7-1_016"}),
+    "slices of a stack exchanged": (_stack, "slice-order", {"case_id": "00001"}),
+    "intercept missing": (_voxels(lambda v: v + 1024), "hu-calibration", {"scan_id": "7-1"}),
+    "5 mm without intercept": (_voxels(lambda v: v + 1024, THICK0), "both-thicknesses", {"scan_id": "7-1"}),
+    "a slice repeated": (_voxels(lambda v: v[np.r_[:13, 12, 14:32]]), "slice-order", {"scan_id": "7-1"}),
+    "mirrored voxels": (_voxels(lambda v: v[:, :, ::-1]), "nodule-evidence", {"scan_id": "7-1"}),
+    "mirrored at 5 mm": (_voxels(lambda v: v[:, ::-1], THICK0), "both-thicknesses", {"scan_id": "7-1"}),
+    "mask moved": (_voxels(lambda m: np.roll(m, 3, 2), MASKS), "mask-fit", {"scan_id": "7-1"}),
+    "mask without a lung": (_voxels(lambda m: np.where(m == 4, 0, m), MASKS), "mask-fit", {"scan_id": "7-1"}),
+    "labels exchanged": (_voxels(lambda m: np.where(m > 0, 7 - m, 0), MASKS), "mask-fit", {"scan_id": "7-1"}),
+    "no lungs": (_voxels(lambda v: v * 0), "lung-size", {"scan_id": "7-1"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_flagged_by_name(flags, name) -> None:
+    change, check, key = FAULTS[name]
+    archives = ChestArchives()
+    change(archives)
+    found = [flag for flag in flags(archives) if flag["check"] == check and key.items() <= flag["key"].items()]
+    assert found
+    assert {"grade", "config", "split", "row", "annotation", "measured", "bound", "hint", "other"} <= set(found[0])
+    assert found[0]["grade"] in ("warning", "error")
+    if name == "x and y exchanged":
+        assert found[0]["hint"] == "there is such a nodule if x and y are exchanged"
+        assert found[0]["annotation"] == 0
+    if check == "both-thicknesses":
+        assert found[0]["other"]["key"]["slice_thickness_mm"] == 5.0
+
+
+def test_a_nodule_that_another_scan_shows_is_named(flags) -> None:
+    archives = ChestArchives()
+    archives.nodules[2][1:4] = SCANS[FIRST].center_world  # the row of patient 9 holds a place of patient 7
+    archives.nodules[1][1:4] = (-70.0, 30.0, 0.0)
+    found = {flag["key"]["scan_id"]: flag for flag in flags(archives, "det3d_1.25mm") if flag["annotation"] == 0}
+    assert set(found) == {"7-2", "9-1"}
+    assert found["9-1"]["other"] is None  # scans of other patients are not searched
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faulty(tmp_path, build) -> Path:
+    """A build with a moved nodule and a moved box."""
+    archives = ChestArchives()
+    _move(archives)
+    _box(archives)
+    archives.write_tables()
+    folder = build(archives.write(tmp_path / "in"), "det2d_1.25mm", "det3d_1.25mm", keep_source_names=False).folder
+    write_audit(folder, audit_build(open_build(folder)))
+    return Path(folder)
+
+
+def test_every_annotation_has_a_row_with_its_evidence(faulty) -> None:
+    rows = pq.read_table(faulty / "audit" / "annotations.parquet").to_pylist()
+    assert len(rows) == 6
+    verdicts = {(row["config"], row["scan_id"]): row["verdict"] for row in rows}
+    assert verdicts["det3d_1.25mm", "7-1"] == "off centre"
+    assert verdicts["det3d_1.25mm", "9-1"] == "present"
+    moved = next(row for row in rows if row["verdict"] == "off centre")
+    assert moved["shift"] == pytest.approx(10, abs=2)
+    assert moved["grade"] == "warning"
+
+
+def test_the_page_draws_each_flagged_annotation_at_both_places(faulty) -> None:
+    page = (faulty / "audit" / "index.html").read_text("utf-8")
+    flagged = [
+        flag
+        for flag in json.loads((faulty / "audit.json").read_text("utf-8"))["flags"]
+        if flag["annotation"] is not None
+    ]
+    assert len(flagged) == 2
+    assert page.count("<article>") == 2
+    assert page.count("<figure>") == 4
+    assert "http" not in page  # nothing is loaded from a network
+    for flag in flagged:
+        assert flag["measured"].split(":")[0] in page
+
+
+def test_a_part_of_the_audit_is_printed_and_not_written(cli, faulty) -> None:
+    before = (faulty / "audit.json").read_bytes()
+    done = cli("audit", faulty, "--only", "evidence", "--patient", "9")
+    assert done.returncode == 0
+    assert "0 flags" in done.stdout
+    assert "not written" in done.stdout
+    assert (faulty / "audit.json").read_bytes() == before
+    document = json.loads(cli("audit", faulty, "--only", "evidence", "--patient", "7", "--json").stdout)
+    assert {flag["key"]["patient_id"] for flag in document["flags"]} == {"7"}
+    assert set(document["numbers"]) == {"evidence"}
+
+
+def test_an_unknown_group_and_an_unknown_patient_are_refused(faulty) -> None:
+    with pytest.raises(OptionError, match="one of dates"):
+        audit_build(open_build(faulty), only=("evidences",))
+    with pytest.raises(BuildFolderError, match="no row of the patient"):
+        audit_build(open_build(faulty), patient="8")
+    assert set(VOXELS) <= set(check_groups())
