@@ -46,7 +46,7 @@ OVERRIDABLE: Final = ("dates", "unknown-licence")
 
 # The base class of the errors of the HTTP library that huggingface_hub uses.
 _HTTP_ERROR: Final = cast("type[Exception]", HfHubHTTPError.__bases__[0])
-_REPLACED = ("data/**", "pictures/**", "preview.html", AUDIT, CROISSANT)
+_REPLACED = ("data/**", "pictures/**", "audit/**", "preview.html", AUDIT, CROISSANT)
 _LINK = re.compile(r"!?\[[^\]]*\]\((?!https?://|#|mailto:)([^)\s]+)\)")
 
 
