@@ -13,7 +13,7 @@ from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.imaging.anatomy import Anatomy, measure_anatomy
 from lung_nodule_ct.imaging.comparison import CoarseScan, MaskAgreement, coarse_scan, compare_mask
 from lung_nodule_ct.imaging.evidence import EvidenceFinder, finder_of
-from lung_nodule_ct.imaging.hounsfield import Calibration, calibrate
+from lung_nodule_ct.imaging.hounsfield import OFFSET, Calibration, calibrate
 from lung_nodule_ct.imaging.judgement import LEAST_MM, NoduleEvidence, NoduleVerdict, judge_box, judge_sphere
 from lung_nodule_ct.imaging.lungs import block_mean, find_lungs, usual_hu
 from lung_nodule_ct.imaging.slice_order import SliceOrder, slice_order
@@ -212,8 +212,9 @@ def measure_scan(
         others: Nodules of other scans of the patient.
     """
     lungs = find_lungs(volume, frame.spacing)
-    mean = None if lungs.is_empty else float(block_mean(volume, lungs.step)[lungs.mask].mean())
-    calibration = calibrate(counts, mean)
+    coarse = block_mean(volume, lungs.step)
+    smooth = np.bincount(np.rint(coarse).astype(np.int64).ravel() + OFFSET, minlength=len(counts))
+    calibration = calibrate(counts, smooth, None if lungs.is_empty else float(coarse[lungs.mask].mean()))
     # values that are not in HU are mapped, so that a wrong intercept does not hide the nodules as well
     image = usual_hu(volume, lungs.low, lungs.high) if calibration.faults else volume
     finder = finder_of(image, lungs, frame.spacing)

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.frame import Frame
     from lung_nodule_ct.imaging.lungs import Lungs
 
-WIDTH_MM: Final = (170.0, 400.0)
-"""Width of both lungs together in adults, with a margin (220 to 280 mm in the scans measured)."""
-DEPTH_SHARE: Final = (0.45, 1.0)
-"""Depth of the lungs divided by their width (0.61 to 0.84 in the scans measured)."""
+WIDTH_MM: Final = (140.0, 390.0)
+"""Width of both lungs together in adults, with a margin (150 to 280 mm in the scans measured)."""
+DEPTH_SHARE: Final = (0.48, 1.4)
+"""Depth of the lungs divided by their width (0.61 to 1.36 in the scans measured)."""
 
 _BONE_HU = 200
 _LEAST_ML = 3.0
+_THROUGH = 0.7
+"""A spine runs through this share of the slices; ribs do not."""
 _CANDIDATES = 6
 _MIDDLE_MM = 35.0
 """A spine is not farther than this from the middle plane, and farther than this from the middle of the lungs."""
@@ -78,7 +80,10 @@ def find_spine(volume: NDArray[Any], lungs: Lungs) -> tuple[float, float, float]
     for label in np.argsort(-size)[:_CANDIDATES]:
         if size[label] * cell < 1000 * _LEAST_ML:
             break
-        _, y, x = ndimage.center_of_mass(labels == label)
+        piece = labels == label
+        if piece.any(axis=(1, 2)).mean() < _THROUGH:
+            continue
+        _, y, x = ndimage.center_of_mass(piece)
         dx = ((x + 0.5) * lungs.step[0] - (x0 + x1) / 2) * lungs.spacing[0]
         dy = ((y + 0.5) * lungs.step[1] - (y0 + y1) / 2) * lungs.spacing[1]
         away, along = sorted((abs(dx), abs(dy)))

@@ -20,12 +20,12 @@ OFFSET: Final = 32768
 """The index of the value 0 in a histogram of int16 values."""
 
 FAT_HU: Final = (-135.0, -65.0)
-MUSCLE_HU: Final = (10.0, 110.0)
+MUSCLE_HU: Final = (10.0, 125.0)
 LUNG_HU: Final = (-960.0, -680.0)
 LEAST_HIGHEST_HU: Final = 350
 """Bone is denser than this in every chest; a window cuts it off."""
 
-_SEARCH = {"fat": (-165, -40), "muscle": (-10, 130)}
+_SEARCH = {"fat": (-165, -40), "muscle": (-10, 160)}
 """Where each peak is searched, in HU."""
 _SMOOTH = 8.0
 _LEAST_SHARE = 2e-5
@@ -42,7 +42,7 @@ class Calibration:
 
     Attributes:
         fat: The peak of fat in HU, ``None`` if there is none between -165 and -40, as in lean patients.
-        muscle: The peak of muscle, ``None`` if there is none between -10 and 130.
+        muscle: The peak of muscle, ``None`` if there is none between -10 and 160.
         lung: The mean of the lungs, ``None`` if no lung was found.
         highest: The highest value.
         gaps: The share of the values from -150 to 120 that never occur, beyond what chance explains.
@@ -57,11 +57,14 @@ class Calibration:
     faults: tuple[str, ...]
 
 
-def calibrate(counts: NDArray[np.int64], lung: float | None = None) -> Calibration:
+def calibrate(
+    counts: NDArray[np.int64], smooth: NDArray[np.int64] | None = None, lung: float | None = None
+) -> Calibration:
     """Judge the values of a scan by their histogram.
 
     Args:
         counts: How often each value from -32768 occurs, shape (65536,).
+        smooth: The same for averages over cells of some voxels, in which noise does not hide the peaks; by default ``counts``.
         lung: The mean of the values in the lungs, if lungs were found.
 
     Example:
@@ -71,11 +74,12 @@ def calibrate(counts: NDArray[np.int64], lung: float | None = None) -> Calibrati
         >>> calibrate(np.bincount(values + 32768, minlength=65536)).faults
         ()
         >>> calibrate(np.bincount(values + 1024 + 32768, minlength=65536)).faults[0]
-        'no peak of muscle between -10 and 130 HU'
+        'no peak of muscle between -10 and 160 HU'
     """
     used = np.flatnonzero(counts)
-    inner = counts[OFFSET - 1000 :].sum()
-    fat, muscle = (_peak(counts, *_SEARCH[name], least=_LEAST_SHARE * float(inner)) for name in ("fat", "muscle"))
+    peaks = counts if smooth is None else smooth
+    least = _LEAST_SHARE * float(peaks[OFFSET - 1000 :].sum())
+    fat, muscle = (_peak(peaks, *_SEARCH[name], least=least) for name in ("fat", "muscle"))
     soft = counts[OFFSET - 150 : OFFSET + 120]
     # a value that occurs n times on average is missing by chance with the probability exp(-n)
     by_chance = np.exp(-ndimage.gaussian_filter1d(soft.astype(np.float64), _SMOOTH)).mean()

@@ -211,8 +211,9 @@ CHANGES = {
 
 def calibration(volume):
     lungs = find_lungs(volume, SPACING)
-    mean = None if lungs.is_empty else float(block_mean(volume, lungs.step)[lungs.mask].mean())
-    return calibrate(histogram(volume), mean)
+    coarse = block_mean(volume, lungs.step)
+    mean = None if lungs.is_empty else float(coarse[lungs.mask].mean())
+    return calibrate(histogram(volume), histogram(np.rint(coarse)), mean)
 
 
 def test_a_sound_scan_has_no_fault_of_calibration() -> None:
