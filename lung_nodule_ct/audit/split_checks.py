@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import ExampleFacts, Facts, ScanFacts
 
 _NO_PATIENT = "no row has a patient"
+_SHRINKS = 0.7
 
 
 def splits_checks(facts: Facts) -> CheckGroup:
@@ -58,6 +59,7 @@ def timeline_checks(facts: Facts) -> CheckGroup:
         "intervals_days": intervals,
         "scans_without_timepoint": without_timepoint,
         "faults": dict(faults),
+        "patients_with_shrinking_nodules": sum(map(_shrinks, patients.values())),
     }
     if not patients:
         reason = (
@@ -72,6 +74,11 @@ def timeline_checks(facts: Facts) -> CheckGroup:
     detail += ", ".join(f"{count:,} with {number}" for number, count in sorted(counts.items()))
     if without_timepoint:
         detail += f"; {without_timepoint:,} scans have no timepoint"
+    if numbers["patients_with_shrinking_nodules"]:
+        detail += (
+            f"; in {numbers['patients_with_shrinking_nodules']:,} patients the largest nodule loses more than "
+            f"{100 * (1 - _SHRINKS):.0f} % of its diameter from one timepoint to the next: treatment, or exchanged dates"
+        )
     if faults:
         detail += "; faults: " + ", ".join(f"{fault} ({count:,})" for fault, count in faults.items())
     verdict = Verdict.FAIL if faults else Verdict.PASS
@@ -131,6 +138,17 @@ def _folds(by_config: Mapping[str, Sequence[ExampleFacts]]) -> tuple[Check, dict
     )
     measured = f"{len(folds):,} patients, {inconsistent:,} not in exactly one fold"
     return Check(name, title, Verdict.FAIL if inconsistent else Verdict.PASS, measured, expected, detail), by_split
+
+
+def _shrinks(scans: Sequence[ScanFacts]) -> bool:
+    """Whether the largest nodule of a patient becomes much smaller from one timepoint to the next."""
+    largest: dict[int, float] = {}
+    for scan in scans:
+        diameters = [nodule.diameter_mm for nodule in scan.nodules if nodule.diameter_mm is not None]
+        if diameters:
+            largest[scan.timepoint or 0] = max(*diameters, largest.get(scan.timepoint or 0, 0.0))
+    sizes = [largest[rank] for rank in sorted(largest)]
+    return any(later < _SHRINKS * earlier for earlier, later in pairwise(sizes))
 
 
 def _timeline(scans: Sequence[ScanFacts]) -> tuple[list[int], Counter[str]]:

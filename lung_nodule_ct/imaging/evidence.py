@@ -50,6 +50,8 @@ _LEAVE_HU = -350.0
 _FIT = 0.45
 """Standard deviation of the logarithm of the ratio of radii."""
 _BALANCE = 0.8
+_PLANE = 0.5
+"""A ray is near the plane of the slice if its direction rises by less than this."""
 _USABLE = 1.3
 """A ray counts if it is inside the image up to this multiple of the radius."""
 
@@ -71,6 +73,7 @@ class PlaceEvidence:
         centre_score: The score there.
         size_ratio: The distance from this centre at which half of the rays have reached lung, divided by the annotated radius;
             ``None`` if no ray reaches lung.
+        plane_ratio: The same for the rays near the plane of the slice.
         usual: The score that 3 % of the random places exceed.
     """
 
@@ -85,6 +88,7 @@ class PlaceEvidence:
     shift: float = 0.0
     centre_score: float = 0.0
     size_ratio: float | None = None
+    plane_ratio: float | None = None
     usual: float = 0.0
 
     @property
@@ -137,7 +141,7 @@ class EvidenceFinder:
                 break
             centre = np.clip(centre + move, 0, limits - 1)
             there = self._score(centre[None], half_sizes)
-        ratio = float(there.size_ratio[0])
+        ratio, plane_ratio = float(there.size_ratio[0]), float(there.plane_ratio[0])
         return PlaceEvidence(
             at,
             inside=True,
@@ -150,6 +154,7 @@ class EvidenceFinder:
             shift=float(np.linalg.norm((centre - np.asarray(place)) * self._spacing)),
             centre_score=float(there.score[0]),
             size_ratio=ratio if np.isfinite(ratio) else None,
+            plane_ratio=plane_ratio if np.isfinite(plane_ratio) else None,
             usual=float(np.quantile(null, 1 - P_VALUE)),
         )
 
@@ -244,6 +249,7 @@ class Scores:
         core_hu: Median of the values within half the radius.
         escape: The share of rays that reach lung.
         size_ratio: The median distance at which rays reach lung, divided by the radius.
+        plane_ratio: The same by the rays near the plane of the slice.
         shift: Where the centre of what the rays enclose is, in units of the half sizes, shape (place, x y(z)).
         seen: The share of the rays' points, up to the surface, that are inside the image.
     """
@@ -252,6 +258,7 @@ class Scores:
     core_hu: NDArray[np.float64]
     escape: NDArray[np.float64]
     size_ratio: NDArray[np.float64]
+    plane_ratio: NDArray[np.float64]
     shift: NDArray[np.float64]
     seen: NDArray[np.float64]
 
@@ -268,7 +275,7 @@ def score_rays(rays: Rays) -> Scores:
         below = values < leave[:, None, None]
     usable: NDArray[np.bool_] = np.all(known[:, :, radii <= _USABLE], axis=2)
     left = below.any(axis=2) & usable
-    reached = np.where(left, radii[below.argmax(axis=2)], np.nan)
+    reached = np.where(left, _crossings(values, below.argmax(axis=2), leave, radii), np.nan)
     escape = left.sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
     ratio = _median(reached)
     density = np.clip((core + 800) / 600, 0, 1)
@@ -281,9 +288,23 @@ def score_rays(rays: Rays) -> Scores:
         core_hu=core,
         escape=escape,
         size_ratio=ratio,
+        plane_ratio=_median(np.where(np.abs(directions[:, 2:]).max(axis=1, initial=0) < _PLANE, reached, np.nan)),
         shift=_shift(reached, ratio, usable, directions),
         seen=known[:, :, radii <= 1].mean(axis=(1, 2)),
     )
+
+
+def _crossings(
+    values: NDArray[np.float32], first: NDArray[np.int64], leave: NDArray[np.float64], radii: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Where each ray falls below its value, by linear interpolation before the first point that is below."""
+    before = np.maximum(first - 1, 0)
+    after = np.take_along_axis(values, first[..., None], axis=2)[..., 0]
+    above = np.take_along_axis(values, before[..., None], axis=2)[..., 0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.clip((above - leave[:, None]) / (above - after), 0, 1)
+    crossed: NDArray[np.float64] = radii[before] + np.nan_to_num(share) * (radii[first] - radii[before])
+    return crossed
 
 
 def _shift(

@@ -145,9 +145,7 @@ def find_lungs(volume: NDArray[Any], spacing: Sequence[float], *, is_crop: bool 
     blank = np.array([plane.min() == plane.max() for plane in volume])
     # a blank slice would connect the lungs to the air outside
     coarse[[blank[z * step[2] : (z + 1) * step[2]].any() for z in range(len(coarse))]] = high
-    mask = _inner_air(
-        (coarse - low) / (high - low), x * y * z * step[0] * step[1] * step[2] / 1000, is_crop=is_crop
-    )
+    mask = _inner_air((coarse - low) / (high - low), x * y * z * step[0] * step[1] * step[2] / 1000, is_crop=is_crop)
     return Lungs(mask, step, (x, y, z), low, high)
 
 
