@@ -100,14 +100,23 @@ def _groups(only: Collection[str]) -> dict[str, Callable[[Facts], CheckGroup]]:
     return {name: available[name] for name in wanted if name in available}
 
 
-_VOXEL_GROUPS = ("evidence", "scans", "order", "thickness", "masks")
+_VOXEL_GROUPS = ("evidence", "scans", "order", "thickness", "masks", "copies", "identity")
 
 
 def _voxel_checks() -> dict[str, Callable[[Facts], CheckGroup]]:
     """The checks of what is measured in voxels, which need the extra ``imaging``."""
     from lung_nodule_ct.audit.agreement_checks import masks_checks, thickness_checks  # noqa: PLC0415 -- an extra
+    from lung_nodule_ct.audit.copies_checks import copies_checks, identity_checks  # noqa: PLC0415
     from lung_nodule_ct.audit.evidence_checks import evidence_checks  # noqa: PLC0415
     from lung_nodule_ct.audit.scan_checks import order_checks, scans_checks  # noqa: PLC0415
 
-    checks = (evidence_checks, scans_checks, order_checks, thickness_checks, masks_checks)
+    checks = (
+        evidence_checks,
+        scans_checks,
+        order_checks,
+        thickness_checks,
+        masks_checks,
+        copies_checks,
+        identity_checks,
+    )
     return dict(zip(_VOXEL_GROUPS, checks, strict=True))

@@ -15,6 +15,7 @@ from lung_nodule_ct.imaging.comparison import CoarseScan, MaskAgreement, coarse_
 from lung_nodule_ct.imaging.evidence import EvidenceFinder, finder_of
 from lung_nodule_ct.imaging.hounsfield import OFFSET, Calibration, calibrate
 from lung_nodule_ct.imaging.judgement import LEAST_MM, NoduleEvidence, NoduleVerdict, judge_box, judge_sphere
+from lung_nodule_ct.imaging.likeness import Thumbnail, picture_thumbnail, slice_thumbnails, volume_thumbnail
 from lung_nodule_ct.imaging.lungs import block_mean, find_lungs, usual_hu
 from lung_nodule_ct.imaging.slice_order import SliceOrder, slice_order
 
@@ -77,6 +78,7 @@ class ScanMeasures:
         coarse: The scan on a coarse grid.
         nodules: The evidence of each nodule.
         seen_here: The nodules of other scans for which there is clear evidence at the same place in this one.
+        thumbnail: The thumbnails of its slices on the coarse grid, shape (z, 32, 32).
     """
 
     calibration: Calibration
@@ -87,6 +89,7 @@ class ScanMeasures:
     coarse: CoarseScan
     nodules: tuple[Judged, ...]
     seen_here: tuple[OtherNodule, ...]
+    thumbnail: Thumbnail
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +99,12 @@ class StackMeasures:
     Attributes:
         order: The order of its slices, ``None`` for a few slices.
         nodules: The evidence of each nodule.
+        thumbnail: Its thumbnail, ``None`` for a blank stack.
     """
 
     order: SliceOrder | None
     nodules: tuple[Judged, ...]
+    thumbnail: Thumbnail | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +115,13 @@ class PictureMeasures:
         deviation: Standard deviation of its grey values.
         shape: Height and width in pixels.
         boxes: The evidence of each box.
+        thumbnail: Its thumbnail, ``None`` for a blank picture.
     """
 
     deviation: float
     shape: tuple[int, int]
     boxes: tuple[Judged, ...]
+    thumbnail: Thumbnail | None
 
 
 class Measurement:
@@ -172,7 +179,7 @@ class Measurement:
             else Judged(NoduleEvidence(NoduleVerdict.NO_SIZE, None, "there is no box"))
             for nodule in nodules
         )
-        return StackMeasures(slice_order(image, spacing), evidence)
+        return StackMeasures(slice_order(image, spacing), evidence, volume_thumbnail(volume))
 
     @staticmethod
     def picture(pixels: NDArray[Any], objects: Sequence[ObjectRecord] = ()) -> PictureMeasures:
@@ -190,7 +197,7 @@ class Measurement:
             image = usual_hu(grey, lungs.low, lungs.high)
             finder = finder_of(image, lungs, (1.0, 1.0))
             evidence = tuple(_judged_box(finder, image, entry["bbox"]) for entry in objects)
-        return PictureMeasures(float(grey.std()), (height, width), evidence)
+        return PictureMeasures(float(grey.std()), (height, width), evidence, picture_thumbnail(grey))
 
 
 def measure_scan(
@@ -229,6 +236,7 @@ def measure_scan(
         coarse=coarse_scan(volume, frame),
         nodules=evidence,
         seen_here=seen,
+        thumbnail=slice_thumbnails(coarse),
     )
 
 
