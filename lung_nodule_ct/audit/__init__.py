@@ -15,6 +15,7 @@ from lung_nodule_ct.audit.date_checks import dates_checks
 from lung_nodule_ct.audit.geometry_checks import geometry_checks, lungs_checks, spacing_checks
 from lung_nodule_ct.audit.reading import collect_facts
 from lung_nodule_ct.audit.report import Audit, write_audit
+from lung_nodule_ct.audit.row_checks import rows_checks
 from lung_nodule_ct.audit.split_checks import splits_checks, timeline_checks
 from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.system.imports import is_installed, require_modules
@@ -44,6 +45,7 @@ _CHECKS: Mapping[str, Callable[[Facts], CheckGroup]] = {
     "slices": slices_checks,
     "tables": tables_checks,
     "timepoints": timeline_checks,
+    "rows": rows_checks,
 }
 
 

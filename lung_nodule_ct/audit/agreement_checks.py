@@ -6,10 +6,9 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.audit.scan_checks import flags_check
 from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.imaging.comparison import compare_scans
-from lung_nodule_ct.read.audit_report import CheckGroup, Flag
+from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import Facts, ScanFacts
@@ -51,7 +50,7 @@ def thickness_checks(facts: Facts) -> CheckGroup:
                 )
     if not correlations:
         return CheckGroup("thickness", ())
-    check = flags_check(
+    check = Check.of_flags(
         "both-thicknesses",
         "A scan is the same at both thicknesses",
         flags,
@@ -105,7 +104,7 @@ def masks_checks(facts: Facts) -> CheckGroup:
             mask, usual if usual is not None and sides[usual] > 1 else None
         )
     ]
-    check = flags_check(
+    check = Check.of_flags(
         "mask-fit",
         "Lung masks fit the lungs",
         flags,

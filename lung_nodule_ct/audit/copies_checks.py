@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.audit.facts import ScanFacts, VolumeFacts
-from lung_nodule_ct.audit.scan_checks import flags_check
 from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.imaging.likeness import SYMMETRIES, Copy, Thumbnail, find_copies, find_slice
@@ -48,7 +47,7 @@ def copies_checks(facts: Facts) -> CheckGroup:
                 within += 1
             else:
                 flags.append(_flag(first, second, copy, differs))
-    check = flags_check(
+    check = Check.of_flags(
         "turned-copies",
         "No copies across splits, patients or classes",
         flags,
@@ -98,7 +97,7 @@ def identity_checks(facts: Facts) -> CheckGroup:
                 flags.append(Flag("slice-identity", Grade.WARNING, row.row_key, measured, bound))
     if not compared:
         return CheckGroup("identity", ())
-    check = flags_check(
+    check = Check.of_flags(
         "slice-identity",
         "Slices show the patient of their name",
         flags,
@@ -167,7 +166,7 @@ def _content(facts: Facts) -> tuple[list[Check], list[Flag]]:
                 )
     if not count:
         return [], []
-    check = flags_check(
+    check = Check.of_flags(
         "picture-content",
         "Pictures are not blank and have one size",
         flags,

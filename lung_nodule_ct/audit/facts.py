@@ -58,6 +58,7 @@ class NoduleFacts:
     """Facts of one nodule of a scan.
 
     Attributes:
+        center_world: Its centre in LPS mm.
         diameter_mm: Its diameter, as stored; ``None`` if it is unknown.
         pathology: Index of its class, ``None`` if unknown.
         voxel_residual: Distance in voxels, on the worst axis, between the stored voxel centre and the position that the
@@ -72,6 +73,7 @@ class NoduleFacts:
         lung_share: The fraction of the voxels of the box that have a lung label; ``None`` without a mask or a box.
     """
 
+    center_world: tuple[float, float, float]
     diameter_mm: float | None
     pathology: int | None
     voxel_residual: float
@@ -134,10 +136,13 @@ class VolumeFacts(ExampleFacts):
 
     Attributes:
         voxels: The facts of its voxels.
+        boxes: The nodules of a slice stack: diameter as published, and mean side of the box in the plane in pixels; ``None`` where
+            one is unknown.
         stack: What was measured in a slice stack, ``None`` if nothing was.
     """
 
     voxels: VoxelFacts
+    boxes: tuple[tuple[float, float] | None, ...] = ()
     stack: StackMeasures | None = None
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.audit.measures import Measurement
-    from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
+    from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow, StackNoduleRecord
     from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.geometry.frame import CTVolume, MaskVolume
     from lung_nodule_ct.read.build_folder import BuildFolder
@@ -172,7 +172,8 @@ def _example(
             measures = None if measurement is None else measurement.scan(scan, row.frame, counts, str(key))
             return _scan(scan, row.frame, {**common, "voxels": voxels, "measures": measures}), counts
         stack = None if measurement is None else measurement.stack(pixels, row.row.get("nodules", ()))
-        return VolumeFacts(**common, voxels=voxels, stack=stack), counts
+        boxes = tuple(map(_stack_box, row.row.get("nodules", ())))
+        return VolumeFacts(**common, voxels=voxels, boxes=boxes, stack=stack), counts
     if pixels is not None and measurement is not None:
         common["picture"] = measurement.picture(pixels, row.row.get("objects", ()))
     return ExampleFacts(**common), np.zeros(0, np.int64)
@@ -217,6 +218,14 @@ def _scan(row: ScanRow, frame: Frame, common: dict[str, Any]) -> ScanFacts:
     )
 
 
+def _stack_box(nodule: StackNoduleRecord) -> tuple[float, float] | None:
+    box, diameter = nodule["box_voxel"], nodule["diameter"]
+    if box is None or not diameter:
+        return None
+    x0, y0, _, x1, y1, _ = box
+    return float(diameter), (x1 - x0 + y1 - y0) / 2
+
+
 def _nodule(nodule: NoduleRecord, frame: Frame, shape: tuple[int, ...], mask: MaskVolume | None) -> NoduleFacts:
     world, voxel = np.array(nodule["center_world"]), np.array(nodule["center_voxel"])
     box, diameter = nodule["box_voxel"], nodule["diameter_mm"]
@@ -230,7 +239,9 @@ def _nodule(nodule: NoduleRecord, frame: Frame, shape: tuple[int, ...], mask: Ma
         if box is not None:
             x0, y0, z0, x1, y1, z1 = box
             lung_share = float((mask[z0:z1, y0:y1, x0:x1] > 0).mean())
+    x_mm, y_mm, z_mm = world.tolist()
     return NoduleFacts(
+        center_world=(x_mm, y_mm, z_mm),
         diameter_mm=diameter,
         pathology=nodule["pathology"],
         voxel_residual=float(np.abs(frame.to_voxel(world) - voxel).max()),

@@ -8,11 +8,9 @@ from lung_nodule_ct.audit.facts import ScanFacts
 from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.imaging.anatomy import DEPTH_SHARE, WIDTH_MM
 from lung_nodule_ct.imaging.slice_order import SliceFault
-from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag, Verdict
+from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lung_nodule_ct.audit.facts import Facts, VolumeFacts
     from lung_nodule_ct.imaging.anatomy import Anatomy
     from lung_nodule_ct.imaging.slice_order import SliceOrder
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 _TURNED_MM = 25.0
 """A spine this far in front of the lungs' middle, or this much more to a side than behind it, is turned."""
 _MAX_EVENTS = 5
-_MAX_LISTED = 5
 
 
 def scans_checks(facts: Facts) -> CheckGroup:
@@ -32,7 +29,7 @@ def scans_checks(facts: Facts) -> CheckGroup:
     orientation = [flag for scan in scans if (flag := _orientation(scan)) is not None]
     lungs = [flag for scan in scans if (flag := _lungs(scan)) is not None]
     checks = (
-        flags_check(
+        Check.of_flags(
             "hu-calibration",
             "The values are Hounsfield units",
             calibration,
@@ -40,7 +37,7 @@ def scans_checks(facts: Facts) -> CheckGroup:
             "scans",
             "peaks of fat and muscle, mean of the lungs, values that never occur, and the highest value",
         ),
-        flags_check(
+        Check.of_flags(
             "orientation",
             "The spine is behind the lungs",
             orientation,
@@ -48,7 +45,7 @@ def scans_checks(facts: Facts) -> CheckGroup:
             "scans",
             "the largest piece of bone near the middle plane, in the directions that the header gives",
         ),
-        flags_check(
+        Check.of_flags(
             "lung-size",
             "Lungs have the size of lungs",
             lungs,
@@ -88,7 +85,7 @@ def order_checks(facts: Facts) -> CheckGroup:
             )
     if not jumps:
         return CheckGroup("order", ())
-    check = flags_check(
+    check = Check.of_flags(
         "slice-order",
         "Slices are complete and in order",
         flags,
@@ -97,22 +94,6 @@ def order_checks(facts: Facts) -> CheckGroup:
         "the difference of neighbouring slices, compared with the pairs around them and with the difference over two slices",
     )
     return CheckGroup("order", (check,), {"largest_jump": jumps}, tuple(flags))
-
-
-def flags_check(name: str, title: str, flags: Sequence[Flag], count: int, things: str, method: str) -> Check:
-    """The check of which some flags are the result."""
-    errors = any(flag.grade is Grade.ERROR for flag in flags)
-    rows = len({(flag.row.config, flag.row.split, flag.row.row) for flag in flags})
-    listed = [f"{flag.row}: {flag.measured}" for flag in flags[:_MAX_LISTED]]
-    more = [f"and {len(flags) - _MAX_LISTED:,} more, in flags"] if len(flags) > _MAX_LISTED else []
-    return Check(
-        name,
-        title,
-        Verdict.FAIL if errors else Verdict.WARN if flags else Verdict.PASS,
-        f"{rows:,} of {count:,} {things} flagged",
-        "none",
-        "; ".join([method, *listed, *more]),
-    )
 
 
 def _order(volume: VolumeFacts) -> SliceOrder | None:

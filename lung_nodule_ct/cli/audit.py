@@ -143,7 +143,6 @@ def _print(audit: Audit) -> None:
             printable(f"{flag.grade}: {flag.check}: {flag.row}{number}{other}: {flag.measured}{hint}"),
             markup=False,
             highlight=False,
-            soft_wrap=True,
         )
     if len(audit.flags) > _MAX_NAMES:
         console.print(f"and {len(audit.flags) - _MAX_NAMES:,} more flags", highlight=False)

@@ -43,12 +43,15 @@ class Code(StrEnum):
     BOX_INVERTED = "box-inverted"
     BOX_OUTSIDE = "box-outside"
     BOX_PARTLY_OUTSIDE = "box-partly-outside"
+    CENTRES_ROUNDED = "centres-rounded"
     CONTEXT_MISSING = "context-missing"
     COUNT_MISMATCH = "count-mismatch"
     CROSS_CHECK_IMPOSSIBLE = "cross-check-impossible"
     DATA_FILE_OF_ANOTHER_NAME = "data-file-of-another-name"
     DATA_FILE_RENAMED = "data-file-renamed"
     DATA_FILE_TOO_LONG = "data-file-too-long"
+    DATE_OUTSIDE_STUDY = "date-outside-study"
+    DIAMETER_IMPLAUSIBLE = "diameter-implausible"
     DIAMETER_UNREADABLE = "diameter-unreadable"
     DIAMETER_NOT_POSITIVE = "diameter-not-positive"
     DIRECTION_NOT_ORTHONORMAL = "direction-not-orthonormal"
@@ -85,11 +88,13 @@ class Code(StrEnum):
     NOT_LISTED = "not-listed"
     OBJECT_UNKNOWN = "object-unknown"
     PATHOLOGY_NOT_JOINED = "pathology-not-joined"
+    PATIENT_SPELLED_TWICE = "patient-spelled-twice"
     PICTURE_CONVERTED = "picture-converted"
     PICTURE_METADATA_REMOVED = "picture-metadata-removed"
     PICTURE_ORIENTATION = "picture-orientation"
     SAME_PIXELS = "same-pixels"
     SAME_PIXELS_IN_TWO_SPLITS = "same-pixels-in-two-splits"
+    SCANS_ON_ONE_DATE = "scans-on-one-date"
     SCAN_NOT_SELECTED = "scan-not-selected"
     SLICE_GAP = "slice-gap"
     SPLIT_LISTS_DISAGREE = "split-lists-disagree"
@@ -99,6 +104,7 @@ class Code(StrEnum):
     TABLE_HEADER_UNKNOWN = "table-header-unknown"
     TABLE_LINES_SKIPPED = "table-lines-skipped"
     TABLE_STANDS_IN = "table-stands-in"
+    THICKNESSES_DISAGREE = "thicknesses-disagree"
     TABLES_DISAGREE = "tables-disagree"
     UNDATED_SCAN = "undated-scan"
     ZEROS_LOST = "zeros-lost"
@@ -116,6 +122,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.BOX_INVERTED: (_E, "a box has no extent, or its ends are swapped"),
     Code.BOX_OUTSIDE: (_E, "a box lies entirely outside its image"),
     Code.BOX_PARTLY_OUTSIDE: (_W, "a box extends beyond the border of its image"),
+    Code.CENTRES_ROUNDED: (_W, "all centres of a table are rounded to several millimetres"),
     Code.CONTEXT_MISSING: (_W, "an archive that provides context (timepoints, pathology) is missing"),
     Code.COUNT_MISMATCH: (_W, "a count that is published inside an archive differs from what the archive holds"),
     Code.CROSS_CHECK_IMPOSSIBLE: (_N, "a table that only serves as a cross-check is missing or cannot be read"),
@@ -128,10 +135,12 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
         "a header names a data file that is missing; the file with the name of the header is used",
     ),
     Code.DATA_FILE_TOO_LONG: (_E, "the data of a volume are longer than its header states"),
+    Code.DATE_OUTSIDE_STUDY: (_W, "a scan has a date outside the months of the study"),
+    Code.DIAMETER_IMPLAUSIBLE: (_W, "a diameter is larger than that of any nodule"),
     Code.DIAMETER_NOT_POSITIVE: (_E, "a nodule's diameter is zero or negative"),
     Code.DIAMETER_UNREADABLE: (_W, "the diameter of a nodule is missing or is not a number"),
     Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is not a rotation"),
-    Code.DUPLICATE_ANNOTATION: (_W, "the same annotation occurs twice"),
+    Code.DUPLICATE_ANNOTATION: (_W, "the same annotation occurs twice, or nearly"),
     Code.DUPLICATE_ID: (_E, "two members claim the same identity"),
     Code.FIGURE_MISMATCH: (_N, "a figure agrees with neither version of the paper"),
     Code.FILE_UNRECOGNISED: (_W, "the source has a file that may belong to the dataset and is not one of its archives"),
@@ -153,7 +162,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.INVALID_DATE: (_E, "the value in the position of a date is not a date"),
     Code.LISTED_BUT_MISSING: (_E, "a split list names an image or a case that is not in the archives"),
     Code.LISTED_TWICE: (_E, "two splits claim the same image or case"),
-    Code.MASK_FRAME: (_W, "the header of a lung mask has another direction or spacing than that of its scan"),
+    Code.MASK_FRAME: (_N, "the header of a lung mask has another direction or spacing than that of its scan"),
     Code.MASK_LABEL_7: (_W, "a lung mask has voxels labelled 7, where hole filling made the two lungs overlap"),
     Code.MASK_LABEL_UNKNOWN: (_W, "a lung mask has labels other than 0, 3, 4 and 7"),
     Code.MASK_MISSING: (_N, "a scan has no lung mask"),
@@ -170,11 +179,13 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.NOT_LISTED: (_W, "images or cases that no split list names"),
     Code.OBJECT_UNKNOWN: (_E, "an annotated object is not a nodule"),
     Code.PATHOLOGY_NOT_JOINED: (_N, "nodules whose pathology cannot be derived from the archives"),
+    Code.PATIENT_SPELLED_TWICE: (_W, "the number of a patient is written with and without leading zeros"),
     Code.PICTURE_CONVERTED: (_W, "the pixels of an image are not grey or RGB values (CMYK, transparency)"),
     Code.PICTURE_METADATA_REMOVED: (_W, "an image contains more than its pixels (comments, EXIF, text, other data)"),
     Code.PICTURE_ORIENTATION: (_W, "the metadata of an image ask viewers to turn or mirror it"),
     Code.SAME_PIXELS: (_W, "the same pixels occur more than once in a split"),
     Code.SAME_PIXELS_IN_TWO_SPLITS: (_E, "the same pixels occur in two splits"),
+    Code.SCANS_ON_ONE_DATE: (_W, "a patient has two scans of one thickness on the same date"),
     Code.SCAN_NOT_SELECTED: (_N, "scans that a config leaves out by its definition"),
     Code.SLICE_GAP: (_W, "a stack of slices has a gap in its numbers"),
     Code.SPLIT_LISTS_DISAGREE: (_W, "the lists of a split disagree"),
@@ -185,6 +196,10 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.TABLE_HEADER_UNKNOWN: (_W, "a table has a header with unknown words"),
     Code.TABLE_LINES_SKIPPED: (_N, "a table has lines or sheets that are not rows of it"),
     Code.TABLE_STANDS_IN: (_W, "a table is missing or empty, and less detailed tables are used instead"),
+    Code.THICKNESSES_DISAGREE: (
+        _W,
+        "a scan lacks its other thickness, and a scan of the other thickness with nearly the same name lacks its own",
+    ),
     Code.UNDATED_SCAN: (_W, "a scan has no date although its patient has other scans"),
     Code.ZEROS_LOST: (_W, "an id has lost its leading zeros, or has become a decimal number"),
 }

@@ -235,7 +235,10 @@ def table_findings(table: Parsed[Any], member: Member, expected: str) -> list[Fi
             Finding(Code.TABLE_LINES_SKIPPED, "not read", Place(place.archive, place.member, row), count=count)
         )
     if table.converted:
-        findings.append(Finding(Code.TABLE_COLUMN_CONVERTED, table.converted, place))
+        first = table.good[0].row.reference if table.good else None
+        findings.append(
+            Finding(Code.TABLE_COLUMN_CONVERTED, table.converted, Place(place.archive, place.member, first))
+        )
     return findings
 
 

@@ -266,9 +266,12 @@ def _parse(
         header_row,
         table.header.guessed,
         table.skipped,
-        converted,
+        "; ".join([converted] * bool(converted) + [_DECIMAL_COMMAS] * (table.notation.comma == "decimal")),
         ignored,
     )
+
+
+_DECIMAL_COMMAS = "commas are read as decimal marks"
 
 
 def _problem(table: _Table, cells: _Cells, name: str, numbers: Sequence[str]) -> str:

@@ -11,13 +11,14 @@ from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.errors import BuildFolderError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 AUDIT: Final = "audit.json"
 AUDIT_COMMAND: Final = "audit"
 """The command that writes it, by which ``beside.json`` lists its files."""
 AUDIT_VERSION: Final = 1
+_MAX_LISTED = 5
 
 
 class Verdict(StrEnum):
@@ -61,6 +62,26 @@ class Check:
     def unknown(cls, name: str, title: str, reason: str, expected: str | None = None) -> Check:
         """A check for which the build has no data, with the reason as its detail."""
         return cls(name, title, Verdict.UNKNOWN, "not measured", expected, reason)
+
+    @classmethod
+    def of_flags(cls, name: str, title: str, flags: Sequence[Flag], count: int, things: str, method: str) -> Check:
+        """The check whose result is some flags.
+
+        Args:
+            name: Its key.
+            title: What is checked.
+            flags: What it flagged.
+            count: How many things were checked.
+            things: What they are, in the plural.
+            method: How they were measured.
+        """
+        rows = len({(flag.row.config, flag.row.split, flag.row.row) for flag in flags})
+        listed = [f"{flag.row}: {flag.measured}" for flag in flags[:_MAX_LISTED]]
+        more = [f"and {len(flags) - _MAX_LISTED:,} more, in flags"] if len(flags) > _MAX_LISTED else []
+        is_error = any(flag.grade is Grade.ERROR for flag in flags)
+        verdict = Verdict.FAIL if is_error else Verdict.WARN if flags else Verdict.PASS
+        measured = f"{rows:,} of {count:,} {things} flagged"
+        return cls(name, title, verdict, measured, "none", "; ".join([method, *listed, *more]))
 
     def to_dict(self) -> dict[str, Any]:
         """The check as JSON values, every text on one line."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,16 +13,18 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from chest_archives import SCANS, ChestArchives, chest
+from chest_archives import SCANS, ChestArchives, chest, other_chest
+from PIL import Image
 
 from lung_nodule_ct.audit import audit_build, check_groups, write_audit
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OptionError
+from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.read.build_folder import open_build
-from lung_nodule_ct.testing.archives import BMP0, CT0, DET2D, MASKS, THICK0
+from lung_nodule_ct.testing.archives import BMP0, BMP_TABLES, CT0, DET2D, MASKS, THICK0, encode_picture
 
 FIRST, SECOND, THIRD = SCANS
-VOXELS = ("evidence", "scans", "order", "thickness", "masks")
+VOXELS = ("rows", "evidence", "scans", "order", "thickness", "masks", "copies", "identity")
 CHECKED = ("det2d_1.25mm", "det3d_1.25mm", "det3d_5mm", "longitudinal", "det3d_bmp_1.25mm")
 
 
@@ -42,7 +47,10 @@ def test_a_sound_build_has_no_flag(flags) -> None:
 def test_real_ct_has_no_flag(mirror, build) -> None:
     folder = build(mirror, *CONFIGS, keep_source_names=False).folder
     audit = audit_build(open_build(folder), only=VOXELS)
-    assert audit.flags == ()
+    # the mirror holds two stacks of which a turned copy is in the other split
+    assert [flag.check for flag in audit.flags] == ["turned-copies"] * 2
+    assert {flag.row.config for flag in audit.flags} == {"det3d_bmp_1.25mm"}
+    assert all("in two splits" in flag.measured and flag.other is not None for flag in audit.flags)
     verdicts = audit.document()["numbers"]["evidence"]
     assert verdicts["nodule-evidence"]["present"] == 11
     assert verdicts["nodule-evidence"]["cut by the end of the volume"] == 2  # a lesion that continues below its slab
@@ -85,6 +93,51 @@ def _box(archives: ChestArchives) -> None:
     archives[DET2D][member] = text.encode()
 
 
+def _thick_place(archives: ChestArchives) -> None:
+    archives.thick_nodules[0][3] += 3
+
+
+def _thick_row(archives: ChestArchives) -> None:
+    archives.nodules.append([THIRD, 70.0, 20.0, 3.0, 9.0])
+
+
+def _stack_diameter(archives: ChestArchives) -> None:
+    table = archives[BMP_TABLES]
+    for name in [name for name in table if name.endswith(".csv")]:
+        table[name] = table[name].replace(b"20.0", b"90.0")
+
+
+def _slice_of(scan: str) -> str:
+    return f"JPEGImages/{scan}_016.jpg"
+
+
+def _other_slice(archives: ChestArchives) -> None:
+    grey = np.kron(LUNG.to_grey(other_chest().volume[16]), np.ones((3, 3), np.uint8))
+    archives.set_scan(THIRD, other_chest())
+    archives[DET2D][_slice_of(FIRST)] = encode_picture(grey, "JPEG")
+
+
+def _turned_slice(archives: ChestArchives) -> None:
+    """One of three slices of a scan is mirrored."""
+    for number in (15, 17):
+        archives.add_slice(SECOND, number)
+    picture = np.asarray(Image.open(io.BytesIO(archives[DET2D][_slice_of(SECOND)])))
+    archives[DET2D][_slice_of(SECOND)] = encode_picture(np.ascontiguousarray(picture[:, ::-1]), "JPEG")
+
+
+def _stack_copy(archives: ChestArchives) -> None:
+    for name in [name for name in archives[BMP0] if name.startswith("imgs/00001/")]:
+        picture = np.asarray(Image.open(io.BytesIO(archives[BMP0][name])))
+        copy = encode_picture(np.ascontiguousarray(picture[::-1]), "BMP")
+        archives[BMP0][name.replace("00001", "00002")] = copy
+    archives.stacks["00002"] = archives.stacks["00001"]
+    archives.validation = ["00002"]
+
+
+def _blank_slice(archives: ChestArchives) -> None:
+    archives[DET2D][_slice_of(FIRST)] = encode_picture(np.zeros((384, 480), np.uint8), "JPEG")
+
+
 def _stack(archives: ChestArchives) -> None:
     names = [f"imgs/00001/{number}.bmp" for number in range(32)]
     slices = [archives[BMP0][name] for name in names]
@@ -98,6 +151,13 @@ FAULTS: dict[str, tuple[Callable[[ChestArchives], None], str, dict[str, Any]]] =
     "10 mm off": (_move, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
     "diameter doubled": (_double, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
     "radius in the 5 mm table": (_radius, "nodule-evidence", {"scan_id": "7-2", "slice_thickness_mm": 5.0}),
+    "another place in the 5 mm table": (_thick_place, "thickness-tables", {"scan_id": "7-1"}),
+    "a row less in the 5 mm table": (_thick_row, "thickness-tables", {"scan_id": "9-1"}),
+    "diameter of a stack": (_stack_diameter, "stack-diameters", {"case_id": "00001"}),
+    "a slice of another patient": (_other_slice, "slice-identity", {"image_id": "7-1_016"}),
+    "a slice turned": (_turned_slice, "slice-identity", {"image_id": "7-2_016"}),
+    "a stack copied to validation": (_stack_copy, "turned-copies", {"case_id": "00001"}),
+    "a blank slice": (_blank_slice, "picture-content", {"image_id": "7-1_016"}),
     "box moved": (_box, "box-evidence", {"scan_id": "7-1", "image_id": "7-1_016"}),
     "slices of a stack exchanged": (_stack, "slice-order", {"case_id": "00001"}),
     "intercept missing": (_voxels(lambda v: v + 1024), "hu-calibration", {"scan_id": "7-1"}),
@@ -197,3 +257,27 @@ def test_an_unknown_group_and_an_unknown_patient_are_refused(faulty) -> None:
     with pytest.raises(BuildFolderError, match="no row of the patient"):
         audit_build(open_build(faulty), patient="8")
     assert set(VOXELS) <= set(check_groups())
+
+
+def test_without_the_extra_the_other_checks_run_and_the_output_says_so(faulty) -> None:
+    code = f"""
+import sys
+sys.modules["scipy"] = None
+from lung_nodule_ct.cli import main
+sys.argv[1:] = ["audit", {str(faulty)!r}]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "voxels were not checked: pip install" in done.stdout
+    document = json.loads((faulty / "audit.json").read_text("utf-8"))
+    assert "evidence" not in document["numbers"]
+    assert "rows" in document["numbers"]
+    refused = subprocess.run(
+        [sys.executable, "-c", code.replace(f"{str(faulty)!r}]", f"{str(faulty)!r}, '--only', 'evidence']")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "[imaging]" in refused.stderr

@@ -42,63 +42,78 @@ def chest(scan: str) -> Phantom:
     return make_chest(SHAPE, SPACING, [SCANS[scan]], seed=list(SCANS).index(scan))
 
 
+@cache
+def other_chest() -> Phantom:
+    """A chest of another shape: the one of a scan, mirrored and wider."""
+    phantom = chest("9_20200506")
+    stretched = np.repeat(phantom.volume[:, ::-1, 24:-24], 2, axis=2)[:, :, 32:-32]
+    mask = np.repeat(phantom.lung_mask[:, ::-1, 24:-24], 2, axis=2)[:, :, 32:-32]
+    return Phantom(np.ascontiguousarray(stretched), np.ascontiguousarray(mask), phantom.frame)
+
+
 class ChestArchives(TinyArchives):
-    """The archives. ``nodules`` and ``thick_nodules`` are the rows of the two tables: name, x, y, z, diameter."""
+    """The archives.
+
+    Attributes:
+        nodules: The rows of the 1.25 mm table: name, x, y, z, diameter.
+        thick_nodules: The rows of the 5 mm table.
+        stacks: The boxes of the stacks.
+        validation: The stacks of the validation split.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        for name in (
-            CT0,
-            MASKS,
-            THICK0,
-            DET2D,
-            BMP0,
-            BMP_TABLES,
-            *(name for name in self if "mhd_1" in name or "mhd1" in name or "mhd2" in name or "imgs" in name),
-        ):
-            self[name] = {}
+        for name in self:
+            if "2D" in name or "3D" in name:
+                self[name] = {}
         rows = [[scan, *nodule.center_world, nodule.diameter_mm] for scan, nodule in SCANS.items()]
         self.nodules, self.thick_nodules = [list(row) for row in rows], [list(row) for row in rows]
+        self.stacks: dict[str, tuple[int, ...]] = {}
+        self.validation: list[str] = []
+        self._slices: dict[str, None] = {}
         for scan in SCANS:
-            phantom = chest(scan)
-            thick = phantom.with_thick_slices(4)
-            self[CT0] |= metaimage(scan, phantom.volume, phantom.frame)
-            self[THICK0] |= metaimage(scan, thick.volume, thick.frame)
-            self[MASKS] |= metaimage(scan, phantom.lung_mask, phantom.frame)
-        self._add_slices()
+            self.set_scan(scan, chest(scan))
+            self.add_slice(scan, SHAPE[0] // 2)
         self._add_stack()
         self.write_tables()
 
-    def write_tables(self) -> None:
-        """Write the two tables of nodules from their rows."""
-        for name, rows in ((NODULES, self.nodules), (THICK_NODULES, self.thick_nodules)):
-            self[name]["annotations.csv"] = table(NODULE_COLUMNS, *(",".join(map(str, row)) for row in rows))
+    def set_scan(self, scan: str, phantom: Phantom) -> None:
+        """Set a scan at both thicknesses, with its mask."""
+        thick = phantom.with_thick_slices(4)
+        self[CT0] |= metaimage(scan, phantom.volume, phantom.frame)
+        self[THICK0] |= metaimage(scan, thick.volume, thick.frame)
+        self[MASKS] |= metaimage(scan, phantom.lung_mask, phantom.frame)
 
     def set_volume(self, scan: str, volume: np.ndarray, archive: str = CT0) -> None:
-        """Replace the voxels of a scan."""
+        """Replace the voxels of a scan in one archive."""
         phantom = chest(scan) if archive != THICK0 else chest(scan).with_thick_slices(4)
         self[archive] |= metaimage(scan, volume.astype(np.int16), phantom.frame)
 
-    def _add_slices(self) -> None:
-        stems = []
-        for scan, nodule in SCANS.items():
-            z = SHAPE[0] // 2
-            box = chest(scan).box_in_slice(nodule, z)
-            assert box is not None
-            stem = f"{scan}_{z:03}"
-            grey = np.kron(
-                LUNG.to_grey(chest(scan).volume[z]), np.ones((3, 3), np.uint8)
-            )  # about 0.7 mm, as the published
-            wide = tuple(3 * value + margin for value, margin in zip(box, (0, 0, 2, 2), strict=True))
-            self[DET2D][f"JPEGImages/{stem}.jpg"] = encode_picture(grey, "JPEG")
-            self[DET2D][f"Annotations/{stem}.xml"] = voc_annotation(wide, filename=f"{stem}.jpg", size=grey.shape[::-1])
-            stems.append(stem)
-        self[DET2D] |= split_files(stems[:2], stems[2:], "ImageSets/Main/")
+    def add_slice(self, scan: str, z: int) -> None:
+        """Add a slice with its box to the 2D set, with pixels of about 0.7 mm, as those of the published slices."""
+        box = chest(scan).box_in_slice(SCANS[scan], z)
+        assert box is not None
+        stem = f"{scan}_{z:03}"
+        grey = np.kron(LUNG.to_grey(chest(scan).volume[z]), np.ones((3, 3), np.uint8))
+        wide = tuple(3 * value + margin for value, margin in zip(box, (0, 0, 2, 2), strict=True))
+        self[DET2D][f"JPEGImages/{stem}.jpg"] = encode_picture(grey, "JPEG")
+        self[DET2D][f"Annotations/{stem}.xml"] = voc_annotation(wide, filename=f"{stem}.jpg", size=grey.shape[::-1])
+        self._slices[stem] = None
+
+    def write_tables(self) -> None:
+        """Write tables and lists from their rows."""
+        for name, rows in ((NODULES, self.nodules), (THICK_NODULES, self.thick_nodules)):
+            self[name]["annotations.csv"] = table(NODULE_COLUMNS, *(",".join(map(str, row)) for row in rows))
+        stems = list(self._slices)
+        self[DET2D] |= split_files(stems[:-1], stems[-1:], "ImageSets/Main/")
+        diameters = dict.fromkeys(self.stacks, SCANS["9_20200506"].diameter_mm)
+        if not self[BMP_TABLES] or self.validation:
+            self[BMP_TABLES] |= stack_tables(self.stacks, diameters, val=self.validation)
 
     def _add_stack(self) -> None:
-        scan, nodule = "9_20200506", SCANS["9_20200506"]
-        x, y, z = chest(scan).voxel_of(nodule)
-        grey = LUNG.to_grey(chest(scan).volume)
+        """The third scan as a stack, with pixels of about 0.7 mm."""
+        scan = "9_20200506"
+        x, y, z = chest(scan).voxel_of(SCANS[scan])
+        grey = np.kron(LUNG.to_grey(chest(scan).volume), np.ones((1, 3, 3), np.uint8))
         self[BMP0] |= {f"imgs/00001/{k}.bmp": encode_picture(grey[k], "BMP") for k in range(len(grey))}
-        box = (z - 8, z + 8, y - 5, y + 5, x - 5, x + 5)
-        self[BMP_TABLES] |= stack_tables({"00001": box}, {"00001": nodule.diameter_mm}, val=[])
+        self.stacks["00001"] = (z - 8, z + 8, 3 * y - 14, 3 * y + 15, 3 * x - 14, 3 * x + 15)

@@ -25,6 +25,7 @@ from lung_nodule_ct.examples.family import (
     shortened,
     table_findings,
 )
+from lung_nodule_ct.examples.scans.consistency import name_findings, row_findings
 from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes
 from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.tables import parse_nodules
@@ -126,7 +127,12 @@ def plan_scans(config: Config, source: Source) -> Planned[ScanUnit]:
     report = PlanReport()
     sets = [scan_set for scan_set in SCAN_SETS if scan_set.volumes in config.reads]
     listed = {scan_set.volumes: list_volumes(source.archives(scan_set.volumes), report) for scan_set in sets}
-    context = _Context(_timeline(source, listed, report), _classes(source, report), number_scans(source))
+    every = _every_volume(source, listed, report)
+    timeline = None if every is None else Timeline([volume for volumes in every.values() for volume in volumes])
+    context = _Context(timeline, _classes(source, report), number_scans(source))
+    for role, volumes in listed.items():
+        others = None if every is None else [volume for other in every if other is not role for volume in every[other]]
+        report.extend(name_findings(volumes, others))
     report.extend(context.numbering.findings)
     scans = [
         scan for scan_set in sets for scan in _scans_of_set(scan_set, source, listed[scan_set.volumes], context, report)
@@ -156,17 +162,20 @@ def _not_selected(units: Sequence[ScanUnit]) -> Finding:
     return Finding(Code.SCAN_NOT_SELECTED, "left out", place, "expected two or more dates of a patient", len(units))
 
 
-def _timeline(source: Source, listed: Mapping[Role, Sequence[ArchivedVolume]], report: PlanReport) -> Timeline | None:
-    volumes: list[ArchivedVolume] = []
+def _every_volume(
+    source: Source, listed: Mapping[Role, Sequence[ArchivedVolume]], report: PlanReport
+) -> dict[Role, Sequence[ArchivedVolume]] | None:
+    """The volumes of both thicknesses, ``None`` if archives of one are missing: then there are no timepoints."""
+    volumes: dict[Role, Sequence[ArchivedVolume]] = {}
     for scan_set in SCAN_SETS:
         if scan_set.volumes in listed:
-            volumes += listed[scan_set.volumes]
+            volumes[scan_set.volumes] = listed[scan_set.volumes]
         elif missing := source.missing(scan_set.volumes):
             report.extend([_missing_context(missing, "timepoint, num_timepoints and days_since_first are null")])
             return None
         else:  # what is odd about these archives is reported by the configs that read them
-            volumes += list_volumes(source.archives(scan_set.volumes), PlanReport())
-    return Timeline(volumes)
+            volumes[scan_set.volumes] = list_volumes(source.archives(scan_set.volumes), PlanReport())
+    return volumes
 
 
 def _classes(source: Source, report: PlanReport) -> Mapping[str, set[int]] | None:
@@ -198,6 +207,7 @@ def _scans_of_set(
     stems = NameIndex(volume.stem for volume in volumes)
     masks = _masks(source, scan_set.masks, stems, report)
     nodules, unreadable = _nodules(source, scan_set.nodules, stems, report)
+    report.extend(row_findings(nodules))
     ordered = sorted((volume.stem for volume in volumes), key=natural_key)
     ranks = {stem: rank for rank, stem in enumerate(ordered, 1)}
     scans = []
