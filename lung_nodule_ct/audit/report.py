@@ -115,7 +115,8 @@ def write_audit(folder: Path, audit: Audit) -> tuple[Path, ...] | None:
             page = audit_page(f"Audit of {folder.resolve().name}", audit.checks, audit.flags, views)
             (stage / AUDIT_FOLDER / "index.html").write_text(page, encoding="utf-8")
             if audit.annotations:
-                pq.write_table(annotations_table(audit.annotations), stage / AUDIT_FOLDER / "annotations.parquet")
+                table = annotations_table(audit.annotations)
+                pq.write_table(table, stage / AUDIT_FOLDER / "annotations.parquet", use_dictionary=False)
             (stage / PICTURES).mkdir()
             drawn = draw_plots(document["numbers"], stage / PICTURES)
         except OSError as error:

@@ -215,6 +215,7 @@ def test_the_findings_of_volumes(tiny, planned) -> None:
         ("bad-row", "annotations.csv", "line 7: 7_20190304,1,2,3,x", "left out", 1),
         ("duplicate-annotation", "annotations.csv", "line 3: 9,-6,-17,33,3", "kept", 1),
         ("zeros-lost", "annotations.csv", "line 4: 9.0,-6,-17,33,4", "taken as 9", 1),
+        ("duplicate-annotation", "annotations.csv", "line 4: 9.0,-6,-17,33,4", "kept", 1),
         ("annotation-without-image", "annotations.csv", "line 5: absent,1,2,3,4", "left out", 1),
         ("member-unused", "more.csv, read.txt", None, "left out", 2),
         ("image-without-annotation", "7_20180102.mhd", None, "kept, with no nodules", 1),

@@ -44,7 +44,7 @@ def chest(scan: str) -> Phantom:
 
 @cache
 def other_chest() -> Phantom:
-    """A chest of another shape: the one of a scan, mirrored and wider."""
+    """A chest of another shape: mirrored and wider."""
     phantom = chest("9_20200506")
     stretched = np.repeat(phantom.volume[:, ::-1, 24:-24], 2, axis=2)[:, :, 32:-32]
     mask = np.repeat(phantom.lung_mask[:, ::-1, 24:-24], 2, axis=2)[:, :, 32:-32]

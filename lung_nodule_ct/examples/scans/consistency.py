@@ -16,8 +16,7 @@ from lung_nodule_ct.declaration.identity import quoted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lung_nodule_ct.examples.scans.listing import ArchivedVolume
-    from lung_nodule_ct.examples.scans.plan import Nodule
+    from lung_nodule_ct.examples.scans.listing import ArchivedVolume, Nodule
 
 STUDY: Final = (date(2016, 1, 1), date(2023, 1, 31))
 """The months of the scans: January 2016 to January 2023 (Jian et al. 2024, "Methods")."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
+    from lung_nodule_ct.errors import Place
     from lung_nodule_ct.examples.uses import PlanReport
     from lung_nodule_ct.sources.zip_directory import Archive, Member
 
@@ -62,6 +63,21 @@ class ArchivedVolume:
     def stem(self) -> str:
         """The stem of the header, by which tables and masks refer to the volume."""
         return self.header.stem
+
+
+@dataclass(frozen=True, slots=True)
+class Nodule:
+    """One annotated nodule of a scan.
+
+    Attributes:
+        center_world: x, y, z in LPS mm.
+        diameter_mm: As published, ``None`` if the table has no diameters.
+        place: The row of the annotation table.
+    """
+
+    center_world: tuple[float, float, float]
+    diameter_mm: float | None
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from lung_nodule_ct.examples.family import (
     table_findings,
 )
 from lung_nodule_ct.examples.scans.consistency import name_findings, row_findings
-from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Timeline, Timepoint, list_volumes
+from lung_nodule_ct.examples.scans.listing import SCAN_SETS, Nodule, Timeline, Timepoint, list_volumes
 from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.tables import parse_nodules
 from lung_nodule_ct.sources.source import ArchivePool
@@ -37,21 +37,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.examples.scans.listing import ArchivedVolume, ScanSet
     from lung_nodule_ct.sources.source import Source
     from lung_nodule_ct.sources.zip_directory import Archive, Member
-
-
-@dataclass(frozen=True, slots=True)
-class Nodule:
-    """One annotated nodule of a scan.
-
-    Attributes:
-        center_world: x, y, z in LPS mm.
-        diameter_mm: As published, ``None`` if the table has no diameters.
-        place: The row of the annotation table.
-    """
-
-    center_world: tuple[float, float, float]
-    diameter_mm: float | None
-    place: Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
