@@ -13,14 +13,48 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
+    from lung_nodule_ct.imaging.grids import canonical, crop, crop_to_lungs, on_grid, pad, resample
+    from lung_nodule_ct.imaging.interpolation import Interpolation
+    from lung_nodule_ct.imaging.key_slices import KeySlice, KeySliceBasis, SpatialSeries, key_slice, spatial_series
+    from lung_nodule_ct.imaging.scan import Scan, map_boxes, window
     from lung_nodule_ct.imaging.segmentation import segment_lungs
 
 _MODULES = {
+    "Interpolation": "interpolation",
+    "KeySlice": "key_slices",
+    "KeySliceBasis": "key_slices",
+    "Scan": "scan",
+    "SpatialSeries": "key_slices",
+    "canonical": "grids",
+    "crop": "grids",
+    "crop_to_lungs": "grids",
+    "key_slice": "key_slices",
+    "map_boxes": "scan",
+    "on_grid": "grids",
+    "pad": "grids",
+    "resample": "grids",
     "segment_lungs": "segmentation",
+    "spatial_series": "key_slices",
+    "window": "scan",
 }
 
 __all__ = [
+    "Interpolation",
+    "KeySlice",
+    "KeySliceBasis",
+    "Scan",
+    "SpatialSeries",
+    "canonical",
+    "crop",
+    "crop_to_lungs",
+    "key_slice",
+    "map_boxes",
+    "on_grid",
+    "pad",
+    "resample",
     "segment_lungs",
+    "spatial_series",
+    "window",
 ]
 
 
