@@ -113,11 +113,13 @@ def _by_axes(
         for index in np.flatnonzero(known[0]):
             result[index] = volume[z[index]][np.ix_(y, x)]
     else:
-        (z0, z1, z_share), (y0, y1, y_share), (x0, x1, x_share) = (_neighbours(at) for at in clipped)
+        before, after, share = (list(each) for each in zip(*map(_neighbours, clipped), strict=True))
         for index in np.flatnonzero(known[0]):
-            plane = _between(volume[z0[index]], volume[z1[index]], z_share[index])
-            plane = _between(plane[y0], plane[y1], y_share[:, None])
-            plane = _between(plane[:, x0], plane[:, x1], x_share)
+            plane = volume[before[0][index]].astype(np.float32)
+            if share[0][index]:
+                plane += (volume[after[0][index]] - plane) * share[0][index]
+            for axis in (0, 1):
+                plane = _along(plane, axis, before[axis + 1], after[axis + 1], share[axis + 1])
             result[index] = plane if volume.dtype.kind == "f" else np.rint(plane)
     result[:, ~known[1]] = outside
     result[:, :, ~known[2]] = outside
@@ -130,10 +132,14 @@ def _neighbours(at: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.i
     return before, np.ceil(at).astype(np.intp), (at - before).astype(np.float32)
 
 
-def _between(first: NDArray[Any], second: NDArray[Any], share: Any) -> NDArray[np.float32]:
-    low = first.astype(np.float32, copy=False)
-    mixed: NDArray[np.float32] = low + (second - low) * share
-    return mixed
+def _along(
+    plane: NDArray[np.float32], axis: int, before: NDArray[np.intp], after: NDArray[np.intp], share: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Interpolate a slice on one axis."""
+    first = plane.take(before, axis)
+    if share.any():
+        first += (plane.take(after, axis) - first) * (share if axis else share[:, None])
+    return first
 
 
 def _by_simpleitk(

@@ -290,3 +290,33 @@ def test_wrong_arguments_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+# --- imports ----------------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_room_imports_none_of_its_packages(python, tmp_path) -> None:
+    code = (
+        "import sys; from lung_nodule_ct import imaging\n"
+        "print([name for name in ('scipy', 'skimage', 'SimpleITK') if name in sys.modules], 'resample' in dir(imaging))\n"
+        "print(all(getattr(imaging, name) for name in imaging.__all__), 'SimpleITK' in sys.modules)"
+    )
+    assert python(code, cwd=tmp_path).stdout.split("\n")[:2] == ["[] True", "True False"]
+
+
+def test_without_scipy_the_error_names_the_extra(python, tmp_path) -> None:
+    code = (
+        "import sys; sys.modules['scipy'] = None\n"
+        "from lung_nodule_ct import imaging\n"
+        "from lung_nodule_ct.errors import MissingExtraError\n"
+        "try: imaging.segment_lungs\n"
+        "except MissingExtraError as error: print(error)"
+    )
+    shown = python(code, cwd=tmp_path).stdout
+    assert "imaging.segment_lungs" in shown
+    assert 'pip install "lung_nodule_ct[imaging]"' in shown.replace("Pip", "pip")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="segment_liver"):
+        imaging.segment_liver  # noqa: B018
