@@ -1,9 +1,12 @@
 """Measure the operations on one scan of 512 x 512 x 160 voxels, next to what plain SimpleITK needs for the same.
 
     python -m benchmarks.imaging [--rounds 3] [--slices 160]
+    python -m benchmarks.imaging --build FOLDER
 
 Each operation runs in a process of its own on a phantom in a file. Prints CPU and wall seconds without the start of the process and the
 reading of the file, the peak memory of the process, and for masks the Dice coefficient to the true mask.
+
+With ``--build``, compares the lung masks of a build of ``det3d_1.25mm`` with ours, and prints the key slices of its nodules.
 """
 
 from __future__ import annotations
@@ -133,6 +136,8 @@ WORK: dict[str, Callable[[Any], Any]] = {
 }
 
 
+MARGINS = (20, 4, 0, -8, -20)
+CLOSINGS = (0.0, 2.0, 3.0, 4.0, 6.0)
 MASKS = ("segment_lungs", "lungs by SimpleITK")
 
 
@@ -147,7 +152,58 @@ def write_phantom(folder: Path, slices: int) -> None:
 def dice(name: str, folder: Path) -> float:
     """Return the Dice coefficient of what an operation gives to the true mask."""
     mask, truth = WORK[name](read_scan(folder)) > 0, np.load(folder / "mask.npy") > 0
+    return overlap(mask, truth)
+
+
+def overlap(mask: Any, truth: Any) -> float:
+    """Return the Dice coefficient of two masks."""
     return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+
+
+def compare_masks(build: Path) -> None:
+    """Print Dice coefficients to the masks of a build: complete scans, and crops with margins in voxels around their lungs."""
+    import lung_nodule_ct
+    from lung_nodule_ct import imaging
+
+    print(f"{'scan':4} {'both':>6} {'3':>6} {'4':>6}  " + "".join(f"crop {margin:+3}  " for margin in MARGINS))
+    by_closing: dict[float, list[float]] = {closing: [] for closing in CLOSINGS}
+    scans, masks = (lung_nodule_ct.volumes(build, name, config="det3d_1.25mm") for name in ("volume", "lung_mask"))
+    for index, (scan, mask) in enumerate(zip(scans, masks, strict=True)):
+        volume, truth = scan.numpy(), mask.numpy()
+        for closing, values in by_closing.items():
+            found = imaging.segment_lungs(volume, scan.frame, closing_mm=closing)
+            values.append(overlap(found > 0, truth > 0))
+        found = imaging.segment_lungs(volume, scan.frame)
+        values = [overlap(found > 0, truth > 0), *(overlap(found == label, truth == label) for label in (3, 4))]
+        used = [np.flatnonzero((truth > 0).any(axis=axes)) for axes in ((0, 2), (0, 1))]
+        crops = []
+        for margin in MARGINS:
+            y, x = (slice(max(0, int(at[0]) - margin), int(at[-1]) + 1 + margin) for at in used)
+            crops.append(overlap(imaging.segment_lungs(volume[:, y, x], scan.frame) > 0, truth[:, y, x] > 0))
+        print(
+            f"{index:4} "
+            + "".join(f"{value:6.4f} " for value in values)
+            + " "
+            + "".join(f"{value:8.4f}  " for value in crops)
+        )
+    for closing, means in by_closing.items():
+        print(f"closing {closing:4.1f} mm: mean Dice {np.mean(means):.4f}")
+
+
+def list_key_slices(build: Path) -> None:
+    """Print the key slice of every nodule of a build next to the slice of its annotated centre."""
+    import lung_nodule_ct
+    from lung_nodule_ct import imaging
+    from lung_nodule_ct.read.build_folder import open_build
+
+    rows = open_build(build).rows("det3d_1.25mm", "train", ["nodules"])
+    for index, (scan, row) in enumerate(zip(lung_nodule_ct.volumes(build, config="det3d_1.25mm"), rows, strict=True)):
+        for nodule in row["nodules"]:
+            found = imaging.key_slice(scan, nodule)
+            size, z = nodule["diameter_mm"], nodule["center_voxel"][2]
+            print(
+                f"scan {index}, {size:4.1f} mm: centre {z:5.1f}, key slice {found.index} by {found.basis}  {found.reason}"
+            )
 
 
 def main() -> None:
@@ -155,11 +211,16 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slices", type=int, default=160)
+    parser.add_argument("--build", type=Path, help="compare with the lung masks of a build")
     parser.add_argument("--work", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         WORK[options.work](read_scan(options.folder))
+        return
+    if options.build:
+        compare_masks(options.build)
+        list_key_slices(options.build)
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -156,11 +156,13 @@ def test_filling_that_makes_the_lungs_overlap_is_labelled_7() -> None:
 
 
 @pytest.mark.parametrize(
-    "volume",
-    [np.zeros((4, 30, 30), np.int16), np.full((1, 1, 1), -1000, np.int16), np.full((3, 40, 40), -1000, np.int16)],
+    ("shape", "value", "spacing"),
+    [((4, 30, 30), 0, 1.0), ((1, 1, 1), -1000, 1.0), ((3, 40, 40), -1000, 1.0), ((1, 64, 64), -900, 5.0)],
 )
-def test_a_volume_without_lungs_has_an_empty_mask(volume) -> None:
-    mask = imaging.segment_lungs(volume, (1.0, 1.0, 1.0))
+@pytest.mark.filterwarnings("error")
+def test_a_volume_without_lungs_has_an_empty_mask(shape, value, spacing) -> None:
+    volume = np.full(shape, value, np.int16)
+    mask = imaging.segment_lungs(volume, (spacing,) * 3)
     assert mask.shape == volume.shape
     assert not mask.any()
 
