@@ -1,7 +1,7 @@
 """Lung masks at full resolution, with the published labels.
 
 The procedure is that of the paper (Jian et al. 2024, "Data Preprocessing"): smoothing of each slice, a threshold by clustering, the
-lungs kept. It starts from the coarse lungs of :mod:`lung_nodule_ct.imaging.lungs`. There the two lungs are told apart, so that the
+lungs kept. It starts from the coarse lungs of :mod:`lung_nodule_ct.imaging.lungs`. There the two lungs are separated, so that the
 full resolution is needed only near their border. Vessels, holes and small dents are then filled slice by slice, for each lung alone.
 """
 
