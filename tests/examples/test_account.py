@@ -71,7 +71,7 @@ def test_every_config_of_the_tiny_archives_is_accounted_for(tiny, tmp_path, buil
 
 
 def test_the_account_is_printed_for_every_config(tiny, tmp_path, cli) -> None:
-    tiny[CLS]["__MACOSX/a.bmp"] = b""
+    tiny[CLS]["__MACOSX/._a.bmp"] = b""
     done = cli("build", "cls_1.25mm", "--source", tiny.write(tmp_path / "in"), "--out", tmp_path / "out")
     text = " ".join(done.stdout.split())
     total = len(tiny[CLS])
@@ -116,11 +116,12 @@ def test_files_that_two_headers_exchange_are_parts_of_examples(tiny, tmp_path, b
 
 def test_litter_repeated_names_and_folders_with_content_are_counted(tmp_path) -> None:
     pictures = [(f"class_dataset/train/1/9_{number}.bmp", noise_picture(number)) for number in range(2)]
-    entries = [*pictures, pictures[0], ("a/", b""), ("b/", b"12"), ("__MACOSX/9.bmp", b"1"), ("x/.DS_Store", b"")]
+    entries = [*pictures, pictures[0], ("a/", b""), ("b/", b"12"), ("x/.DS_Store", b"")]
+    entries += [("__MACOSX/._9.bmp", b"1"), ("__MACOSX/class_dataset/train/1/9_5.bmp", noise_picture(5))]
     source = open_folder(BentArchives("cls_1.25mm", {CLS: entries}).write(tmp_path))
     plan = make_plan(get_config("cls_1.25mm"), source)
     account = account_of(plan)
-    assert account.archives[0].files == {Fate.EXAMPLE: 2, Fate.FINDING: 2, Fate.IGNORED: 2}
+    assert account.archives[0].files == {Fate.EXAMPLE: 2, Fate.FINDING: 3, Fate.IGNORED: 2}
     assert {Code.DUPLICATE_ID, Code.MEMBER_UNUSED} <= {finding.code for finding in plan.findings}
 
 
