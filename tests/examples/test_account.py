@@ -28,6 +28,7 @@ from lung_nodule_ct.testing.archives import (
     metaimage,
     metaimage_header,
     noise_picture,
+    workbook,
 )
 from lung_nodule_ct.testing.bent_archives import BentArchives, bent_archives
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
@@ -171,6 +172,23 @@ def test_a_row_that_is_dropped_in_silence_is_noticed(tiny, tmp_path, monkeypatch
     account = account_of(make_plan(get_config(DET3D), open_folder(tiny.write(tmp_path))))
     (finding,) = account.findings
     assert (str(finding.code), finding.place.member) == ("not-accounted-for", "annotations.csv: 4 of 5 rows")
+
+
+def test_rows_of_a_workbook_are_counted_independently_of_their_reader(tiny, tmp_path, build) -> None:
+    header, row = ["image", "xmin", "ymin", "xmax", "ymax"], ["9_004.jpg", 2, 3, 9, 11]
+    tiny[DET2D]["VOC_CT.xlsx"] = workbook(
+        [["Boxes"], header, row, [None] * 64 + ["beyond"]], more={"notes": [["x"], ["y"]]}
+    )
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    (finding,) = built.findings("not-accounted-for")
+    assert (finding["member"], finding["count"]) == ("VOC_CT.xlsx: 5 of 6 rows", 1)
+
+
+@pytest.mark.parametrize("rows", [[], [["image", "xmin", "ymin", "xmax", "ymax"]], [["x"], ["y"]]])
+def test_workbooks_without_boxes_are_accounted_for(tiny, tmp_path, build, rows) -> None:
+    tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert not built.findings("not-accounted-for")
 
 
 def test_an_example_that_is_lost_is_noticed(tiny, tmp_path) -> None:
