@@ -253,6 +253,8 @@ def _read_list(data: bytes, *, member: Member, stems: NameIndex) -> _SplitList:
         used += 1
         if match.repaired:
             report.add_row(Code.ZEROS_LOST, f"taken as {quoted(match.name)}", table, entry)
+        if problem := entry.problem(stems):
+            report.add_row(Code.BAD_ROW, f"taken as {quoted(match.name)}", table, entry, problem)
         same = entries.setdefault(match.name, [])
         if len(same) < _MAX_LINES_PER_IMAGE:
             same.append(entry)
