@@ -9,6 +9,8 @@ one file or a few: bits, length, name, place, content of another file or of anot
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import random
 import shutil
@@ -19,7 +21,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness import argument_parser, measure_command
+from benchmarks.harness import argument_parser
+from lung_nodule_ct.cli import main as command_line
 from lung_nodule_ct.declaration.manifest import MANIFEST, Format, shard_files
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.read.verification import verify
@@ -235,11 +238,22 @@ DAMAGES: tuple[Callable[[Target], list[Path]], ...] = (
 
 def build(format_: Format, folder: Path, *options: str) -> Path:
     """Build all configs in a format, with everything that commands add to Parquet."""
-    program = [sys.executable, "-m", "lung_nodule_ct"]
-    measure_command([*program, "build", "--all", "--source", SOURCE, "--format", format_, "--out", folder, *options])
+    run("build", "--all", "--source", SOURCE, "--format", format_, "--out", folder, *options)
     for command in ("card", "audit", "preview") if format_ is Format.PARQUET else ():
-        measure_command([*program, command, folder])
+        run(command, folder)
     return folder
+
+
+def run(*arguments: str | Path) -> None:
+    """Run a command in this process, which has imported what it needs."""
+    sys.argv = ["lung-nodule-ct", *map(str, arguments)]
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            command_line()
+    except SystemExit as stop:
+        if stop.code:
+            raise RuntimeError(f"{' '.join(sys.argv)} failed:\n{output.getvalue()}") from stop
 
 
 def names_of_faults(folder: Path) -> set[str]:

@@ -10,6 +10,7 @@ killed. Prints the number of kills and of failures of each scenario; the exit st
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,14 +113,16 @@ def run_scenario(scenario: Scenario, most: int, number: signal.Signals) -> tuple
     with tempfile.TemporaryDirectory() as scratch:
         before, after, work = (Path(scratch, name) for name in ("before", "after", "work"))
         work.mkdir()
-        _import_before_the_fork(scenario)
         for command in scenario.prepare:
             _require(run(scenario, command, work), command)
         shutil.copytree(work, before, symlinks=True)
         counted = Path(scratch, "count")
         _require(run(scenario, scenario.command, work, counted=counted), scenario.command)
         shutil.copytree(work, after, symlinks=True)
-        calls = int(counted.read_text())
+        count, *modules = counted.read_text().split()
+        if scenario.command[0] != "train":  # JAX starts threads, which a forked process would lack
+            _import_before_the_fork(modules)
+        calls = int(count)
         states = files_of(before), files_of(after)
         problems = []
         points = sorted({1 + calls * index // min(most, calls) for index in range(min(most, calls))})
@@ -133,21 +136,12 @@ def run_scenario(scenario: Scenario, most: int, number: signal.Signals) -> tuple
         return len(points), problems
 
 
-def _import_before_the_fork(scenario: Scenario) -> None:
-    """Import what a command needs once, and not in each of its children."""
-    import lung_nodule_ct.cli
-    import lung_nodule_ct.publish.card
-    import lung_nodule_ct.sources.resolve
-    import lung_nodule_ct.targets.build
-    import lung_nodule_ct.targets.engine
-    import lung_nodule_ct.targets.parquet
-
-    if any("record" in word for word in scenario.command):
-        import lung_nodule_ct.targets.tfds.folder
-    if scenario.command[0] in ("prepare", "card", "preview"):
-        import lung_nodule_ct.preview
-        import lung_nodule_ct.publish.card_folder
-        import lung_nodule_ct.targets.loading  # noqa: F401
+def _import_before_the_fork(names: Iterable[str]) -> None:
+    """Import what a command imported once, and not in each of its children."""
+    for name in names:
+        if name not in sys.modules:
+            with suppress(Exception):  # a part of a package that only the package itself can import
+                importlib.import_module(name)
 
 
 def _check_killed(
@@ -261,7 +255,7 @@ def _in_child(
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     if counted:
-        counted.write_text(str(calls))
+        counted.write_text(" ".join([str(calls), *sys.modules]))
     return code
 
 

@@ -38,6 +38,7 @@ class Code(StrEnum):
     ANNOTATION_UNREADABLE = "annotation-unreadable"
     ANNOTATION_UNUSUAL = "annotation-unusual"
     ANNOTATION_WITHOUT_IMAGE = "annotation-without-image"
+    ARCHIVE_BYTES_UNLISTED = "archive-bytes-unlisted"
     ARCHIVE_EMPTY = "archive-empty"
     BAD_ROW = "bad-row"
     BOX_INVERTED = "box-inverted"
@@ -117,6 +118,10 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.ANNOTATION_UNREADABLE: (_E, "an annotation file cannot be read, so its image is left out"),
     Code.ANNOTATION_UNUSUAL: (_W, "an annotation file has content that Pascal VOC does not define"),
     Code.ANNOTATION_WITHOUT_IMAGE: (_E, "an annotation names a scan, an image or a case that is not in the archives"),
+    Code.ARCHIVE_BYTES_UNLISTED: (
+        _N,
+        "an archive has bytes before, between or behind the files that its directory lists",
+    ),
     Code.ARCHIVE_EMPTY: (_E, "an archive contains nothing of what it should contain"),
     Code.BAD_ROW: (_E, "a row of a table cannot be read"),
     Code.BOX_INVERTED: (_E, "a box has no extent, or its ends are swapped"),

@@ -95,8 +95,8 @@ def read_stack_tables(archives: Sequence[Archive], cases: NameIndex, report: Pla
                     rows = main if split is None else by_split[split]
                     rows += [(Place(archive.name, member.name, row.row.reference), row) for row in table.good]
                 elif member.suffix == ".txt" and split is not None:
-                    read_list = partial(_read_list, member=member, split=split, splits=by_list, report=report)
-                    data, (used, missing) = parse_member(member, pool, read_list, limit=MAX_LIST_BYTES)
+                    reader = partial(_read_list, member=member, split=split, splits=by_list, cases=cases, report=report)
+                    data, (used, missing) = parse_member(member, pool, reader, limit=MAX_LIST_BYTES)
                     report.reads_list(member, data, used=used, reported=missing)
                 else:
                     unused.append(member)
@@ -118,13 +118,20 @@ def read_stack_tables(archives: Sequence[Archive], cases: NameIndex, report: Pla
 
 
 def _read_list(
-    data: bytes, *, member: Member, split: str, splits: _Splits, report: FindingCollector
+    data: bytes, *, member: Member, split: str, splits: _Splits, cases: NameIndex, report: FindingCollector
 ) -> tuple[int, int]:
     """Assign the cases of a list; return the number of lines that name a case, and of the other lines."""
     table = member.place
-    cases = [splits.assign(entry.names, split, table, entry, report) for entry in parse_split_list(data)]
-    missing = cases.count(None)
-    return len(cases) - missing, missing
+    used = missing = 0
+    for entry in parse_split_list(data):
+        case = splits.assign(entry.names, split, table, entry, report)
+        if case is None:
+            missing += 1
+            continue
+        used += 1
+        if problem := entry.problem(cases):
+            report.add_row(Code.BAD_ROW, f"taken as {quoted(case)}", table, entry, problem)
+    return used, missing
 
 
 def _of_cases(rows: Rows, cases: NameIndex, report: PlanReport) -> list[tuple[str, Place, BoxRow]]:

@@ -129,9 +129,9 @@ class PlanReport(FindingCollector):
         comments = sum(line.startswith(COMMENTS) for line in lines)
         self._add_table(table, len(lines), used, reported, comments)
 
-    def reads_workbook(self, table: Member, *, used: int, reported: int) -> None:
-        """Note what was done with the rows of a workbook."""
-        self._add_table(table, used + reported, used, reported, 0)
+    def reads_workbook(self, table: Member, *, total: int, used: int, reported: int, ignored: int) -> None:
+        """Note what was done with the rows of a workbook; the numbers are the attributes of :class:`TableRows`."""
+        self._add_table(table, total, used, reported, ignored)
 
     def _add_table(self, table: Member, total: int, used: int, reported: int, ignored: int) -> None:
         self._tables.append(table)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from lung_nodule_ct.declaration.names import bare_name
+from lung_nodule_ct.declaration.identity import quoted
+from lung_nodule_ct.declaration.names import NameIndex, bare_name
 from lung_nodule_ct.formats.tables import COMMENTS, MAX_LINE, MAX_ROWS
 from lung_nodule_ct.formats.text import open_text, read_numbers
 
@@ -19,6 +20,9 @@ Boxes = tuple[tuple[float, float, float, float], ...]
 _PLAIN = re.compile(r"[0-9A-Za-z_-]+")
 _END_OF_PATH = re.compile(r"\.(?:jpe?g|bmp|png|tiff?|xml)(?=$|[\s,;])", re.IGNORECASE)
 _BOX = re.compile(r"(?<!\S)(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)(?:,\S*)?(?=\s|$)")
+_SLASH = re.compile(r"[\\/]")
+_WORD = re.compile(r"\S+")
+_CLASS = re.compile(r"-?\d")
 _COMMENT = re.compile(r"(?<=\S)\s+(?:#|//).*$")
 _MAX_NUMBERS = 64
 """The maximum number of words after a name without an extension that can be boxes or a class."""
@@ -33,12 +37,14 @@ class Listed:
         text: The line.
         stem: Name of the image or case without folder and extension.
         boxes: The boxes after the name (xmin, ymin, xmax, ymax).
+        unread: What follows the name and is neither a box nor a class, like a second name.
     """
 
     line: int
     text: str
     stem: str
     boxes: Boxes
+    unread: str = ""
 
     @property
     def reference(self) -> str:
@@ -48,7 +54,14 @@ class Listed:
     @property
     def names(self) -> tuple[str, ...]:
         """What the line may name, in the order to try: the complete line, in case the name ends with a number, and the stem."""
-        return (self.stem,) if self.boxes or self.stem == self.text else (self.text, self.stem)
+        is_one = self.boxes or self.stem == self.text or _SLASH.search(self.unread)
+        return (self.stem,) if is_one else (self.text, self.stem)
+
+    def problem(self, index: NameIndex) -> str | None:
+        """Why the line is not read to its end, ``None`` if it is, or if the complete line is a name of the archives."""
+        if not self.unread or any(index.find(name).name is not None for name in self.names if name != self.stem):
+            return None
+        return f"expected one name per line, optionally with boxes, got also {quoted(self.unread[:80])}; write one line for each name"
 
 
 def parse_split_list(data: bytes) -> Iterator[Listed]:
@@ -76,15 +89,26 @@ def parse_split_list(data: bytes) -> Iterator[Listed]:
 
 
 @lru_cache(maxsize=1 << 10)
-def _name_and_boxes(text: str) -> tuple[str, Boxes]:
-    path = _END_OF_PATH.search(text)
+def _name_and_boxes(text: str) -> tuple[str, Boxes, str]:
+    path = _END_OF_PATH.search(text) or _several_paths(text)
     uncommented = _COMMENT.sub("", text) if "#" in text or "//" in text else text
     name = text[: path.end()] if path else _without_numbers(uncommented)
     rest = uncommented[len(name) :]
     if not rest:
-        return bare_name(name), ()
+        return bare_name(name), (), ""
     boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in _BOX.findall(rest))
-    return bare_name(name), boxes or _bare_box(rest)
+    if not boxes and (box := _bare_box(rest)):
+        return bare_name(name), box, ""
+    unread = " ".join(_BOX.sub("", rest).split()).strip(",; ")
+    is_class = _CLASS.fullmatch(unread) is not None and not name.isdecimal()
+    return bare_name(name), boxes, "" if is_class else unread
+
+
+def _several_paths(text: str) -> re.Match[str] | None:
+    """The first of several paths in the same folder, ``imgs/1 imgs/2``. In ``D:/my data/imgs/1``, the folders differ."""
+    words = text.replace("\\", "/").split()
+    folders = {word.rstrip("/").rpartition("/")[0] for word in words}
+    return _WORD.match(text) if len(words) > 1 and len(folders) == 1 and folders != {""} else None
 
 
 def _without_numbers(text: str) -> str:

@@ -7,11 +7,14 @@ is limited.
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
+
+from defusedxml.ElementTree import DefusedXMLParser
 
 from lung_nodule_ct.declaration.identity import quoted
 from lung_nodule_ct.formats.columns import HEADER_ROWS, ColumnSpec, Header, find_header
@@ -28,6 +31,8 @@ _MAX_PART_BYTES = 4 << 20
 """The maximum size of the parts that are neither sheets nor their texts."""
 _MAX_COLUMNS = 64
 _MAX_SHEETS = 100
+_MAX_PROLOGUE_BYTES = 4096
+_ROOT = re.compile(rb"<(?:[\w.-]+:)?(worksheet|sst)[\s>/]")
 
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _SPEC = ColumnSpec(
@@ -82,11 +87,17 @@ class Workbook:
         rows: In the order of the sheets.
         unread: Name of each sheet that has no such table, and why it is not read; blank sheets of several are left out.
         guessed: Name of each sheet whose header has unknown words, and the columns that are taken by their position.
+        num_headings: Number of headers, and of rows before them.
+        num_unread: Number of rows in sheets that are not read.
+        num_filled: Number of rows with content in all sheets, counted in their XML and not by the reader of the rows.
     """
 
     rows: tuple[WorkbookRow, ...]
     unread: tuple[tuple[str, str], ...] = ()
     guessed: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    num_headings: int = 0
+    num_unread: int = 0
+    num_filled: int = 0
 
 
 def parse_workbook(data: bytes, name: str) -> Workbook:
@@ -95,12 +106,13 @@ def parse_workbook(data: bytes, name: str) -> Workbook:
     Raises:
         ValueError: The file is not a workbook, or exceeds a limit.
     """
-    _refuse_bombs(data, name)
+    parts = _read_parts(data, name)
     from openpyxl import load_workbook  # noqa: PLC0415 -- a third of the start-up time, for one config
 
     rows: list[WorkbookRow] = []
     unread: list[tuple[str, str]] = []
     guessed: list[tuple[str, tuple[str, ...]]] = []
+    headings = others = 0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of openpyxl about styles and extensions
@@ -109,7 +121,7 @@ def parse_workbook(data: bytes, name: str) -> Workbook:
             if len(sheets) > _MAX_SHEETS:
                 raise _LimitError(f"more than {_MAX_SHEETS} sheets")
             for sheet in sheets:
-                limit = MAX_WORKBOOK_ROWS - len(rows)
+                limit = MAX_WORKBOOK_ROWS - len(rows) - others
                 cells = sheet.iter_rows(max_row=limit + 1, max_col=_MAX_COLUMNS, values_only=True)
                 lines = _limited(cells, limit)
                 first = list(islice(lines, HEADER_ROWS))
@@ -120,15 +132,18 @@ def parse_workbook(data: bytes, name: str) -> Workbook:
                     if not first and len(sheets) > 1:
                         continue
                     unread.append((sheet.title, problem))
+                    others += len(first) + sum(1 for _ in lines)
                 else:
+                    headings += header.row + 1
                     following = chain(first[header.row + 1 :], lines)
                     rows += _rows(following, header, sheet.title if len(sheets) > 1 else "")
             book.close()
+        filled = _count_filled_rows(parts)
     except _LimitError as error:
         raise ValueError(f"{name} exceeds a limit: {error}") from error
     except Exception as error:  # openpyxl raises many types: KeyError, TypeError, BadZipFile, ParseError, ...
         raise ValueError(f"{name} is not a workbook ({type(error).__name__}: {error})") from error
-    return Workbook(tuple(rows), tuple(unread), tuple(guessed))
+    return Workbook(tuple(rows), tuple(unread), tuple(guessed), headings, others, filled)
 
 
 class _LimitError(ValueError):
@@ -167,9 +182,94 @@ def _problem(header: Header, first: Sequence[tuple[int, list[str]]]) -> str | No
     return None
 
 
-def _refuse_bombs(data: bytes, name: str) -> None:
+def _read_parts(data: bytes, name: str) -> list[bytes]:
     """Inflate each part of the workbook within limits, before openpyxl does so without any."""
+    parts = []
     with ArchivePool({name: MemoryFile(data)}) as archives:
         for member in read_directory(archives[name], name, name).members:
             is_sheet = member.name.startswith("xl/worksheets/") or member.stem == "sharedStrings"
-            read_member(member, archives, limit=_MAX_SHEET_BYTES if is_sheet else _MAX_PART_BYTES)
+            parts.append(read_member(member, archives, limit=_MAX_SHEET_BYTES if is_sheet else _MAX_PART_BYTES))
+    return parts
+
+
+def _count_filled_rows(parts: Sequence[bytes]) -> int:
+    """Number of rows with a cell that is not blank, in all parts that are sheets."""
+    roots = [(part, found[1]) for part in parts if (found := _ROOT.search(part[:_MAX_PROLOGUE_BYTES]))]
+    texts = _BlankTexts()
+    rows = _FilledRows(texts.blank)
+    for target, name in ((texts, b"sst"), (rows, b"worksheet")):
+        for part, root in roots:
+            if root == name:
+                parser = DefusedXMLParser(target=target)
+                parser.feed(part)
+                parser.close()
+    return rows.count
+
+
+class _BlankTexts:
+    """Finds the numbers of the shared texts that are blank. The cells of a workbook contain these numbers in place of texts."""
+
+    def __init__(self) -> None:
+        self.blank: set[int] = set()
+        self._number, self._is_blank, self._is_read = 0, True, False
+
+    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
+        self._is_read = _local(tag) == "t"
+        if _local(tag) == "si":
+            self._is_blank = True
+
+    def data(self, text: str) -> None:
+        if self._is_read and text.strip():
+            self._is_blank = False
+
+    def end(self, tag: str) -> None:
+        self._is_read = False
+        if _local(tag) == "si":
+            if self._is_blank:
+                self.blank.add(self._number)
+            self._number += 1
+
+    def close(self) -> None:
+        """All texts were read."""
+
+
+class _FilledRows:
+    """Counts the rows that have a cell with a value.
+
+    Args:
+        blank_texts: The numbers of the shared texts that are blank.
+    """
+
+    def __init__(self, blank_texts: Container[int]) -> None:
+        self.count = 0
+        self._blank_texts = blank_texts
+        self._is_filled, self._is_read = False, False
+        self._type, self._value = "", list[str]()
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        name = _local(tag)
+        if name == "row":
+            self._is_filled = False
+        elif name == "c":
+            self._type, self._value = attributes.get("t", ""), []
+        self._is_read = name == ("t" if self._type == "inlineStr" else "v")
+
+    def data(self, text: str) -> None:
+        if self._is_read:
+            self._value.append(text)
+
+    def end(self, tag: str) -> None:
+        self._is_read = False
+        name = _local(tag)
+        if name == "c" and (value := "".join(self._value).strip()):
+            self._is_filled |= not (self._type == "s" and int(value) in self._blank_texts)
+        elif name == "row":
+            self.count += self._is_filled
+
+    def close(self) -> None:
+        """A sheet was read."""
+
+
+def _local(tag: str) -> str:
+    """The name of an element without its namespace."""
+    return tag.rpartition("}")[2]

@@ -20,6 +20,13 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import redact_name
 from lung_nodule_ct.errors import ArchiveError, MemberError, Place
+from lung_nodule_ct.sources.zip_layout import (
+    LOCAL_HEADER_BYTES,
+    describe_gaps,
+    find_gaps,
+    refuse_last_part,
+    refuse_other_formats,
+)
 
 if TYPE_CHECKING:
     from lung_nodule_ct.sources.byte_sources import ByteSource
@@ -28,7 +35,6 @@ STORED: Final = 0
 DEFLATED: Final = 8
 DEFLATE64: Final = 9
 
-LOCAL_HEADER_BYTES: Final = 30
 MAX_LFS_POINTER_BYTES: Final = 1024
 """The maximum length of a Git LFS pointer (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
 MAX_MEMBER_BYTES: Final = (2 << 30) - 1
@@ -38,18 +44,8 @@ _MAX_MEMBERS = 2_000_000
 _MAX_DIRECTORY_BYTES = 512 << 20
 _UTF8_FLAG = 0x800
 _ENCRYPTED_FLAGS = 0x1 | 0x40
-_SYSTEM_FILES = re.compile(r"(?:^|/)(?:__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
-_OTHER_FORMATS = {
-    b"Rar!": "a RAR archive",
-    b"7z\xbc\xaf": "a 7-Zip archive",
-    b"\x1f\x8b": "a gzip file",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ": "an xz file",
-}
-_TAR_MAGIC_AT = 257
-_END_RECORD = b"PK\x05\x06"
-_END_BYTES = 1024
-"""Bytes at the end of an archive in which the numbers of its parts are looked for."""
+_SYSTEM_FILES = re.compile(r"(?:^|/)(?:\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini)$", re.IGNORECASE)
+_SYSTEM_FOLDER = re.compile(r"(?:^|/)__MACOSX/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +189,8 @@ def read_directory(source: ByteSource, location: str, name: str) -> Archive:
         MemberError: The name of a member leads out of the archive, or a member is encrypted, overlaps another one or has an
             unknown compression method.
     """
-    _refuse_other_formats(source, name)
-    _refuse_last_part(source, name)
+    refuse_other_formats(source, name)
+    refuse_last_part(source, name)
     try:
         with zipfile.ZipFile(io.BufferedReader(_SeekableFile(source), 1 << 16)) as parsed:
             infos, end_of_data = parsed.infolist(), parsed.start_dir
@@ -218,15 +214,11 @@ def read_directory(source: ByteSource, location: str, name: str) -> Archive:
     ignored = tuple(own for _, own in entries if _SYSTEM_FILES.search(own))
     members = [_to_member(info, own, location, name) for info, own in entries if not _SYSTEM_FILES.search(own)]
     unique, left_out, findings = _first_of_each_name(_with_spans(members, end_of_data))
+    if gaps := find_gaps(source, infos, end_of_data):
+        expected = "expected nothing besides the entries of the directory"
+        detail = f"{expected}, got {describe_gaps(gaps)}"
+        findings = (*findings, Finding(Code.ARCHIVE_BYTES_UNLISTED, "not read", Place(name), detail))
     return Archive(location, name, source.size, unique, findings, ignored, left_out, len(entries))
-
-
-def lfs_pointer(head: bytes) -> str | None:
-    """Return a description of a Git LFS pointer if a file begins as one, ``None`` otherwise."""
-    if not head.startswith(b"version https://git-lfs"):
-        return None
-    size = re.search(rb"^size (\d{1,19})", head, re.MULTILINE)
-    return "a Git LFS pointer" + (f" to a file of {int(size[1]):,} bytes" if size else "")
 
 
 class _SeekableFile(io.RawIOBase):
@@ -253,45 +245,6 @@ class _SeekableFile(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-
-def _refuse_other_formats(source: ByteSource, name: str) -> None:
-    """Raise an error that says what the file is, if its first bytes show that it is not a zip archive."""
-    head = source.read_at(0, 1024)
-    remedy = "download it again"
-    if not head:
-        got = "an empty file"
-    elif pointer := lfs_pointer(head):
-        got = pointer
-        remedy = "fetch the file itself, with `git lfs pull` or from the record"
-    elif re.match(rb"\s*(?:<!doctype\s+html|<html|<\?xml)", head, re.IGNORECASE):
-        got = "an HTML or XML page, which a server sends instead of a file that it refuses"
-    else:
-        other = [format_ for magic, format_ in _OTHER_FORMATS.items() if head.startswith(magic)]
-        other += ["a tar archive"] * (head[_TAR_MAGIC_AT:].startswith(b"ustar"))
-        if not other:
-            return
-        got = other[0]
-        remedy = "pack its content as a zip archive, or download the published one"
-    raise ArchiveError("is not a zip archive", archive=name, expected="a zip archive", got=got, remedy=remedy)
-
-
-def _refuse_last_part(source: ByteSource, name: str) -> None:
-    """Raise an error that says how to join a split archive, if a file is the last part of one."""
-    tail = source.read_at(max(0, source.size - _END_BYTES), _END_BYTES)
-    at = tail.rfind(_END_RECORD)
-    part = int.from_bytes(tail[at + 4 : at + 6], "little") if at >= 0 else 0
-    if part not in (0, 0xFFFF):  # the latter refers to a record of Zip64
-        stem = name.rpartition(".")[0]
-        raise ArchiveError(
-            "is the last part of a split archive",
-            archive=name,
-            expected="a zip archive in one file",
-            got=f"part {part + 1} of {part + 1}, which needs {stem}.z01"
-            + (f" to {stem}.z{part:02d}" if part > 1 else ""),
-            remedy=f"put all parts into one folder, join them there with `zip -s 0 {name} --out joined.zip`, "
-            f"and use joined.zip under the name {name}",
-        )
 
 
 def _to_member(info: zipfile.ZipInfo, name: str, location: str, archive: str) -> Member:
@@ -390,6 +343,10 @@ def _first_of_each_name(members: list[Member]) -> tuple[tuple[Member, ...], tupl
         if member.name.endswith("/"):
             left_out.append(member.name)
             detail = f"a folder with a content of {member.size:,} bytes"
+            findings.append(Finding(Code.MEMBER_UNUSED, "left out", member.place, detail))
+        elif _SYSTEM_FOLDER.search(member.name):
+            left_out.append(member.name)
+            detail = "expected files named ._* in this folder, which macOS adds; if it belongs to the data, move it out of the folder"
             findings.append(Finding(Code.MEMBER_UNUSED, "left out", member.place, detail))
         elif first.setdefault(member.name, member) is not member:
             left_out.append(member.name)

@@ -15,12 +15,11 @@ import numpy as np
 from lung_nodule_ct.sources.byte_sources import LocalFile
 from lung_nodule_ct.sources.zip_directory import (
     DEFLATED,
-    LOCAL_HEADER_BYTES,
     MAX_LFS_POINTER_BYTES,
     MAX_MEMBER_BYTES,
     STORED,
-    lfs_pointer,
 )
+from lung_nodule_ct.sources.zip_layout import LOCAL_HEADER_BYTES, lfs_pointer
 from lung_nodule_ct.system import inflate
 
 if TYPE_CHECKING:

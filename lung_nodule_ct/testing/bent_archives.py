@@ -30,7 +30,7 @@ Entries = list[tuple[str, bytes]]
 """Names and contents of the entries of an archive; a name may occur more than once."""
 
 _LITTER: Final = (
-    "__MACOSX/7_20180102.mhd",
+    "__MACOSX/._7_20180102.mhd",
     "__MACOSX/._a.raw",
     ".DS_Store",
     "a/Thumbs.db",
@@ -42,6 +42,7 @@ _FOREIGN: Final = (
     "READ_ME.txt",
     "notes.pdf",
     "again.zip",
+    "__MACOSX/7_20180102.mhd",
     "orphan.raw",
     "orphan.mhd.bak",
     "a/orphan.zraw",

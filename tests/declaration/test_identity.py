@@ -35,7 +35,8 @@ from lung_nodule_ct.declaration.labels import (
 )
 
 DAYS = st.dates(date(1990, 1, 1), date(2099, 12, 31))
-PATIENTS = st.one_of(st.integers(1, 9999).map(str), st.from_regex(r"\A0[0-9]{1,4}\Z"))
+NUMBERS = st.integers(1, 9999).filter(lambda number: not 1900 <= number < 2100)  # which would be a year
+PATIENTS = st.one_of(NUMBERS.map(str), st.from_regex(r"\A0[0-9]{1,4}\Z"))
 
 
 @given(PATIENTS, DAYS)

@@ -28,6 +28,7 @@ from lung_nodule_ct.testing.archives import (
     metaimage,
     metaimage_header,
     noise_picture,
+    workbook,
 )
 from lung_nodule_ct.testing.bent_archives import BentArchives, bent_archives
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
@@ -71,7 +72,7 @@ def test_every_config_of_the_tiny_archives_is_accounted_for(tiny, tmp_path, buil
 
 
 def test_the_account_is_printed_for_every_config(tiny, tmp_path, cli) -> None:
-    tiny[CLS]["__MACOSX/a.bmp"] = b""
+    tiny[CLS]["__MACOSX/._a.bmp"] = b""
     done = cli("build", "cls_1.25mm", "--source", tiny.write(tmp_path / "in"), "--out", tmp_path / "out")
     text = " ".join(done.stdout.split())
     total = len(tiny[CLS])
@@ -116,11 +117,12 @@ def test_files_that_two_headers_exchange_are_parts_of_examples(tiny, tmp_path, b
 
 def test_litter_repeated_names_and_folders_with_content_are_counted(tmp_path) -> None:
     pictures = [(f"class_dataset/train/1/9_{number}.bmp", noise_picture(number)) for number in range(2)]
-    entries = [*pictures, pictures[0], ("a/", b""), ("b/", b"12"), ("__MACOSX/9.bmp", b"1"), ("x/.DS_Store", b"")]
+    entries = [*pictures, pictures[0], ("a/", b""), ("b/", b"12"), ("x/.DS_Store", b"")]
+    entries += [("__MACOSX/._9.bmp", b"1"), ("__MACOSX/class_dataset/train/1/9_5.bmp", noise_picture(5))]
     source = open_folder(BentArchives("cls_1.25mm", {CLS: entries}).write(tmp_path))
     plan = make_plan(get_config("cls_1.25mm"), source)
     account = account_of(plan)
-    assert account.archives[0].files == {Fate.EXAMPLE: 2, Fate.FINDING: 2, Fate.IGNORED: 2}
+    assert account.archives[0].files == {Fate.EXAMPLE: 2, Fate.FINDING: 3, Fate.IGNORED: 2}
     assert {Code.DUPLICATE_ID, Code.MEMBER_UNUSED} <= {finding.code for finding in plan.findings}
 
 
@@ -170,6 +172,23 @@ def test_a_row_that_is_dropped_in_silence_is_noticed(tiny, tmp_path, monkeypatch
     account = account_of(make_plan(get_config(DET3D), open_folder(tiny.write(tmp_path))))
     (finding,) = account.findings
     assert (str(finding.code), finding.place.member) == ("not-accounted-for", "annotations.csv: 4 of 5 rows")
+
+
+def test_rows_of_a_workbook_are_counted_independently_of_their_reader(tiny, tmp_path, build) -> None:
+    header, row = ["image", "xmin", "ymin", "xmax", "ymax"], ["9_004.jpg", 2, 3, 9, 11]
+    tiny[DET2D]["VOC_CT.xlsx"] = workbook(
+        [["Boxes"], header, row, [None] * 64 + ["beyond"]], more={"notes": [["x"], ["y"]]}
+    )
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    (finding,) = built.findings("not-accounted-for")
+    assert (finding["member"], finding["count"]) == ("VOC_CT.xlsx: 5 of 6 rows", 1)
+
+
+@pytest.mark.parametrize("rows", [[], [["image", "xmin", "ymin", "xmax", "ymax"]], [["x"], ["y"]]])
+def test_workbooks_without_boxes_are_accounted_for(tiny, tmp_path, build, rows) -> None:
+    tiny[DET2D]["VOC_CT.xlsx"] = workbook(rows)
+    built = build(tiny.write(tmp_path / "in"), "det2d_1.25mm")
+    assert not built.findings("not-accounted-for")
 
 
 def test_an_example_that_is_lost_is_noticed(tiny, tmp_path) -> None:

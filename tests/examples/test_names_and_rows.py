@@ -185,6 +185,42 @@ def test_folders_and_files_in_capitals_are_the_same(tiny, tmp_path, build) -> No
     assert not built.findings("member-unused")
 
 
+@pytest.mark.parametrize(
+    ("config", "archive", "member", "line", "taken", "unread"),
+    [
+        (STACKS, BMP_TABLES, "train.txt", "00001 09001", "00001", "09001"),
+        (STACKS, BMP_TABLES, "train.txt", "00001\t09001", "00001", "09001"),
+        (STACKS, BMP_TABLES, "train.txt", "00001 2", "00001", "2"),
+        (STACKS, BMP_TABLES, "train.txt", "imgs/00001/ imgs/09001/", "00001", "imgs/09001/"),
+        (STACKS, BMP_TABLES, "train.txt", "imgs\\00001 imgs\\09001", "00001", "imgs\\09001"),
+        (SLICES, DET2D, "ImageSets/Main/train.txt", "9_004.jpg 7_20190304_003.jpg", "9_004", "7_20190304_003.jpg"),
+        (SLICES, DET2D, "ImageSets/Main/train.txt", "9_004.jpg, 9_005.jpg", "9_004", "9_005.jpg"),
+        (SLICES, DET2D, "ImageSets/Main/train.txt", "9_004.jpg 1,2,3,4 9_005", "9_004", "9_005"),
+        (SLICES, DET2D, "ImageSets/Main/train.txt", "9_004 12 14", "9_004", "12 14"),
+        (SLICES, DET2D, "ImageSets/Main/train.txt", "9_004.jpg 1,2,3", "9_004", "1,2,3"),
+    ],
+)
+def test_what_follows_a_name_in_a_list_is_read_or_reported(
+    tiny, tmp_path, build, config, archive, member, line, taken, unread
+) -> None:
+    tiny[archive][member] = f"{line}\n".encode()
+    built = build(tiny.write(tmp_path / "in"), config)
+    (finding,) = [each for each in built.findings("bad-row") if each["member"] == member]
+    assert (finding["archive"], finding["action"]) == (archive, f"taken as “{taken}”")
+    assert finding["row"].startswith("line 1: ")
+    assert f"got also “{unread}”" in finding["detail"]
+    assert taken in {row["source_name"] for row in built.rows(config, "train")}
+    assert not built.findings("not-accounted-for")
+
+
+@pytest.mark.parametrize("line", ["9_004 1", "9_004.jpg -1", "my data/JPEGImages/9_004 # seen 2", "D:/my data/x/9_004"])
+def test_classes_comments_and_paths_with_blanks_are_no_second_name(tiny, tmp_path, build, line) -> None:
+    tiny[DET2D]["ImageSets/Main/train.txt"] = f"{line}\n".encode()
+    built = build(tiny.write(tmp_path / "in"), SLICES)
+    assert not built.findings("bad-row")
+    assert "9_004" in {row["source_name"] for row in built.rows(SLICES, "train")}
+
+
 @pytest.mark.parametrize("config", [SLICES, STACKS])
 def test_a_name_in_two_lists_is_reported_and_stays_in_the_first(tiny, tmp_path, build, config) -> None:
     if config == SLICES:

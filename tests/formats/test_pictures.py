@@ -85,10 +85,13 @@ def test_a_picture_of_nothing_but_pixels_is_returned_without_a_copy(encoding: st
 def check_that_texts_are_removed(data: bytes, insert: Insert, texts: tuple[bytes, ...]) -> None:
     with Image.open(io.BytesIO(data)) as picture:
         pixels = np.asarray(picture)
+    results = set()
     for text in texts:
         published = clean(insert(data, text))
         assert not contains(published, text[:8])
         assert not contains(published, text[-8:])
+        results.add(published)
+    for published in results:  # mostly one, the picture without any text
         with Image.open(io.BytesIO(published)) as picture:
             assert np.array_equal(np.asarray(picture), pixels)
             assert not picture.getexif()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import io
 import itertools
+import zipfile
 
 import pytest
 from hypothesis import given
@@ -905,6 +907,26 @@ def test_a_workbook_has_a_limit_of_rows(monkeypatch) -> None:
     with pytest.raises(ValueError, match="more than 50 rows"):
         parse_workbook(workbook(rows, more={"two": rows}), "x.xlsx")
     assert len(parse_workbook(workbook(rows, more={"two": rows[:20]}), "x.xlsx").rows) == 50
+
+
+def test_the_rows_of_a_workbook_are_counted_in_its_xml() -> None:
+    def counts(data: bytes) -> tuple[int, int, int, int]:
+        parsed = parse_workbook(data, "x.xlsx")
+        return len(parsed.rows), parsed.num_headings, parsed.num_unread, parsed.num_filled
+
+    rows = [["Boxes"], [], HEADER, ["a.jpg", 1, 2, 3, 4], [" ", None], ["b.jpg", "x"]]
+    assert counts(workbook(rows)) == (2, 2, 0, 4)
+    assert counts(workbook([HEADER])) == (0, 1, 0, 1)
+    same = [HEADER, ["a.jpg", 1, 2, 3, 4]]
+    assert counts(workbook(same, more={"same": same, "blank": [], "notes": [["x"], [" "], ["y", 5]]})) == (2, 2, 2, 6)
+    assert counts(workbook([*same, [None] * 64 + ["beyond the columns that are read"]])) == (1, 1, 0, 3)
+    with zipfile.ZipFile(io.BytesIO(workbook(same))) as book:
+        members = {name: book.read(name) for name in book.namelist()}
+    sheet = members["xl/worksheets/sheet1.xml"]
+    twice = sheet.replace(
+        b"</sheetData>", b'<row r="2"><c r="A2" t="inlineStr"><is><t>lost</t></is></c></row></sheetData>'
+    )
+    assert counts(zip_archive(members | {"xl/worksheets/sheet1.xml": twice}))[3] == 3
 
 
 @pytest.mark.parametrize("data", [b"", b"not a workbook", zip_archive({"a": b"1"})])

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given
 
 from lung_nodule_ct.declaration.archives import ARCHIVES, Role
+from lung_nodule_ct.declaration.findings import Code
 from lung_nodule_ct.errors import ArchiveError, ArchiveNotFoundError, MemberError, SourceError
+from lung_nodule_ct.sources.byte_sources import ByteSource
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.sources.source import ArchivePool
-from lung_nodule_ct.sources.zip_directory import Archive
+from lung_nodule_ct.sources.zip_directory import Archive, read_directory
 from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
 from lung_nodule_ct.testing.archives import overwrite_zip_field, zip_archive
@@ -190,6 +192,122 @@ def test_a_duplicate_name_is_a_finding_and_the_first_is_used(tmp_path) -> None:
     with archives:
         assert [read_member(member, archives) for member in archive.members] == [b"first"]
     assert [str(finding.code) for finding in archive.findings] == ["duplicate-id"]
+
+
+def gap_details(folder: Path, data: bytes) -> list[str | None]:
+    """What is reported of bytes that the directory does not list; all members must be read as before."""
+    archives, archive = open_zip(folder, data)
+    with archives:
+        assert {member.name: read_member(member, archives) for member in archive.members} == MEMBERS
+    return [finding.detail for finding in archive.findings if finding.code is Code.ARCHIVE_BYTES_UNLISTED]
+
+
+MEMBERS = {"a.raw": bytes(range(256)), "b/c.txt": b"22", "d.txt": b""}
+PLAIN = zip_archive(MEMBERS)
+
+
+def without_entry(data: bytes, index: int) -> bytes:
+    """Remove an entry from the directory of an archive, and leave its content."""
+    end = data.rindex(b"PK\5\6")
+    start = struct.unpack_from("<I", data, end + 16)[0]
+    entries = [b"PK\1\2" + entry for entry in data[start:end].split(b"PK\1\2")[1:]]
+    del entries[index]
+    directory = b"".join(entries)
+    counts = struct.pack("<2H2I", len(entries), len(entries), len(directory), start)
+    return data[:start] + directory + data[end : end + 8] + counts + data[end + 20 :]
+
+
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (zip_archive({"extra.txt": b"1"}) + PLAIN, "byte 0"),
+        (b"1" + PLAIN, "1 bytes at byte 0"),
+        (PLAIN + b"x" * 200, f"200 bytes at byte {len(PLAIN):,}"),
+        (b"1" + PLAIN + b"x", "2 bytes in 2 places, the first at byte 0"),
+        (without_entry(zip_archive({"hidden.txt": b"7", **MEMBERS}), 0), "43 bytes at byte 0"),
+        (without_entry(zip_archive({**MEMBERS, "x.txt": b"88"}), 3), "39 bytes at byte "),
+        (without_entry(zip_archive({"a.raw": MEMBERS["a.raw"], "x": b"8", **MEMBERS}), 1), "34 bytes at byte "),
+    ],
+)
+def test_bytes_that_the_directory_does_not_list_are_a_finding(tmp_path, data, detail) -> None:
+    (reported,) = gap_details(tmp_path, data)
+    assert "expected nothing besides the entries of the directory, got " in reported
+    assert detail in reported
+
+
+def streamed(**fields: object) -> bytes:
+    """Return an archive as it is written to a pipe: with data descriptors, an extra field and a comment."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def tell(self) -> int:
+            raise OSError
+
+    buffer = Pipe()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in MEMBERS.items():
+            entry = zipfile.ZipInfo(name)
+            for field, value in fields.items():
+                setattr(entry, field, value)
+            with archive.open(entry, "w", force_zip64=name == "b/c.txt") as member:
+                member.write(content)
+        archive.writestr("empty folder/", b"")
+        archive.comment = b"made by a pipe"
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN,
+        streamed(),
+        streamed(extra=b"UT\5\0\3\0\0\0\0", comment=b"one"),
+        bytes(512) + PLAIN,
+        zip_archive({**MEMBERS, "__MACOSX/._a": b"1", ".DS_Store": b"2", "e/": b""}),
+    ],
+    ids=["plain", "streamed", "with extra fields", "padded", "with litter"],
+)
+def test_fields_comments_and_padding_of_an_archive_are_not_reported(tmp_path, data) -> None:
+    assert gap_details(tmp_path, data) == []
+
+
+class Server(ByteSource):
+    """An archive that counts the requests for its bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.size, self.requests = content, len(content), 0
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.requests += 1
+        return self.content[offset : offset + length]
+
+
+def test_the_largest_gaps_of_an_archive_on_a_server_are_found_with_few_requests() -> None:
+    data = streamed(extra=b"\xfe\xca\x60\0" + bytes(0x60))
+    assert read_directory(Server(data), "x", "x.zip").findings == ()
+    many = io.BytesIO()
+    with zipfile.ZipFile(many, "w") as archive:
+        for number in range(1000):
+            archive.writestr(str(number), b"1")
+            many.write(b"x" * (100 if number != 500 else 101))
+            archive.start_dir = many.tell()
+    server = Server(many.getvalue())
+    (finding,) = read_directory(server, "x", "x.zip").findings
+    assert "10,001 bytes in 100 places" in str(finding.detail)
+    assert server.requests < 300
+
+
+def test_files_of_the_folder_of_macos_that_it_does_not_add_are_reported(tmp_path) -> None:
+    names = ["__MACOSX/class_dataset/train/1/5_003_01.bmp", "__MACOSX/class_dataset/train/1/._5_003_01.bmp", "a.bmp"]
+    archives, archive = open_zip(tmp_path, zip_archive(dict.fromkeys(names, b"1")))
+    with archives:
+        assert [member.name for member in archive.members] == ["a.bmp"]
+    (finding,) = archive.findings
+    assert (str(finding.code), finding.place.member, finding.resolution) == ("member-unused", names[0], "left out")
+    assert archive.ignored == (names[1],)
+    assert archive.left_out == (names[0],)
 
 
 @pytest.mark.parametrize(

@@ -66,29 +66,36 @@ print("passed to datasets")
 @pytest.mark.slow
 def test_a_prepared_cache_needs_no_import_and_no_source(cli_process, python, dummy, tmp_path) -> None:
     cache = str(tmp_path / "cache")
-    unprepared = python(
-        "import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')",
-        cwd=tmp_path,
-        HF_DATASETS_CACHE=cache,
-        LUNG_NODULE_CT_OFFLINE="1",
-    )
-    assert "lung-nodule-ct download" in unprepared.stderr
-    prepared = cli_process("prepare", "cls_1.25mm", "--source", dummy, HF_DATASETS_CACHE=cache)
-    assert "count-mismatch" in prepared.stdout
-    done = cli_process("prepare", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--json", HF_DATASETS_CACHE=cache)
-    assert done.returncode == 0, done.stderr
-    folders = json.loads(done.stdout)
-    without_source = python(
-        "import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')", cwd=tmp_path, HF_DATASETS_CACHE=cache
-    )
-    assert f"the cache that was prepared from {dummy}" in without_source.stderr
+    code = f"""
+import sys
+import lung_nodule_ct
+from lung_nodule_ct.cli import main
+try:
+    lung_nodule_ct.load("cls_1.25mm")
+except lung_nodule_ct.errors.LungNoduleCTError as error:
+    print(error, file=sys.stderr)
+for arguments in (["cls_1.25mm"], ["cls_1.25mm", "det3d_5mm", "--json"]):
+    sys.argv[1:] = ["prepare", *arguments, "--source", {str(dummy)!r}]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, stop.code
+    print("prepared")
+"""
+    prepared = python(code, cwd=tmp_path, HF_DATASETS_CACHE=cache, LUNG_NODULE_CT_OFFLINE="1")
+    assert prepared.returncode == 0, prepared.stderr
+    assert "lung-nodule-ct download" in prepared.stderr
+    first, second, rest = prepared.stdout.split("prepared\n")
+    assert "count-mismatch" in first
+    folders = json.loads(second)
+    assert not rest
     assert (
         json.loads(Path(folders["cls_1.25mm"], "findings.json").read_text())["summary"]["same-pixels-in-two-splits"][
             "count"
         ]
         == 1
     )
-    for imports in ("", "import lung_nodule_ct"):
+    for imports in ("", "import lung_nodule_ct; lung_nodule_ct.load('cls_1.25mm')"):
         code = f"""
 {imports}
 from datasets import load_dataset
@@ -100,6 +107,7 @@ print("loaded")
         (tmp_path / "elsewhere").mkdir(exist_ok=True)
         done = python(code, cwd=tmp_path / "elsewhere", HF_DATASETS_CACHE=cache)
         assert done.stdout.splitlines()[-1:] == ["loaded"], done.stderr
+        assert (f"the cache that was prepared from {dummy}" in done.stderr) == bool(imports)
 
 
 def test_changed_archives_are_prepared_again(tmp_path) -> None:

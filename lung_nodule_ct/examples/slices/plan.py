@@ -29,7 +29,7 @@ from lung_nodule_ct.examples.family import (
 from lung_nodule_ct.examples.uses import PlanReport
 from lung_nodule_ct.formats.pictures import SUFFIXES
 from lung_nodule_ct.formats.split_lists import MAX_LIST_BYTES, Listed, parse_split_list
-from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, WorkbookRow, parse_workbook
+from lung_nodule_ct.formats.workbook import MAX_WORKBOOK_BYTES, Workbook, parse_workbook
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.sources.zip_member import read_member
 
@@ -149,11 +149,11 @@ def _plan_archive(archive: Archive, report: PlanReport) -> list[SliceUnit]:
                 data, listed = parse_member(member, archives, read, limit=MAX_LIST_BYTES)
                 report.reads_list(member, data, used=listed.num_used, reported=listed.num_missing)
                 lists[folder][split] = listed
-        rows = _workbook_rows(archive, layout.workbook, archives, report)
+        workbook = _read_workbook(archive, layout.workbook, archives, report)
     # lists that name no image do not take precedence over lists that do
     lists = dict(sorted(lists.items(), key=lambda item: not any(each.entries for each in item[1].values())))
     splits = _splits(archive, layout, lists, units, report)
-    checks = _cross_checks(layout, lists, rows, stems, units, report)
+    checks = _cross_checks(layout, lists, workbook, stems, units, report)
     units = [
         replace(
             unit,
@@ -253,6 +253,8 @@ def _read_list(data: bytes, *, member: Member, stems: NameIndex) -> _SplitList:
         used += 1
         if match.repaired:
             report.add_row(Code.ZEROS_LOST, f"taken as {quoted(match.name)}", table, entry)
+        if problem := entry.problem(stems):
+            report.add_row(Code.BAD_ROW, f"taken as {quoted(match.name)}", table, entry, problem)
         same = entries.setdefault(match.name, [])
         if len(same) < _MAX_LINES_PER_IMAGE:
             same.append(entry)
@@ -293,20 +295,20 @@ def _splits(
     return chosen
 
 
-def _workbook_rows(
+def _read_workbook(
     archive: Archive, workbook: Member | None, archives: ArchivePool, report: PlanReport
-) -> tuple[WorkbookRow, ...]:
+) -> Workbook | None:
     resolution = "the XML boxes are not checked"
     if workbook is None:
         report.add(Code.CROSS_CHECK_IMPOSSIBLE, resolution, archive.place, "no workbook")
-        return ()
+        return None
     data = read_member(workbook, archives, limit=MAX_WORKBOOK_BYTES)
     try:
         parsed = parse_workbook(data, workbook.file_name)
     except ValueError as error:
         report.add(Code.CROSS_CHECK_IMPOSSIBLE, resolution, workbook.place, str(error))
         report.reports(workbook)
-        return ()
+        return None
     for sheet, guessed in parsed.guessed:
         place = Place(archive.name, workbook.name, f"sheet {quoted(sheet)}")
         report.add(Code.TABLE_HEADER_UNKNOWN, f"taken by their position: {', '.join(guessed)}", place)
@@ -314,22 +316,22 @@ def _workbook_rows(
         place = Place(archive.name, workbook.name, f"sheet {quoted(sheet)}")
         code = Code.TABLE_LINES_SKIPPED if parsed.rows else Code.CROSS_CHECK_IMPOSSIBLE
         report.add(code, "this sheet is not read", place, problem)
-    return parsed.rows
+    return parsed
 
 
 def _cross_checks(
     layout: _Layout,
     lists: Lists,
-    rows: Sequence[WorkbookRow],
+    workbook: Workbook | None,
     stems: NameIndex,
     units: Sequence[SliceUnit],
     report: PlanReport,
 ) -> Mapping[str, list[CrossCheck]]:
     """The boxes of every image as the workbook and the lists with boxes give them."""
     checks: defaultdict[str, list[CrossCheck]] = defaultdict(list)
-    if layout.workbook is not None and rows:
-        boxes = _workbook_boxes(layout.workbook, rows, stems, report)
-        for unit in units:
+    if layout.workbook is not None and workbook is not None:
+        boxes = _workbook_boxes(layout.workbook, workbook, stems, report)
+        for unit in units if workbook.rows else ():
             check = CrossCheck(layout.workbook.name, "", tuple(boxes[unit.source_name]))
             checks[unit.source_name].append(check)
     for by_split in lists.values():
@@ -343,17 +345,23 @@ def _cross_checks(
 
 
 def _workbook_boxes(
-    workbook: Member, rows: Sequence[WorkbookRow], stems: NameIndex, report: PlanReport
+    table: Member, workbook: Workbook, stems: NameIndex, report: PlanReport
 ) -> Mapping[str, list[Box2D]]:
     boxes: defaultdict[str, list[Box2D]] = defaultdict(list)
     used = 0
-    for row in rows:
+    for row in workbook.rows:
         match = stems.find(row.name)
         if match.name is None or row.box is None:
             detail = "its numbers cannot be read" if match.name else match.detail or "there is no such image"
-            report.add_row(Code.TABLES_DISAGREE, "the XML files are used", workbook.place, row, detail)
+            report.add_row(Code.TABLES_DISAGREE, "the XML files are used", table.place, row, detail)
             continue
         boxes[match.name].append(row.box)
         used += 1
-    report.reads_workbook(workbook, used=used, reported=len(rows) - used)
+    report.reads_workbook(
+        table,
+        total=workbook.num_filled,
+        used=used,
+        reported=len(workbook.rows) - used + workbook.num_unread,
+        ignored=workbook.num_headings,
+    )
     return boxes
