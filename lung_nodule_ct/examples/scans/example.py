@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.examples.scans.plan import Nodule, ScanUnit
+    from lung_nodule_ct.examples.scans.listing import Nodule
+    from lung_nodule_ct.examples.scans.plan import ScanUnit
     from lung_nodule_ct.geometry.frame import CTVolume, Frame, MaskVolume
     from lung_nodule_ct.system.memory import BufferPool
 
