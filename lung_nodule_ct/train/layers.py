@@ -2,8 +2,8 @@
 
 Arrays have the batch first and the channels last: (batch, y, x, channels) or (batch, z, y, x, channels).
 
-The normalisation is GroupNorm, so that the weights are the only state of a network. Resolution is reduced by average
-pooling before a convolution of stride 1, because XLA is slow at strided convolutions on a CPU.
+The normalisation is GroupNorm, so that an example does not depend on the others of its batch. Resolution is reduced by
+average pooling before a convolution of stride 1, because XLA is slow at strided convolutions on a CPU.
 """
 
 from __future__ import annotations
