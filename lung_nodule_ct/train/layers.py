@@ -124,9 +124,9 @@ class Block(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """A ResNet whose first layer sees blocks of ``patch`` pixels per axis as channels.
+    """A small residual network of our own, whose first layer sees blocks of ``patch`` pixels per axis as channels.
 
-    Stage i has stride ``patch * 2**i`` and ``width * 2**i`` channels. With blocks 3, 4, 6, 3 it is a ResNet-34.
+    Stage i has stride ``patch * 2**i`` and ``width * 2**i`` channels.
     """
 
     def __init__(self, axes: int, options: ModelOptions, rngs: nnx.Rngs) -> None:

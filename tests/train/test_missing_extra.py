@@ -12,7 +12,7 @@ pytestmark = pytest.mark.train
 def test_recipes_are_listed(cli) -> None:
     done = cli("train", "--list")
     assert done.returncode == 0
-    assert "det2d_1.25mm-retina" in done.stdout
+    assert "det2d_1.25mm-anchors" in done.stdout
 
 
 def test_published_networks_are_listed(cli) -> None:
