@@ -16,6 +16,7 @@ from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import MemberError, Place
 from lung_nodule_ct.examples.crops import list_crops
 from lung_nodule_ct.examples.family import (
+    HEADER_SUFFIXES,
     Numbering,
     Planned,
     Unit,
@@ -195,7 +196,9 @@ def _scans_of_set(
     report: PlanReport,
 ) -> list[tuple[ScanUnit, list[Finding]]]:
     """The scans of a set, each with its findings."""
-    stems = NameIndex(volume.stem for volume in volumes)
+    headers = (member for archive in source.archives(scan_set.volumes) for member in archive.members)
+    others = (member.stem for member in headers if member.suffix in HEADER_SUFFIXES)
+    stems = NameIndex((volume.stem for volume in volumes), left_out=others)
     masks = _masks(source, scan_set.masks, stems, report)
     nodules, unreadable = _nodules(source, scan_set.nodules, stems, report)
     ordered = sorted((volume.stem for volume in volumes), key=natural_key)
