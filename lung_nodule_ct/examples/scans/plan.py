@@ -298,7 +298,8 @@ def _annotation_table(archive: Archive) -> Member:
             archive=archive.name,
             expected="annotations.csv",
             got=", ".join(member.name for member in archive.members[:5]) or "no members",
-            remedy=archives_inside(archive) or "download the archive again",
+            remedy=archives_inside(archive)
+            or "compare the archive with its md5 in the record, and report it if it is as published",
         )
     return by_name[0]
 
