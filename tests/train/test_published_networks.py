@@ -51,7 +51,7 @@ def test_every_classifier_of_the_paper_is_there() -> None:
 def test_names_and_shapes_are_those_of_the_reference(name) -> None:
     assert fingerprint(network_outputs.weight_shapes(name, shallow=False)) == PINNED[name]["names"]
     assert NETWORKS[name].parameters == PINNED[name]["parameters"]
-    assert network_outputs.Split(name, shallow=False).parameters == PINNED[name]["parameters"]
+    assert network_outputs.parameter_count(name) == PINNED[name]["parameters"]
 
 
 @pytest.mark.slow
