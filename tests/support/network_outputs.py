@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -48,6 +49,12 @@ def weight_shapes(name: str, *, shallow: bool) -> dict[str, tuple[int, ...]]:
     return {key: value.shape for key, value in weights.items()}
 
 
+def parameter_count(name: str) -> int:
+    """Number of parameters of the whole network for grey images."""
+    model = _shapes_only(name, 1, shallow=False)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
 def _zeros(model: Any, dtype: Any = np.float32) -> Values:
     _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     shapes = {"params": nnx.to_pure_dict(params), "statistics": nnx.to_pure_dict(statistics)}
@@ -70,7 +77,6 @@ class Split:
         model.eval()
         self.evaluation = nnx.graphdef(model)
         zeros = _zeros(model, dtype)
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(zeros["params"]))
         self.values = load_weights(zeros, seeded_weights(name, weight_shapes(name, shallow=shallow)))
 
     def merge(self, values: Values, *, training: bool) -> Any:
@@ -98,7 +104,6 @@ def classifier_outputs(name: str, learning_rate: float, *, shallow: bool, dtype:
     (loss, (logits, statistics)), gradients = train(net.values["params"], net.values["statistics"])
     params = jax.tree.map(lambda value, gradient: value - learning_rate * gradient, net.values["params"], gradients)
     return {
-        "parameters": net.parameters,
         "evaluation": np.asarray(evaluate(net.values)),
         "training": np.asarray(logits),
         "loss": float(loss),

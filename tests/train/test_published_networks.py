@@ -8,6 +8,7 @@ PyTorch, timm and torchvision are installed, the whole references are run.
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_every_classifier_of_the_paper_is_there() -> None:
 def test_names_and_shapes_are_those_of_the_reference(name) -> None:
     assert fingerprint(network_outputs.weight_shapes(name, shallow=False)) == PINNED[name]["names"]
     assert NETWORKS[name].parameters == PINNED[name]["parameters"]
-    assert network_outputs.Split(name, shallow=False).parameters == PINNED[name]["parameters"]
+    assert network_outputs.parameter_count(name) == PINNED[name]["parameters"]
 
 
 @pytest.mark.slow
@@ -70,11 +71,16 @@ def test_a_shallow_variant_computes_what_is_pinned_of_its_reference(name) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_computes_what_its_reference_does(name) -> None:
-    pytest.importorskip("timm", exc_type=ImportError)
-    torch_reference = pytest.importorskip("torch_reference", exc_type=ImportError)
+    if not all(map(find_spec, ("torch", "timm", "torchvision"))):
+        pytest.skip("needs torch, timm and torchvision")
+    import torch_reference
+
     model = torch_reference.build(name)
     torch_reference.load_seeded(name, model)
     reference = torch_reference.classifier_outputs(name, model.double())
-    ours = network_outputs.classifier_outputs(name, LEARNING_RATE, shallow=False)
+    precise = name == "inception_v4"  # in float32, its logits in training differ by 2e-3
+    with jax.enable_x64(precise):
+        dtype = np.float64 if precise else np.float32
+        ours = network_outputs.classifier_outputs(name, LEARNING_RATE, shallow=False, dtype=dtype)
     for key in ("evaluation", "training"):
         assert_close(ours[key], reference[key], key)
