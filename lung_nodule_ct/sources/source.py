@@ -197,19 +197,6 @@ class ArchivePool:
             self._directories[location] = read_directory(self[location], location, file_name_of(location))
         return self._directories[location]
 
-    def prefetch(self, members: Iterable[Member]) -> None:
-        """Fetch the bytes of some small members, which will be read soon, in few requests. Of archives on this machine nothing is read.
-
-        Raises:
-            ArchiveError: An archive cannot be opened or read.
-            DownloadError: A server does not send the bytes.
-        """
-        by_location: dict[str, list[tuple[int, int]]] = {}
-        for member in members:
-            by_location.setdefault(member.location, []).append((member.offset, member.offset + member.span))
-        for location, ranges in by_location.items():
-            self[location].prefetch(ranges)
-
     def close(self) -> None:
         """Close all archives."""
         with self._lock:

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,6 @@ from lung_nodule_ct.targets.prepared_cache import (
     source_of_cache,
     write_cache_manifest,
 )
-from lung_nodule_ct.targets.streaming import NumberedUnits, SharedArchives, deal_units, require_streaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.declaration.schema import Schema
+    from lung_nodule_ct.examples.family import Unit
     from lung_nodule_ct.sources.source import Source
 
 DATASET_NAME = "lung_nodule_ct"
@@ -116,7 +116,6 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         self.findings = None
         self._report_folder: str | None = None
         self._job: _JobShards | None = None
-        self._streamed = SharedArchives()
         self._shard_hashes: dict[int, str] = {}
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
         if self._archives is not None:
@@ -189,7 +188,6 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
 
     def as_streaming_dataset(self, split: str | None = None, base_path: str | None = None) -> Any:
         """Stream from the archives, or from the server if there is no folder; from the cache if one was prepared before."""
-        require_streaming()
         if self._archives is not None or not self._is_prepared:
             return super().as_streaming_dataset(split, base_path)
         self.download_and_prepare()
@@ -221,39 +219,30 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         self._report(0, 0, plan.findings, [])
         numbers = count(1)
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"units": deal_units(list(zip(numbers, units, strict=False)))})
+            datasets.SplitGenerator(name=split, gen_kwargs={"units": list(zip(numbers, units, strict=False))})
             for split, units in plan.splits.items()
         ]
 
-    def _generate_tables(self, units: Sequence[NumberedUnits]) -> Iterator[tuple[str, pa.Table]]:
+    def _generate_tables(self, units: Sequence[tuple[int, Unit]]) -> Iterator[tuple[str, pa.Table]]:
         """One table per volume, or per hundred pictures, of units that are numbered by their position in the plan."""
-        if self._report_folder is None:
-            for shard in units:  # what is streamed is kept by its consumer
-                archives = self._streamed.pool()
-                archives.prefetch(member for _, unit in shard for member in unit.members)
-                yield from self._tables(shard, archives, NoReuse)
-        else:  # what is prepared is written before the next example is made
-            with ArchivePool() as archives:
-                yield from self._tables(tuple(chain.from_iterable(units)), archives, BufferPool)
-
-    def _tables(
-        self, units: NumberedUnits, archives: ArchivePool, new_buffers: type[BufferPool]
-    ) -> Iterator[tuple[str, pa.Table]]:
-        batches = make_batches(
-            [unit for _, unit in units],
-            family_of(get_config(self.config.name)),
-            self._schema,
-            self.info.features.arrow_schema,
-            archives,
-            new_buffers=new_buffers,
-        )
-        for number, batch in enumerate(batches):
-            position = units[batch.unit][0]
-            self._report(position, number, batch.findings, batch.pixels)
-            if batch.table.num_rows:
-                yield f"{position}-{number}", batch.table
-            if self._job is not None:
-                self._job.write_back()
+        # what is prepared is written before the next example is made; what is streamed is kept by its consumer
+        new_buffers = BufferPool if self._report_folder is not None else NoReuse
+        with ArchivePool() as archives:
+            batches = make_batches(
+                [unit for _, unit in units],
+                family_of(get_config(self.config.name)),
+                self._schema,
+                self.info.features.arrow_schema,
+                archives,
+                new_buffers=new_buffers,
+            )
+            for number, batch in enumerate(batches):
+                position = units[batch.unit][0]
+                self._report(position, number, batch.findings, batch.pixels)
+                if batch.table.num_rows:
+                    yield f"{position}-{number}", batch.table
+                if self._job is not None:
+                    self._job.write_back()
 
     def _report(self, position: int, batch: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
         """Save findings next to the data that are prepared, or log those of a stream; see :func:`save_findings`."""

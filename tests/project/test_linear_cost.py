@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import zipfile
 from collections import Counter
@@ -142,10 +141,8 @@ def test_planning_and_inspecting(sources, cli) -> None:
 @pytest.mark.parametrize("config", list(CONFIGS))
 def test_building(sources, cli, tmp_path, config) -> None:
     def work(count: int) -> None:
-        out = tmp_path / f"{count}"
-        shutil.rmtree(out, ignore_errors=True)
-        for _ in range(2):  # the second finds the first in its folder
-            run_cli(cli, "build", config, "--source", sources[count], "--out", out)
+        for run in range(2):  # the second finds the first in its folder
+            run_cli(cli, "build", config, "--source", sources[count], "--out", tmp_path / f"{count}", *(["--overwrite"] * run))
 
     assert not grown(work)
 

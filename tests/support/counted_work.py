@@ -10,10 +10,13 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-_PACKAGE = "lung_nodule_ct."
+import lung_nodule_ct
+
+_PACKAGE = str(Path(lung_nodule_ct.__file__).parent)
 MAX_GROWTH = 3.0
 """Three measurements at n, 2n and 4n: the second increase is 2 times the first if the count is linear, 2.2 if n log n, 4 if quadratic."""
 _FEW_LINES = 400
@@ -26,7 +29,7 @@ def count_lines(work: Callable[[], object]) -> Counter[str]:
     Generated functions, as the comparison of a dataclass, count, too.
     """
     counts: Counter[CodeType] = Counter()
-    modules: dict[CodeType, str] = {}
+    own: dict[CodeType, bool] = {}
 
     def in_function(frame: FrameType, event: str, _argument: Any) -> Any:
         if event == "line":
@@ -35,9 +38,9 @@ def count_lines(work: Callable[[], object]) -> Counter[str]:
 
     def on_call(frame: FrameType, _event: str, _argument: Any) -> Any:
         code = frame.f_code
-        if code not in modules:
-            modules[code] = frame.f_globals.get("__name__", "")
-        if not modules[code].startswith(_PACKAGE):
+        if code not in own:
+            own[code] = code.co_filename == "<string>" or code.co_filename.startswith(_PACKAGE)
+        if not own[code]:
             return None
         counts[code] += 1
         return in_function
@@ -52,7 +55,7 @@ def count_lines(work: Callable[[], object]) -> Counter[str]:
         threading.settrace(None)  # type: ignore[arg-type]
     by_name: Counter[str] = Counter()
     for code, count in counts.items():
-        by_name[f"{modules[code]}: {code.co_qualname}"] += count
+        by_name[f"{Path(code.co_filename).name}: {code.co_qualname}"] += count
     return by_name
 
 
