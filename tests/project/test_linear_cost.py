@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from archive_server import serve
 from counted_work import count_lines, superlinear
 
-import lung_nodule_ct
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
-from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.read.build_folder import open_build
-from lung_nodule_ct.read.rows import split_rows
 from lung_nodule_ct.read.volumes import volumes
-from lung_nodule_ct.sources.byte_sources import RemoteLocation
-from lung_nodule_ct.sources.remote_archive import RemoteFile
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.testing.archives import (
     BMP0,
@@ -62,7 +53,7 @@ BOX = (2, 3, 9, 11)
 
 
 def many(folder: Path, count: int) -> Path:
-    """Write archives with so many scans of both thicknesses, stacks, slices and crops; two scans per patient."""
+    """Write archives with a number of scans of both thicknesses, stacks, slices and crops; two scans per patient."""
     archives = dict.fromkeys(TinyArchives(), None)
     content: dict[str, Members] = {name: {} for name in archives}
     mask = np.zeros(SHAPE, np.int16)
@@ -142,7 +133,16 @@ def test_planning_and_inspecting(sources, cli) -> None:
 def test_building(sources, cli, tmp_path, config) -> None:
     def work(count: int) -> None:
         for run in range(2):  # the second finds the first in its folder
-            run_cli(cli, "build", config, "--source", sources[count], "--out", tmp_path / f"{count}", *(["--overwrite"] * run))
+            run_cli(
+                cli,
+                "build",
+                config,
+                "--source",
+                sources[count],
+                "--out",
+                tmp_path / f"{count}",
+                *(["--overwrite"] * run),
+            )
 
     assert not grown(work)
 
