@@ -30,9 +30,10 @@ SHORT_TIMEOUTS = Timeouts(connect_s=2, read_s=0.5, window_s=0.6, attempts=4, fir
 
 
 def use_server(server: ArchiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the variables that name the server and the cache."""
+    """Set the variables that name the server and the cache, and hide what other tests prepared with ``datasets``."""
     monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
     monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(cache))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
 
 
 @pytest.fixture
