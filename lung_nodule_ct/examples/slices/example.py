@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.zip_directory import Member
 
 
+_LEAST_SIDE = 3
+"""A nodule of 3 mm, the smallest that CT screening reports, has four pixels of the usual size."""
+_LARGEST_SHARE = 0.5
+
+
 def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
     """Make the example of a slice. An image whose XML file cannot be read is left out: it is unknown whether it has boxes.
 
@@ -89,6 +94,12 @@ def _objects(
             continue
         if xmin < 0 or ymin < 0 or xmax > width or ymax > height:
             report.add(Code.BOX_PARTLY_OUTSIDE, "kept as published", place, size)
+        if (
+            min(xmax - xmin, ymax - ymin) < _LEAST_SIDE
+            or (xmax - xmin) * (ymax - ymin) > _LARGEST_SHARE * width * height
+        ):
+            detail = f"expected sides of {_LEAST_SIDE} pixels or more and at most half of the image; {size}"
+            report.add(Code.BOX_IMPLAUSIBLE, "kept as published", place, detail)
         if entry.box in seen:
             report.add(Code.DUPLICATE_ANNOTATION, "kept", place)
         seen.add(entry.box)
