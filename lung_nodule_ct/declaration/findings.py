@@ -127,7 +127,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     ),
     Code.ARCHIVE_EMPTY: (_E, "an archive contains nothing of what it should contain"),
     Code.BAD_ROW: (_E, "a row of a table cannot be read"),
-    Code.BOX_IMPLAUSIBLE: (_W, "a box is smaller or larger than that of any nodule"),
+    Code.BOX_IMPLAUSIBLE: (_W, "a box covers more than half of its image"),
     Code.BOX_INVERTED: (_E, "a box has no extent, or its ends are swapped"),
     Code.BOX_OUTSIDE: (_E, "a box lies entirely outside its image"),
     Code.BOX_PARTLY_OUTSIDE: (_W, "a box extends beyond the border of its image"),

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.zip_directory import Member
 
 
-_LEAST_SIDE = 3
-"""A nodule of 3 mm, the smallest that CT screening reports, has four pixels of the usual size."""
 _LARGEST_SHARE = 0.5
+"""Of the image. There is no least size: a slice near the end of a nodule shows a pixel or two of it."""
 
 
 def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
@@ -94,11 +93,8 @@ def _objects(
             continue
         if xmin < 0 or ymin < 0 or xmax > width or ymax > height:
             report.add(Code.BOX_PARTLY_OUTSIDE, "kept as published", place, size)
-        if (
-            min(xmax - xmin, ymax - ymin) < _LEAST_SIDE
-            or (xmax - xmin) * (ymax - ymin) > _LARGEST_SHARE * width * height
-        ):
-            detail = f"expected sides of {_LEAST_SIDE} pixels or more and at most half of the image; {size}"
+        if (xmax - xmin) * (ymax - ymin) > _LARGEST_SHARE * width * height:
+            detail = f"expected at most {_LARGEST_SHARE:.0%} of the image; {size}"
             report.add(Code.BOX_IMPLAUSIBLE, "kept as published", place, detail)
         if entry.box in seen:
             report.add(Code.DUPLICATE_ANNOTATION, "kept", place)
