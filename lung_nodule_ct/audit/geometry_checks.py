@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lung_nodule_ct.read.audit_report import Check, CheckGroup, Verdict
+from lung_nodule_ct.declaration.findings import Grade
+from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lung_nodule_ct.audit.facts import Facts, NoduleFacts, ScanFacts
 
@@ -53,6 +54,7 @@ def spacing_checks(facts: Facts) -> CheckGroup:
     if not scans:
         return CheckGroup(name, (Check.unknown(name, title, _NO_SCANS, expected),), numbers)
     deviating = [scan for scan in scans if abs(scan.spacing[2] / scan.slice_thickness_mm - 1) > _SPACING_TOLERANCE]
+    flags = tuple(flag for scan in scans for flag in _spacing_flags(scan))
     ranges = ", ".join(
         f"{nominal} mm set: {_range(spacings['slice_mm'])} mm ({len(spacings['slice_mm']):,} scans)"
         for nominal, spacings in sets.items()
@@ -64,9 +66,24 @@ def spacing_checks(facts: Facts) -> CheckGroup:
         detail += f"; {oblong:,} scans have pixels that are not square"
     if skewed:
         detail += f"; {skewed:,} scans have a direction matrix that is not a rotation"
-    verdict = Verdict.WARN if deviating or oblong or skewed else Verdict.PASS
+    verdict = Verdict.WARN if flags else Verdict.PASS
     measured = f"{len(deviating):,} of {len(scans):,} scans have another spacing"
-    return CheckGroup(name, (Check(name, title, verdict, measured, expected, detail),), numbers)
+    return CheckGroup(name, (Check(name, title, verdict, measured, expected, detail),), numbers, flags)
+
+
+def _spacing_flags(scan: ScanFacts) -> Iterator[Flag]:
+    """What is unusual in the spacing and the direction of a scan."""
+    width, height, depth = scan.spacing
+    listed = " x ".join(f"{step:g}" for step in scan.spacing)
+    if abs(depth / scan.slice_thickness_mm - 1) > _SPACING_TOLERANCE:
+        bound = f"{scan.slice_thickness_mm:g} mm between slices, within {_SPACING_TOLERANCE:.0%}"
+        is_permuted = any(abs(step / scan.slice_thickness_mm - 1) <= _SPACING_TOLERANCE for step in (width, height))
+        hint = "the axes of ElementSpacing are in another order" if is_permuted else None
+        yield Flag("spacing", Grade.WARNING, scan.row_key, f"spacing {listed} mm", bound, hint=hint)
+    if abs(width - height) > _SPACING_TOLERANCE * width:
+        yield Flag("spacing", Grade.WARNING, scan.row_key, f"spacing {listed} mm", "square pixels")
+    if not scan.is_orthonormal:
+        yield Flag("spacing", Grade.WARNING, scan.row_key, "a direction matrix that is not a rotation", "a rotation")
 
 
 def lungs_checks(facts: Facts) -> CheckGroup:

@@ -41,10 +41,12 @@ class Code(StrEnum):
     ARCHIVE_BYTES_UNLISTED = "archive-bytes-unlisted"
     ARCHIVE_EMPTY = "archive-empty"
     BAD_ROW = "bad-row"
+    BOX_IMPLAUSIBLE = "box-implausible"
     BOX_INVERTED = "box-inverted"
     BOX_OUTSIDE = "box-outside"
     BOX_PARTLY_OUTSIDE = "box-partly-outside"
     CENTRES_ROUNDED = "centres-rounded"
+    CLASS_NAME_MISMATCH = "class-name-mismatch"
     CONTEXT_MISSING = "context-missing"
     COUNT_MISMATCH = "count-mismatch"
     CROSS_CHECK_IMPOSSIBLE = "cross-check-impossible"
@@ -125,10 +127,12 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     ),
     Code.ARCHIVE_EMPTY: (_E, "an archive contains nothing of what it should contain"),
     Code.BAD_ROW: (_E, "a row of a table cannot be read"),
+    Code.BOX_IMPLAUSIBLE: (_W, "a box covers more than half of its image"),
     Code.BOX_INVERTED: (_E, "a box has no extent, or its ends are swapped"),
     Code.BOX_OUTSIDE: (_E, "a box lies entirely outside its image"),
     Code.BOX_PARTLY_OUTSIDE: (_W, "a box extends beyond the border of its image"),
     Code.CENTRES_ROUNDED: (_W, "all centres of a table are rounded to several millimetres"),
+    Code.CLASS_NAME_MISMATCH: (_W, "a class has the name of another class inside an archive"),
     Code.CONTEXT_MISSING: (_W, "an archive that provides context (timepoints, pathology) is missing"),
     Code.COUNT_MISMATCH: (_W, "a count that is published inside an archive differs from what the archive holds"),
     Code.CROSS_CHECK_IMPOSSIBLE: (_N, "a table that only serves as a cross-check is missing or cannot be read"),
@@ -142,7 +146,10 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     ),
     Code.DATA_FILE_TOO_LONG: (_E, "the data of a volume are longer than its header states"),
     Code.DATE_OUTSIDE_STUDY: (_W, "a scan has a date outside the months of the study"),
-    Code.DIAMETER_IMPLAUSIBLE: (_W, "a diameter is larger than that of any nodule"),
+    Code.DIAMETER_IMPLAUSIBLE: (
+        _W,
+        "a diameter is larger than that of any nodule, or half of those of a table are smaller than 2 mm",
+    ),
     Code.DIAMETER_NOT_POSITIVE: (_E, "a nodule's diameter is zero or negative"),
     Code.DIAMETER_UNREADABLE: (_W, "the diameter of a nodule is missing or is not a number"),
     Code.DIRECTION_NOT_ORTHONORMAL: (_W, "a direction matrix is not a rotation"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.findings import Code, Finding
 from lung_nodule_ct.declaration.identity import parse_image_name
-from lung_nodule_ct.declaration.labels import PATHOLOGY, TEST, TRAIN, VALIDATION
+from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES, TEST, TRAIN, VALIDATION
 from lung_nodule_ct.declaration.names import name_key
 from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.declaration.rows import CropRow
@@ -37,7 +37,7 @@ from lung_nodule_ct.formats.text import lines_of
 from lung_nodule_ct.sources.source import ArchivePool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.sources.source import Source
@@ -55,6 +55,8 @@ _LABELS = {str(entry.folder): entry.index for entry in PATHOLOGY}
 _MAX_COUNT = 100_000
 """A larger number is not a count of images, but perhaps a date."""
 _COUNT = re.compile(r"\s*(?:class\s*)?([1-6])\b\D*?(\d{1,3}(?:[,.'’]\d{3})+|\d{1,9})\s*$", re.IGNORECASE)  # noqa: RUF001
+_LIST_SEPARATOR = re.compile(r"[;；]|[,，、](?=\s*\d)")  # noqa: RUF001
+_CLASS_NAME = re.compile(r"\W*(?:class |folder )?([1-6])\W+([a-z][a-z, ]+?)\W*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ def plan_crops(config: Config, source: Source) -> Planned[CropUnit]:
             report.extend([empty_archive(archive, "images in train/1 … validate/6")])
         readme = next(filter(_is_readme, other), None)
         if readme is not None:
-            report.extend(_compare_counts(readme, crops))
+            report.extend(_compare_readme(readme, crops))
             report.ignores(readme)
         leave_out_unused(archive, [member for member in other if member is not readme], report)
         units += crops
@@ -145,10 +147,29 @@ def _is_readme(member: Member) -> bool:
     return member.suffix in (".txt", ".md") and "read" in name_key(member.stem)
 
 
-def _compare_counts(readme: Member, crops: Sequence[CropUnit]) -> list[Finding]:
-    """Compare the counts of the READ_ME with the folders."""
+def _compare_readme(readme: Member, crops: Sequence[CropUnit]) -> list[Finding]:
+    """Compare the names and counts of the READ_ME with the classes and the folders."""
     with ArchivePool() as archives:
         _, lines = parse_member(readme, archives, lines_of)
+    return [*_compare_names(readme, lines), *_compare_counts(readme, lines, crops)]
+
+
+def _compare_names(readme: Member, lines: Sequence[str]) -> Iterator[Finding]:
+    """Compare the names of the classes. Names other than those of the six classes are not compared."""
+    for number, line in enumerate(lines, 1):
+        for part in _LIST_SEPARATOR.split(line):
+            named = _CLASS_NAME.fullmatch(" ".join(part.lower().split()))
+            if named is None:
+                continue
+            name, expected = named[2].replace(",", ""), PATHOLOGY[_LABELS[named[1]]].name
+            if name in PATHOLOGY_NAMES and name != expected:
+                place = Place(readme.archive, readme.name, f"line {number}")
+                detail = f"expected class {named[1]} to be {expected}, got {name}"
+                yield Finding(Code.CLASS_NAME_MISMATCH, "the classes of the paper are used", place, detail)
+
+
+def _compare_counts(readme: Member, lines: Sequence[str], crops: Sequence[CropUnit]) -> list[Finding]:
+    """Compare the counts of the READ_ME with the folders."""
     counts = Counter((crop.split, crop.label) for crop in crops)
     findings, split, compared = [], None, 0
     for number, line in enumerate(lines, 1):

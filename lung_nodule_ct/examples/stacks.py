@@ -110,6 +110,8 @@ def plan_stacks(config: Config, source: Source) -> Planned[StackUnit]:
             report.add(Code.DUPLICATE_ANNOTATION, "kept", place)
         if row.is_diameter_unreadable:
             report.add(Code.DIAMETER_UNREADABLE, "diameter is null", place)
+        if row.diameter is not None and row.diameter <= 0:
+            report.add(Code.DIAMETER_NOT_POSITIVE, "kept", place, f"got {row.diameter:g}")
         boxes[case].append(StackBox(row.low, row.high, row.diameter, place))
         if row.augmented is not None:
             augmented[case].add(row.augmented)

@@ -298,6 +298,16 @@ def test_spacing_is_compared_with_the_nominal_thickness(tiny, build_tiny) -> Non
     assert document["checks"]["spacing"]["verdict"] == "warn"
     assert document["checks"]["spacing"]["measured"].startswith("1 of 6 ")
     assert sorted(document["numbers"]["spacing"]["by_nominal_mm"]["1.25"]["slice_mm"]) == [1.25, 1.26, 2.5]
+    deviating = [flag for flag in document["flags"] if "mm between slices" in flag["bound"]]
+    assert [(flag["check"], flag["key"]["scan_id"], flag["hint"]) for flag in deviating] == [("spacing", "7-2", None)]
+
+
+def test_a_permuted_spacing_is_flagged_with_its_explanation(tiny, build_tiny) -> None:
+    tiny[CT1] |= metaimage("7_20190304", noise_volume(3), Frame(FRAME.origin, (1.25, 0.8, 0.8)))
+    found = [flag for flag in audited(build_tiny())["flags"] if flag["check"] == "spacing" and flag["hint"]]
+    assert [flag["key"]["scan_id"] for flag in found] == ["7-2"]
+    assert found[0]["hint"] == "the axes of ElementSpacing are in another order"
+    assert found[0]["measured"] == "spacing 1.25 x 0.8 x 0.8 mm"
 
 
 # --- voxels -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import Example, Reading
+from lung_nodule_ct.examples.scans.consistency import outside_hint
 from lung_nodule_ct.formats.metaimage_volume import MetaImage, open_metaimage
 from lung_nodule_ct.formats.pictures import pixels_key
 from lung_nodule_ct.geometry.boxes import sphere_box
@@ -222,6 +223,8 @@ def _nodule(
             code = Code.NODULE_BETWEEN_VOXELS if bounds.between_voxels else Code.NODULE_OUTSIDE_VOLUME
             size = " x ".join(map(str, reversed(shape)))
             detail = f"centre at voxel ({', '.join(f'{index:.2f}' for index in center)}) of {size}"
+            if code is Code.NODULE_OUTSIDE_VOLUME:
+                detail += outside_hint(nodule.center_world, frame, shape)
             report.add(code, "its centre is kept, its box is null", nodule.place, detail)
     return NoduleRecord(
         nodule_id=nodule_id,

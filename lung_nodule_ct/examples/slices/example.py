@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from lung_nodule_ct.sources.zip_directory import Member
 
 
+_LARGEST_SHARE = 0.5
+"""Of the image. There is no least size: a slice near the end of a nodule shows a pixel or two of it."""
+
+
 def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
     """Make the example of a slice. An image whose XML file cannot be read is left out: it is unknown whether it has boxes.
 
@@ -89,6 +93,9 @@ def _objects(
             continue
         if xmin < 0 or ymin < 0 or xmax > width or ymax > height:
             report.add(Code.BOX_PARTLY_OUTSIDE, "kept as published", place, size)
+        if (xmax - xmin) * (ymax - ymin) > _LARGEST_SHARE * width * height:
+            detail = f"expected at most {_LARGEST_SHARE:.0%} of the image; {size}"
+            report.add(Code.BOX_IMPLAUSIBLE, "kept as published", place, detail)
         if entry.box in seen:
             report.add(Code.DUPLICATE_ANNOTATION, "kept", place)
         seen.add(entry.box)
