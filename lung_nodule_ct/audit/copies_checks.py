@@ -23,7 +23,7 @@ _LEAST: Final[dict[str, float]] = {Kind.CROP: 0.9, Kind.SLICE: 0.9, Kind.STACK: 
 """The least correlation of copies. It decides alone for stacks and scans: different ones had at most 0.905 and 0.966, copies at least 0.9995,
 also where two slices are missing."""
 _FINE: Final = 0.98
-"""Fine detail of a copy of a picture. Neighbouring slices of one scan, and crops of them, had at most 0.966 (3,788 pairs of 8 scans)."""
+"""Fine detail of a copy of a picture. Neighbouring slices of one scan, and crops of them, had at most 0.966 (8 scans)."""
 _MIDDLE: Final[dict[str, tuple[float, float]]] = {Kind.CROP: (0.998, 0.996), Kind.SLICE: (0.9, 0.998)}
 """Correlation and middle detail of a copy that was compressed again, which changes its fine detail. Neighbours had at most 0.996 in slices
 (quality 50: at least 0.9996) and 0.9945 in crops."""

@@ -35,7 +35,7 @@ _REGULAR = 0.75
 the mirror, where the numbers are not compared if it is larger."""
 _APART = 2.5
 _APART_PER_NUMBER = 0.03
-"""How far from the line a slice of another number is, and the share of the distance in numbers that is allowed for the slope."""
+"""Least distance of a misnumbered slice from the line, in cells, and what is added for each number from the middle one, as the slope is not exact."""
 _CLEARLY = 1.15
 """How much further from 1 the correlation at the place of the number is than where the picture was found: three
 cells away 1.13 to 2.5 times (1.3 or more for most), in the next cell 1.01 to 1.27."""

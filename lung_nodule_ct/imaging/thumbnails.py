@@ -1,8 +1,8 @@
 """Pictures, stacks and scans reduced to a few kB, by which copies of them are found.
 
 A picture is reduced to a thumbnail, normalised to mean 0 and standard deviation 1, so that gain and offset of the greys do not count, and to
-its finest detail at some of its pixels. Neighbouring slices of one scan have almost the same thumbnail but other noise, so fine detail tells
-them apart from copies.
+its finest detail at some of its pixels. Neighbouring slices of one scan have almost the same thumbnail but other noise, so fine detail distinguishes
+them from copies.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def noisy(picture: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("side", [127, 128, 201])
 @pytest.mark.parametrize("gain", [0.9, 1.0, 1.2])
-def test_fine_detail_tells_a_copy_from_the_next_slice(side, gain) -> None:
+def test_fine_detail_distinguishes_a_copy_from_the_next_slice(side, gain) -> None:
     own, following = (noisy(texture(1, side), seed) for seed in (1, 2))
     copy = np.clip(own[:, ::-1] * gain, 0, 255).astype(np.uint8)
     first = picture_thumbnail(own)
