@@ -136,10 +136,12 @@ def _stack_copy(archives: ChestArchives) -> None:
 
 
 def _reversed_stack(archives: ChestArchives) -> None:
+    """The slices move to the side from the first to the last, so that the stack differs from its reverse."""
     _stack_copy(archives)
-    names = [f"imgs/00002/{number}.bmp" for number in range(32)]
-    slices = [archives[BMP0][name] for name in names]
-    archives[BMP0] |= dict(zip(names, reversed(slices), strict=True))
+    slices = [np.asarray(Image.open(io.BytesIO(archives[BMP0][f"imgs/00001/{number}.bmp"]))) for number in range(32)]
+    for number, pixels in enumerate(slices):
+        picture = encode_picture(np.roll(pixels, 3 * number, axis=1), "BMP")
+        archives[BMP0] |= {f"imgs/00001/{number}.bmp": picture, f"imgs/00002/{31 - number}.bmp": picture}
 
 
 def _other_number(archives: ChestArchives) -> None:
@@ -219,7 +221,7 @@ def test_a_fault_is_flagged_by_name(flags, name) -> None:
 def _crop(seed: int) -> np.ndarray:
     """Crops with the same structures and, by seed, other noise, as of neighbouring slices."""
     structures = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(128, 128)), 8)
-    noise = np.random.default_rng(seed).normal(0, 4, structures.shape)
+    noise = np.random.default_rng(seed).normal(0, 2, structures.shape)
     grey: np.ndarray = (60 + 140 * (structures - structures.min()) / np.ptp(structures) + noise).astype(np.uint8)
     return grey
 
