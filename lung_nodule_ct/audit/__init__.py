@@ -108,8 +108,9 @@ _VOXEL_GROUPS = ("evidence", "scans", "order", "thickness", "masks", "copies", "
 def _voxel_checks() -> dict[str, Callable[[Facts], CheckGroup]]:
     """The checks of what is measured in voxels, which need the extra ``imaging``."""
     from lung_nodule_ct.audit.agreement_checks import masks_checks, thickness_checks  # noqa: PLC0415 -- an extra
-    from lung_nodule_ct.audit.copies_checks import copies_checks, identity_checks  # noqa: PLC0415
+    from lung_nodule_ct.audit.copies_checks import copies_checks  # noqa: PLC0415
     from lung_nodule_ct.audit.evidence_checks import evidence_checks  # noqa: PLC0415
+    from lung_nodule_ct.audit.identity_checks import identity_checks  # noqa: PLC0415
     from lung_nodule_ct.audit.scan_checks import order_checks, scans_checks  # noqa: PLC0415
 
     checks = (

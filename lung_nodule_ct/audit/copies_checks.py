@@ -1,31 +1,38 @@
-"""Who is who: copies of pictures, stacks and scans, and pictures that show another scan than their name says."""
+"""Copies of pictures, stacks and scans, and pictures that are blank or unusual."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.audit.facts import ScanFacts, VolumeFacts
 from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.declaration.findings import Grade
-from lung_nodule_ct.imaging.likeness import SYMMETRIES, Copy, Thumbnail, find_copies, find_slice
+from lung_nodule_ct.imaging.likeness import find_alike
+from lung_nodule_ct.imaging.thumbnails import SYMMETRIES
 from lung_nodule_ct.read.audit_report import Check, CheckGroup, Flag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lung_nodule_ct.audit.facts import ExampleFacts, Facts
+    from lung_nodule_ct.imaging.likeness import Likeness, Pair
+    from lung_nodule_ct.imaging.thumbnails import Thumbnail
 
-LEAST: dict[str, float] = {Kind.CROP: 0.998, Kind.SLICE: 0.9997, Kind.STACK: 0.995, Kind.SCAN: 0.9995}
-"""The least correlation of copies. Different images of one nodule or patient had at most 0.969 (crops), 0.9988 (neighbouring slices),
-0.905 (stacks) and 0.966 (scans). Copies that were turned, mirrored, compressed with quality 50 or changed in brightness by 10 % had at least
-0.9986 (crops) and 0.9998 (slices); stacks and scans 0.9997, also where two slices are missing."""
+_LEAST: Final[dict[str, float]] = {Kind.CROP: 0.9, Kind.SLICE: 0.9, Kind.STACK: 0.995, Kind.SCAN: 0.9995}
+"""The least correlation of copies. It decides alone for stacks and scans: different ones had at most 0.905 and 0.966, copies at least 0.9995,
+also where two slices are missing."""
+_FINE: Final = 0.98
+"""Fine detail of a copy of a picture. Neighbouring slices of one scan, and crops of them, had at most 0.966 (8 scans)."""
+_MIDDLE: Final[dict[str, tuple[float, float]]] = {Kind.CROP: (0.998, 0.996), Kind.SLICE: (0.9, 0.998)}
+"""Correlation and middle detail of a copy that was compressed again, which changes its fine detail. Neighbours had at most 0.996 in slices
+(quality 50: at least 0.9996) and 0.9945 in crops."""
+_MIDDLE_OF_OTHERS: Final = 0.9
+"""The same for pictures of two patients, which had at most 0.63."""
 _BLANK = 3.0
 """Least standard deviation of the grey values of a picture."""
-_OWN, _OTHER = 0.9, 0.95
-"""A picture shows another patient if its best correlation is below the first with its own scans and above the second with another's.
-Pictures had 0.974 with their own scan, and at most 0.80 with others."""
-_MOST_OF_A_SCAN = 0.6
+_MOST = 0.6
+"""The share of the pictures that have the usual size."""
 
 
 def copies_checks(facts: Facts) -> CheckGroup:
@@ -37,16 +44,22 @@ def copies_checks(facts: Facts) -> CheckGroup:
     for config in facts.build.configs:
         # a scan that two configs contain is compared once
         listed = [row for row in facts.of(config) if not isinstance(row, ScanFacts) or id(row) in distinct]
-        rows = [(row, thumbnail) for row in listed if (thumbnail := _thumbnail(row)) is not None]
+        rows = [(row, thumbnail) for row in listed if (thumbnail := thumbnail_of(row)) is not None]
         compared += len(rows)
-        thumbnails = [thumbnail for _, thumbnail in rows]
-        for copy in find_copies(thumbnails, LEAST.get(facts.build.config(config).kind, LEAST[Kind.SLICE])):
-            first, second = rows[copy.first][0], rows[copy.second][0]
+        kind = facts.build.config(config).kind
+        alike = find_alike([thumbnail for _, thumbnail in rows], _LEAST.get(kind, _LEAST[Kind.SLICE]))
+        copies = [pair for pair in alike if _is_copy(kind, pair.likeness)]
+        for pair in copies:
+            first, second = rows[pair.first][0], rows[pair.second][0]
             differs = _difference(first, second)
             if differs is None:
                 within += 1
             else:
-                flags.append(_flag(first, second, copy, differs))
+                flags.append(_flag(first, second, pair, f"a copy in two {differs}"))
+        if kind not in (Kind.STACK, Kind.SCAN):
+            for pair in _same_scan_of_two_patients([row for row, _ in rows], alike, copies):
+                text = "the same or a neighbouring slice under two patients"
+                flags.append(_flag(rows[pair.first][0], rows[pair.second][0], pair, text))
     check = Check.of_flags(
         "turned-copies",
         "No copies across splits, patients or classes",
@@ -61,59 +74,36 @@ def copies_checks(facts: Facts) -> CheckGroup:
     )
 
 
-def identity_checks(facts: Facts) -> CheckGroup:
-    """Whether each slice shows the patient that its name says, in the same position as the other slices of its scan."""
-    volumes: defaultdict[str, list[ScanFacts]] = defaultdict(list)
-    for scan in facts.distinct_scans:
-        if scan.measures is not None and scan.patient_id is not None and scan.slice_thickness_mm < 2:
-            volumes[scan.patient_id].append(scan)
-    flags: list[Flag] = []
-    compared = 0
-    positions: defaultdict[str, list[tuple[ExampleFacts, int, float]]] = defaultdict(list)
-    for row in facts.of(*facts.configs(Kind.SLICE)):
-        thumbnail = _thumbnail(row)
-        if thumbnail is None or row.patient_id is None or row.patient_id not in volumes:
-            continue
-        compared += 1
-        own, symmetry, _ = _best(thumbnail, volumes[row.patient_id])
-        if own >= _OWN:
-            positions[row.scan_key].append((row, symmetry, own))
-            continue
-        others = [scan for patient, scans in volumes.items() if patient != row.patient_id for scan in scans]
-        other, _, shown = _best(thumbnail, others)
-        if other >= _OTHER and shown is not None:
-            measured = f"correlation {own:.2f} with the scans of its patient, {other:.2f} with {shown.scan_key}"
-            hint = f"the picture shows a slice of {shown.scan_key}"
-            bound = f"at least {_OWN:g}"
-            flags.append(
-                Flag("slice-identity", Grade.WARNING, row.row_key, measured, bound, hint=hint, other=shown.row_key)
-            )
-    for found in positions.values():
-        usual, count = Counter(symmetry for _, symmetry, _ in found).most_common(1)[0]
-        for row, symmetry, own in found:
-            if symmetry != usual and count >= _MOST_OF_A_SCAN * len(found):
-                measured = f"{SYMMETRIES[symmetry]} against its scan, correlation {own:.2f}"
-                bound = f"as the other slices of the scan: {SYMMETRIES[usual]}"
-                flags.append(Flag("slice-identity", Grade.WARNING, row.row_key, measured, bound))
-    if not compared:
-        return CheckGroup("identity", ())
-    check = Check.of_flags(
-        "slice-identity",
-        "Slices show the patient of their name",
-        flags,
-        compared,
-        "slices",
-        "each slice is searched in the thin scans of its patient, in eight positions, and in other scans if it is not there",
-    )
-    return CheckGroup("identity", (check,), {"slices": compared}, tuple(flags))
-
-
-def _thumbnail(row: ExampleFacts) -> Thumbnail | None:
+def thumbnail_of(row: ExampleFacts) -> Thumbnail | None:
+    """The thumbnail of a row, ``None`` if nothing was measured or it is blank."""
     if isinstance(row, ScanFacts):
         return row.measures.thumbnail if row.measures is not None else None
     if isinstance(row, VolumeFacts):
         return row.stack.thumbnail if row.stack is not None else None
     return row.picture.thumbnail if row.picture is not None else None
+
+
+def _is_copy(kind: str, likeness: Likeness) -> bool:
+    if kind in (Kind.STACK, Kind.SCAN) or (likeness.fine is not None and likeness.fine >= _FINE):
+        return True
+    correlation, middle = _MIDDLE.get(kind, _MIDDLE[Kind.SLICE])
+    return likeness.middle is not None and likeness.correlation >= correlation and likeness.middle >= middle
+
+
+def _same_scan_of_two_patients(
+    rows: Sequence[ExampleFacts], alike: Sequence[Pair], copies: Sequence[Pair]
+) -> list[Pair]:
+    """The pictures of two patients that are no copies but too alike for two patients, each with the one most like it."""
+    used = {number for pair in copies for number in (pair.first, pair.second)}
+    found = []
+    for pair in sorted(alike, key=lambda each: -(each.likeness.middle or 0)):
+        patients = {rows[pair.first].patient_id, rows[pair.second].patient_id}
+        if (pair.likeness.middle or 0) < _MIDDLE_OF_OTHERS:
+            break
+        if len(patients) == 2 and None not in patients and not used & {pair.first, pair.second}:
+            used |= {pair.first, pair.second}
+            found.append(pair)
+    return sorted(found, key=lambda each: (each.first, each.second))
 
 
 def _difference(first: ExampleFacts, second: ExampleFacts) -> str | None:
@@ -127,16 +117,11 @@ def _difference(first: ExampleFacts, second: ExampleFacts) -> str | None:
     return "scans" if first.scan_id != second.scan_id else None
 
 
-def _flag(first: ExampleFacts, second: ExampleFacts, copy: Copy, differs: str) -> Flag:
-    turned = "" if copy.symmetry == SYMMETRIES[0] else f", {copy.symmetry}"
-    return Flag(
-        "turned-copies",
-        Grade.WARNING,
-        first.row_key,
-        f"a copy in two {differs}{turned}, correlation {copy.correlation:.4f}",
-        "different images",
-        other=second.row_key,
-    )
+def _flag(first: ExampleFacts, second: ExampleFacts, pair: Pair, text: str) -> Flag:
+    changes = [] if pair.likeness.symmetry == SYMMETRIES[0] else [pair.likeness.symmetry]
+    changes += ["with the slices in reverse order"] if pair.likeness.is_reversed else []
+    measured = ", ".join([text, *changes, f"correlation {pair.likeness.correlation:.4f}"])
+    return Flag("turned-copies", Grade.WARNING, first.row_key, measured, "different images", other=second.row_key)
 
 
 def _content(facts: Facts) -> tuple[list[Check], list[Flag]]:
@@ -153,7 +138,7 @@ def _content(facts: Facts) -> tuple[list[Check], list[Flag]]:
             if row.picture.deviation < _BLANK:
                 measured = f"standard deviation of the grey values {row.picture.deviation:.1f}"
                 flags.append(Flag("picture-content", Grade.WARNING, row.row_key, measured, f"at least {_BLANK:g}"))
-            elif usual is not None and row.picture.shape != usual and shapes[usual] >= _MOST_OF_A_SCAN * len(rows):
+            elif usual is not None and row.picture.shape != usual and shapes[usual] >= _MOST * len(rows):
                 sizes = [f"{width} x {height}" for height, width in (row.picture.shape, usual)]
                 flags.append(
                     Flag(
@@ -175,14 +160,3 @@ def _content(facts: Facts) -> tuple[list[Check], list[Flag]]:
         "standard deviation of grey values, and size",
     )
     return [check], flags
-
-
-def _best(thumbnail: Thumbnail, scans: Sequence[ScanFacts]) -> tuple[float, int, ScanFacts | None]:
-    """The best correlation of a picture with a slice of some scans, its symmetry, and the scan."""
-    best: tuple[float, int, ScanFacts | None] = (-1.0, 0, None)
-    for scan in scans:
-        assert scan.measures is not None  # noqa: S101 -- the caller selects
-        correlation, _, symmetry = find_slice(thumbnail, scan.measures.thumbnail)
-        if correlation > best[0]:
-            best = correlation, symmetry, scan
-    return best

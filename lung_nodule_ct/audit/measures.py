@@ -15,9 +15,9 @@ from lung_nodule_ct.imaging.comparison import CoarseScan, MaskAgreement, coarse_
 from lung_nodule_ct.imaging.evidence import EvidenceFinder, finder_of
 from lung_nodule_ct.imaging.hounsfield import OFFSET, Calibration, calibrate
 from lung_nodule_ct.imaging.judgement import LEAST_MM, NoduleEvidence, NoduleVerdict, judge_box, judge_sphere
-from lung_nodule_ct.imaging.likeness import Thumbnail, picture_thumbnail, slice_thumbnails, volume_thumbnail
 from lung_nodule_ct.imaging.lungs import block_mean, find_lungs, usual_hu
 from lung_nodule_ct.imaging.slice_order import SliceOrder, slice_order
+from lung_nodule_ct.imaging.thumbnails import Thumbnail, picture_thumbnail, slice_thumbnails, volume_thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,8 +1,7 @@
 """Copies of pictures, stacks and scans: also turned, mirrored, with other greys, and compressed again.
 
-A picture is reduced to a thumbnail, normalised to mean 0 and standard deviation 1, so that gain and offset of the greys do not count. Its
-descriptor is the average of the thumbnail over the eight symmetries of a square, on an 8 x 8 grid, which has ten different values. Turned
-copies therefore have equal descriptors, and only the nearest few are compared in all eight positions: the work grows with n log n.
+What is averaged over the eight symmetries of a square is equal for turned copies. Only the nearest few in it are compared in all positions:
+the work grows with n log n.
 """
 
 from __future__ import annotations
@@ -14,128 +13,69 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from lung_nodule_ct.imaging.thumbnails import DETAIL_SIDE, MASKED, SIDE, SYMMETRIES, symmetric
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-SIDE: Final = 64
-"""Height and width of a thumbnail of a picture."""
-VOLUME_SIDE: Final = 16
-"""Height and width of each slice of the thumbnail of a volume."""
-SLICE_SIDE: Final = 32
-"""Height and width of the slices in which a picture is searched."""
-NEIGHBOURS: Final = 8
-"""Number of thumbnails that one is compared with."""
+    from lung_nodule_ct.imaging.thumbnails import Thumbnail
 
-SYMMETRIES: Final = (
-    "as it is",
-    "rotated by 90 degrees",
-    "rotated by 180 degrees",
-    "rotated by 270 degrees",
-    "mirrored left to right",
-    "mirrored along a diagonal",
-    "mirrored top to bottom",
-    "mirrored along the other diagonal",
-)
-"""The eight symmetries of a square, in the order of :func:`symmetric`."""
+NEIGHBOURS: Final = 8
+"""Number of thumbnails that one is compared with, by its values and by its fine detail."""
 
 _CELLS = 8
+_PLANE_CELLS = 16
+_PLANE_MARGIN = 0.05
+_PROJECTED = 16
 _MOST_APART = 3
 _LEAST_OVERLAP = 0.7
-_WINDOW = (-1350, 150)
-"""The lung window, in which the pictures are published."""
-
-
-@dataclass(frozen=True, eq=False)
-class Thumbnail:
-    """A picture or volume reduced to a few values.
-
-    Attributes:
-        values: float16, axes (slice, y, x), mean 0 and standard deviation 1; one slice for a picture.
-    """
-
-    values: NDArray[np.float16]
+_SMOOTHING: Final = ndimage.gaussian_filter1d(np.eye(SIDE, dtype=np.float32), 1.5, axis=0)
+"""Multiplies the rows and columns of a picture to smooth it, much faster than a filter for so few cells."""
+_CLIPPED = 0.025
+"""Share of the range of a thumbnail, from its lowest or highest value."""
+_LEAST_SHARE = 0.2
+"""Least share of the pixels that two pictures can be compared in."""
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """Two thumbnails that show the same.
+class Likeness:
+    """How much two thumbnails are alike, in the position in which their values correlate best.
+
+    Attributes:
+        correlation: Of their values, at most 1.
+        symmetry: What turns the second into the first, one of :data:`~lung_nodule_ct.imaging.thumbnails.SYMMETRIES`.
+        is_reversed: Whether the slices of the second are in reverse order.
+        middle: Correlation of pictures without what is larger than a few cells of the thumbnail; ``None`` for volumes, and where too much
+            is as dark or as bright as can be.
+        fine: Correlation of the fine detail of pictures; ``None`` likewise.
+    """
+
+    correlation: float
+    symmetry: str
+    is_reversed: bool = False
+    middle: float | None = None
+    fine: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two thumbnails that are alike.
 
     Attributes:
         first: Index of the one.
         second: Index of the other, which is larger.
-        correlation: Of their values in the best position, at most 1.
-        symmetry: What turns the second into the first, one of :data:`SYMMETRIES`.
+        likeness: How much they are alike.
     """
 
     first: int
     second: int
-    correlation: float
-    symmetry: str
+    likeness: Likeness
 
 
-def picture_thumbnail(pixels: NDArray[Any]) -> Thumbnail | None:
-    """Reduce a picture.
-
-    Args:
-        pixels: Grey values, axes (y, x).
-
-    Returns:
-        The thumbnail; ``None`` for a blank picture.
-    """
-    return _thumbnail(_reduced(pixels, SIDE)[None])
-
-
-def volume_thumbnail(volume: NDArray[Any]) -> Thumbnail | None:
-    """Reduce every slice of a volume or a stack.
-
-    Args:
-        volume: Axes (z, y, x).
-
-    Returns:
-        The thumbnail; ``None`` for a blank volume.
-    """
-    return _thumbnail(np.stack([_reduced(plane, VOLUME_SIDE) for plane in volume]))
-
-
-def slice_thumbnails(volume: NDArray[Any]) -> Thumbnail:
-    """Reduce every slice of a volume, each by itself, to compare scans, and to find the slice that a picture shows.
-
-    Args:
-        volume: Values of a coarse or complete volume, axes (z, y, x).
-
-    Returns:
-        Each slice with mean 0 and standard deviation 1, shape (z, 32, 32); 0 for a blank slice.
-    """
-    reduced = np.stack([_reduced(plane, SLICE_SIDE) for plane in np.clip(volume, *_WINDOW)])
-    centred = reduced - reduced.mean(axis=(1, 2), keepdims=True)
-    scale = np.maximum(reduced.std(axis=(1, 2), keepdims=True), 1e-3)
-    return Thumbnail((centred / scale).astype(np.float16))
-
-
-def find_slice(picture: Thumbnail, slices: Thumbnail) -> tuple[float, int, int]:
-    """Find the slice that a picture shows.
-
-    Args:
-        picture: The thumbnail of the picture.
-        slices: The slices of a volume (:func:`slice_thumbnails`).
-
-    Returns:
-        The largest correlation, the number of the slice, and the number of the symmetry that turns the picture into it.
-    """
-    half = picture.values[0].astype(np.float32).reshape(SLICE_SIDE, SIDE // SLICE_SIDE, SLICE_SIDE, SIDE // SLICE_SIDE)
-    small = half.mean(axis=(1, 3))
-    small = (small - small.mean()) / max(float(small.std()), 1e-3)
-    turned = np.stack([each.ravel() for each in symmetric(small)])
-    rows = slices.values.astype(np.float32).reshape(len(slices.values), -1)
-    correlations = rows @ turned.T / small.size
-    z, symmetry = np.unravel_index(int(correlations.argmax()), correlations.shape)
-    return float(correlations[z, symmetry]), int(z), int(symmetry)
-
-
-def find_copies(thumbnails: Sequence[Thumbnail], least: float) -> list[Copy]:
-    """Find the pairs whose correlation is large in one of the eight positions.
+def find_alike(thumbnails: Sequence[Thumbnail], least: float) -> list[Pair]:
+    """Find the pairs whose correlation is large in one of the positions.
 
     Args:
         thumbnails: Thumbnails of one kind: pictures, or volumes.
@@ -146,42 +86,103 @@ def find_copies(thumbnails: Sequence[Thumbnail], least: float) -> list[Copy]:
     """
     if len(thumbnails) < 2:
         return []
-    descriptors = np.stack([_descriptor(thumbnail) for thumbnail in thumbnails])
-    count = min(NEIGHBOURS + 1, len(thumbnails))
-    _, nearest = cKDTree(descriptors).query(descriptors, count)
-    pairs = {
-        (min(first, second), max(first, second))
-        for first, row in enumerate(nearest.tolist())
-        for second in row
-        if first != second
-    }
+    planes = np.stack([_plane(thumbnail) for thumbnail in thumbnails])
+    pairs = _nearest(describe(planes), np.arange(len(thumbnails)))
+    detailed = np.array([number for number, each in enumerate(thumbnails) if each.detail is not None], np.intp)
+    if len(detailed):
+        pairs |= _nearest(_describe_detail([thumbnails[number].detail for number in detailed]), detailed)
     found = []
     for first, second in sorted(pairs):
-        correlation, number = best_symmetry(thumbnails[first], thumbnails[second])
-        if correlation >= least:
-            found.append(Copy(first, second, correlation, SYMMETRIES[number]))
+        position, correlation = _position(planes[first], planes[second])
+        # the plane of a copy is nearly the same, also where the copy lacks slices or is clipped
+        if correlation < least - _PLANE_MARGIN:
+            continue
+        likeness = compare(thumbnails[first], thumbnails[second], position)
+        if likeness.correlation >= least:
+            found.append(Pair(first, second, likeness))
     return found
 
 
-def best_symmetry(first: Thumbnail, second: Thumbnail) -> tuple[float, int]:
-    """Return the largest correlation of two thumbnails in the eight positions of the second, and its number."""
-    own = first.values.astype(np.float32)
-    turned = symmetric(second.values.astype(np.float32))
-    found = [
-        (_correlation(own[a], each[b]), number)
-        for a, b in _overlaps(len(own), len(turned[0]))
-        for number, each in enumerate(turned)
-    ]
-    return max(found, default=(-1.0, 0), key=lambda entry: entry[0])
-
-
-def symmetric(values: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return an array in the eight positions of a square.
+def compare(first: Thumbnail, second: Thumbnail, position: int | None = None) -> Likeness:
+    """Compare two thumbnails; of volumes, also with the slices of the second in reverse order.
 
     Args:
-        values: Axes (..., y, x), as high as wide.
+        first: The one.
+        second: The other.
+        position: The number of the symmetry that turns the second into the first; by default the best.
     """
-    return [np.rot90(side, turn, axes=(-2, -1)) for side in (values, values[..., ::-1]) for turn in range(4)]
+    number = _position(_plane(first), _plane(second))[0] if position is None else position
+    own, other = (each.values.astype(np.float32) for each in (first, second))
+    turned = _turned(other, number)
+    found = [
+        (_correlation(own[a], each[b]), is_reversed)
+        for is_reversed, each in enumerate((turned, turned[::-1]) if len(turned) > 1 else (turned,))
+        for a, b in _overlaps(len(own), len(other))
+    ]
+    correlation, is_reversed = max(found, default=(-1.0, 0), key=lambda entry: entry[0])
+    middle = _middle(own[0], turned[0]) if own.shape[-1] == SIDE else None
+    details = first.detail, second.detail
+    fine = None if details[0] is None or details[1] is None else _fine(details[0], _turned(details[1], number))
+    return Likeness(correlation, SYMMETRIES[number], bool(is_reversed), middle, fine)
+
+
+def describe(planes: NDArray[Any]) -> NDArray[np.float64]:
+    """Describe slices by values that are equal for turned and mirrored copies.
+
+    Args:
+        planes: Thumbnails of slices, axes (slice, y, x).
+
+    Returns:
+        The averages over blocks and the eight symmetries, shape (slice, 10).
+    """
+    count, size = len(planes), planes.shape[-1] // _CELLS
+    blocks = planes.astype(np.float32).reshape(count, _CELLS, size, _CELLS, size).mean(axis=(2, 4))
+    average = np.mean(symmetric(blocks), axis=0)
+    described: NDArray[np.float64] = average[:, *np.triu_indices(_CELLS // 2)].astype(np.float64)
+    return described
+
+
+def _plane(thumbnail: Thumbnail) -> NDArray[np.float32]:
+    """The mean of the slices in a few cells, with mean 0 and norm 1, by which the position of a copy is found."""
+    values = thumbnail.values.mean(axis=0, dtype=np.float32)
+    size = len(values) // _PLANE_CELLS
+    plane = values.reshape(_PLANE_CELLS, size, _PLANE_CELLS, size).mean(axis=(1, 3))
+    plane -= plane.mean()
+    scaled: NDArray[np.float32] = plane / max(float(np.linalg.norm(plane)), 1e-3)
+    return scaled
+
+
+def _position(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[int, float]:
+    """The symmetry that turns the second plane into the first, and their correlation then."""
+    correlations = [float(np.vdot(first, each)) for each in symmetric(second)]
+    number = int(np.argmax(correlations))
+    return number, correlations[number]
+
+
+def _turned(values: NDArray[Any], number: int) -> NDArray[Any]:
+    return np.ascontiguousarray(symmetric(values)[number])
+
+
+def _nearest(descriptors: NDArray[np.float64], numbers: NDArray[np.intp]) -> set[tuple[int, int]]:
+    """Pairs of each entry with its nearest ones, as pairs of their numbers."""
+    _, nearest = cKDTree(descriptors).query(descriptors, min(NEIGHBOURS + 1, len(descriptors)))
+    others = numbers[nearest.reshape(len(descriptors), -1)]
+    return {
+        (min(first, second), max(first, second))
+        for first, row in zip(numbers.tolist(), others.tolist(), strict=True)
+        for second in row
+        if first != second
+    }
+
+
+def _describe_detail(details: Sequence[NDArray[np.int8] | None]) -> NDArray[np.float64]:
+    """Fine detail, averaged over the eight symmetries and projected to a few values: near for copies, far for others."""
+    known = np.stack([np.where(each == MASKED, 0, each) for each in details if each is not None]).astype(np.float32)
+    folded = np.mean(symmetric(known), axis=0)[:, *np.triu_indices(DETAIL_SIDE // 2)]
+    folded /= np.maximum(np.linalg.norm(folded, axis=1, keepdims=True), 1e-3)
+    projection = np.random.default_rng(0).normal(size=(folded.shape[1], _PROJECTED))
+    described: NDArray[np.float64] = folded @ projection
+    return described
 
 
 def _overlaps(first: int, second: int) -> list[tuple[slice, slice]]:
@@ -201,28 +202,28 @@ def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> flo
     return float((first * second).sum()) / scale if scale > 0 else 0.0
 
 
-def _reduced(plane: NDArray[Any], side: int) -> NDArray[np.float32]:
-    """A slice smoothed and sampled at the centres of ``side`` x ``side`` cells."""
-    smooth = ndimage.gaussian_filter(plane.astype(np.float32), [length / side / 2.5 for length in plane.shape])
-    y, x = ((np.arange(side) + 0.5) * length / side - 0.5 for length in plane.shape)
-    sampled: NDArray[np.float32] = ndimage.map_coordinates(
-        smooth, np.meshgrid(y, x, indexing="ij"), order=1, mode="nearest", prefilter=False
-    )
-    return sampled
-
-
-def _thumbnail(values: NDArray[np.float32]) -> Thumbnail | None:
-    deviation = float(values.std())
-    if deviation < 1e-3:
+def _middle(first: NDArray[np.float32], second: NDArray[np.float32]) -> float | None:
+    clear = _unclipped(first) & _unclipped(second)
+    if clear.mean() < _LEAST_SHARE:
         return None
-    return Thumbnail(((values - values.mean()) / deviation).astype(np.float16))
+    one, other = (values - _SMOOTHING @ values @ _SMOOTHING.T for values in (first, second))
+    return _correlation(one[clear], other[clear])
 
 
-def _descriptor(thumbnail: Thumbnail) -> NDArray[np.float64]:
-    """The average over slices, blocks and the eight symmetries: equal for turned and mirrored copies."""
-    values = thumbnail.values.astype(np.float32).mean(axis=0)
-    size = len(values) // _CELLS
-    blocks = values.reshape(_CELLS, size, _CELLS, size).mean(axis=(1, 3))
-    average = np.mean(symmetric(blocks), axis=0)
-    described: NDArray[np.float64] = average[np.triu_indices(_CELLS // 2)].astype(np.float64)
-    return described
+def _unclipped(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Cells that are not near the lowest and the highest value, and have no neighbour that is."""
+    low, high = float(values.min()), float(values.max())
+    margin = _CLIPPED * (high - low)
+    inner = np.pad((values > low + margin) & (values < high - margin), 1, constant_values=True)
+    rows = inner[:-2] & inner[1:-1] & inner[2:]
+    eroded: NDArray[np.bool_] = inner[1:-1, :-2] & inner[1:-1, 2:] & rows[:, 1:-1]
+    return eroded
+
+
+def _fine(first: NDArray[np.int8], second: NDArray[np.int8]) -> float | None:
+    clear = (first != MASKED) & (second != MASKED)
+    return (
+        _correlation(first[clear].astype(np.float32), second[clear].astype(np.float32))
+        if clear.mean() >= _LEAST_SHARE
+        else None
+    )

@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from chest_archives import SCANS, ChestArchives, chest, other_chest
 from PIL import Image
+from scipy import ndimage
 
 from lung_nodule_ct.audit import audit_build, check_groups, write_audit
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OptionError
 from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.read.build_folder import open_build
-from lung_nodule_ct.testing.archives import BMP0, BMP_TABLES, CT0, DET2D, MASKS, THICK0, encode_picture
+from lung_nodule_ct.testing.archives import BMP0, BMP_TABLES, CLS, CT0, DET2D, MASKS, THICK0, encode_picture
 
 FIRST, SECOND, THIRD = SCANS
 VOXELS = ("rows", "evidence", "scans", "order", "thickness", "masks", "copies", "identity")
@@ -134,6 +135,31 @@ def _stack_copy(archives: ChestArchives) -> None:
     archives.validation = ["00002"]
 
 
+def _reversed_stack(archives: ChestArchives) -> None:
+    """The slices move to the side from the first to the last, so that the stack differs from its reverse."""
+    _stack_copy(archives)
+    slices = [np.asarray(Image.open(io.BytesIO(archives[BMP0][f"imgs/00001/{number}.bmp"]))) for number in range(32)]
+    for number, pixels in enumerate(slices):
+        picture = encode_picture(np.roll(pixels, 3 * number, axis=1), "BMP")
+        archives[BMP0] |= {f"imgs/00001/{number}.bmp": picture, f"imgs/00002/{31 - number}.bmp": picture}
+
+
+def _other_number(archives: ChestArchives) -> None:
+    """The pictures of two slices of a scan are exchanged."""
+    for number in range(11, 22):
+        archives.add_slice(SECOND, number)
+    pictures = archives[DET2D]
+    one, other = (f"JPEGImages/{SECOND}_{number:03}.jpg" for number in (12, 19))
+    pictures[one], pictures[other] = pictures[other], pictures[one]
+
+
+def _slice_of_another_date(archives: ChestArchives) -> None:
+    """A scan of the same patient, but of another shape."""
+    archives.set_scan(SECOND, other_chest())
+    grey = np.kron(LUNG.to_grey(other_chest().volume[16]), np.ones((3, 3), np.uint8))
+    archives[DET2D][_slice_of(FIRST)] = encode_picture(grey, "JPEG")
+
+
 def _blank_slice(archives: ChestArchives) -> None:
     archives[DET2D][_slice_of(FIRST)] = encode_picture(np.zeros((384, 480), np.uint8), "JPEG")
 
@@ -157,6 +183,9 @@ FAULTS: dict[str, tuple[Callable[[ChestArchives], None], str, dict[str, Any]]] =
     "a slice of another patient": (_other_slice, "slice-identity", {"image_id": "7-1_016"}),
     "a slice turned": (_turned_slice, "slice-identity", {"image_id": "7-2_016"}),
     "a stack copied to validation": (_stack_copy, "turned-copies", {"case_id": "00001"}),
+    "a stack copied in reverse order": (_reversed_stack, "turned-copies", {"case_id": "00001"}),
+    "two slices of a scan exchanged": (_other_number, "slice-identity", {"image_id": "7-2_012"}),
+    "a slice of another date": (_slice_of_another_date, "slice-identity", {"image_id": "7-1_016"}),
     "a blank slice": (_blank_slice, "picture-content", {"image_id": "7-1_016"}),
     "box moved": (_box, "box-evidence", {"scan_id": "7-1", "image_id": "7-1_016"}),
     "slices of a stack exchanged": (_stack, "slice-order", {"case_id": "00001"}),
@@ -187,6 +216,47 @@ def test_a_fault_is_flagged_by_name(flags, name) -> None:
         assert found[0]["annotation"] == 0
     if check == "both-thicknesses":
         assert found[0]["other"]["key"]["slice_thickness_mm"] == 5.0
+
+
+def _crop(seed: int) -> np.ndarray:
+    """Crops with the same structures and, by seed, other noise, as of neighbouring slices."""
+    structures = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(128, 128)), 8)
+    noise = np.random.default_rng(seed).normal(0, 2, structures.shape)
+    grey: np.ndarray = (60 + 140 * (structures - structures.min()) / np.ptp(structures) + noise).astype(np.uint8)
+    return grey
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda own, following: following, None),
+        (lambda own, following: np.ascontiguousarray(np.rot90(own)), "two splits, rotated by 270 degrees"),
+        (lambda own, following: np.clip(own[:, ::-1] * 1.3 + 6, 0, 255).astype(np.uint8), "two splits, mirrored"),
+    ],
+    ids=["the next slice", "rotated", "mirrored, brighter and clipped"],
+)
+def test_a_crop_of_the_next_slice_is_no_copy(flags, change, expected) -> None:
+    archives = ChestArchives()
+    folder = archives[CLS]
+    for name in [name for name in folder if name.endswith(".bmp")]:
+        del folder[name]
+    folder["class_dataset/train/1/7_20180102_003_01.bmp"] = encode_picture(_crop(1), "BMP")
+    folder["class_dataset/validate/1/7_20180102_004_02.bmp"] = encode_picture(change(_crop(1), _crop(2)), "BMP")
+    found = [flag for flag in flags(archives, "cls_1.25mm") if flag["check"] == "turned-copies"]
+    assert len(found) == (expected is not None)
+    assert all(expected in flag["measured"] and flag["other"] for flag in found)
+
+
+def test_slices_of_one_scan_under_two_patients_are_named_once(flags) -> None:
+    archives = ChestArchives()
+    for number in (14, 15, 17):
+        archives.add_slice(FIRST, number)
+    archives.set_scan(THIRD, other_chest())
+    archives[DET2D][_slice_of(THIRD)] = archives[DET2D][_slice_of(FIRST)]
+    found = [flag for flag in flags(archives, "det2d_1.25mm") if flag["check"] == "turned-copies"]
+    assert len(found) == 1
+    images = {found[0]["key"]["image_id"], found[0]["other"]["key"]["image_id"]}
+    assert images == {"7-1_016", "9-1_016"}
 
 
 def test_a_nodule_that_another_scan_shows_is_named(flags) -> None:
