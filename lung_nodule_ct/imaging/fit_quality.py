@@ -1,0 +1,172 @@
+"""How well two images agree after a registration: correlation, overlap, and what blocks of them still move.
+
+A block is a small cube with structure in it, as vessels have. The moving image is searched around its place for the translation at which it
+agrees best. After a good fit the blocks stay where they are; after a wrong one they go to places of their own, and few agree with anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import ndimage
+
+from lung_nodule_ct.imaging.alignment import sample_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.geometry.affine import Affine
+    from lung_nodule_ct.imaging.alignment import Cells
+
+NEAR_MM: Final = 3.0
+"""A block agrees if it moves by at most this."""
+SIMILAR: Final = 0.6
+"""And if its correlation is at least this."""
+
+_BLOCKS = 48
+_LEAST_SPREAD = 60.0
+"""A block is used if the standard deviation of its values is at least this, in HU."""
+_PER_MM = 0.004
+"""What a millimetre costs a block in correlation: of equal places it takes the nearest."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitQuality:
+    """Measures of a fit, on the grid of the fixed image.
+
+    Attributes:
+        correlation: Of the values in and around the fixed lungs, -1 to 1.
+        overlap: The share of the fixed lungs that is inside the moving image, 0 to 1.
+        jacobian: Volume after the map, divided by volume before.
+        stretches: The largest and the smallest change of a length.
+        rotation_deg: The rotation.
+        blocks: Number of blocks that were compared.
+        agreement: The share of the blocks that agree within 3 mm.
+        residual_mm: Median movement of the blocks that have a similar place; ``None`` if none has.
+    """
+
+    correlation: float
+    overlap: float
+    jacobian: float
+    stretches: tuple[float, float]
+    rotation_deg: float
+    blocks: int
+    agreement: float
+    residual_mm: float | None
+
+
+def measure_fit(fixed: Cells, moving: Cells, transform: Affine, *, block_mm: float, reach_mm: float) -> FitQuality:
+    """Measure how well two images agree.
+
+    Args:
+        fixed: An image; its mask says where they are compared.
+        moving: The other one.
+        transform: From fixed to moving.
+        block_mm: Size of a block.
+        reach_mm: How far it may move along each axis.
+    """
+    warped = sample_cells(moving, fixed.frame, fixed.values.shape, transform)
+    both = fixed.mask & warped.mask
+    moves, likeness = move_blocks(fixed, warped, block_mm, reach_mm)
+    length = np.linalg.norm(moves, axis=1)
+    similar = likeness >= SIMILAR
+    return FitQuality(
+        correlation=_correlation(fixed.values[both], warped.values[both]),
+        overlap=float(both.sum() / max(1, int(fixed.mask.sum()))),
+        jacobian=abs(transform.jacobian),
+        stretches=(transform.stretches[0], transform.stretches[2]),
+        rotation_deg=transform.rotation_deg,
+        blocks=len(length),
+        agreement=float((similar & (length <= NEAR_MM)).mean()) if len(length) else 0.0,
+        residual_mm=float(np.median(length[similar])) if similar.any() else None,
+    )
+
+
+def move_blocks(
+    fixed: Cells, warped: Cells, block_mm: float, reach_mm: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Search where each block of an image is in another one.
+
+    Args:
+        fixed: An image; blocks with structure are taken within its mask.
+        warped: The other one, on the same grid.
+        block_mm: Size of a block.
+        reach_mm: How far it may move along each axis.
+
+    Returns:
+        The movement of each block in mm, in the directions of the axes x, y, z, shape (n, 3); its correlation there, shape (n,).
+    """
+    spacing = np.array(fixed.frame.spacing[::-1])
+    half = np.maximum(1, np.round(block_mm / spacing / 2)).astype(int)
+    half = np.minimum(half, (np.array(fixed.values.shape) - 1) // 2)
+    reach = np.maximum(1, np.round(reach_mm / spacing)).astype(int)
+    moves, likeness = [], []
+    for place in _places(fixed, half):
+        part = tuple(slice(at - size, at + size + 1) for at, size in zip(place, half, strict=True))
+        block = fixed.values[part]
+        low = np.maximum(0, place - half - reach)
+        high = np.minimum(fixed.values.shape, place + half + reach + 1)
+        around = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
+        if warped.mask[part].mean() < 0.75:
+            continue
+        scores = _scores(block, warped.values[around])
+        offsets = [
+            (first - (at - size) + np.arange(count)) * mm
+            for first, at, size, count, mm in zip(low, place, half, scores.shape, spacing, strict=True)
+        ]
+        distance = np.sqrt(sum(grid**2 for grid in np.meshgrid(*offsets, indexing="ij")))
+        best = np.unravel_index(int((scores - _PER_MM * distance).argmax()), scores.shape)
+        at_peak = [
+            float(offset[at]) + mm * _vertex(np.take(_line(scores, best, axis), [at - 1, at, at + 1], mode="clip"), at, len(offset))
+            for axis, (offset, at, mm) in enumerate(zip(offsets, best, spacing, strict=True))
+        ]
+        moves.append(at_peak[::-1])
+        likeness.append(float(scores[best]))
+    return np.array(moves, np.float64).reshape(-1, 3), np.array(likeness, np.float64)
+
+
+def _places(fixed: Cells, half: NDArray[np.int_]) -> NDArray[np.int_]:
+    """Centres of blocks that do not overlap, those with most structure."""
+    size = tuple((2 * half + 1).tolist())
+    mean = ndimage.uniform_filter(fixed.values, size)
+    spread = ndimage.uniform_filter(fixed.values**2, size) - mean**2
+    grid = [np.arange(h, length - h, h + 1) for h, length in zip(half, fixed.values.shape, strict=True)]
+    z, y, x = (axis.ravel() for axis in np.meshgrid(*grid, indexing="ij"))
+    good = fixed.mask[z, y, x] & (spread[z, y, x] >= _LEAST_SPREAD**2)
+    order = np.argsort(-spread[z, y, x][good], kind="stable")[:_BLOCKS]
+    return np.stack([z, y, x], 1)[good][order]
+
+
+def _scores(block: NDArray[np.float32], around: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Correlation of a block with every place of the same shape in an image."""
+    windows = np.lib.stride_tricks.sliding_window_view(around, block.shape)
+    flat = windows.reshape(-1, block.size)
+    centred = block.ravel() - block.mean()
+    product = flat @ centred
+    spread = np.sqrt(np.maximum(flat.var(axis=1), 1.0)) * np.sqrt(float((centred**2).sum()) * block.size)
+    scores: NDArray[np.float32] = (product / spread).reshape(windows.shape[:3])
+    return scores
+
+
+def _line(scores: NDArray[np.float32], at: Sequence[int | np.integer], axis: int) -> NDArray[np.float32]:
+    index: list[int | slice | np.integer] = list(at)
+    index[axis] = slice(None)
+    line: NDArray[np.float32] = scores[tuple(index)]
+    return line
+
+
+def _vertex(values: NDArray[np.float32], at: int | np.integer, length: int) -> float:
+    """Where the parabola through three values has its top, in steps from the middle one; 0 at the ends."""
+    below, middle, above = (float(value) for value in values)
+    bend = below - 2 * middle + above
+    return 0.0 if at in (0, length - 1) or bend >= 0 else max(-0.5, min(0.5, (below - above) / (2 * bend)))
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    if len(a) < 2 or a.std() < 1 or b.std() < 1:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])

@@ -1,0 +1,403 @@
+"""Registration of two scans of one patient, with a measured quality and a refusal of what is not good.
+
+The lungs of both scans are found, all translations are searched at once, and the best are improved by a rigid and an affine fit of the values in
+and around the lungs. At a nodule this leaves several millimetres, since a breath is not affine; :func:`refine` repeats the fit in its
+neighbourhood. What does not pass the rules is unregistered with its reason, and has no transform: docs/spacetime.md has the table of
+right and wrong fits behind the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from scipy import ndimage
+
+from lung_nodule_ct.geometry.affine import Affine
+from lung_nodule_ct.imaging.alignment import (
+    Cells,
+    Effort,
+    average_cells,
+    optimize,
+    sample_cells,
+    search_translations,
+    straight_grid,
+)
+from lung_nodule_ct.imaging.fit_quality import FitQuality, measure_fit
+from lung_nodule_ct.imaging.grids import on_grid
+from lung_nodule_ct.imaging.lungs import find_lungs
+from lung_nodule_ct.imaging.scan import Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from lung_nodule_ct.geometry.frame import Frame, WorldPoints
+    from lung_nodule_ct.read.volumes import Volume
+
+RADIUS_MM: Final = 32.0
+"""Radius of the neighbourhood of a nodule in which the fit is repeated."""
+
+_CELL_MM, _FINE_MM = 3.0, 1.5
+_AROUND_MM = 9.0
+_SEARCH_MM = (6.0, 6.0, 4.0)
+_NEAR_SEARCH_MM = (2.5, 2.5, 2.5)
+_STARTS, _NEAR_STARTS = 4, 2
+_REACH_MM = 20.0
+"""How far the neighbourhood of a nodule may be from where the fit of the lungs takes it."""
+_LEAST_OVERLAP = 0.35
+_RIGID, _AFFINE = Effort(0.06, 40, 4.0, 0.1), Effort(0.1, 60, 2.0, 0.03)
+_NEAR_RIGID, _NEAR_AFFINE = Effort(0.3, 40, 2.0, 0.05), Effort(0.3, 60, 1.0, 0.02)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a fit must reach.
+
+    Attributes:
+        correlation: The least correlation.
+        overlap: The least share of the fixed lungs inside the moving image.
+        agreement: The least share of blocks that agree.
+        blocks: The least number of blocks.
+        residual_mm: The largest median movement of the blocks.
+        stretch: The largest change of a length, as a factor.
+        rotation_deg: The largest rotation.
+    """
+
+    correlation: float
+    overlap: float
+    agreement: float
+    blocks: int
+    residual_mm: float
+    stretch: float
+    rotation_deg: float
+
+    def refusal(self, quality: FitQuality) -> str | None:
+        """Why a fit is not good, ``None`` if it is."""
+        most, least = quality.stretches
+        residual = quality.residual_mm
+        rules = (
+            (quality.overlap < self.overlap, f"the scans share {quality.overlap:.0%} of the lungs"),
+            (quality.correlation < self.correlation, f"the correlation is {quality.correlation:.2f}"),
+            (
+                max(most, 1 / least) > self.stretch,
+                f"lengths change by the factors {least:.2f} to {most:.2f}",
+            ),
+            (quality.rotation_deg > self.rotation_deg, f"the rotation is {quality.rotation_deg:.0f} degrees"),
+            (quality.blocks < self.blocks, f"only {quality.blocks} blocks have structure"),
+            (quality.agreement < self.agreement, f"{quality.agreement:.0%} of the blocks agree"),
+            (
+                residual is None or residual > self.residual_mm,
+                f"the blocks move by {residual or 0:.1f} mm",
+            ),
+        )
+        return next((reason for fails, reason in rules if fails), None)
+
+
+LUNGS: Final = Limits(0.7, 0.4, 0.35, 8, 4.0, 1.3, 25.0)
+NEIGHBOURHOOD: Final = Limits(0.6, 0.5, 0.5, 6, 2.5, 1.35, 30.0)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where the points of one scan are in another scan of the same patient.
+
+    Attributes:
+        transform: From the world of the fixed scan to that of the moving one; ``None`` if the scans are unregistered.
+        quality: Measures of the fit; ``None`` if there was none.
+        reason: Why the scans are unregistered.
+        center_world: The place in the fixed scan around which it holds, ``None`` for the lungs as a whole.
+
+    Raises:
+        ValueError: There is neither a transform nor a reason, or both.
+    """
+
+    transform: Affine | None
+    quality: FitQuality | None = None
+    reason: str | None = None
+    center_world: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.transform is None) == (self.reason is None):
+            raise ValueError("reason: expected one exactly if there is no transform")
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether there is a transform."""
+        return self.transform is not None
+
+    def map(self, points: Any) -> WorldPoints | None:
+        """Return where world points of the fixed scan are in the moving one, ``None`` if the scans are unregistered."""
+        return None if self.transform is None else self.transform.map(points)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan with its lungs on a coarse grid, for several registrations.
+
+    Attributes:
+        scan: The scan.
+    """
+
+    scan: Scan
+
+    @cached_property
+    def cells(self) -> Cells:
+        """Cells of about 3 mm; those in and near the lungs count. None counts if no lung was found."""
+        frame, _ = self.scan.grid
+        cells = average_cells(self.voxels, frame, _CELL_MM)
+        return cells.masked(self.lungs_on(cells.frame, cells.values.shape, _AROUND_MM))
+
+    @cached_property
+    def voxels(self) -> NDArray[Any]:
+        """The voxels, decoded."""
+        return np.asarray(self.scan.array[...])
+
+    @cached_property
+    def _lungs(self) -> Cells:
+        frame, _ = self.scan.grid
+        found = find_lungs(self.voxels, frame.spacing)
+        if found.is_empty:
+            found = find_lungs(self.voxels, frame.spacing, is_crop=True)
+        origin = frame.to_world([(count - 1) / 2 for count in found.step]).tolist()
+        x, y, z = (count * mm for count, mm in zip(found.step, frame.spacing, strict=True))
+        coarse = replace(frame, origin=tuple(origin), spacing=(x, y, z))
+        return Cells(found.mask.astype(np.float32), found.mask, coarse)
+
+    @property
+    def has_lungs(self) -> bool:
+        """Whether lungs were found."""
+        return bool(self._lungs.mask.any())
+
+    def lungs_on(self, frame: Frame, shape: Sequence[int], around_mm: float) -> NDArray[np.bool_]:
+        """The lungs and what is near them, on another grid."""
+        found = sample_cells(self._lungs, frame, shape).mask
+        if not found.any():
+            return found
+        distance = ndimage.distance_transform_edt(~found, sampling=frame.spacing[::-1])
+        near: NDArray[np.bool_] = distance <= around_mm
+        return near
+
+    def neighbourhood(self, center_world: Sequence[float], radius_mm: float) -> Cells | None:
+        """Cells of about 1.5 mm within a cube around a place, ``None`` if it is not in the scan. All cells count."""
+        frame, shape = self.scan.grid
+        reach = radius_mm / np.array(frame.spacing)
+        middle = frame.to_voxel(center_world)
+        low = np.maximum(0, np.floor(middle - reach)).astype(int)
+        high = np.minimum(shape[::-1], np.ceil(middle + reach) + 1).astype(int)
+        if (high - low < 2).any():
+            return None
+        part = self.voxels[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+        origin = tuple(frame.to_world(low).tolist())
+        return average_cells(part, replace(frame, origin=origin), _FINE_MM)
+
+
+def prepare_scan(volume: Volume | PreparedScan) -> PreparedScan:
+    """Return a scan with its lungs, for several registrations. Each function here takes it in place of the scan.
+
+    Args:
+        volume: A scan, or a volume with a frame.
+
+    Raises:
+        ValueError: The volume has no frame.
+    """
+    return volume if isinstance(volume, PreparedScan) else PreparedScan(Scan.from_volume(volume))
+
+
+def register(fixed: Volume | PreparedScan, moving: Volume | PreparedScan) -> Registration:
+    """Register the lungs of two scans of one patient.
+
+    Args:
+        fixed: A scan, or a volume with a frame, or a prepared scan.
+        moving: The other one, of any size, spacing and direction.
+
+    Returns:
+        The registration; unregistered with a reason if no lungs were found, or no fit is good. The same input gives the same numbers.
+
+    Raises:
+        ValueError: A volume has no frame.
+        MissingExtraError: The extra ``imaging`` is not installed.
+    """
+    one, two = prepare_scan(fixed), prepare_scan(moving)
+    for scan, name in ((one, "fixed"), (two, "moving")):
+        if not scan.has_lungs:
+            return Registration(None, reason=f"no lungs were found in the {name} scan")
+    whole = two.cells.masked(np.ones(two.cells.mask.shape, np.bool_))
+    starts = _starts(one.cells, whole, _SEARCH_MM, _STARTS)
+    if not starts:
+        return Registration(None, reason=f"no position was found at which {_LEAST_OVERLAP:.0%} of the lungs overlap")
+    center = _center(one.cells)
+    fits = []
+    for start in starts:
+        rigid = optimize(one.cells, whole, start, center, rigid=True, effort=_RIGID)
+        if rigid is not None:
+            fits.append((_agreement(one.cells, whole, rigid), rigid))
+    if not fits:
+        return Registration(None, reason="the scans do not overlap")
+    _, rigid = max(fits, key=lambda fit: fit[0])
+    affine = optimize(one.cells, whole, rigid, center, rigid=False, effort=_AFFINE)
+    candidates = [fit for fit in (affine, rigid) if fit is not None]
+    measured = [(measure_fit(one.cells, whole, fit, block_mm=21.0, reach_mm=12.0), fit) for fit in candidates]
+    return _decided(measured, LUNGS, None)
+
+
+def refine(
+    fixed: Volume | PreparedScan,
+    moving: Volume | PreparedScan,
+    registration: Registration,
+    center_world: Sequence[float],
+    *,
+    radius_mm: float = RADIUS_MM,
+) -> Registration:
+    """Repeat a registration in the neighbourhood of a nodule.
+
+    Args:
+        fixed: As in :func:`register`.
+        moving: As there.
+        registration: What :func:`register` returned for the two.
+        center_world: The place in the fixed scan, LPS mm.
+        radius_mm: Radius of the neighbourhood.
+
+    Returns:
+        The registration around the place; unregistered with a reason if the lungs are, or no fit there is good.
+
+    Raises:
+        ValueError: A volume has no frame.
+        MissingExtraError: The extra ``imaging`` is not installed.
+    """
+    one, two = prepare_scan(fixed), prepare_scan(moving)
+    x, y, z = (float(value) for value in center_world)
+    if registration.transform is None:
+        return Registration(None, reason=registration.reason, center_world=(x, y, z))
+    begin = registration.transform
+    target = begin.map((x, y, z))
+    near, there = one.neighbourhood((x, y, z), radius_mm), two.neighbourhood(target, radius_mm + _REACH_MM)
+    if near is None or there is None:
+        return Registration(None, reason="the place is outside one of the scans", center_world=(x, y, z))
+    near = near.masked(_ball(near, (x, y, z), radius_mm) & one.lungs_on(near.frame, near.values.shape, 5.0))
+    if not near.mask.any():
+        return Registration(None, reason="the place is not near the lungs", center_world=(x, y, z))
+    moved = Cells(there.values, there.mask, begin.inverse.move(there.frame))
+    starts = _starts(near, moved, _NEAR_SEARCH_MM, _NEAR_STARTS, _REACH_MM)
+    fits = []
+    for start in starts or [Affine()]:
+        rigid = optimize(near, there, begin.after(start), (x, y, z), rigid=True, effort=_NEAR_RIGID)
+        if rigid is not None:
+            fits.append((_agreement(near, there, rigid), rigid))
+    if not fits:
+        return Registration(None, reason="the neighbourhoods do not overlap", center_world=(x, y, z))
+    _, rigid = max(fits, key=lambda fit: fit[0])
+    affine = optimize(near, there, rigid, (x, y, z), rigid=False, effort=_NEAR_AFFINE)
+    candidates = [fit for fit in (affine, rigid) if fit is not None]
+    measured = [(measure_fit(near, there, fit, block_mm=13.0, reach_mm=7.5), fit) for fit in candidates]
+    return _decided(measured, NEIGHBOURHOOD, (x, y, z))
+
+
+@dataclass(frozen=True, eq=False)
+class RegisteredPair:
+    """Two scans of a patient on the same grid. ``fixed, moving = pair`` unpacks them.
+
+    Attributes:
+        fixed: The earlier scan, unchanged.
+        moving: The later scan on the grid of the earlier one: its voxels and mask are resampled and the centres of its nodules are
+            moved; their diameters stay as published. ``None`` if the scans are unregistered.
+        registration: The transform and its quality, or the reason why there is none.
+    """
+
+    fixed: Scan
+    moving: Scan | None
+    registration: Registration
+
+    def __iter__(self) -> Iterator[Scan | None]:
+        yield self.fixed
+        yield self.moving
+
+
+def registered_pair(
+    patient: Sequence[Mapping[str, Any] | Volume],
+    first: int,
+    second: int,
+    *,
+    center_world: Sequence[float] | None = None,
+) -> RegisteredPair:
+    """Return two scans of a patient on the grid of the first one.
+
+    Args:
+        patient: Rows of ``longitudinal``, as a sequence of :func:`lung_nodule_ct.patient_sequences` has them, or scans.
+        first: Index of the fixed scan.
+        second: Index of the moving scan.
+        center_world: A place in the fixed scan, such as the centre of a nodule, around which the fit is repeated; by default the fit of
+            the lungs.
+
+    Raises:
+        ValueError: A row has no volume or no frame.
+        MissingExtraError: The extra ``imaging`` is not installed.
+    """
+    one, two = (
+        prepare_scan(item if not isinstance(item, Mapping) else Scan.from_row(item))
+        for item in (patient[first], patient[second])
+    )
+    registration = register(one, two)
+    if center_world is not None:
+        registration = refine(one, two, registration, center_world)
+    if registration.transform is None:
+        return RegisteredPair(one.scan, None, registration)
+    return RegisteredPair(one.scan, warp(two.scan, registration.transform, one.scan), registration)
+
+
+def warp(moving: Scan, transform: Affine, fixed: Scan) -> Scan:
+    """Return a scan on the grid of another one.
+
+    Args:
+        moving: The scan.
+        transform: From the world of ``fixed`` to that of ``moving``.
+        fixed: The scan with the grid.
+    """
+    back = transform.inverse
+    frame, _ = moving.grid
+    nodules = tuple({**nodule, "center_world": tuple(back.map(nodule["center_world"]).tolist())} for nodule in moving.nodules)
+    return on_grid(Scan(moving.array, back.move(frame), moving.lung_mask, nodules), *fixed.grid)
+
+
+def _starts(
+    fixed: Cells, moving: Cells, size_mm: Sequence[float], count: int, within_mm: float | None = None
+) -> list[Affine]:
+    """The best translations, on coarse grids along the axes of the world."""
+    one = sample_cells(fixed, *straight_grid(fixed.corners, size_mm))
+    two = sample_cells(moving, *straight_grid(moving.corners, size_mm))
+    found = search_translations(one, two, count=count, least_overlap=_LEAST_OVERLAP, within_mm=within_mm)
+    return [start for start, _ in found]
+
+
+def _center(cells: Cells) -> list[float]:
+    """The centre of the cells that count, in the world."""
+    middle = np.argwhere(cells.mask).mean(axis=0)[::-1]
+    center: list[float] = cells.frame.to_world(middle).tolist()
+    return center
+
+
+def _ball(cells: Cells, center_world: Sequence[float], radius_mm: float) -> NDArray[np.bool_]:
+    z, y, x = np.indices(cells.values.shape)
+    world = cells.frame.to_world(np.stack([x, y, z], -1).reshape(-1, 3))
+    inside: NDArray[np.bool_] = (np.linalg.norm(world - np.asarray(center_world), axis=1) <= radius_mm).reshape(x.shape)
+    return inside
+
+
+def _agreement(fixed: Cells, moving: Cells, fit: Affine) -> float:
+    """Correlation, less what little overlap costs: two thin slices correlate well anywhere."""
+    quality = measure_fit(fixed, moving, fit, block_mm=21.0, reach_mm=3.0)
+    return quality.correlation * min(1.0, quality.overlap / _LEAST_OVERLAP)
+
+
+def _decided(
+    measured: Sequence[tuple[FitQuality, Affine]], limits: Limits, center: tuple[float, float, float] | None
+) -> Registration:
+    """The fit with the best agreement among those that are good, otherwise why the best one is not."""
+    good = [(quality, fit) for quality, fit in measured if limits.refusal(quality) is None]
+    quality, fit = max(good or measured, key=lambda each: (each[0].agreement, each[0].correlation))
+    reason = limits.refusal(quality)
+    return Registration(fit if reason is None else None, quality, reason, center)
