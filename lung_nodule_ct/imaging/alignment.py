@@ -98,13 +98,9 @@ def sample_cells(cells: Cells, frame: Frame, shape: Sequence[int], by: Affine | 
     origin = cells.frame.to_voxel(by.map(frame.to_world((0, 0, 0))))
     matrix = (cells.frame.to_voxel(by.map(frame.to_world(np.eye(3)))) - origin).T
     turned, start = matrix[::-1, ::-1], origin[::-1]
-    arguments = {"offset": start, "output_shape": (depth, height, width), "mode": "constant"}
-    values = ndimage.affine_transform(
-        cells.values, turned, order=1, cval=HU_RANGE[0], output=np.float32, prefilter=False, **arguments
-    )
-    mask = ndimage.affine_transform(
-        cells.mask.view(np.uint8), turned, order=0, cval=0, output=np.uint8, prefilter=False, **arguments
-    )
+    common = {"offset": start, "output_shape": (depth, height, width), "prefilter": False}
+    values = ndimage.affine_transform(cells.values, turned, order=1, mode="nearest", output=np.float32, **common)
+    mask = ndimage.affine_transform(cells.mask.view(np.uint8), turned, order=0, mode="constant", cval=0, **common)
     return Cells(values, mask > 0, frame)
 
 

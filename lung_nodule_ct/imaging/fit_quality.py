@@ -102,18 +102,20 @@ def move_blocks(
     """
     spacing = np.array(fixed.frame.spacing[::-1])
     half = np.maximum(1, np.round(block_mm / spacing / 2)).astype(int)
-    half = np.minimum(half, (np.array(fixed.values.shape) - 1) // 2)
+    both = fixed.mask & warped.mask
+    if not both.any():
+        return np.empty((0, 3)), np.empty(0)
+    shared = np.array([np.flatnonzero(both.any(axis=axes)).size for axes in ((1, 2), (0, 2), (0, 1))])
+    half = np.minimum(half, (shared - 1) // 3)  # blocks of thin slabs are thin
     reach = np.maximum(1, np.round(reach_mm / spacing)).astype(int)
     moves, likeness = [], []
-    for place in _places(fixed, half):
+    for place in _places(fixed, warped.mask, half):
         part = tuple(slice(at - size, at + size + 1) for at, size in zip(place, half, strict=True))
         block = fixed.values[part]
         low = np.maximum(0, place - half - reach)
         high = np.minimum(fixed.values.shape, place + half + reach + 1)
         around = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
-        if warped.mask[part].mean() < 0.75:
-            continue
-        scores = _scores(block, warped.values[around])
+        scores = _scores(block, warped.values[around], warped.mask[around])
         offsets = [
             (first - (at - size) + np.arange(count)) * mm
             for first, at, size, count, mm in zip(low, place, half, scores.shape, spacing, strict=True)
@@ -129,26 +131,29 @@ def move_blocks(
     return np.array(moves, np.float64).reshape(-1, 3), np.array(likeness, np.float64)
 
 
-def _places(fixed: Cells, half: NDArray[np.int_]) -> NDArray[np.int_]:
-    """Centres of blocks that do not overlap, those with most structure."""
+def _places(fixed: Cells, known: NDArray[np.bool_], half: NDArray[np.int_]) -> NDArray[np.int_]:
+    """Centres of blocks, those with most structure, where the other image is known."""
     size = tuple((2 * half + 1).tolist())
     mean = ndimage.uniform_filter(fixed.values, size)
     spread = ndimage.uniform_filter(fixed.values**2, size) - mean**2
     grid = [np.arange(h, length - h, h + 1) for h, length in zip(half, fixed.values.shape, strict=True)]
     z, y, x = (axis.ravel() for axis in np.meshgrid(*grid, indexing="ij"))
-    good = fixed.mask[z, y, x] & (spread[z, y, x] >= _LEAST_SPREAD**2)
+    usable = fixed.mask & (ndimage.minimum_filter(known.view(np.uint8), size) > 0)
+    good = usable[z, y, x] & (spread[z, y, x] >= _LEAST_SPREAD**2)
     order = np.argsort(-spread[z, y, x][good], kind="stable")[:_BLOCKS]
     return np.stack([z, y, x], 1)[good][order]
 
 
-def _scores(block: NDArray[np.float32], around: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Correlation of a block with every place of the same shape in an image."""
+def _scores(block: NDArray[np.float32], around: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Correlation of a block with every place of the same shape in an image; -1 where the image is not known completely."""
     windows = np.lib.stride_tricks.sliding_window_view(around, block.shape)
     flat = windows.reshape(-1, block.size)
     centred = block.ravel() - block.mean()
     product = flat @ centred
     spread = np.sqrt(np.maximum(flat.var(axis=1), 1.0)) * np.sqrt(float((centred**2).sum()) * block.size)
     scores: NDArray[np.float32] = (product / spread).reshape(windows.shape[:3])
+    if not known.all():
+        scores[~np.lib.stride_tricks.sliding_window_view(known, block.shape).all(axis=(3, 4, 5))] = -1
     return scores
 
 

@@ -50,6 +50,9 @@ _STARTS, _NEAR_STARTS = 4, 2
 _REACH_MM = 20.0
 """How far the neighbourhood of a nodule may be from where the fit of the lungs takes it."""
 _LEAST_OVERLAP = 0.35
+_BLOCK_MM = 15.0, 11.0
+_GROWTH = 1.3
+"""Cells up to this multiple of the radius of a nodule do not count."""
 _RIGID, _AFFINE = Effort(0.06, 40, 4.0, 0.1), Effort(0.1, 60, 2.0, 0.03)
 _NEAR_RIGID, _NEAR_AFFINE = Effort(0.3, 40, 2.0, 0.05), Effort(0.3, 60, 1.0, 0.02)
 
@@ -241,7 +244,7 @@ def register(fixed: Volume | PreparedScan, moving: Volume | PreparedScan) -> Reg
     _, rigid = max(fits, key=lambda fit: fit[0])
     affine = optimize(one.cells, whole, rigid, center, rigid=False, effort=_AFFINE)
     candidates = [fit for fit in (affine, rigid) if fit is not None]
-    measured = [(measure_fit(one.cells, whole, fit, block_mm=21.0, reach_mm=12.0), fit) for fit in candidates]
+    measured = [(measure_fit(one.cells, whole, fit, block_mm=_BLOCK_MM[0], reach_mm=12.0), fit) for fit in candidates]
     return _decided(measured, LUNGS, None)
 
 
@@ -251,6 +254,7 @@ def refine(
     registration: Registration,
     center_world: Sequence[float],
     *,
+    diameter_mm: float = 0.0,
     radius_mm: float = RADIUS_MM,
 ) -> Registration:
     """Repeat a registration in the neighbourhood of a nodule.
@@ -260,7 +264,8 @@ def refine(
         moving: As there.
         registration: What :func:`register` returned for the two.
         center_world: The place in the fixed scan, LPS mm.
-        radius_mm: Radius of the neighbourhood.
+        diameter_mm: Diameter of a nodule there, which does not count: it may grow, and the neighbourhood does not.
+        radius_mm: Radius of the neighbourhood around the nodule.
 
     Returns:
         The registration around the place; unregistered with a reason if the lungs are, or no fit there is good.
@@ -275,10 +280,14 @@ def refine(
         return Registration(None, reason=registration.reason, center_world=(x, y, z))
     begin = registration.transform
     target = begin.map((x, y, z))
-    near, there = one.neighbourhood((x, y, z), radius_mm), two.neighbourhood(target, radius_mm + _REACH_MM)
+    hole_mm = diameter_mm / 2 * _GROWTH if diameter_mm else 0.0
+    reach_mm = radius_mm + diameter_mm / 2
+    near, there = one.neighbourhood((x, y, z), reach_mm), two.neighbourhood(target, reach_mm + _REACH_MM)
     if near is None or there is None:
         return Registration(None, reason="the place is outside one of the scans", center_world=(x, y, z))
-    near = near.masked(_ball(near, (x, y, z), radius_mm) & one.lungs_on(near.frame, near.values.shape, 5.0))
+    distance = _distance(near, (x, y, z))
+    lungs = one.lungs_on(near.frame, near.values.shape, 5.0)
+    near = near.masked((distance <= reach_mm) & (distance >= hole_mm) & lungs)
     if not near.mask.any():
         return Registration(None, reason="the place is not near the lungs", center_world=(x, y, z))
     moved = Cells(there.values, there.mask, begin.inverse.move(there.frame))
@@ -293,7 +302,7 @@ def refine(
     _, rigid = max(fits, key=lambda fit: fit[0])
     affine = optimize(near, there, rigid, (x, y, z), rigid=False, effort=_NEAR_AFFINE)
     candidates = [fit for fit in (affine, rigid) if fit is not None]
-    measured = [(measure_fit(near, there, fit, block_mm=13.0, reach_mm=7.5), fit) for fit in candidates]
+    measured = [(measure_fit(near, there, fit, block_mm=_BLOCK_MM[1], reach_mm=7.5), fit) for fit in candidates]
     return _decided(measured, NEIGHBOURHOOD, (x, y, z))
 
 
@@ -380,16 +389,17 @@ def _center(cells: Cells) -> list[float]:
     return center
 
 
-def _ball(cells: Cells, center_world: Sequence[float], radius_mm: float) -> NDArray[np.bool_]:
+def _distance(cells: Cells, center_world: Sequence[float]) -> NDArray[np.float64]:
+    """Distance of each cell from a place in mm."""
     z, y, x = np.indices(cells.values.shape)
     world = cells.frame.to_world(np.stack([x, y, z], -1).reshape(-1, 3))
-    inside: NDArray[np.bool_] = (np.linalg.norm(world - np.asarray(center_world), axis=1) <= radius_mm).reshape(x.shape)
-    return inside
+    distance: NDArray[np.float64] = np.linalg.norm(world - np.asarray(center_world), axis=1).reshape(x.shape)
+    return distance
 
 
 def _agreement(fixed: Cells, moving: Cells, fit: Affine) -> float:
     """Correlation, less what little overlap costs: two thin slices correlate well anywhere."""
-    quality = measure_fit(fixed, moving, fit, block_mm=21.0, reach_mm=3.0)
+    quality = measure_fit(fixed, moving, fit, block_mm=_BLOCK_MM[0], reach_mm=3.0)
     return quality.correlation * min(1.0, quality.overlap / _LEAST_OVERLAP)
 
 
