@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.affine import Affine
     from lung_nodule_ct.imaging.alignment import Cells
 
-NEAR_MM: Final = 3.0
-"""A block agrees if it moves by at most this."""
 SIMILAR: Final = 0.6
-"""And if its correlation is at least this."""
+"""A block agrees if its correlation is at least this, and if it moves little."""
 
 _BLOCKS = 48
 _LEAST_SPREAD = 60.0
@@ -45,7 +43,7 @@ class FitQuality:
         stretches: The largest and the smallest change of a length.
         rotation_deg: The rotation.
         blocks: Number of blocks that were compared.
-        agreement: The share of the blocks that agree within 3 mm.
+        agreement: The share of the blocks that have a similar place nearby: within 3 mm around a nodule, 8 mm for the lungs as a whole.
         residual_mm: Median movement of the blocks that have a similar place; ``None`` if none has.
     """
 
@@ -59,55 +57,68 @@ class FitQuality:
     residual_mm: float | None
 
 
-def measure_fit(fixed: Cells, moving: Cells, transform: Affine, *, block_mm: float, reach_mm: float) -> FitQuality:
+@dataclass(frozen=True)
+class BlockSearch:
+    """How blocks are searched.
+
+    Attributes:
+        size_mm: Size of a block.
+        reach_mm: How far it may move along each axis.
+        near_mm: A block agrees if it moves by at most this.
+    """
+
+    size_mm: float
+    reach_mm: float
+    near_mm: float
+
+
+def measure_fit(fixed: Cells, moving: Cells, transform: Affine, search: BlockSearch) -> FitQuality:
     """Measure how well two images agree.
 
     Args:
         fixed: An image; its mask says where they are compared.
         moving: The other one.
         transform: From fixed to moving.
-        block_mm: Size of a block.
-        reach_mm: How far it may move along each axis.
+        search: How blocks are searched.
     """
     warped = sample_cells(moving, fixed.frame, fixed.values.shape, transform)
     both = fixed.mask & warped.mask
-    moves, likeness = move_blocks(fixed, warped, block_mm, reach_mm)
+    moves, likeness = move_blocks(fixed, warped, search)
     length = np.linalg.norm(moves, axis=1)
     similar = likeness >= SIMILAR
     return FitQuality(
-        correlation=_correlation(fixed.values[both], warped.values[both]),
+        correlation=correlate_values(fixed.values[both], warped.values[both]),
         overlap=float(both.sum() / max(1, int(fixed.mask.sum()))),
         jacobian=abs(transform.jacobian),
         stretches=(transform.stretches[0], transform.stretches[2]),
         rotation_deg=transform.rotation_deg,
         blocks=len(length),
-        agreement=float((similar & (length <= NEAR_MM)).mean()) if len(length) else 0.0,
+        agreement=float((similar & (length <= search.near_mm)).mean()) if len(length) else 0.0,
         residual_mm=float(np.median(length[similar])) if similar.any() else None,
     )
 
 
 def move_blocks(
-    fixed: Cells, warped: Cells, block_mm: float, reach_mm: float
+    fixed: Cells, warped: Cells, search: BlockSearch
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Search where each block of an image is in another one.
 
     Args:
         fixed: An image; blocks with structure are taken within its mask.
         warped: The other one, on the same grid.
-        block_mm: Size of a block.
-        reach_mm: How far it may move along each axis.
+        search: How blocks are searched.
 
     Returns:
         The movement of each block in mm, in the directions of the axes x, y, z, shape (n, 3); its correlation there, shape (n,).
     """
     spacing = np.array(fixed.frame.spacing[::-1])
-    half = np.maximum(1, np.round(block_mm / spacing / 2)).astype(int)
+    half = np.maximum(1, np.round(search.size_mm / spacing / 2)).astype(int)
     both = fixed.mask & warped.mask
     if not both.any():
         return np.empty((0, 3)), np.empty(0)
     shared = np.array([np.flatnonzero(both.any(axis=axes)).size for axes in ((1, 2), (0, 2), (0, 1))])
     half = np.minimum(half, (shared - 1) // 3)  # blocks of thin slabs are thin
-    reach = np.maximum(1, np.round(reach_mm / spacing)).astype(int)
+    reach = np.maximum(1, np.round(search.reach_mm / spacing)).astype(int)
     moves, likeness = [], []
     for place in _places(fixed, warped.mask, half):
         part = tuple(slice(at - size, at + size + 1) for at, size in zip(place, half, strict=True))
@@ -171,7 +182,8 @@ def _vertex(values: NDArray[np.float32], at: int | np.integer, length: int) -> f
     return 0.0 if at in (0, length - 1) or bend >= 0 else max(-0.5, min(0.5, (below - above) / (2 * bend)))
 
 
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def correlate_values(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Correlation of values, 0 if one side is constant."""
     if len(a) < 2 or a.std() < 1 or b.std() < 1:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])

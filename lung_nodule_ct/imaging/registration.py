@@ -26,7 +26,7 @@ from lung_nodule_ct.imaging.alignment import (
     search_translations,
     straight_grid,
 )
-from lung_nodule_ct.imaging.fit_quality import FitQuality, measure_fit
+from lung_nodule_ct.imaging.fit_quality import BlockSearch, FitQuality, correlate_values, measure_fit
 from lung_nodule_ct.imaging.grids import on_grid
 from lung_nodule_ct.imaging.lungs import find_lungs
 from lung_nodule_ct.imaging.scan import Scan
@@ -50,7 +50,7 @@ _STARTS, _NEAR_STARTS = 4, 2
 _REACH_MM = 20.0
 """How far the neighbourhood of a nodule may be from where the fit of the lungs takes it."""
 _LEAST_OVERLAP = 0.35
-_BLOCK_MM = 15.0, 11.0
+_BLOCKS, _NEAR_BLOCKS = BlockSearch(15.0, 12.0, 8.0), BlockSearch(11.0, 7.5, 3.0)
 _GROWTH = 1.3
 """Cells up to this multiple of the radius of a nodule do not count."""
 _RIGID, _AFFINE = Effort(0.06, 40, 4.0, 0.1), Effort(0.1, 60, 2.0, 0.03)
@@ -101,8 +101,8 @@ class Limits:
         return next((reason for fails, reason in rules if fails), None)
 
 
-LUNGS: Final = Limits(0.7, 0.4, 0.35, 8, 4.0, 1.3, 25.0)
-NEIGHBOURHOOD: Final = Limits(0.6, 0.5, 0.5, 6, 2.5, 1.35, 30.0)
+LUNGS: Final = Limits(0.62, 0.4, 0.5, 8, 6.5, 1.3, 25.0)
+NEIGHBOURHOOD: Final = Limits(0.6, 0.5, 0.55, 6, 2.5, 1.35, 30.0)
 
 
 @dataclass(frozen=True)
@@ -238,13 +238,13 @@ def register(fixed: Volume | PreparedScan, moving: Volume | PreparedScan) -> Reg
     for start in starts:
         rigid = optimize(one.cells, whole, start, center, rigid=True, effort=_RIGID)
         if rigid is not None:
-            fits.append((_agreement(one.cells, whole, rigid), rigid))
+            fits.append((_score(one.cells, whole, rigid), rigid))
     if not fits:
         return Registration(None, reason="the scans do not overlap")
     _, rigid = max(fits, key=lambda fit: fit[0])
     affine = optimize(one.cells, whole, rigid, center, rigid=False, effort=_AFFINE)
     candidates = [fit for fit in (affine, rigid) if fit is not None]
-    measured = [(measure_fit(one.cells, whole, fit, block_mm=_BLOCK_MM[0], reach_mm=12.0), fit) for fit in candidates]
+    measured = [(measure_fit(one.cells, whole, fit, _BLOCKS), fit) for fit in candidates]
     return _decided(measured, LUNGS, None)
 
 
@@ -296,13 +296,13 @@ def refine(
     for start in starts or [Affine()]:
         rigid = optimize(near, there, begin.after(start), (x, y, z), rigid=True, effort=_NEAR_RIGID)
         if rigid is not None:
-            fits.append((_agreement(near, there, rigid), rigid))
+            fits.append((_score(near, there, rigid), rigid))
     if not fits:
         return Registration(None, reason="the neighbourhoods do not overlap", center_world=(x, y, z))
     _, rigid = max(fits, key=lambda fit: fit[0])
     affine = optimize(near, there, rigid, (x, y, z), rigid=False, effort=_NEAR_AFFINE)
     candidates = [fit for fit in (affine, rigid) if fit is not None]
-    measured = [(measure_fit(near, there, fit, block_mm=_BLOCK_MM[1], reach_mm=7.5), fit) for fit in candidates]
+    measured = [(measure_fit(near, there, fit, _NEAR_BLOCKS), fit) for fit in candidates]
     return _decided(measured, NEIGHBOURHOOD, (x, y, z))
 
 
@@ -397,10 +397,12 @@ def _distance(cells: Cells, center_world: Sequence[float]) -> NDArray[np.float64
     return distance
 
 
-def _agreement(fixed: Cells, moving: Cells, fit: Affine) -> float:
+def _score(fixed: Cells, moving: Cells, fit: Affine) -> float:
     """Correlation, less what little overlap costs: two thin slices correlate well anywhere."""
-    quality = measure_fit(fixed, moving, fit, block_mm=_BLOCK_MM[0], reach_mm=3.0)
-    return quality.correlation * min(1.0, quality.overlap / _LEAST_OVERLAP)
+    warped = sample_cells(moving, fixed.frame, fixed.values.shape, fit)
+    both = fixed.mask & warped.mask
+    overlap = both.sum() / fixed.mask.sum()
+    return correlate_values(fixed.values[both], warped.values[both]) * min(1.0, float(overlap) / _LEAST_OVERLAP)
 
 
 def _decided(
