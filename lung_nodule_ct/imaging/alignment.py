@@ -74,8 +74,7 @@ def average_cells(volume: NDArray[Any], frame: Frame, size_mm: float) -> Cells:
         size_mm: Size of a cell. Voxels that are larger stay.
     """
     step = [
-        min(length, max(1, round(size_mm / mm)))
-        for length, mm in zip(volume.shape[::-1], frame.spacing, strict=True)
+        min(length, max(1, round(size_mm / mm))) for length, mm in zip(volume.shape[::-1], frame.spacing, strict=True)
     ]
     values = np.clip(block_mean(volume, step), *HU_RANGE)
     origin = frame.to_world([(count - 1) / 2 for count in step]).tolist()
@@ -128,7 +127,9 @@ def search_translations(
     Returns:
         Maps from fixed to moving and their correlations; empty if the images never overlap that much.
     """
-    shape = [fft.next_fast_len(a + b - 1, real=True) for a, b in zip(fixed.values.shape, moving.values.shape, strict=True)]
+    shape = [
+        fft.next_fast_len(a + b - 1, real=True) for a, b in zip(fixed.values.shape, moving.values.shape, strict=True)
+    ]
 
     def spectra(cells: Cells) -> list[NDArray[np.complex64]]:
         mask = cells.mask.astype(np.float32)
@@ -176,7 +177,12 @@ def _peaks(
         if best <= 0:
             break
         found.append((Affine(offset=(float(x[i]), float(y[j]), float(z[k]))), best))
-        near = np.ix_(*(np.flatnonzero(np.abs(offset - offset[at]) < _APART_MM) for offset, at in zip(offsets, (k, j, i), strict=True)))
+        near = np.ix_(
+            *(
+                np.flatnonzero(np.abs(offset - offset[at]) < _APART_MM)
+                for offset, at in zip(offsets, (k, j, i), strict=True)
+            )
+        )
         score[near] = -1
     return found
 
@@ -186,19 +192,21 @@ class Effort:
     """How hard an optimization tries.
 
     Attributes:
-        share: The share of the fixed cells that are compared in each step.
+        samples: Number of cells that are compared in each step, of those that count.
         steps: The largest number of steps.
         first_mm: Length of the first step.
         last_mm: Length at which it ends.
     """
 
-    share: float
+    samples: int
     steps: int
     first_mm: float
     last_mm: float
 
 
-def optimize(fixed: Cells, moving: Cells, start: Affine, center: Sequence[float], *, rigid: bool, effort: Effort) -> Affine | None:
+def optimize(
+    fixed: Cells, moving: Cells, start: Affine, center: Sequence[float], *, rigid: bool, effort: Effort
+) -> Affine | None:
     """Improve a map by the correlation of two images.
 
     Args:
@@ -225,7 +233,7 @@ def optimize(fixed: Cells, moving: Cells, start: Affine, center: Sequence[float]
     method.SetMetricFixedMask(_image(itk, fixed.mask.astype(np.uint8), fixed.frame))
     method.SetMetricMovingMask(_image(itk, moving.mask.astype(np.uint8), brought))
     method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(effort.share, _SEED)
+    method.SetMetricSamplingPercentage(min(1.0, effort.samples / max(1, int(fixed.mask.sum()))), _SEED)
     method.SetInterpolator(itk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(effort.first_mm, effort.last_mm, effort.steps, 0.6)
     method.SetOptimizerScalesFromPhysicalShift()

@@ -58,6 +58,50 @@ class FitQuality:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a fit must reach.
+
+    Attributes:
+        correlation: The least correlation.
+        overlap: The least share of the fixed lungs inside the moving image.
+        agreement: The least share of blocks that agree.
+        blocks: The least number of blocks.
+        residual_mm: The largest median movement of the blocks.
+        stretch: The largest change of a length, as a factor.
+        rotation_deg: The largest rotation.
+    """
+
+    correlation: float
+    overlap: float
+    agreement: float
+    blocks: int
+    residual_mm: float
+    stretch: float
+    rotation_deg: float
+
+    def refusal(self, quality: FitQuality) -> str | None:
+        """Why a fit is not good, ``None`` if it is."""
+        most, least = quality.stretches
+        residual = quality.residual_mm
+        rules = (
+            (quality.overlap < self.overlap, f"the scans share {quality.overlap:.0%} of the lungs"),
+            (quality.correlation < self.correlation, f"the correlation is {quality.correlation:.2f}"),
+            (
+                max(most, 1 / least) > self.stretch,
+                f"lengths change by the factors {least:.2f} to {most:.2f}",
+            ),
+            (quality.rotation_deg > self.rotation_deg, f"the rotation is {quality.rotation_deg:.0f} degrees"),
+            (quality.blocks < self.blocks, f"only {quality.blocks} blocks have structure"),
+            (quality.agreement < self.agreement, f"{quality.agreement:.0%} of the blocks agree"),
+            (
+                residual is None or residual > self.residual_mm,
+                f"the blocks move by {residual or 0:.1f} mm",
+            ),
+        )
+        return next((reason for fails, reason in rules if fails), None)
+
+
+@dataclass(frozen=True)
 class BlockSearch:
     """How blocks are searched.
 
@@ -98,9 +142,7 @@ def measure_fit(fixed: Cells, moving: Cells, transform: Affine, search: BlockSea
     )
 
 
-def move_blocks(
-    fixed: Cells, warped: Cells, search: BlockSearch
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def move_blocks(fixed: Cells, warped: Cells, search: BlockSearch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Search where each block of an image is in another one.
 
     Args:
@@ -134,7 +176,8 @@ def move_blocks(
         distance = np.sqrt(sum(grid**2 for grid in np.meshgrid(*offsets, indexing="ij")))
         best = np.unravel_index(int((scores - _PER_MM * distance).argmax()), scores.shape)
         at_peak = [
-            float(offset[at]) + mm * _vertex(np.take(_line(scores, best, axis), [at - 1, at, at + 1], mode="clip"), at, len(offset))
+            float(offset[at])
+            + mm * _vertex(np.take(_line(scores, best, axis), [at - 1, at, at + 1], mode="clip"), at, len(offset))
             for axis, (offset, at, mm) in enumerate(zip(offsets, best, spacing, strict=True))
         ]
         moves.append(at_peak[::-1])

@@ -9,26 +9,23 @@ right and wrong fits behind the rules.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy import ndimage
 
 from lung_nodule_ct.geometry.affine import Affine
 from lung_nodule_ct.imaging.alignment import (
     Cells,
     Effort,
-    average_cells,
     optimize,
     sample_cells,
     search_translations,
     straight_grid,
 )
-from lung_nodule_ct.imaging.fit_quality import BlockSearch, FitQuality, correlate_values, measure_fit
+from lung_nodule_ct.imaging.fit_quality import BlockSearch, FitQuality, Limits, correlate_values, measure_fit
 from lung_nodule_ct.imaging.grids import on_grid
-from lung_nodule_ct.imaging.lungs import find_lungs
+from lung_nodule_ct.imaging.prepared_scan import PreparedScan, prepare_scan
 from lung_nodule_ct.imaging.scan import Scan
 
 if TYPE_CHECKING:
@@ -36,14 +33,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.geometry.frame import Frame, WorldPoints
+    from lung_nodule_ct.geometry.frame import WorldPoints
     from lung_nodule_ct.read.volumes import Volume
 
 RADIUS_MM: Final = 32.0
 """Radius of the neighbourhood of a nodule in which the fit is repeated."""
 
-_CELL_MM, _FINE_MM = 3.0, 1.5
-_AROUND_MM = 9.0
 _SEARCH_MM = (6.0, 6.0, 4.0)
 _NEAR_SEARCH_MM = (2.5, 2.5, 2.5)
 _STARTS, _NEAR_STARTS = 4, 2
@@ -53,52 +48,8 @@ _LEAST_OVERLAP = 0.35
 _BLOCKS, _NEAR_BLOCKS = BlockSearch(15.0, 12.0, 8.0), BlockSearch(11.0, 7.5, 3.0)
 _GROWTH = 1.3
 """Cells up to this multiple of the radius of a nodule do not count."""
-_RIGID, _AFFINE = Effort(0.06, 40, 4.0, 0.1), Effort(0.1, 60, 2.0, 0.03)
-_NEAR_RIGID, _NEAR_AFFINE = Effort(0.3, 40, 2.0, 0.05), Effort(0.3, 60, 1.0, 0.02)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a fit must reach.
-
-    Attributes:
-        correlation: The least correlation.
-        overlap: The least share of the fixed lungs inside the moving image.
-        agreement: The least share of blocks that agree.
-        blocks: The least number of blocks.
-        residual_mm: The largest median movement of the blocks.
-        stretch: The largest change of a length, as a factor.
-        rotation_deg: The largest rotation.
-    """
-
-    correlation: float
-    overlap: float
-    agreement: float
-    blocks: int
-    residual_mm: float
-    stretch: float
-    rotation_deg: float
-
-    def refusal(self, quality: FitQuality) -> str | None:
-        """Why a fit is not good, ``None`` if it is."""
-        most, least = quality.stretches
-        residual = quality.residual_mm
-        rules = (
-            (quality.overlap < self.overlap, f"the scans share {quality.overlap:.0%} of the lungs"),
-            (quality.correlation < self.correlation, f"the correlation is {quality.correlation:.2f}"),
-            (
-                max(most, 1 / least) > self.stretch,
-                f"lengths change by the factors {least:.2f} to {most:.2f}",
-            ),
-            (quality.rotation_deg > self.rotation_deg, f"the rotation is {quality.rotation_deg:.0f} degrees"),
-            (quality.blocks < self.blocks, f"only {quality.blocks} blocks have structure"),
-            (quality.agreement < self.agreement, f"{quality.agreement:.0%} of the blocks agree"),
-            (
-                residual is None or residual > self.residual_mm,
-                f"the blocks move by {residual or 0:.1f} mm",
-            ),
-        )
-        return next((reason for fails, reason in rules if fails), None)
+_RIGID, _AFFINE = Effort(12_000, 40, 4.0, 0.1), Effort(20_000, 60, 2.0, 0.03)
+_NEAR_RIGID, _NEAR_AFFINE = Effort(8_000, 40, 2.0, 0.05), Effort(12_000, 60, 1.0, 0.02)
 
 
 LUNGS: Final = Limits(0.62, 0.4, 0.5, 8, 6.5, 1.3, 25.0)
@@ -136,79 +87,6 @@ class Registration:
     def map(self, points: Any) -> WorldPoints | None:
         """Return where world points of the fixed scan are in the moving one, ``None`` if the scans are unregistered."""
         return None if self.transform is None else self.transform.map(points)
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedScan:
-    """A scan with its lungs on a coarse grid, for several registrations.
-
-    Attributes:
-        scan: The scan.
-    """
-
-    scan: Scan
-
-    @cached_property
-    def cells(self) -> Cells:
-        """Cells of about 3 mm; those in and near the lungs count. None counts if no lung was found."""
-        frame, _ = self.scan.grid
-        cells = average_cells(self.voxels, frame, _CELL_MM)
-        return cells.masked(self.lungs_on(cells.frame, cells.values.shape, _AROUND_MM))
-
-    @cached_property
-    def voxels(self) -> NDArray[Any]:
-        """The voxels, decoded."""
-        return np.asarray(self.scan.array[...])
-
-    @cached_property
-    def _lungs(self) -> Cells:
-        frame, _ = self.scan.grid
-        found = find_lungs(self.voxels, frame.spacing)
-        if found.is_empty:
-            found = find_lungs(self.voxels, frame.spacing, is_crop=True)
-        origin = frame.to_world([(count - 1) / 2 for count in found.step]).tolist()
-        x, y, z = (count * mm for count, mm in zip(found.step, frame.spacing, strict=True))
-        coarse = replace(frame, origin=tuple(origin), spacing=(x, y, z))
-        return Cells(found.mask.astype(np.float32), found.mask, coarse)
-
-    @property
-    def has_lungs(self) -> bool:
-        """Whether lungs were found."""
-        return bool(self._lungs.mask.any())
-
-    def lungs_on(self, frame: Frame, shape: Sequence[int], around_mm: float) -> NDArray[np.bool_]:
-        """The lungs and what is near them, on another grid."""
-        found = sample_cells(self._lungs, frame, shape).mask
-        if not found.any():
-            return found
-        distance = ndimage.distance_transform_edt(~found, sampling=frame.spacing[::-1])
-        near: NDArray[np.bool_] = distance <= around_mm
-        return near
-
-    def neighbourhood(self, center_world: Sequence[float], radius_mm: float) -> Cells | None:
-        """Cells of about 1.5 mm within a cube around a place, ``None`` if it is not in the scan. All cells count."""
-        frame, shape = self.scan.grid
-        reach = radius_mm / np.array(frame.spacing)
-        middle = frame.to_voxel(center_world)
-        low = np.maximum(0, np.floor(middle - reach)).astype(int)
-        high = np.minimum(shape[::-1], np.ceil(middle + reach) + 1).astype(int)
-        if (high - low < 2).any():
-            return None
-        part = self.voxels[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
-        origin = tuple(frame.to_world(low).tolist())
-        return average_cells(part, replace(frame, origin=origin), _FINE_MM)
-
-
-def prepare_scan(volume: Volume | PreparedScan) -> PreparedScan:
-    """Return a scan with its lungs, for several registrations. Each function here takes it in place of the scan.
-
-    Args:
-        volume: A scan, or a volume with a frame.
-
-    Raises:
-        ValueError: The volume has no frame.
-    """
-    return volume if isinstance(volume, PreparedScan) else PreparedScan(Scan.from_volume(volume))
 
 
 def register(fixed: Volume | PreparedScan, moving: Volume | PreparedScan) -> Registration:
@@ -368,7 +246,9 @@ def warp(moving: Scan, transform: Affine, fixed: Scan) -> Scan:
     """
     back = transform.inverse
     frame, _ = moving.grid
-    nodules = tuple({**nodule, "center_world": tuple(back.map(nodule["center_world"]).tolist())} for nodule in moving.nodules)
+    nodules = tuple(
+        {**nodule, "center_world": tuple(back.map(nodule["center_world"]).tolist())} for nodule in moving.nodules
+    )
     return on_grid(Scan(moving.array, back.move(frame), moving.lung_mask, nodules), *fixed.grid)
 
 

@@ -241,7 +241,9 @@ def _with_vessels(chest: Phantom, seed: int) -> NDArray[np.int16]:
         if (high <= low).any():
             continue
         box = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
-        points = np.stack(np.meshgrid(*(np.arange(a, b) * s for a, b, s in zip(low, high, steps, strict=True)), indexing="ij"), -1)
+        points = np.stack(
+            np.meshgrid(*(np.arange(a, b) * s for a, b, s in zip(low, high, steps, strict=True)), indexing="ij"), -1
+        )
         along = np.clip((points - start) @ direction, 0, length)
         distance = np.linalg.norm(points - start - along[..., None] * direction, axis=-1)
         edge = steps.max()
