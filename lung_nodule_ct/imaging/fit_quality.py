@@ -195,7 +195,8 @@ def _places(fixed: Cells, known: NDArray[np.bool_], half: NDArray[np.int_]) -> N
     usable = fixed.mask & (ndimage.minimum_filter(known.view(np.uint8), size) > 0)
     good = usable[z, y, x] & (spread[z, y, x] >= _LEAST_SPREAD**2)
     order = np.argsort(-spread[z, y, x][good], kind="stable")[:_BLOCKS]
-    return np.stack([z, y, x], 1)[good][order]
+    places: NDArray[np.int_] = np.stack([z, y, x], 1)[good][order]
+    return places
 
 
 def _scores(block: NDArray[np.float32], around: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -1,8 +1,9 @@
 """The volume of a nodule in the voxels, with the uncertainty that the choices of the segmentation leave.
 
-The region grows from the centre that the rays of the evidence find, above half the contrast between core and lung, and is opened so that
-vessels fall off. Every voxel in it and at its edge counts by its share of the contrast, so that small spheres are not too small. The
-segmentation is repeated with other thresholds, openings and starts; the range of the volumes is the uncertainty.
+Rays from the centre give the distance of the surface in 128 directions. A smooth surface is fitted to them so that rays that run along a
+vessel or into the chest wall do not count. The region grows from the centre, above half the contrast between core and lung, up to that
+surface. Each of its voxels counts by its share of the contrast, so that small spheres are not too small. The segmentation is repeated
+with other thresholds, surfaces and starts; the range of the volumes is the uncertainty.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy import ndimage
 
-from lung_nodule_ct.imaging.evidence import cast_rays, score_rays
+from lung_nodule_ct.imaging.evidence import ray_directions
 from lung_nodule_ct.imaging.lungs import LUNG_HU
 from lung_nodule_ct.imaging.scan import Scan
 
@@ -38,18 +39,23 @@ LEAST_PIXELS: Final = 3.0
 errors of 10 to 70 % of their volume (docs/spacetime.md)."""
 
 _REACH = 2.2
-_LIMIT = 1.35
-"""The region ends at this multiple of the distance at which half of the rays reach lung."""
 _THRESHOLDS = (0.5, 0.4, 0.6)
-_OPENINGS = (0.2, 0.35)
-"""Radius of the opening, as a share of the radius."""
-_STARTS = ((0.0, 0.0, 0.0), (0.15, 0.0, 0.0), (0.0, -0.15, 0.0), (0.0, 0.0, 0.15))
+_SURFACES = (1.0, 0.94, 1.06)
+"""Where the region ends, in distances of the surface."""
+_STARTS = ((0.0, 0.0, 0.0), (0.2, 0.0, 0.0), (0.0, -0.2, 0.0), (0.0, 0.0, 0.2))
 """Where the region starts, in radii from the centre."""
-_CHOICES = (
-    *product(_THRESHOLDS, _OPENINGS, _STARTS[:1]),
-    *product(_THRESHOLDS[:1], _OPENINGS[:1], _STARTS[1:]),
-)
-_CENTRE_STEPS = 6
+_CHOICES = (*product(_THRESHOLDS, _SURFACES, _STARTS[:1]), *product(_THRESHOLDS[:1], _SURFACES[:1], _STARTS[1:]))
+_EDGE = 0.75
+"""The edge of a nodule is this many voxels wide on each side."""
+_SLACK = 0.7
+"""The share of a voxel on the surface that may be nodule."""
+_STEP_MM = 0.25
+_FITS, _REWEIGHTS = 3, 8
+_LONG, _SHORT = 0.08, 0.2
+"""Deviations of the logarithm of a distance above and below the surface from which a ray counts less."""
+_STIFF = (0.0, 0.5, 4.0)
+"""How much the terms of order 0, 1 and 2 of the surface are held back."""
+_LEAST_RAYS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,105 +129,131 @@ def measure_nodule(volume: Volume, nodule: Mapping[str, Any]) -> NoduleMeasure:
     low = np.maximum(0, np.floor(place - reach)).astype(int)
     high = np.minimum(shape[::-1], np.ceil(place + reach) + 1).astype(int)
     part = np.asarray(volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]).astype(np.float32)
-    centre, radius, core = _centre(part, place - low, diameter / 2, spacing)
-    if radius is None:
-        return NoduleMeasure(reason="it is not surrounded by lung")
-    distance = _distance(part.shape, centre, spacing)
-    lung = _lung_around(part, distance, radius)
-    if core - lung < LEAST_CONTRAST_HU:
-        return NoduleMeasure(reason=f"its core is only {core - lung:.0f} HU denser than the lung around it")
-    cut = (centre * spacing < 0.8 * radius) | ((np.array(part.shape[::-1]) - 1 - centre) * spacing < 0.8 * radius)
-    if cut.any():
+    surface = _fit_surface(part, place - low, diameter / 2, spacing)
+    if isinstance(surface, str):
+        return NoduleMeasure(reason=surface)
+    to_border = np.minimum(surface.centre, np.array(part.shape[::-1]) - 1 - surface.centre) * spacing
+    if (to_border < 0.9 * surface.radius).any():
         return NoduleMeasure(reason="the scan ends within it")
-    weight = np.clip((part - lung) / (core - lung), 0, None)
+    weight = np.clip((part - surface.lung) / (surface.core - surface.lung), 0, 1)
+    distance, limit = _radii(part.shape, surface, spacing)
+    edge = _EDGE * float(spacing.max())
     found = []
-    for threshold, opening, start in _CHOICES:
-        begin = centre + np.array(start) * radius / spacing
-        region = _region(weight, distance <= _LIMIT * radius, begin, threshold, opening * radius, spacing)
-        found.append((region, threshold))
+    for threshold, factor, start in _CHOICES:
+        # the share of a voxel that may be nodule falls from 1 to 0 across the surface
+        share = np.minimum(weight, np.clip(_SLACK + (factor * limit - distance) / (2 * edge), 0, 1))
+        found.append(_grown(share, threshold, surface.centre + np.array(start) * surface.radius / spacing))
     voxel = float(spacing.prod())
-    sizes = np.array([_soft(weight, region).sum() * voxel for region, _ in found])
-    sizes = sizes[sizes > 0]
-    if len(sizes) < len(found) / 2:
+    sizes = np.array([share.sum() * voxel for share in found])
+    value = float(sizes[0])
+    if value == 0:
         return NoduleMeasure(reason="no region grows from its centre")
-    middle = [region for region, threshold in found if threshold == 0.5 and region.any()]
-    share = _soft(weight, middle[0]) if middle else np.zeros_like(weight)
-    value = float(share.sum() * voxel)
-    ratio = np.cbrt(value / (np.pi / 6 * diameter**3)) if value else 0.0
+    sizes = sizes[sizes > 0]
+    ratio = float(np.cbrt(value / (np.pi / 6 * diameter**3)))
     if not SEARCHED[0] <= ratio <= SEARCHED[1]:
         return NoduleMeasure(reason=f"the region has {ratio:.1f} times the annotated diameter")
-    # a hard edge of a voxel is known to about a tenth of a voxel all around
-    edge = 0.1 * float(np.cbrt(voxel)) * np.pi * np.cbrt(6 * value / np.pi) ** 2
-    volume_range = Interval(
-        value, max(0.0, min(value, float(sizes.min())) - edge), max(value, float(sizes.max())) + edge
-    )
-    mean = float(part[middle[0]].mean())
+    # the edge is known to about a tenth of a voxel all around
+    rim = 0.1 * float(np.cbrt(voxel)) * np.pi * float(np.cbrt(6 * value / np.pi)) ** 2
+    volume_range = Interval(value, max(0.0, float(sizes.min()) - rim), float(sizes.max()) + rim)
+    mean = float((part * found[0]).sum() / found[0].sum())
     per_mm3 = max(0.0, (mean + 1000) / 1000)
     mass = Interval(value * per_mm3, volume_range.low * per_mm3, volume_range.high * per_mm3)
     return NoduleMeasure(volume_range, mass, mean)
 
 
-def _centre(
-    part: NDArray[np.float32], place: Floats, radius: float, spacing: Floats
-) -> tuple[Floats, float | None, float]:
-    """The centre of what the rays enclose, the distance at which half of them reach lung in mm, and the density of the core."""
-    half, least = (radius / spacing).tolist(), (1 / spacing).tolist()
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """The smooth surface of a nodule.
+
+    Attributes:
+        centre: In voxels of the part, x, y, z.
+        terms: Of the logarithm of the distance in mm: see :func:`_basis`.
+        radius: Median distance of the surface in mm.
+        core: Density within it, in HU.
+        lung: Density around it.
+    """
+
+    centre: Floats
+    terms: Floats
+    radius: float
+    core: float
+    lung: float
+
+
+def _fit_surface(part: NDArray[np.float32], place: Floats, radius: float, spacing: Floats) -> _Surface | str:
+    """The surface around a place, or why there is none."""
+    directions = ray_directions(3)
+    steps = np.arange(0.0, _REACH * radius + 3.0, _STEP_MM)
     limits = np.array(part.shape[::-1]) - 1
-    centre = place
-    scores = score_rays(cast_rays(part, centre[None], half, least))
-    for _ in range(_CENTRE_STEPS):
-        move = np.clip(scores.shift[0], -0.5, 0.5) * half
-        moved = np.clip(centre + np.nan_to_num(move), 0, limits)
+    centre, size = place, radius
+    basis, stiffness = _basis(directions), np.diag(np.repeat(_STIFF, (1, 3, 5)))
+    for _ in range(_FITS):
+        points = centre + directions[:, None] * steps[None, :, None] / spacing
+        values = ndimage.map_coordinates(
+            part, points.reshape(-1, 3).T[::-1], order=1, mode="nearest", output=np.float32
+        )
+        values = values.reshape(len(directions), len(steps))
+        core = float(np.median(values[:, steps <= max(0.5 * size, _STEP_MM)]))
+        outer = values[:, (steps >= 1.3 * size + 1.0)]
+        lung = float(np.clip(np.median(outer[outer <= np.median(outer)]), LUNG_HU - 120, LUNG_HU + 350))
+        if core - lung < LEAST_CONTRAST_HU:
+            return f"its core is only {core - lung:.0f} HU denser than the lung around it"
+        reached = _crossings(values, steps, (core + lung) / 2)
+        left = np.isfinite(reached) & (reached > 0)
+        if left.mean() < _LEAST_RAYS:
+            return "it is not surrounded by lung"
+        logs, used = np.log(np.maximum(reached[left], 0.1)), basis[left]
+        terms = np.zeros(basis.shape[1])
+        terms[0] = float(np.quantile(logs, 0.4))
+        for _ in range(_REWEIGHTS):
+            rest = logs - used @ terms
+            weights = 1 / (1 + np.square(rest / np.where(rest > 0, _LONG, _SHORT)))
+            terms = np.linalg.solve(used.T @ (used * weights[:, None]) + stiffness, used.T @ (weights * logs))
+        distances = np.exp(basis @ terms)
+        size = float(np.median(distances))
+        # the centroid of what the surface encloses
+        move = 0.75 * (distances[:, None] ** 4 * directions).mean(axis=0) / (distances**3).mean()
+        moved = np.clip(centre + move / spacing, 0, limits)
         if np.linalg.norm((moved - place) * spacing) > radius:
             break
-        centre = moved
-        scores = score_rays(cast_rays(part, centre[None], half, least))
-    ratio, core = float(scores.size_ratio[0]), float(scores.core_hu[0])
-    return centre, ratio * radius if np.isfinite(ratio) else None, core
+        last, centre = centre, moved
+        result = _Surface(last, terms, size, core, lung)
+    else:
+        return result
+    return "its centre is not at its place"
 
 
-def _distance(shape: tuple[int, ...], centre: Floats, spacing: Floats) -> Floats:
-    axes = [((np.arange(n) - at) * mm) ** 2 for n, at, mm in zip(shape, centre[::-1], spacing[::-1], strict=True)]
-    return np.sqrt(axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :])
+def _crossings(values: NDArray[np.float32], steps: Floats, level: float) -> Floats:
+    """Where each ray falls below a level, between its samples; NaN if it never does."""
+    below = values < level
+    first = below.argmax(axis=1)
+    rows = np.arange(len(values))
+    before = np.maximum(first - 1, 0)
+    high, low = values[rows, before].astype(np.float64), values[rows, first].astype(np.float64)
+    share = np.where(first > 0, (high - level) / np.maximum(high - low, 1e-6), 0.0)
+    return np.where(below.any(axis=1), steps[before] + share * (steps[1] - steps[0]), np.nan)
 
 
-def _lung_around(part: NDArray[np.float32], distance: Floats, radius: float) -> float:
-    """Density of the lung around a nodule: the median of the darker half of a shell."""
-    shell = part[(distance > 1.3 * radius + 1) & (distance < 2.0 * radius + 4)]
-    if not shell.size:
-        return LUNG_HU
-    return float(np.clip(np.median(shell[shell <= np.median(shell)]), LUNG_HU - 120, LUNG_HU + 350))
+def _basis(directions: Floats) -> Floats:
+    """The smooth functions on the sphere up to order 2, shape (n, 9)."""
+    x, y, z = directions[..., 0], directions[..., 1], directions[..., 2]
+    return np.stack([np.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], -1)
 
 
-def _region(
-    weight: NDArray[np.float32],
-    allowed: NDArray[np.bool_],
-    begin: Floats,
-    threshold: float,
-    opening_mm: float,
-    spacing: Floats,
-) -> NDArray[np.bool_]:
-    """What is connected with the start, opened by a ball. Empty if the start is not in it."""
-    dense = (weight >= threshold) & allowed
-    depth = ndimage.distance_transform_edt(np.pad(dense, 1), sampling=spacing[::-1])[1:-1, 1:-1, 1:-1]
-    eroded = depth > opening_mm
-    labels, count = ndimage.label(eroded)
-    if not count:
-        return np.zeros(dense.shape, np.bool_)
-    x, y, z = np.clip(np.rint(begin), 0, np.array(dense.shape[::-1]) - 1).astype(int)
-    label = labels[z, y, x]
-    if not label:
-        return np.zeros(dense.shape, np.bool_)
-    back = ndimage.distance_transform_edt(labels != label, sampling=spacing[::-1])
-    region: NDArray[np.bool_] = dense & (back <= opening_mm + 0.5 * float(spacing.max()))
-    return region
+def _radii(shape: tuple[int, ...], surface: _Surface, spacing: Floats) -> tuple[Floats, Floats]:
+    """Distance of each voxel from the centre, and of the surface in its direction, in mm."""
+    z, y, x = np.indices(shape)
+    offset = (np.stack([x, y, z], -1) - surface.centre) * spacing
+    distance: Floats = np.linalg.norm(offset, axis=-1)
+    limit: Floats = np.exp(_basis(offset / np.maximum(distance, 1e-6)[..., None]) @ surface.terms)
+    return distance, limit
 
 
-def _soft(weight: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The share of each voxel that is nodule: in the region and one voxel around it, by the contrast."""
-    if not region.any():
-        return np.zeros_like(weight)
-    inside = ndimage.binary_dilation(region, np.ones((3, 3, 3), np.bool_))
-    level = float(np.median(weight[ndimage.binary_erosion(region)])) if ndimage.binary_erosion(region).any() else 1.0
-    share = np.clip(weight / max(level, 0.5), 0, 1)
-    return np.where(inside, share, 0).astype(np.float32)
+def _grown(share: Floats, threshold: float, begin: Floats) -> Floats:
+    """The shares of the voxels that are connected with the start, and of one voxel around them; zero if the start is not dense."""
+    labels, _ = ndimage.label(share >= threshold)
+    x, y, z = np.clip(np.rint(begin), 0, np.array(share.shape[::-1]) - 1).astype(int)
+    if not labels[z, y, x]:
+        return np.zeros_like(share)
+    inside = ndimage.binary_dilation(labels == labels[z, y, x], np.ones((3, 3, 3), np.bool_))
+    return np.where(inside, share, 0.0)

@@ -160,7 +160,7 @@ def refine(
     target = begin.map((x, y, z))
     hole_mm = diameter_mm / 2 * _GROWTH if diameter_mm else 0.0
     reach_mm = radius_mm + diameter_mm / 2
-    near, there = one.neighbourhood((x, y, z), reach_mm), two.neighbourhood(target, reach_mm + _REACH_MM)
+    near, there = one.neighbourhood((x, y, z), reach_mm), two.neighbourhood(target.tolist(), reach_mm + _REACH_MM)
     if near is None or there is None:
         return Registration(None, reason="the place is outside one of the scans", center_world=(x, y, z))
     distance = _distance(near, (x, y, z))

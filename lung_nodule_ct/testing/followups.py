@@ -93,7 +93,8 @@ class Warp:
                 direction = random.normal(size=3)
                 wave = 2 * np.pi * direction / np.linalg.norm(direction) / random.uniform(*_WAVE_MM)
                 total[..., axis] += np.sin(points @ wave + random.uniform(0, 2 * np.pi))
-        return total * (self.bend_mm / np.sqrt(3))
+        bent: Floats = total * (self.bend_mm / np.sqrt(3))
+        return bent
 
 
 @dataclass(frozen=True)
@@ -295,8 +296,8 @@ def _sphere_share(world: WorldPoints, nodule: PhantomNodule, spacing: tuple[floa
     share = np.zeros(len(world))
     parts = (np.arange(5) - 2) / 5
     inner = np.stack(np.meshgrid(parts, parts, parts), -1).reshape(-1, 3) * np.array(spacing)
-    distance = np.linalg.norm(offset[near, None] + inner, axis=2)
-    share[near] = (distance < radius).mean(axis=1)
+    squares: Floats = np.square(offset[near, None] + inner).sum(axis=2)
+    share[near] = (squares < radius**2).mean(axis=1)
     return share
 
 
