@@ -40,7 +40,7 @@ class Cells:
     """An image on a grid of cells, with the cells that count.
 
     Attributes:
-        values: HU within :data:`HU_RANGE`, float32, axes (z, y, x).
+        values: HU within a range, float32, axes (z, y, x).
         mask: The cells that count, axes (z, y, x).
         frame: The frame of the cells.
     """
@@ -65,18 +65,21 @@ class Cells:
         return Cells(self.values, mask, self.frame)
 
 
-def average_cells(volume: NDArray[Any], frame: Frame, size_mm: float) -> Cells:
+def average_cells(
+    volume: NDArray[Any], frame: Frame, size_mm: float, hu_range: tuple[float, float] = HU_RANGE
+) -> Cells:
     """Average a volume over cells of about a size. All cells count.
 
     Args:
         volume: HU, axes (z, y, x).
         frame: Its frame.
         size_mm: Size of a cell. Voxels that are larger stay.
+        hu_range: Values are clipped to it.
     """
     step = [
         min(length, max(1, round(size_mm / mm))) for length, mm in zip(volume.shape[::-1], frame.spacing, strict=True)
     ]
-    values = np.clip(block_mean(volume, step), *HU_RANGE)
+    values = np.clip(block_mean(volume, step), *hu_range)
     origin = frame.to_world([(count - 1) / 2 for count in step]).tolist()
     spacing = [count * mm for count, mm in zip(step, frame.spacing, strict=True)]
     coarse = Frame(tuple(origin), (spacing[0], spacing[1], spacing[2]), frame.direction)

@@ -28,6 +28,8 @@ SIMILAR: Final = 0.6
 _BLOCKS = 48
 _LEAST_SPREAD = 60.0
 """A block is used if the standard deviation of its values is at least this, in HU."""
+_LEAST_INSIDE = 0.6
+"""And this share of it counts: the border of the lungs does not show movements along it."""
 _PER_MM = 0.004
 """What a millimetre costs a block in correlation: of equal places it takes the nearest."""
 
@@ -193,6 +195,7 @@ def _places(fixed: Cells, known: NDArray[np.bool_], half: NDArray[np.int_]) -> N
     grid = [np.arange(h, length - h, h + 1) for h, length in zip(half, fixed.values.shape, strict=True)]
     z, y, x = (axis.ravel() for axis in np.meshgrid(*grid, indexing="ij"))
     usable = fixed.mask & (ndimage.minimum_filter(known.view(np.uint8), size) > 0)
+    usable &= ndimage.uniform_filter(fixed.mask.astype(np.float32), size) >= _LEAST_INSIDE
     good = usable[z, y, x] & (spread[z, y, x] >= _LEAST_SPREAD**2)
     order = np.argsort(-spread[z, y, x][good], kind="stable")[:_BLOCKS]
     places: NDArray[np.int_] = np.stack([z, y, x], 1)[good][order]

@@ -203,7 +203,7 @@ def _fit_surface(part: NDArray[np.float32], place: Floats, radius: float, spacin
         if left.mean() < _LEAST_RAYS:
             return "it is not surrounded by lung"
         logs, used = np.log(np.maximum(reached[left], 0.1)), basis[left]
-        terms = np.zeros(basis.shape[1])
+        terms: NDArray[Any] = np.zeros(basis.shape[1])
         terms[0] = float(np.quantile(logs, 0.4))
         for _ in range(_REWEIGHTS):
             rest = logs - used @ terms

@@ -25,6 +25,8 @@ CELL_MM: Final = 3.0
 """Size of the cells in which the lungs as a whole are compared."""
 FINE_MM: Final = 1.5
 """Size of the cells around a nodule."""
+FINE_HU: Final = (-1000.0, -100.0)
+"""Their range: vessels in lung decide. Ribs do not, since lung slides along them, and one rib looks like the next."""
 AROUND_MM: Final = 9.0
 """Cells up to this distance from the lungs count: the chest wall has structure, and moves with the lungs."""
 
@@ -87,7 +89,7 @@ class PreparedScan:
             return None
         part = self.voxels[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
         origin = tuple(frame.to_world(low).tolist())
-        return average_cells(part, replace(frame, origin=origin), FINE_MM)
+        return average_cells(part, replace(frame, origin=origin), FINE_MM, FINE_HU)
 
 
 def prepare_scan(volume: Volume | PreparedScan) -> PreparedScan:

@@ -36,13 +36,14 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.frame import WorldPoints
     from lung_nodule_ct.read.volumes import Volume
 
-RADIUS_MM: Final = 32.0
+RADIUS_MM: Final = 25.0
 """Radius of the neighbourhood of a nodule in which the fit is repeated."""
 
 _SEARCH_MM = (6.0, 6.0, 4.0)
 _NEAR_SEARCH_MM = (2.5, 2.5, 2.5)
 _STARTS, _NEAR_STARTS = 4, 2
-_REACH_MM = 20.0
+_NEAR_LUNG_MM = 2.0
+_REACH_MM = 12.0
 """How far the neighbourhood of a nodule may be from where the fit of the lungs takes it."""
 _LEAST_OVERLAP = 0.35
 _BLOCKS, _NEAR_BLOCKS = BlockSearch(15.0, 12.0, 8.0), BlockSearch(11.0, 7.5, 3.0)
@@ -53,7 +54,7 @@ _NEAR_RIGID, _NEAR_AFFINE = Effort(8_000, 40, 2.0, 0.05), Effort(12_000, 60, 1.0
 
 
 LUNGS: Final = Limits(0.62, 0.4, 0.5, 8, 6.5, 1.3, 25.0)
-NEIGHBOURHOOD: Final = Limits(0.6, 0.5, 0.55, 6, 2.5, 1.35, 30.0)
+NEIGHBOURHOOD: Final = Limits(0.55, 0.5, 0.6, 6, 2.5, 1.35, 30.0)
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def refine(
     if near is None or there is None:
         return Registration(None, reason="the place is outside one of the scans", center_world=(x, y, z))
     distance = _distance(near, (x, y, z))
-    lungs = one.lungs_on(near.frame, near.values.shape, 5.0)
+    lungs = one.lungs_on(near.frame, near.values.shape, _NEAR_LUNG_MM)
     near = near.masked((distance <= reach_mm) & (distance >= hole_mm) & lungs)
     if not near.mask.any():
         return Registration(None, reason="the place is not near the lungs", center_world=(x, y, z))

@@ -296,7 +296,7 @@ def _sphere_share(world: WorldPoints, nodule: PhantomNodule, spacing: tuple[floa
     share = np.zeros(len(world))
     parts = (np.arange(5) - 2) / 5
     inner = np.stack(np.meshgrid(parts, parts, parts), -1).reshape(-1, 3) * np.array(spacing)
-    squares = np.square(offset[near, None] + inner).sum(axis=2)
+    squares: NDArray[Any] = np.square(offset[near, None] + inner).sum(axis=2)
     share[near] = (squares < radius**2).mean(axis=1)
     return share
 
