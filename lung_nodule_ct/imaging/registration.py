@@ -8,7 +8,7 @@ right and wrong fits behind the rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +29,6 @@ from lung_nodule_ct.imaging.prepared_scan import PreparedScan, prepare_scan
 from lung_nodule_ct.imaging.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from lung_nodule_ct.geometry.frame import WorldPoints
@@ -226,7 +224,7 @@ def registered_pair(
         MissingExtraError: The extra ``imaging`` is not installed.
     """
     one, two = (
-        prepare_scan(item if not isinstance(item, Mapping) else Scan.from_row(item))
+        prepare_scan(Scan.from_row(item) if isinstance(item, Mapping) else item)
         for item in (patient[first], patient[second])
     )
     registration = register(one, two)
