@@ -30,7 +30,6 @@ DENSITY_SD_HU: Final = 180.0
 """Of the difference of densities."""
 UNMATCHED: Final = 14.0
 """A pair costs the sum of its squared deviations. One that costs more than this is not linked."""
-_SHARED_RADIUS = 1.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def link_spots(
     parts = []
     for j, spot in enumerate(later):
         i = int(distance[:, j].argmin())
-        reach = _SHARED_RADIUS * earlier[i].radius_mm + spot.radius_mm
+        reach = earlier[i].radius_mm + spot.radius_mm + NEAR_SD_MM
         if j not in taken and i in paired and distance[i, j] <= reach and spot.radius_mm <= earlier[i].radius_mm:
             parts.append((j, i))
     return Links(links, visible, seen_before, tuple(parts))

@@ -49,6 +49,8 @@ _EDGE = 0.75
 """The edge of a nodule is this many voxels wide on each side."""
 _SLACK = 0.7
 """The share of a voxel on the surface that may be nodule."""
+_WHOLE = 0.9
+"""A voxel of this share is all nodule, and its value is the density."""
 _STEP_MM = 0.25
 _FITS, _REWEIGHTS = 3, 8
 _LONG, _SHORT = 0.08, 0.2
@@ -155,9 +157,12 @@ def measure_nodule(volume: Volume, nodule: Mapping[str, Any]) -> NoduleMeasure:
     # the edge is known to about a tenth of a voxel all around
     rim = 0.1 * float(np.cbrt(voxel)) * np.pi * float(np.cbrt(6 * value / np.pi)) ** 2
     volume_range = Interval(value, max(0.0, float(sizes.min()) - rim), float(sizes.max()) + rim)
-    mean = float((part * found[0]).sum() / found[0].sum())
-    per_mm3 = max(0.0, (mean + 1000) / 1000)
+    # the values of voxels at the edge contain lung, so that only their shares count
+    whole = found[0] >= _WHOLE
+    weights = np.where(whole, part + 1000, found[0] * (surface.core + 1000)) * (found[0] > 0)
+    per_mm3 = max(0.0, float(weights.sum() / found[0].sum())) / 1000
     mass = Interval(value * per_mm3, volume_range.low * per_mm3, volume_range.high * per_mm3)
+    mean = 1000 * per_mm3 - 1000
     return NoduleMeasure(volume_range, mass, mean)
 
 
