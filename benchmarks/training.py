@@ -95,10 +95,10 @@ def compare(name: str, build: Path, cores: int, rounds: int) -> None:
 def our_step(name: str, build: Path) -> tuple[Callable[[], object], Any]:
     """Return our step on a batch that stays on the device, and the information that PyTorch needs for the same step."""
     import jax
-    from flax import nnx
 
+    from lung_nodule_ct.train.network import network
     from lung_nodule_ct.train.preprocessing import preprocess
-    from lung_nodule_ct.train.step import initial_state, make_step, network_graph
+    from lung_nodule_ct.train.step import initial_state, make_step
     from lung_nodule_ct.train.tasks import get_task
 
     recipe, batches = recipe_and_batches(name, build)
@@ -107,8 +107,8 @@ def our_step(name: str, build: Path) -> tuple[Callable[[], object], Any]:
     train_step = make_step(recipe)
     plain = replace(recipe, model=replace(recipe.model, bf16=False), input=replace(recipe.input, augment=False))
 
-    def loss(params: Any) -> Any:
-        model = nnx.merge(network_graph(plain), params)
+    def loss(state: Any) -> Any:
+        model = network(plain).in_training(state, jax.random.key(0))
         return get_task(plain).loss(model, preprocess(batch, plain.input), plain)[0]
 
     kind = jax.devices()[0].device_kind
@@ -117,7 +117,7 @@ def our_step(name: str, build: Path) -> tuple[Callable[[], object], Any]:
         "device": kind,
         "peak": next((value for part, value in PEAKS.items() if part in kind), None),
         "flops": train_step.lower(state, batch).cost_analysis()["flops"],
-        "loss": float(jax.jit(loss)(state["params"])),
+        "loss": float(jax.jit(loss)(state)),
         "params": jax.tree.map(np.asarray, state["params"]),
         "batch": host_batch,
     }

@@ -100,9 +100,7 @@ def masks_checks(facts: Facts) -> CheckGroup:
     flags = [
         Flag("mask-fit", grade, scan.row_key, measured, bound, hint=hint)
         for scan, mask in scans
-        for grade, measured, bound, hint in _mask_faults(
-            mask, usual if usual is not None and sides[usual] > 1 else None
-        )
+        for grade, measured, bound, hint in mask_faults(mask, usual if usual is not None and sides[usual] > 1 else None)
     ]
     check = Check.of_flags(
         "mask-fit",
@@ -115,7 +113,8 @@ def masks_checks(facts: Facts) -> CheckGroup:
     return CheckGroup("masks", (check,), {"dice": [mask.dice for _, mask in scans]}, tuple(flags))
 
 
-def _mask_faults(mask: MaskAgreement, usual: int | None) -> list[tuple[Grade, str, str, str | None]]:
+def mask_faults(mask: MaskAgreement, usual: int | None) -> list[tuple[Grade, str, str, str | None]]:
+    """What is wrong with a mask: grade, measured, bound, hint. ``usual`` is the side of label 3 in most masks, if there is one."""
     faults: list[tuple[Grade, str, str, str | None]] = []
     measured = f"Dice {mask.dice:.3f}, worst slice {mask.worst_slice:.3f}, shift {mask.shift_mm:.1f} mm"
     if mask.dice < _DICE or mask.worst_slice < _WORST_SLICE or mask.shift_mm > _MASK_SHIFT_MM:

@@ -53,7 +53,8 @@ def audit_page(title: str, checks: Sequence[Check], flags: Sequence[Flag], views
         flags: All flags.
         views: The pictures of a flag, by its number.
     """
-    drawn = [number for number in range(len(flags)) if views.get(number)][:MAX_PICTURES]
+    worst_first = sorted(range(len(flags)), key=lambda number: flags[number].grade is not Grade.ERROR)
+    drawn = [number for number in worst_first if views.get(number)][:MAX_PICTURES]
     listed = [flag for number, flag in enumerate(flags) if number not in set(drawn)]
     errors = sum(flag.grade is Grade.ERROR for flag in flags)
     parts = [

@@ -21,6 +21,8 @@ DISTANCE_MM: Final = 1.0
 RATIO: Final = 1.1
 """Two rows of one nodule may differ by this, or by five times as much as half of the pairs of the build do."""
 _ROBUST = 5.0
+_MOST_MM, _MOST_RATIO = 5.0, 1.5
+"""The bounds never exceed these: one thick slice, and the same mistake in every row would hide itself."""
 _PAIR_MM = 30.0
 _PIXEL_MM: Final = (0.4, 1.2)
 """Diameter in mm divided by the side of the box in pixels: the size of a pixel of chest CT, with a margin."""
@@ -88,9 +90,10 @@ def _thickness_flags(scans: Sequence[ScanFacts]) -> tuple[list[Flag], int]:
                     Flag("thickness-tables", Grade.WARNING, thin.row_key, measured, "as many", other=thick.row_key)
                 )
             pairs += _pairs(thin, thick)
-    distance = max(DISTANCE_MM, _ROBUST * median(pair.distance for pair in pairs)) if pairs else DISTANCE_MM
+    usual = median(pair.distance for pair in pairs) if pairs else 0.0
     spread = median(abs(math.log(pair.ratio)) for pair in pairs) if pairs else 0.0
-    ratio = max(RATIO, math.exp(_ROBUST * spread))
+    distance = min(max(DISTANCE_MM, _ROBUST * usual), _MOST_MM)
+    ratio = min(max(RATIO, math.exp(_ROBUST * spread)), _MOST_RATIO)
     for pair in pairs:
         if pair.distance > distance or not 1 / ratio <= pair.ratio <= ratio:
             flags.append(

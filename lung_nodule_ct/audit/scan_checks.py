@@ -115,20 +115,21 @@ def _calibration(scan: ScanFacts) -> Flag | None:
 def _orientation(scan: ScanFacts) -> Flag | None:
     assert scan.measures is not None  # noqa: S101 -- the callers select
     anatomy = scan.measures.anatomy
-    turned = None if anatomy is None else _turned(anatomy)
-    if turned is None:
+    where = None if anatomy is None else turned(anatomy)
+    if where is None:
         return None
     return Flag(
         "orientation",
         Grade.WARNING,
         scan.row_key,
-        turned,
+        where,
         "the spine is behind the middle of the lungs",
         hint="the direction of the header does not belong to these voxels",
     )
 
 
-def _turned(anatomy: Anatomy) -> str | None:
+def turned(anatomy: Anatomy) -> str | None:
+    """Where the spine is, if it is not behind the middle of the lungs; ``None`` if it is, or if there is none."""
     if anatomy.spine is None:
         return None
     x, y, _ = anatomy.spine
@@ -144,14 +145,22 @@ def _lungs(scan: ScanFacts) -> Flag | None:
     anatomy = scan.measures.anatomy
     if anatomy is None:
         return Flag("lung-size", Grade.WARNING, scan.row_key, "no lung was found", "two lungs")
-    width, share = anatomy.width_mm, anatomy.depth_mm / anatomy.width_mm
-    if WIDTH_MM[0] <= width <= WIDTH_MM[1] and DEPTH_SHARE[0] <= share <= DEPTH_SHARE[1]:
+    fault = size_fault(anatomy)
+    if fault is None:
         return None
     return Flag(
         "lung-size",
         Grade.WARNING,
         scan.row_key,
-        f"width {width:.0f} mm, depth {anatomy.depth_mm:.0f} mm",
+        fault,
         f"width {WIDTH_MM[0]:.0f} to {WIDTH_MM[1]:.0f} mm, depth {DEPTH_SHARE[0]:g} to {DEPTH_SHARE[1]:g} of it",
         hint="the spacing of the header does not belong to these voxels, or the scan is a crop",
     )
+
+
+def size_fault(anatomy: Anatomy) -> str | None:
+    """Width and depth of the lungs if they are not those of lungs, otherwise ``None``."""
+    width, share = anatomy.width_mm, anatomy.depth_mm / anatomy.width_mm
+    if WIDTH_MM[0] <= width <= WIDTH_MM[1] and DEPTH_SHARE[0] <= share <= DEPTH_SHARE[1]:
+        return None
+    return f"width {width:.0f} mm, depth {anatomy.depth_mm:.0f} mm"

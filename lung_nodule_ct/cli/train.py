@@ -10,7 +10,7 @@ import typer
 
 from lung_nodule_ct.cli.evaluate import print_comparison, print_scores
 from lung_nodule_ct.cli.options import Data, Draws, Json, build_and_name
-from lung_nodule_ct.cli.terminal import new_table, terminal
+from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,10 @@ def train(
     listing: Annotated[
         bool, typer.Option("--list", help="List the recipes and the scores that --check expects.")
     ] = False,
+    models: Annotated[
+        bool, typer.Option("--models", help="List the published networks that the paper's baselines name.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a model on a build. The same command again continues an interrupted run.
 
@@ -49,6 +53,11 @@ def train(
     To train on several hosts, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
     and JAX_PROCESS_ID on each of them.
     """
+    if models:
+        _print_models(as_json=as_json)
+        return
+    if as_json:
+        raise typer.BadParameter("it belongs to --models", param_hint="--json")
     if listing or not first:
         _print_recipes()
         return
@@ -171,5 +180,21 @@ def _print_recipes() -> None:
     terminal().print(
         "\nTrain a recipe:       lung-nodule-ct train BUILD RECIPE\n"
         "Check that it learns: lung-nodule-ct train RECIPE --check",
+        highlight=False,
+    )
+
+
+def _print_models(*, as_json: bool) -> None:
+    from lung_nodule_ct.train.models import NETWORKS
+
+    if as_json:
+        print_json({"models": [network.document() for network in NETWORKS.values()]})
+        return
+    table = new_table("model", "variant", parameters=True, reference=False)
+    for network in NETWORKS.values():
+        table.add_row(network.name, network.variant, f"{network.parameters:,}", network.reference)
+    terminal().print(table)
+    terminal().print(
+        "\nThe paper does not say which variants it used. --json adds the task and the name in the paper.",
         highlight=False,
     )

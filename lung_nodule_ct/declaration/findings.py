@@ -77,6 +77,7 @@ class Code(StrEnum):
     MASK_LABEL_UNKNOWN = "mask-label-unknown"
     MASK_MISSING = "mask-missing"
     MASK_SHAPE = "mask-shape"
+    MASK_TURNED = "mask-turned"
     MASK_VALUES = "mask-values"
     MASK_WITHOUT_SCAN = "mask-without-scan"
     MEMBER_UNUSED = "member-unused"
@@ -167,10 +168,14 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.INVALID_DATE: (_E, "the value in the position of a date is not a date"),
     Code.LISTED_BUT_MISSING: (_E, "a split list names an image or a case that is not in the archives"),
     Code.LISTED_TWICE: (_E, "two splits claim the same image or case"),
-    Code.MASK_FRAME: (_N, "the header of a lung mask has another direction or spacing than that of its scan"),
+    Code.MASK_FRAME: (
+        _N,
+        "the header of a lung mask has a slightly different direction, or another spacing, than that of its scan",
+    ),
     Code.MASK_LABEL_7: (_W, "a lung mask has voxels labelled 7, where hole filling made the two lungs overlap"),
     Code.MASK_LABEL_UNKNOWN: (_W, "a lung mask has labels other than 0, 3, 4 and 7"),
     Code.MASK_MISSING: (_N, "a scan has no lung mask"),
+    Code.MASK_TURNED: (_W, "the axes of a lung mask point in other directions than those of its scan"),
     Code.MASK_SHAPE: (_E, "a lung mask has another shape than its scan"),
     Code.MASK_VALUES: (_E, "a lung mask has values that are not labels (outside 0 to 255, or fractions)"),
     Code.MASK_WITHOUT_SCAN: (_W, "a lung mask has no scan"),

@@ -40,6 +40,8 @@ MANIFEST: Final = "build.json"
 FINDINGS: Final = "findings.json"
 GENERATOR: Final = f"lung_nodule_ct {version('lung_nodule_ct')}"
 _OWN_HASH: Final = "sha256"
+_SINCE_2: Final = ("files", _OWN_HASH, "dataset_version", "scan_numbers")
+"""Entries that no build before release 2.0.0 has."""
 
 
 class Format(StrEnum):
@@ -119,8 +121,16 @@ def is_intact(text: str) -> bool:
 
 
 def records_all_files(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a manifest is of the versions that record every file of the build and their own hash."""
-    return "files" in manifest or _OWN_HASH in manifest or "dataset_version" in manifest
+    """Return whether a manifest is of the versions that record every file of the build and their own hash.
+
+    Every entry that only these versions have shows it, so that no manifest passes as an earlier one because some were removed. One of
+    format 2 that stores a declaration was not written as such.
+    """
+    if any(name in manifest for name in _SINCE_2):
+        return True
+    configs = manifest.get("configs")
+    entries = configs.values() if isinstance(configs, dict) else ()
+    return manifest.get("format_version") == 2 and any("columns" in entry for entry in entries)
 
 
 def with_files(manifest: Mapping[str, Any], files: Mapping[str, FileRecord]) -> dict[str, Any]:

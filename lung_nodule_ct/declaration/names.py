@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _FILE_SUFFIX: Final = re.compile(r"\.(?:jpe?g|bmp|png|tiff?|xml|mhd|mha|z?raw)$", re.IGNORECASE)
-_FULL_WIDTH: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0xA0: " "}
+FULL_WIDTH: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0xA0: " "}
+"""For :meth:`str.translate`: what each character of full width is in ASCII."""
 _PLAIN: Final = re.compile(r"[0-9a-z_-]*")
 """Names that are their own key, as most are."""
 _DECIMALS: Final = re.compile(r"(?<=\d)\.0+$")
 _LEADING_ZEROS: Final = re.compile(r"^0+(?=\d)")
+_NUMBERS: Final = re.compile(r"\d+(?:[_-]\d+)+")
+_DAY: Final = re.compile(r"(?<!\d)((?:19|20)\d\d)_(\d\d)_(\d\d)(?!\d)")
 _QUOTED: Final = re.compile(r"""^=?(["'])(.*)\1$|^'""")
 """A cell that a spreadsheet must not take for a number: ``="001"``, ``"001"``, ``'001``."""
 
@@ -57,7 +60,7 @@ def name_key(name: str) -> str:
 def _folded(name: str) -> str:
     if not name.isascii():
         # not NFKC, which would turn "0²" into "02"; composed again after folding, which may decompose a letter
-        composed = unicodedata.normalize("NFC", name.translate(_FULL_WIDTH))
+        composed = unicodedata.normalize("NFC", name.translate(FULL_WIDTH))
         name = unicodedata.normalize("NFC", composed.casefold())
     return " ".join(bare_name(name).lower().split())
 
@@ -90,11 +93,13 @@ _NO_MATCH = Match()
 class NameIndex:
     """Names of the archives, found as a table, a list or a file name writes them.
 
-    A name that occurs exactly is found first, then the only one that is equal by :func:`name_key`, then the only one of the same number:
-    spreadsheets turn ``00001`` into ``1`` or ``1.0``.
+    A name that occurs exactly is found first, then the only one that is equal by :func:`name_key`, then the only one of the same numbers
+    (``7-20180102`` and ``7_2018-01-02`` are ``7_20180102``, as in names of files), then the only one of the same number: spreadsheets turn
+    ``00001`` into ``1`` or ``1.0``.
 
     Args:
         names: The names.
+        left_out: Names that the archives have, too, and that are not used. What is equal to one of them means none of the others.
 
     Example:
         >>> index = NameIndex(["3", "001", "0001", "80_20190314"])
@@ -104,13 +109,17 @@ class NameIndex:
         Match(name=None, repaired=False, candidates=('001', '0001'))
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], left_out: Iterable[str] = ()) -> None:
         self._names = dict.fromkeys(names)
+        self._left_out = {name_key(name) for name in left_out if name not in self._names}
         self._by_key: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_parts: defaultdict[str, list[str]] = defaultdict(list)
         self._by_number: defaultdict[str, list[str]] = defaultdict(list)
         for name in self._names:
             key = name_key(name)
             self._by_key[key].append(name)
+            if _NUMBERS.fullmatch(key):
+                self._by_parts[_parts_key(key)].append(name)
             self._by_number[_number_key(key)].append(name)
 
     def __contains__(self, name: object) -> bool:
@@ -125,6 +134,10 @@ class NameIndex:
         if key != written and (bare := bare_name(written)) in self._names:
             return Match(bare)
         if fitting := self._by_key.get(key):
+            return Match(fitting[0]) if len(fitting) == 1 else Match(candidates=tuple(fitting))
+        if key in self._left_out:
+            return _NO_MATCH
+        if _NUMBERS.fullmatch(key) and (fitting := self._by_parts.get(_parts_key(key))):
             return Match(fitting[0]) if len(fitting) == 1 else Match(candidates=tuple(fitting))
         fitting = self._by_number.get(_number_key(key), [])
         if len(fitting) == 1:
@@ -144,6 +157,11 @@ class NameIndex:
         """Return the name that belongs to a file of this stem. File names are not changed by spreadsheets, so no number is repaired."""
         match = self.find(stem)
         return None if match.repaired else match.name
+
+
+def _parts_key(key: str) -> str:
+    """The key of a name of several numbers, in the form in which they are published: ``80_20190314_003``."""
+    return _DAY.sub(r"\1\2\3", key.replace("-", "_"))
 
 
 def _number_key(key: str) -> str:

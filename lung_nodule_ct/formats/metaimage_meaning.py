@@ -7,6 +7,7 @@ in millimetres and were made on these voxels; the contradiction is reported.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.findings import Code
@@ -29,6 +30,8 @@ _NEUTRAL: Final = {
     "HeaderSizePerSlice": 0.0,
 }
 """Keys with the one value that changes nothing."""
+_RESCALING: Final = {"rescaleslope": 1.0, "rescaleintercept": 0.0}
+"""Likewise for keys that MetaImage does not have and DICOM does, without blanks and in lower case."""
 _DIRECTIONS: Final = {
     "R": (0, 1.0),
     "L": (0, -1.0),
@@ -53,6 +56,16 @@ def meaning_issues(fields: Mapping[str, str], frame: Frame) -> list[Issue]:
         (Code.HEADER_KEY_NOT_APPLIED, f"{key} = {quoted(fields[key][:80])}", "the stored values are used, as ITK does")
         for key, neutral in _NEUTRAL.items()
         if key in fields and read_numbers(fields[key].split()) not in ((neutral,), ())
+    ]
+    issues += [
+        (
+            Code.HEADER_KEY_NOT_APPLIED,
+            f"{quoted(key)} = {quoted(value[:80])}",
+            "the stored values are used, as ITK does",
+        )
+        for key, value in fields.items()
+        if (neutral := _RESCALING.get(re.sub("[ _-]", "", key.lower()))) is not None
+        and read_numbers(value.split()) not in ((neutral,), ())
     ]
     if (units := fields.get("DistanceUnits", "")).lower() not in _MILLIMETRES:
         detail = f"DistanceUnits = {quoted(units[:80])}"

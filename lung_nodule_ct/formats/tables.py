@@ -64,6 +64,8 @@ _BOXES = ColumnSpec(
     },
     optional=frozenset({"diameter"}),
 )
+_ENDS = _BOXES.columns[1:7]
+"""The columns of voxel numbers, which are whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,7 @@ def parse_boxes(data: bytes) -> Parsed[BoxRow]:
     """
     table = _open_table(data, _BOXES)
     places, notation = table.header.places, table.notation
-    numbers = _BOXES.columns[1:7]
-    take = _cells_of(numbers, places)
+    take = _cells_of(_ENDS, places)
 
     def read(line: int, text: str, name: str, cells: _Cells) -> BoxRow | None:
         ends = notation.read_all(take(cells)) if take else None
@@ -209,7 +210,7 @@ def parse_boxes(data: bytes) -> Parsed[BoxRow]:
         row = TableRow(line, text[:200])
         return BoxRow(row, name, (x0, y0, z0), (x1, y1, z1), diameter, augmented, unreadable)
 
-    return _parse(table, "pid", numbers, read)
+    return _parse(table, "pid", _ENDS, read)
 
 
 def _cells_of(columns: Sequence[str], places: Mapping[str, int]) -> Callable[[_Cells], tuple[str, ...]] | None:
@@ -287,8 +288,13 @@ def _problem(table: _Table, cells: _Cells, name: str, numbers: Sequence[str]) ->
         return "expected a name, got an empty cell"
     if len(cells) <= max(places[column] for column in numbers):
         return f"expected {width} cells, got {len(cells)}"
-    unread = [cells[places[column]] for column in numbers if table.notation.read(cells[places[column]]) is None]
-    return f"expected a number, got {quoted(unread[0].strip()[:40])}" if unread else "expected whole numbers"
+    written = [cells[places[column]].strip()[:40] for column in numbers]
+    for text in written:
+        if (value := table.notation.read(text)) is None:
+            return f"expected a number, got {quoted(text)}"
+        if numbers == _ENDS and value != int(value):
+            return f"expected a whole number, got {quoted(text)}"
+    return f"expected numbers, got {quoted(', '.join(written))}"
 
 
 def _open_table(data: bytes, spec: ColumnSpec) -> _Table:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from lung_nodule_ct.declaration.names import FULL_WIDTH
+
 LARGEST: Final = 1e6
 """No distance in a chest is larger, in millimetres or in pixels. A larger number is not a measurement; it can be a date (20190314)."""
 
@@ -25,7 +27,7 @@ _COMMA_DECIMALS = re.compile(r"(?<![\d,.])(?:\d{1,3}(?:\.\d{3})+|\d+),(?!\d{3}(?
 _POINT_GROUPS = re.compile(r"\d\.\d{3},\d|(?<![\d,.])\d{1,3}(?:\.\d{3}){2,}(?![\d,.])")
 _POINT_DECIMALS = re.compile(r"(?<![\d.])\d+\.(?!\d{3}(?!\d))\d+(?![\d.])|\d,\d{3}\.\d")
 _GROUP_BLANKS = re.compile(r"(?<=\d)[ \u00a0\u2009\u202f'\u2019](?=\d{3}(?!\d))")
-_NUMBER_CHARACTERS = re.compile(r"[0-9eE+\-.,' \t]*")
+_NUMBER_CHARACTERS = re.compile(r"[0-9eE+\-.,'\s]*")
 _MARKED = re.compile(r"\d[,.' \u00a0\u2009\u202f\u2019]\d|\u2212\d")
 _QUOTED_CELL = re.compile(r'"[^"\n]*"')
 
@@ -104,6 +106,8 @@ class NumberNotation:
 
     def read(self, text: str) -> float | None:
         """Return the number, or ``None`` if the text is not one, or if it is unknown which."""
+        if not text.isascii():
+            text = text.translate(FULL_WIDTH)
         if (self.point == "decimal" or "." not in text) and (value := _plain_number(text)) is not None:
             return value
         if not _MARKED.search(text):  # most cells that are not numbers, quickly
@@ -133,6 +137,8 @@ class NumberNotation:
         if "" in texts:
             return None
         written = " ".join(texts)
+        if not written.isascii():
+            texts = [text.translate(FULL_WIDTH) for text in texts]
         if written.isascii() and not _NUMBER_CHARACTERS.fullmatch(written):  # most rows that cannot be read, quickly
             return None
         if self.point == "decimal" and "_" not in written:  # most rows that can be read

@@ -13,13 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from lung_nodule_ct.declaration.configs import CONFIGS, Config
 from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST, READABLE_VERSIONS, Format, config_from_json
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.read.row_groups import RowGroups
 from lung_nodule_ct.read.voxel_columns import table_rows
 from lung_nodule_ct.system.staging import real_path, sweep
 
@@ -146,46 +144,26 @@ class BuildFolder:
             list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < total)
         ):
             raise BuildFolderError(f"{config}, {split}: expected ascending rows below {total}", got=list(indices))
-        for start, table in self._row_groups(config, split, names, indices):
-            end = start + table.num_rows
-            wanted = None if indices is None else [row - start for row in indices if start <= row < end]
-            yield from table_rows(table, [known[name] for name in names], wanted)
-            del table  # before the next one is read
+        groups, picked = self._row_groups(config, split), [known[name] for name in names]
+        if indices is None:
+            for table in groups.iterate(names):
+                yield from table_rows(table, picked)
+                del table  # before the next one is read
+        else:
+            for table, wanted in groups.select(names, indices):
+                yield from table_rows(table, picked, wanted)
+                del table
 
-    def _row_groups(
-        self, config: str, split: str, names: list[str], indices: Sequence[int] | None
-    ) -> Iterator[tuple[int, pa.Table]]:
-        """The row groups of a split that contain requested rows, each with the number of its first row."""
-        start = 0
-        for entry in self.files(config, split):
-            path = self.folder / entry["path"]
-            try:
-                if self.format is Format.ARROW:
-                    with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as stream:
-                        for batch in stream:
-                            if _overlaps(indices, start, batch.num_rows):
-                                yield start, pa.Table.from_batches([batch]).select(names)
-                            start += batch.num_rows
-                    continue
-                with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                    for group in range(file.num_row_groups):
-                        count = file.metadata.row_group(group).num_rows
-                        if _overlaps(indices, start, count):
-                            yield start, file.read_row_group(group, columns=names).select(names)
-                        start += count
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                pa.ArrowException,
-            ) as error:  # a damaged footer may name other columns
-                raise BuildFolderError(
-                    f"{entry['path']} cannot be read: {error}", remedy=_REBUILD.format(folder=self.folder)
-                ) from error
+    def _row_groups(self, config: str, split: str) -> RowGroups:
+        """The row groups of a split, which are listed once."""
+        if (config, split) not in self._listed:
+            paths = [self.folder / entry["path"] for entry in self.files(config, split)]
+            self._listed[config, split] = RowGroups(paths, self.format, _REBUILD.format(folder=self.folder))
+        return self._listed[config, split]
 
-
-def _overlaps(indices: Sequence[int] | None, start: int, count: int) -> bool:
-    return indices is None or any(start <= row < start + count for row in indices)
+    @cached_property
+    def _listed(self) -> dict[tuple[str, str], RowGroups]:
+        return {}
 
 
 def open_build(folder: str | os.PathLike[str]) -> BuildFolder:

@@ -141,6 +141,10 @@ class Rows:
     def _table(self) -> pa.Table:
         return pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in self.paths])
 
+    @cached_property
+    def _voxel_columns(self) -> dict[str, VoxelColumn]:
+        return {}
+
     def __getstate__(self) -> dict[str, Any]:
         """The declared fields, without the mapped table."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -152,7 +156,9 @@ class Rows:
 
     def voxels(self, row: int, column: str = "volume") -> NDArray[Any] | None:
         """The voxels of a row as a view, axes (z, y, x); ``None`` where the cell is null."""
-        voxels: NDArray[Any] | None = VoxelColumn(self._table.column(column)).find(self.indices[row])
+        if column not in self._voxel_columns:
+            self._voxel_columns[column] = VoxelColumn(self._table.column(column))
+        voxels: NDArray[Any] | None = self._voxel_columns[column].find(self.indices[row])
         return voxels
 
 

@@ -168,14 +168,14 @@ def _write(folder: Path, files: dict[str, dict[str, Any]]) -> None:
 def _record_in_manifest(folder: Path, added: Mapping[str, dict[str, Any]], dropped: Iterable[str] = ()) -> None:
     """Record files that were added to a build, by their entries of ``beside.json``, and this file in ``build.json``.
 
-    The manifest of an earlier version, which records only shards, is not changed. A manifest that was edited keeps the hash that it
-    had, so that verification still reports the edit.
+    The manifest of an earlier version, which records only shards, is not changed, and neither is one whose records were removed: new
+    ones would be incomplete. A manifest that was edited keeps the hash that it had, so that verification still reports the edit.
     """
     path = folder / MANIFEST
     try:
         text = path.read_bytes().decode()  # not read_text, which would hide changed line ends
         manifest = json.loads(text)
-        if not records_all_files(manifest):
+        if not records_all_files(manifest) or "files" not in manifest:
             return
         files = {name: record for name, record in other_files(manifest).items() if name not in set(dropped)}
     except (ValueError, TypeError, KeyError, AttributeError) as error:

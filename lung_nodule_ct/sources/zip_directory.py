@@ -77,16 +77,20 @@ class Member:
     def error(
         self, problem: str, *, expected: object = None, got: object = None, remedy: str | None = None
     ) -> MemberError:
-        """Return an error that names this member. Its advice is to download the archive again, and then ``remedy``."""
-        again = "download the archive again and compare its md5 with the record"
+        """Return an error about the content of this member, which may be as it was packed; the default advice is to report it."""
         return MemberError(
             problem,
             archive=self.archive,
             member=self.name,
             expected=expected,
             got=got,
-            remedy=f"{again}; {remedy}" if remedy else again,
+            remedy=remedy or "if the file is as published, report it",
         )
+
+    def damage(self, problem: str, *, expected: object, got: object) -> MemberError:
+        """Return an error about bytes that are not those that were packed; its advice is to download the archive again."""
+        remedy = "download the archive again and compare its md5 with the record"
+        return self.error(problem, expected=expected, got=got, remedy=remedy)
 
     @property
     def place(self) -> Place:
@@ -275,7 +279,7 @@ def _checked_name(info: zipfile.ZipInfo, archive: str) -> str:
             member=name.replace("\0", "\\0"),
             expected="a relative path without '..'",
             got=repr(raw),
-            remedy="this archive was manipulated or badly packed: download it again, or pack its content again",
+            remedy="this archive was manipulated or badly packed: compare its md5 with the record, or pack its content again",
         )
     return re.sub(r"(?:^|(?<=/))(?:\./)+|/(?=/)", "", name)
 
@@ -325,7 +329,7 @@ def _with_spans(members: list[Member], end_of_data: int) -> list[Member]:
     spanned = []
     for member, end in zip(members, ends, strict=False):  # without members there is still one end
         if member.offset + LOCAL_HEADER_BYTES + member.packed > end:
-            raise member.error(
+            raise member.damage(
                 "overlaps what follows it in the archive, as in a damaged archive or a zip bomb",
                 expected=f"an end before byte {end:,}",
                 got=f"byte {member.offset + LOCAL_HEADER_BYTES + member.packed:,}",

@@ -115,7 +115,7 @@ def iterate_member(member: Member, archives: ArchivePool) -> Iterator[bytes]:
             "is a Git LFS pointer and not the data",
             expected="the file itself",
             got=pointer,
-            remedy="or fetch the file itself with `git lfs pull`, and pack the archive again",
+            remedy="use the archive of the record, or fetch the file itself with `git lfs pull` and pack the archive again",
         )
     yield data
 
@@ -132,13 +132,13 @@ def _iterate(member: Member, archives: ArchivePool) -> Iterator[bytes]:
     for piece in pieces:
         length += len(piece)
         if length > member.size:
-            raise member.error("is longer than the directory states", expected=f"{member.size:,} bytes", got="more")
+            raise member.damage("is longer than the directory states", expected=f"{member.size:,} bytes", got="more")
         crc = inflate.crc32(piece, crc)
         yield piece
     if length != member.size:
-        raise member.error("is cut short", expected=f"{member.size:,} bytes", got=f"{length:,}")
+        raise member.damage("is cut short", expected=f"{member.size:,} bytes", got=f"{length:,}")
     if crc != member.crc:
-        raise member.error("is damaged: its checksum is wrong", expected=f"CRC-32 {member.crc:08x}", got=f"{crc:08x}")
+        raise member.damage("is damaged: its checksum is wrong", expected=f"CRC-32 {member.crc:08x}", got=f"{crc:08x}")
 
 
 def _raw_blocks(member: Member, source: ByteSource) -> Iterator[bytes]:
@@ -163,13 +163,13 @@ def _raw_blocks(member: Member, source: ByteSource) -> Iterator[bytes]:
     if data_at and len(head) < LOCAL_HEADER_BYTES:
         _end_of_header(member, head)
     if left > 0:
-        raise member.error("runs past the end of the archive", expected=f"{left:,} more bytes", got="none")
+        raise member.damage("runs past the end of the archive", expected=f"{left:,} more bytes", got="none")
 
 
 def _end_of_header(member: Member, head: bytes) -> int:
     """Return the length of the local header, which precedes the data of a member."""
     if len(head) < LOCAL_HEADER_BYTES or not head.startswith(b"PK\x03\x04"):
-        raise member.error(
+        raise member.damage(
             "does not begin at the position that the directory states", expected="a local header", got=repr(head[:4])
         )
     return LOCAL_HEADER_BYTES + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
@@ -185,7 +185,9 @@ def _inflate(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
                 try:
                     piece = inflater.decompress(unread, _OUTPUT_BYTES)
                 except inflate.ERRORS as error:
-                    raise member.error(f"is damaged: {error}", expected="a deflate stream", got="other data") from error
+                    raise member.damage(
+                        f"is damaged: {error}", expected="a deflate stream", got="other data"
+                    ) from error
                 if piece:
                     yield piece
                 unread = inflater.unconsumed_tail
@@ -193,7 +195,7 @@ def _inflate(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
                     return
                 if not unread and len(piece) < _OUTPUT_BYTES:
                     break
-    raise member.error("is incomplete", expected="the end of a deflate stream", got="the end of the data")
+    raise member.damage("is incomplete", expected="the end of a deflate stream", got="the end of the data")
 
 
 def _inflate64(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -203,6 +205,6 @@ def _inflate64(member: Member, blocks: Iterator[bytes]) -> Iterator[bytes]:
             try:
                 yield inflater.inflate(block[start : start + _INPUT_BYTES])
             except (ValueError, RuntimeError, EOFError) as error:
-                raise member.error(f"is damaged: {error}", expected="a deflate64 stream", got="other data") from error
+                raise member.damage(f"is damaged: {error}", expected="a deflate64 stream", got="other data") from error
     if not inflater.eof:
-        raise member.error("is incomplete", expected="the end of a deflate64 stream", got="the end of the data")
+        raise member.damage("is incomplete", expected="the end of a deflate64 stream", got="the end of the data")

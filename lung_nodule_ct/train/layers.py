@@ -2,8 +2,8 @@
 
 Arrays have the batch first and the channels last: (batch, y, x, channels) or (batch, z, y, x, channels).
 
-The normalisation is GroupNorm, so that the weights are the only state of a network. Resolution is reduced by average
-pooling before a convolution of stride 1, because XLA is slow at strided convolutions on a CPU.
+The normalisation is GroupNorm, so that an example does not depend on the others of its batch. Resolution is reduced by
+average pooling before a convolution of stride 1, because XLA is slow at strided convolutions on a CPU.
 """
 
 from __future__ import annotations
@@ -124,9 +124,9 @@ class Block(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """A ResNet whose first layer sees blocks of ``patch`` pixels per axis as channels.
+    """A small residual network of our own, whose first layer sees blocks of ``patch`` pixels per axis as channels.
 
-    Stage i has stride ``patch * 2**i`` and ``width * 2**i`` channels. With blocks 3, 4, 6, 3 it is a ResNet-34.
+    Stage i has stride ``patch * 2**i`` and ``width * 2**i`` channels.
     """
 
     def __init__(self, axes: int, options: ModelOptions, rngs: nnx.Rngs) -> None:

@@ -19,11 +19,11 @@ class ModelOptions:
     """The network.
 
     Attributes:
-        head: ``classes`` for crops; ``center`` (centre heatmap, sides, GIoU) or ``retina`` (anchors, focal loss) for
+        head: ``classes`` for crops; ``center`` (centre heatmap, sides, GIoU) or ``anchors`` (anchors, focal loss) for
             boxes; ``sequence`` for the scans of a patient.
         width: Channels of the first stage. Each further stage has twice as many.
-        blocks: Residual blocks per stage; 3, 4, 6, 3 is ResNet-34.
-        squeeze: Squeeze and excitation in every block (SE-ResNet).
+        blocks: Residual blocks per stage.
+        squeeze: Squeeze and excitation in every block.
         ordinal: Predict ordered classes by a chain of thresholds (CORAL) instead of softmax.
         patch: Side of the blocks of pixels that the first layer sees as channels.
         bf16: Compute in bfloat16. Weights, optimiser and losses stay float32.
@@ -32,7 +32,7 @@ class ModelOptions:
         last_only: Use only the last scan of each patient.
     """
 
-    head: Literal["classes", "center", "retina", "sequence"]
+    head: Literal["classes", "center", "anchors", "sequence"]
     width: int = 32
     blocks: tuple[int, ...] = (2, 2, 2)
     squeeze: bool = False
@@ -161,7 +161,7 @@ def _check_positive(**values: float) -> None:
             raise TrainingError(f"{name} must be above 0", got=value)
 
 
-_RESNET = ModelOptions("classes", width=64, blocks=(3, 4, 6, 3), patch=2)
+_RESIDUAL = ModelOptions("classes", width=64, blocks=(3, 4, 6, 3), patch=2)
 _PYRAMID_2D = ModelOptions("center", width=48, blocks=(2, 2, 2, 2))
 _PYRAMID_3D = ModelOptions("center", width=32, blocks=(1, 2, 2))
 _SEQUENCE = ModelOptions("sequence", width=24, blocks=(1, 1), patch=4)
@@ -173,10 +173,10 @@ _NODULE_PATCH = InputOptions(size=(32, 32, 32), spacing_mm=(1.5, 1.5, 1.5))
 
 
 def _classification(**model: Any) -> Recipe:
-    return Recipe("cls_1.25mm", "classification", replace(_RESNET, **model), _CROP, batch_size=64)
+    return Recipe("cls_1.25mm", "classification", replace(_RESIDUAL, **model), _CROP, batch_size=64)
 
 
-def _detection_3d(config: str, patch: InputOptions, head: Literal["center", "retina"] = "center") -> Recipe:
+def _detection_3d(config: str, patch: InputOptions, head: Literal["center", "anchors"] = "center") -> Recipe:
     has_validation = VALIDATION in get_config(config).splits
     split = SplitBy.PUBLISHED if has_validation else SplitBy.PATIENT
     return Recipe(config, "detection", replace(_PYRAMID_3D, head=head), patch, batch_size=8, split_by=split, watch=8)
@@ -189,18 +189,25 @@ def _longitudinal(**model: Any) -> Recipe:
 
 RECIPES: Final = {
     "cls_1.25mm": _classification(),
-    "cls_1.25mm-se": _classification(squeeze=True),
+    "cls_1.25mm-squeeze": _classification(squeeze=True),
     "cls_1.25mm-ordinal": _classification(ordinal=True),
     "det2d_1.25mm": Recipe("det2d_1.25mm", "detection", _PYRAMID_2D),
-    "det2d_1.25mm-retina": Recipe("det2d_1.25mm", "detection", replace(_PYRAMID_2D, head="retina")),
+    "det2d_1.25mm-anchors": Recipe("det2d_1.25mm", "detection", replace(_PYRAMID_2D, head="anchors")),
     "det3d_1.25mm": _detection_3d("det3d_1.25mm", _THIN_PATCH),
-    "det3d_1.25mm-retina": _detection_3d("det3d_1.25mm", _THIN_PATCH, "retina"),
+    "det3d_1.25mm-anchors": _detection_3d("det3d_1.25mm", _THIN_PATCH, "anchors"),
     "det3d_5mm": _detection_3d("det3d_5mm", _THICK_PATCH),
     "det3d_bmp_1.25mm": _detection_3d("det3d_bmp_1.25mm", _STACK_PATCH),
     "longitudinal": _longitudinal(),
     "longitudinal-single": _longitudinal(last_only=True),
 }
 """Recipes by name. Configs without a published validation split are split by patient."""
+
+_RENAMED: Final = {
+    "cls_1.25mm-se": "cls_1.25mm-squeeze",
+    "det2d_1.25mm-retina": "det2d_1.25mm-anchors",
+    "det3d_1.25mm-retina": "det3d_1.25mm-anchors",
+}
+"""Recipes that were named after published networks until 2.0.0. Their networks are our own."""
 
 
 def get_recipe(name: str) -> Recipe:
@@ -212,7 +219,10 @@ def get_recipe(name: str) -> Recipe:
     try:
         return RECIPES[name]
     except KeyError:
-        raise TrainingError(f"no recipe is named {name!r}", expected=f"one of {', '.join(RECIPES)}") from None
+        remedy = f"it is called {_RENAMED[name]} now" if name in _RENAMED else None
+        raise TrainingError(
+            f"no recipe is named {name!r}", expected=f"one of {', '.join(RECIPES)}", remedy=remedy
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -249,12 +259,12 @@ _NODULES: Final = (*_VOLUMES, *_CUBES, "--model.patch", "2")
 
 EXPECTED_SCORES: Final = {
     "cls_1.25mm": ExpectedScore(_CROPS, "accuracy", 0.8),
-    "cls_1.25mm-se": ExpectedScore(_CROPS, "accuracy", 0.8),
+    "cls_1.25mm-squeeze": ExpectedScore(_CROPS, "accuracy", 0.8),
     "cls_1.25mm-ordinal": ExpectedScore((*_CROPS, "--steps", "300"), "quadratic_kappa", 0.4),
     "det2d_1.25mm": ExpectedScore(_SLICES, "AP50", 0.8),
-    "det2d_1.25mm-retina": ExpectedScore(_SLICES, "AP50", 0.8),
+    "det2d_1.25mm-anchors": ExpectedScore(_SLICES, "AP50", 0.8),
     "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6),
-    "det3d_1.25mm-retina": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4),
+    "det3d_1.25mm-anchors": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4),
     "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
     "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7),
     "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),

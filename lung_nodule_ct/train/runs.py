@@ -35,7 +35,8 @@ _CHECKPOINTS: Final = "checkpoints"
 _COMMITTED: Final = "commit_success.txt"
 _COMMITTED_TEXT: Final = "complete\n"
 _LOCK: Final = ".train.lock"
-_FORMAT_VERSION: Final = 1
+_FORMAT_VERSION: Final = 2
+"""Since version 2, checkpoints hold the statistics of batch normalisation."""
 _NO_INFLUENCE: Final = ("workers", "save_every", "watch", "device")
 """Options of a recipe that do not change the trained weights."""
 
@@ -135,8 +136,12 @@ def open_run(folder: Path) -> Run:
             f"{folder} holds no run: {error}", remedy="train one: lung-nodule-ct train BUILD RECIPE"
         ) from error
     if version != _FORMAT_VERSION:
+        change = ": its checkpoints have no statistics of batch normalisation" if version == 1 else ""
         raise TrainingError(
-            f"{path} is of another version", expected=_FORMAT_VERSION, got=version, remedy="train it again"
+            f"{path} is of another version{change}",
+            expected=_FORMAT_VERSION,
+            got=version,
+            remedy="train it again with another --out, or use the release that wrote it",
         )
     try:
         return Run(folder, document["name"], _parse_recipe(document["recipe"]), document["data"])

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import cache_folder
+from lung_nodule_ct.train.network import initial_values, network, statistics_of
 from lung_nodule_ct.train.preprocessing import preprocess
 from lung_nodule_ct.train.tasks import get_task
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 _ADDRESS, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+_DROPOUT = 1
+"""Folded into the key of a part for what the network draws. Augmentation uses the key itself."""
 
 
 def initialize_jax() -> None:
@@ -98,21 +100,14 @@ def make_optimizer(options: OptimOptions, steps: int) -> optax.GradientTransform
     )
 
 
-def network_graph(recipe: Recipe) -> Any:
-    """The network without its weights. ``nnx.merge`` combines the two."""
-    task = get_task(recipe)
-    return nnx.split(nnx.eval_shape(lambda: task.build_model(recipe, nnx.Rngs(recipe.seed))))[0]
-
-
 def initial_state(recipe: Recipe) -> State:
-    """Return random weights, their moving average, the state of the optimiser, and step 0.
+    """Return random weights, the initial statistics, the moving average of both, the state of the optimiser, and step 0.
 
     Use it under ``jax.jit``. All arrays are float32 except for counts.
     """
-    model = get_task(recipe).build_model(recipe, nnx.Rngs(recipe.seed))
-    params = nnx.to_pure_dict(nnx.split(model)[1])
-    optimizer = make_optimizer(recipe.optim, recipe.steps).init(params)
-    return {"params": params, "average": params, "optimizer": optimizer, "step": jnp.zeros((), jnp.int32)}
+    values = initial_values(recipe)
+    optimizer = make_optimizer(recipe.optim, recipe.steps).init(values["params"])
+    return {**values, "average": values, "optimizer": optimizer, "step": jnp.zeros((), jnp.int32)}
 
 
 def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
@@ -120,29 +115,32 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
 
     It reuses the memory of the state that it is given. Random keys depend only on the seed and on the step number.
     """
-    task, graph, parts = get_task(recipe), network_graph(recipe), recipe.optim.accumulate
+    task, net, parts = get_task(recipe), network(recipe), recipe.optim.accumulate
     optimizer = make_optimizer(recipe.optim, recipe.steps)
 
-    def loss(params: Any, batch: Batch, key: jax.Array) -> Any:
-        return task.loss(nnx.merge(graph, params), preprocess(batch, recipe.input, key), recipe)
+    def loss(params: Any, statistics: Any, batch: Batch, key: jax.Array) -> Any:
+        model = net.in_training({"params": params, "statistics": statistics}, jax.random.fold_in(key, _DROPOUT))
+        total, losses = task.loss(model, preprocess(batch, recipe.input, key), recipe)
+        return total, (losses, statistics_of(model))
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        params = state["params"]
+        params, statistics = state["params"], state["statistics"]
         keys = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state["step"]), parts)
         results = []
         # A Python loop, because on CPU XLA runs convolutions inside lax.scan on one thread, many times slower.
         for part in range(parts):
             examples = jax.tree.map(lambda leaf: leaf[part::parts], batch)  # noqa: B023 -- called at once
-            results.append(jax.grad(loss, has_aux=True)(params, examples, keys[part]))
+            gradient, (losses, statistics) = jax.grad(loss, has_aux=True)(params, statistics, examples, keys[part])
+            results.append((gradient, losses))
         gradients, losses = jax.tree.map(lambda *leaves: sum(leaves) / parts, *results)
         updates, optimizer_state = optimizer.update(gradients, state["optimizer"], params)
-        params = optax.apply_updates(params, updates)
+        values = {"params": optax.apply_updates(params, updates), "statistics": statistics}
         done = state["step"] + 1
         decay = jnp.minimum(
             recipe.optim.ema, done / (done + 9.0)
         )  # a small decay at first, to forget the random weights
-        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["average"], params)
-        return {"params": params, "average": average, "optimizer": optimizer_state, "step": done}, losses
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["average"], values)
+        return {**values, "average": average, "optimizer": optimizer_state, "step": done}, losses
 
     return jax.jit(step, donate_argnums=0)
 
@@ -152,16 +150,16 @@ class Predictor:
 
     def __init__(self, source: DataSource, recipe: Recipe) -> None:
         self._source, self._recipe = source, recipe
-        task, graph = get_task(recipe), network_graph(recipe)
+        task, net = get_task(recipe), network(recipe)
         self._predict = jax.jit(
-            lambda params, batch: task.predict(nnx.merge(graph, params), preprocess(batch, recipe.input), recipe)
+            lambda values, batch: task.predict(net.in_evaluation(values), preprocess(batch, recipe.input), recipe)
         )
 
     def predict(self, weights: Any, limit: int | None = None) -> list[Prediction]:
         """Return predictions together with the truth.
 
         Args:
-            weights: The weights, all on one device.
+            weights: Parameters and statistics, all on one device; the ``average`` of a state, for example.
             limit: Maximum number of examples, counted from the first; all by default.
         """
         device = jax.tree.leaves(weights)[0].sharding

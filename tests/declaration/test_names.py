@@ -40,6 +40,28 @@ def test_an_id_that_a_spreadsheet_changed_is_repaired_if_one_name_fits(written: 
     assert (match.name, match.repaired) == ("00001", True)
 
 
+@pytest.mark.parametrize(
+    ("names", "written", "found"),
+    [
+        (["7_20180102", "7_20190304"], "7-20180102", "7_20180102"),
+        (["7_20180102", "7_20190304"], "7_2018-01-02", "7_20180102"),
+        (["7-2018-01-02"], "7_20180102.mhd", "7-2018-01-02"),
+        (["7_20180102_003"], "7-20180102-003.jpg", "7_20180102_003"),
+        (["7-20180102", "7_20180102"], "7-20180102", "7-20180102"),
+        (["7-2018-01-02", "7_2018-01-02"], "7-20180102", None),
+        (["7_2018010"], "7-20180102", None),
+        (["a_1"], "a-1", None),
+        (["07_20180102"], "7-20180102", None),
+    ],
+)
+def test_names_of_the_same_numbers_are_one_name(names, written, found) -> None:
+    match = NameIndex(names).find(written)
+    assert (match.name, match.repaired) == (found, False)
+    if written not in names:
+        assert NameIndex(names, left_out=[written]).find(written) == Match()
+    assert bool(match.candidates) == (len(names) > 1 and found is None)
+
+
 def test_a_date_after_the_patient_that_became_a_decimal_number_is_repaired() -> None:
     match = NameIndex(["4_20200101", "4_20200102"]).find("4_20200101.0")
     assert (match.name, match.repaired) == ("4_20200101", True)
@@ -54,7 +76,6 @@ def test_a_date_after_the_patient_that_became_a_decimal_number_is_repaired() -> 
         (["1", "01"], "1.0"),
         (["1", "01"], "001"),
         (["Scan", "scan"], "SCAN"),
-        (["7_20180102"], "7-20180102"),
         (["7_20180102"], "7_20180102_1"),
         (["00002"], "0²"),
         (["1"], "1.5"),

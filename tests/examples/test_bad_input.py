@@ -76,6 +76,7 @@ def test_a_damaged_member_is_an_error_that_names_it(tmp_path, refused, archive, 
     message = refused(damaged(TinyArchives(), tmp_path / "in", archive, member), config)
     assert archive in message
     assert member in message
+    assert "Download the archive again" in message
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,18 @@ def test_a_damaged_member_is_an_error_that_names_it(tmp_path, refused, archive, 
             "det3d_bmp_1.25mm",
             [BMP0, "imgs/00001/3.bmp", "9 x 9"],
         ),
+        *(
+            (
+                lambda t, field=field, value=value: t[CT0].update({"9.mhd": metaimage_header("9", **{field: value})}),
+                "det3d_1.25mm",
+                [CT0, "9.mhd", value],
+            )
+            for field, value in (
+                ("ElementSpacing", "0,8"),
+                ("ElementType", "MET_HALF"),
+                ("NDims", "4"),
+            )
+        ),
         (lambda t: t[NODULES].clear(), "det3d_1.25mm", [NODULES, "annotations.csv"]),
         (lambda t: t[BMP_TABLES].clear(), "det3d_bmp_1.25mm", [BMP_TABLES, "image_annotation_augment_diameter.csv"]),
     ],
@@ -121,6 +134,8 @@ def test_an_invalid_member_is_an_error_that_names_it(tmp_path, refused, change, 
     message = refused(tiny.write(tmp_path / "in"), config)
     for name in names:
         assert name in message
+    assert "ownload" not in message  # the archive is intact
+    assert "report" in message or "Nothing outside the archive" in message
 
 
 @pytest.mark.parametrize(
@@ -144,6 +159,7 @@ def test_a_git_lfs_pointer_instead_of_a_member_is_an_error(tmp_path, refused, ar
     tiny[archive][member] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
     message = refused(tiny.write(tmp_path / "in"), config)
     assert f"{archive} > {member}: is a Git LFS pointer and not the data" in message
+    assert "`git lfs pull`" in message
 
 
 @pytest.mark.parametrize(

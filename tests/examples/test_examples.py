@@ -443,21 +443,31 @@ def test_data_files_that_are_too_long_are_used_and_reported(tiny, tmp_path, buil
 
 
 @pytest.mark.parametrize(
-    ("frame", "words"),
+    ("frame", "code", "words"),
     [
-        (FRAME, []),
-        (Frame((9, 9, 9), FRAME.spacing), []),
-        (Frame(FRAME.origin, FRAME.spacing, (1, 0, 0, 0, -1, 0, 0, 0, -1)), ["direction 1 0 0 0 1 0 0 0 1", "-1"]),
-        (Frame(FRAME.origin, FRAME.spacing, (0, 1, 0, 1, 0, 0, 0, 0, 1)), ["direction"]),
-        (Frame(FRAME.origin, (0.8, 0.7, 2.5)), ["expected spacing 0.8 0.7 1.25 as in the scan, got 0.8 0.7 2.5"]),
+        (FRAME, "mask-frame", []),
+        (Frame((9, 9, 9), FRAME.spacing), "mask-frame", []),
+        (
+            Frame(FRAME.origin, FRAME.spacing, (1, 0, 0, 0, -1, 0, 0, 0, -1)),
+            "mask-turned",
+            ["direction 1 0 0 0 1 0 0 0 1", "-1"],
+        ),
+        (Frame(FRAME.origin, FRAME.spacing, (0, 1, 0, 1, 0, 0, 0, 0, 1)), "mask-turned", ["direction"]),
+        (Frame(FRAME.origin, FRAME.spacing, (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)), "mask-frame", ["direction"]),
+        (
+            Frame(FRAME.origin, (0.8, 0.7, 2.5)),
+            "mask-frame",
+            ["expected spacing 0.8 0.7 1.25 as in the scan, got 0.8 0.7 2.5"],
+        ),
     ],
 )
-def test_a_mask_in_another_frame_than_its_scan_is_reported(tiny, tmp_path, build, frame, words) -> None:
+def test_a_mask_in_another_frame_than_its_scan_is_reported(tiny, tmp_path, build, frame, code, words) -> None:
     labels = np.zeros(SHAPE, np.int16)
     labels[1:3, 4, 5:9] = 3
     tiny[MASKS] |= metaimage("9", labels, frame)
     built = build(tiny.write(tmp_path / "in"), DET3D)
-    findings = built.findings("mask-frame")
+    findings = built.findings(code)
+    assert {entry["grade"] for entry in findings} <= {"warning" if code == "mask-turned" else "note"}
     assert [(entry["archive"], entry["member"]) for entry in findings] == [(MASKS, "9.mhd")] * bool(words)
     assert all(word in entry["detail"] for entry in findings for word in words)
     assert (voxels(built.by_name(DET3D)["9"], "lung_mask", "u1") == labels).all()

@@ -185,6 +185,14 @@ def test_folders_and_files_in_capitals_are_the_same(tiny, tmp_path, build) -> No
     assert not built.findings("member-unused")
 
 
+@pytest.mark.parametrize("written", ["7-20180102", "7_2018-01-02.mhd", "scans/7-2018-01-02"])
+def test_a_row_names_a_scan_as_a_file_may(tiny, tmp_path, build, written) -> None:
+    tiny[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, f"{written},-6,-17,33,3.5")
+    built = build(tiny.write(tmp_path / "in"), DET3D)
+    assert [nodule["diameter_mm"] for nodule in built.by_name(DET3D)["7_20180102"]["nodules"]] == [3.5]
+    assert not built.findings("annotation-without-image")
+
+
 @pytest.mark.parametrize(
     ("config", "archive", "member", "line", "taken", "unread"),
     [

@@ -339,6 +339,16 @@ def test_every_word_for_augmentation_is_known(word, flag, augmented) -> None:
     assert row.augmented is augmented
 
 
+@pytest.mark.parametrize(
+    "written", ["-1.5", "\uff0d\uff11\uff0e\uff15", "-\uff11.\uff15", "\u22121.5", "-1.5\x0b", "\u3000-1.5"]
+)
+def test_numbers_in_other_characters_and_blanks_are_read(written) -> None:
+    table = parse_nodules(f"{LUNA}\n9,{written},2,3,4\n".encode())
+    assert [row.center for row in table.good] == [(-1.5, 2, 3)]
+    boxes = parse_boxes(f"pid,zmin,zmax,ymin,ymax,xmin,xmax\n9,1,2,3,4,5,{written}\n".encode())
+    assert [row.problem for row in boxes.bad] == [f"expected a whole number, got “{written.strip()}”"]
+
+
 def test_the_problem_of_every_bad_row_is_stated() -> None:
     rows = {
         "a,1,2,x,4": "expected a number, got “x”",
@@ -354,7 +364,7 @@ def test_the_problem_of_every_bad_row_is_stated() -> None:
     assert [row.text for row in table.bad] == [row[:200] for row in rows]
     assert table.bad_names == {"", *"abcde"}
     boxes = parse_boxes(b"pid,zmin,zmax,ymin,ymax,xmin,xmax\n9,1,2,3,4,5,6.5\n")
-    assert boxes.bad[0].problem == "expected whole numbers"
+    assert boxes.bad[0].problem == "expected a whole number, got “6.5”"
     lacking = parse_boxes(b"pid,zmin,zmax,ymin,ymax,class\n9,1,2,3,4,5\n")
     assert lacking.bad[0].problem == "the table has no column xmin, xmax"
 

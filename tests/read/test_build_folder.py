@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.rows import split_rows
+from lung_nodule_ct.targets.options import BuildOptions
 
 
 @pytest.mark.parametrize("format_", ["parquet", "arrow"])
@@ -95,6 +98,20 @@ def test_a_missing_config_split_column_or_row_is_an_error(build, dummy):
     ):
         with pytest.raises(BuildFolderError):
             list(opened.rows(*arguments))
+
+
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+def test_rows_of_several_shards_are_found_by_their_numbers(build, dummy, monkeypatch, format_):
+    layout = BuildOptions.layout
+    monkeypatch.setattr(BuildOptions, "layout", lambda *args: dataclasses.replace(layout(*args), shard_bytes=20_000))
+    opened = open_build(build(dummy, "det3d_1.25mm", format=format_).folder)
+    assert len(opened.files("det3d_1.25mm", "train")) > 2
+    rows = list(opened.rows("det3d_1.25mm", "train", ["scan_id"]))
+    again = pickle.loads(pickle.dumps(opened))
+    for picked in ([0], [3], [1, 2, 5], [], range(len(rows))):
+        expected = [rows[number] for number in picked]
+        for each in (opened, again):
+            assert list(each.rows("det3d_1.25mm", "train", ["scan_id"], picked)) == expected
 
 
 def test_a_shard_with_a_flipped_bit_is_an_error(build, dummy):

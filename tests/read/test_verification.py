@@ -133,6 +133,18 @@ def test_a_manifest_that_cannot_be_read_is_one_fault(folder, text) -> None:
     assert faults(folder) == {"build.json": "manifest"}
 
 
+@pytest.mark.parametrize("removed", [("files",), ("files", "sha256"), ("files", "sha256", "dataset_version")])
+def test_a_command_does_not_record_files_in_a_manifest_that_lost_its_records(folder, cli, removed) -> None:
+    path = folder / "build.json"
+    manifest = {key: value for key, value in json.loads(path.read_text("utf-8")).items() if key not in removed}
+    path.write_text(json.dumps(manifest))
+    with add_sidecars(folder, by="audit") as stage:
+        (stage / "page").write_text("1")
+    assert cli("card", folder, "--no-croissant", "--examples", "1").returncode == 0
+    assert json.loads(path.read_text("utf-8")) == manifest
+    assert faults(folder) == {"build.json": "manifest"}
+
+
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../b", "a\0b"])
 def test_no_file_outside_the_build_is_read(folder, name) -> None:
     record = FileRecord(1, "0" * 64).to_dict()
@@ -212,8 +224,11 @@ def test_a_build_of_an_earlier_version_states_what_cannot_be_proven(dummy_build,
     for format_ in ("parquet", "arrow"):
         folder = shutil.copytree(dummy_build(format_), tmp_path / format_)
         manifest = json.loads((folder / "build.json").read_text("utf-8"))
-        del manifest["files"], manifest["sha256"], manifest["dataset_version"]
+        for name in ("files", "sha256", "dataset_version", "scan_numbers"):
+            del manifest[name]
         manifest["format_version"] = version
+        for config in manifest["configs"].values() if version == 2 else ():
+            del config["kind"], config["columns"]
         entries = [entry for config in manifest["configs"].values() for entry in config["files"]]
         for entry in entries if format_ == "arrow" else ():
             del entry["sha256"]
@@ -285,6 +300,12 @@ def test_random_damages_are_found(formats) -> None:
         lambda manifest: manifest["files"]["findings.json"].update(sha256=None),
         lambda manifest: manifest.pop("files"),
         lambda manifest: (manifest.pop("files"), manifest.pop("sha256")),
+        lambda manifest: [manifest.pop(name) for name in ("files", "sha256", "dataset_version")],
+        lambda manifest: [manifest.pop(name) for name in ("files", "sha256", "scan_numbers")],
+        lambda manifest: (
+            [manifest.pop(name) for name in ("files", "sha256", "dataset_version", "scan_numbers")],
+            manifest.update(format_version=2),
+        ),
         lambda manifest: manifest["configs"]["cls_1.25mm"]["rows"].update(train=1),
         lambda manifest: manifest["configs"]["cls_1.25mm"]["files"][0].update(split="test"),
         lambda manifest: manifest["configs"]["cls_1.25mm"]["files"].append(

@@ -133,6 +133,7 @@ def test_errors_name_archive_and_member(tmp_path, change, message) -> None:
     with pytest.raises(MemberError, match=message) as caught:
         contents(tmp_path, change(data))
     assert (caught.value.archive, caught.value.member) == ("some.zip", "a.raw")
+    assert ("download the archive again" in str(caught.value).lower()) == (message not in ("encrypted", "method 12"))
 
 
 def test_a_member_is_never_inflated_beyond_its_stated_size(tmp_path) -> None:
@@ -149,8 +150,9 @@ def test_a_member_is_never_inflated_beyond_its_stated_size(tmp_path) -> None:
 
 def test_a_member_above_the_limit_is_an_error(tmp_path) -> None:
     archives, archive = open_zip(tmp_path, zip_archive({"a.csv": bytes(100)}))
-    with archives, pytest.raises(MemberError, match="at most 99"):
+    with archives, pytest.raises(MemberError, match="at most 99") as caught:
         read_member(archive.members[0], archives, limit=99)
+    assert caught.value.remedy == "if the file is as published, report it"
 
 
 def split_in_two(data: bytes, parts: int = 2) -> bytes:

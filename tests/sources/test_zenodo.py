@@ -176,20 +176,21 @@ def test_missing_and_ambiguous_archives_of_a_record_are_named(zenodo, cli, tmp_p
     assert "all match" in refused.stderr
 
 
-@pytest.fixture(scope="module")
-def large_source(tmp_path_factory) -> Path:
+def large_source(folder: Path) -> TinyArchives:
     """Large archives: forty volumes of noise, which cannot be compressed."""
     tiny = TinyArchives()
     for number in range(300, 320):
         tiny[CT0] |= metaimage(str(number), noise_volume(number, (10, 256, 256)))
         tiny[CT1] |= metaimage(str(number + 50), noise_volume(number + 50, (10, 256, 256)))
-    return tiny.write(tmp_path_factory.mktemp("large"))
+    tiny.write(folder)
+    return tiny
 
 
 @pytest.fixture
-def large_zenodo(large_source, tmp_path, monkeypatch):
+def large_zenodo(tmp_path, monkeypatch):
     """A server with large archives, set by environment variables, and an empty cache."""
-    with serve(large_source) as server:
+    large_source(tmp_path / "in")
+    with serve(tmp_path / "in") as server:
         use_server(server, tmp_path / "cache", monkeypatch)
         yield server
 

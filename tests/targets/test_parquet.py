@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,25 +177,54 @@ def test_findings_are_counted_graded_and_without_dates(hub) -> None:
     assert report["shared_patients"]["cls_1.25mm"] == {"train & validation": 3}
 
 
-@pytest.mark.slow
-def test_a_killed_build_leaves_no_build_and_the_next_one_removes_its_files(tmp_path, cli) -> None:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """Archives whose build takes long enough to be stopped."""
     tiny = TinyArchives()
     for number in range(300, 380):
         tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (40, 120, 120)))
-    source = tiny.write(tmp_path / "in")
-    outputs = tmp_path / "outputs"
-    outputs.mkdir()
+    return tiny.write(tmp_path_factory.mktemp("large"))
+
+
+def size_of(path: Path) -> int:
+    """Number of bytes of a file; -1 if the build has just renamed it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+def stopped_build(source: Path, outputs: Path, least: int) -> subprocess.Popen[str]:
+    """Start a build, and stop it when it has written more than ``least`` bytes of a shard that it has not finished."""
     command = [str(Path(sys.executable).with_name("lung-nodule-ct")), "build", "det3d_1.25mm"]
-    process = subprocess.Popen(
-        [*command, "--source", source, "--out", outputs / "hub"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size > 1_000_000 for path in outputs.rglob("*.partial")):
-        assert process.poll() is None, "the build ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    for _ in range(5):
+        outputs.mkdir()
+        process = subprocess.Popen(
+            [*command, "--source", source, "--out", outputs / "hub"],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not any(size_of(path) > least for path in outputs.rglob("*.partial")):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)
+        if process.poll() is None and list(outputs.rglob("*.partial")):
+            return process
+        process.send_signal(signal.SIGCONT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        shutil.rmtree(outputs)
+    pytest.fail("every build ended before it could be stopped")
+
+
+@pytest.mark.slow
+def test_a_killed_build_leaves_no_build_and_the_next_one_removes_its_files(large, tmp_path, cli) -> None:
+    outputs = tmp_path / "outputs"
+    process = stopped_build(large, outputs, 1_000_000)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (outputs / "hub").exists()
     assert not list(outputs.rglob("*.parquet"))
     assert not list(outputs.rglob("README.md"))
@@ -205,26 +235,11 @@ def test_a_killed_build_leaves_no_build_and_the_next_one_removes_its_files(tmp_p
 
 
 @pytest.mark.slow
-def test_an_interrupted_build_leaves_nothing(tmp_path) -> None:
-    tiny = TinyArchives()
-    for number in range(300, 380):
-        tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (40, 120, 120)))
-    source = tiny.write(tmp_path / "in")
+def test_an_interrupted_build_leaves_nothing(large, tmp_path) -> None:
     outputs = tmp_path / "outputs"
-    outputs.mkdir()
-    command = [str(Path(sys.executable).with_name("lung-nodule-ct")), "build", "det3d_1.25mm"]
-    process = subprocess.Popen(
-        [*command, "--source", source, "--out", outputs / "hub"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list(outputs.rglob("*.partial")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    process = stopped_build(large, outputs, -1)
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.train
@@ -10,7 +12,18 @@ pytestmark = pytest.mark.train
 def test_recipes_are_listed(cli) -> None:
     done = cli("train", "--list")
     assert done.returncode == 0
-    assert "det2d_1.25mm-retina" in done.stdout
+    assert "det2d_1.25mm-anchors" in done.stdout
+
+
+def test_published_networks_are_listed(cli) -> None:
+    table = cli("train", "--models")
+    assert table.returncode == 0
+    assert max(map(len, table.stdout.splitlines())) <= 80
+    rows = json.loads(cli("train", "--models", "--json").stdout)["models"]
+    assert all(row["name"] in table.stdout and f"{row['parameters']:,}" in table.stdout for row in rows)
+    resnet = {"name": "resnet50", "task": "classification", "baseline": "ResNet", "parameters": 23514054}
+    assert rows[0] == resnet | {"variant": "ResNet-50 v1.5", "reference": "timm resnet50"}
+    assert "belongs to --models" in " ".join(cli("train", "--list", "--json").stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -37,7 +50,7 @@ def test_help_and_list_do_not_import_jax(python, tmp_path) -> None:
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from lung_nodule_ct.cli import app\n"
-        "for command in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['train', '--list']):\n"
+        "for command in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['train', '--list'], ['train', '--models']):\n"
         "    assert CliRunner().invoke(app, command).exit_code == 0, command\n"
         "assert not {'jax', 'flax', 'tyro'} & set(sys.modules)",
         cwd=tmp_path,

@@ -301,7 +301,7 @@ MM = "--input.spacing-mm"
         ),
         ("det2d_1.25mm", ("--steps", "50"), lambda scores: scores["AP50"] > 0.3),
         (
-            "det3d_1.25mm-retina",
+            "det3d_1.25mm-anchors",
             ("--input.size", "8", "16", "16", MM, "4", "4", "4", "--model.patch", "2", "--steps", "80"),
             lambda scores: scores["CPM"] > 0.25,
         ),
@@ -477,6 +477,7 @@ def test_the_recipe_of_a_run_is_read_back(finished) -> None:
     ("arguments", "message"),
     [
         (("unknown",), "no recipe is named 'unknown'"),
+        (("det2d_1.25mm-retina",), "It is called det2d_1.25mm-anchors now"),
         (("det3d_5mm",), "has no det3d_5mm"),
         (("cls_1.25mm", "--device", "tpu"), "no tpu is available; expected tpu, got"),
         (("cls_1.25mm", "--batch-size", "8", "--optim.accumulate", "3"), "equal parts"),

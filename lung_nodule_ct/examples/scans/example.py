@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.examples.scans.plan import Nodule, ScanUnit
+    from lung_nodule_ct.examples.scans.listing import Nodule
+    from lung_nodule_ct.examples.scans.plan import ScanUnit
     from lung_nodule_ct.geometry.frame import CTVolume, Frame, MaskVolume
     from lung_nodule_ct.system.memory import BufferPool
 
@@ -29,6 +30,8 @@ _HU_MAX: Final = 32767
 _GEOMETRY_CODES = (Code.GEOMETRY_MISSING, Code.NEGATIVE_SPACING, Code.DIRECTION_NOT_ORTHONORMAL)
 _DIRECTION_TOLERANCE = 1e-3
 """The maximum difference of two equal directions: their numbers are rounded when they are written."""
+_SAME_DIRECTION = 0.7
+"""Least cosine between two axes that mean the same direction of the patient; a mask keeps the tilt of its scan or not."""
 _SPACING_TOLERANCE = 1e-3
 """The maximum relative difference of two equal spacings."""
 _USUAL_LABELS = (0, 3, 4)
@@ -104,7 +107,9 @@ def _frame_findings(mask: MetaImage, scan: Frame) -> list[Finding]:
     if not details:
         return []
     resolution = "its array is taken by index, as it is stored; check whether it has to be turned"
-    return [Finding(Code.MASK_FRAME, resolution, mask.member.place, "; ".join(details))]
+    cosines = (frame.matrix * scan.matrix).sum(axis=0)
+    code = Code.MASK_TURNED if (cosines < _SAME_DIRECTION).any() else Code.MASK_FRAME
+    return [Finding(code, resolution, mask.member.place, "; ".join(details))]
 
 
 def _listed(values: Sequence[float]) -> str:

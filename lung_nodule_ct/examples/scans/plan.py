@@ -16,6 +16,7 @@ from lung_nodule_ct.declaration.published import CountedExample
 from lung_nodule_ct.errors import MemberError, Place
 from lung_nodule_ct.examples.crops import list_crops
 from lung_nodule_ct.examples.family import (
+    HEADER_SUFFIXES,
     Numbering,
     Planned,
     Unit,
@@ -189,7 +190,9 @@ def _scans_of_set(
     report: PlanReport,
 ) -> list[tuple[ScanUnit, list[Finding]]]:
     """The scans of a set, each with its findings."""
-    stems = NameIndex(volume.stem for volume in volumes)
+    headers = (member for archive in source.archives(scan_set.volumes) for member in archive.members)
+    others = (member.stem for member in headers if member.suffix in HEADER_SUFFIXES)
+    stems = NameIndex((volume.stem for volume in volumes), left_out=others)
     masks = _masks(source, scan_set.masks, stems, report)
     nodules, unreadable = _nodules(source, scan_set.nodules, stems, report)
     report.extend(row_findings(nodules))
@@ -290,7 +293,8 @@ def _annotation_table(archive: Archive) -> Member:
             archive=archive.name,
             expected="annotations.csv",
             got=", ".join(member.name for member in archive.members[:5]) or "no members",
-            remedy=archives_inside(archive) or "download the archive again",
+            remedy=archives_inside(archive)
+            or "compare the archive with its md5 in the record, and report it if it is as published",
         )
     return by_name[0]
 

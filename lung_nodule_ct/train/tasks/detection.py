@@ -2,7 +2,7 @@
 
 There are two heads. ``center`` is anchor-free: a heatmap of centres with a penalty-reduced focal loss, as in CenterNet
 (Zhou et al. 2019), and the distances from the cell to the four or six sides of the box, as in FCOS (Tian et al. 2019),
-with a GIoU loss. ``retina`` is RetinaNet: anchors on a feature pyramid, with a focal loss (Lin et al. 2017).
+with a GIoU loss. ``anchors`` has anchors on every level of a feature pyramid, with a focal loss (Lin et al. 2017).
 
 In this module, boxes are low and high corners in array order, shape (…, 2 n) for n axes.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Initial bias of the score, so that the many empty cells have a probability of 0.01 at first (Lin et al. 2017).
 _INITIAL_LOGIT: Final = -math.log((1 - 0.01) / 0.01)
 _ANCHOR_SIDES: Final = (2.0, 2.0 * 2 ** (1 / 3), 2.0 * 2 ** (2 / 3))
-"""Sides of RetinaNet's anchors, in strides."""
+"""Sides of the anchors of the head ``anchors``, in strides."""
 _MAX_CANDIDATES: Final = 64
 """Candidate boxes per image or patch before suppression."""
 _MAX_BOXES: Final = 100
@@ -90,15 +90,15 @@ def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64], max_iou: f
 
 
 class Detector(nnx.Module):
-    """An encoder, a feature pyramid, and a head on its finest level, or for RetinaNet on every level."""
+    """An encoder, a feature pyramid, and a head on its finest level, or with anchors on every level."""
 
     def __init__(self, recipe: Recipe, rngs: nnx.Rngs) -> None:
         options = recipe.model
         self.axes = axes = 3 if len(recipe.input.size) == 3 else 2
         self.encoder = Encoder(axes, options, rngs)
-        retina = options.head == "retina"
-        self.anchor_sides = _ANCHOR_SIDES if retina else (1.0,)
-        self.strides = tuple(options.patch * 2**stage for stage in range(len(options.blocks) if retina else 1))
+        with_anchors = options.head == "anchors"
+        self.anchor_sides = _ANCHOR_SIDES if with_anchors else (1.0,)
+        self.strides = tuple(options.patch * 2**stage for stage in range(len(options.blocks) if with_anchors else 1))
         width, anchors = 2 * options.width, len(self.anchor_sides)
         self.across = nnx.List(
             [Conv(axes, inputs, width, 1, options=options, rngs=rngs) for inputs in self.encoder.widths]
@@ -154,7 +154,7 @@ def _decode_boxes(shapes: jax.Array, anchors: jax.Array, recipe: Recipe) -> jax.
 
 
 def _encode_boxes(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
-    """The inverse of :func:`_decode_boxes` for RetinaNet: shift and log of the size, in sides of the anchor."""
+    """The inverse of :func:`_decode_boxes` for the head ``anchors``: shift and log of the size, in sides of the anchor."""
     (low, high), (anchor_low, anchor_high) = _split_corners(boxes), _split_corners(anchors)
     side = anchor_high - anchor_low
     shift = ((low + high) / 2 - (anchor_low + anchor_high) / 2) / side
@@ -212,7 +212,7 @@ def _center_targets(cells: jax.Array, boxes: jax.Array, valid: jax.Array) -> tup
 
 
 def _anchor_targets(anchors: jax.Array, boxes: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-    """The targets of one image for the head ``retina``; see :func:`_center_targets`.
+    """The targets of one image for the head ``anchors``; see :func:`_center_targets`.
 
     An anchor is positive if its IoU with a nodule is 0.5 or more, or if it is the best anchor of a nodule. Between 0.4
     and 0.5 its score does not count.

@@ -1,0 +1,166 @@
+"""The published networks that the paper's baselines name. This list needs no JAX.
+
+Every network has its module, with layer names, shapes and arithmetic of the reference, so that a file of the reference's
+weights can be loaded by name (:mod:`.weights`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from lung_nodule_ct.errors import TrainingError
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.train.models.layers import Layers
+
+
+@dataclass(frozen=True)
+class PublishedNetwork:
+    """A network of the literature.
+
+    Attributes:
+        name: Its name here.
+        task: The task that it is for.
+        module: The module that builds it.
+        baseline: Its name in the paper's Tables 1 and 2.
+        parameters: Number of parameters with grey images and six classes, or for detection one class.
+        variant: Which of the published variants it is. The paper does not say which one it used.
+        reference: The implementation that it equals.
+        head: The names of the layers whose shape depends on the number of classes begin with one of these.
+    """
+
+    name: str
+    task: Literal["classification", "detection"]
+    module: str
+    baseline: str
+    parameters: int
+    variant: str
+    reference: str
+    head: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """What ``train --models --json`` prints."""
+        return {
+            "name": self.name,
+            "task": self.task,
+            "baseline": self.baseline,
+            "parameters": self.parameters,
+            "variant": self.variant,
+            "reference": self.reference,
+        }
+
+
+_NETWORKS: Final = (
+    PublishedNetwork(
+        name="resnet50",
+        task="classification",
+        module="resnet",
+        baseline="ResNet",
+        parameters=23_514_054,
+        variant="ResNet-50 v1.5",
+        reference="timm resnet50",
+        head=("fc.",),
+    ),
+    PublishedNetwork(
+        name="convnext",
+        task="classification",
+        module="convnext",
+        baseline="ConvNeXt",
+        parameters=27_821_670,
+        variant="ConvNeXt-T",
+        reference="timm convnext_tiny",
+        head=("head.fc.",),
+    ),
+    PublishedNetwork(
+        name="resnext50",
+        task="classification",
+        module="resnet",
+        baseline="ResNeXt",
+        parameters=22_985_926,
+        variant="ResNeXt-50 32x4d",
+        reference="timm resnext50_32x4d",
+        head=("fc.",),
+    ),
+    PublishedNetwork(
+        name="res2net50",
+        task="classification",
+        module="resnet",
+        baseline="Res2Net",
+        parameters=23_656_142,
+        variant="Res2Net-50 26w 4s",
+        reference="timm res2net50_26w_4s",
+        head=("fc.",),
+    ),
+    PublishedNetwork(
+        name="se_resnet50",
+        task="classification",
+        module="resnet",
+        baseline="SE-ResNet",
+        parameters=26_045_046,
+        variant="SE-ResNet-50",
+        reference="timm seresnet50",
+        head=("fc.",),
+    ),
+    PublishedNetwork(
+        name="cabnet",
+        task="classification",
+        module="cabnet",
+        baseline="CABNet",
+        parameters=9_083_744,
+        variant="DenseNet-121, 5 maps per class",
+        reference="the authors' code",
+        head=("category_attention.", "classifier."),
+    ),
+    PublishedNetwork(
+        name="inception_v4",
+        task="classification",
+        module="inception_v4",
+        baseline="InceptionV4",
+        parameters=41_151_462,
+        variant="Inception-v4",
+        reference="timm inception_v4",
+        head=("last_linear.",),
+    ),
+    PublishedNetwork(
+        name="efficientnet",
+        task="classification",
+        module="efficientnet",
+        baseline="EfficientNet",
+        parameters=4_014_658,
+        variant="EfficientNet-B0",
+        reference="timm efficientnet_b0",
+        head=("classifier.",),
+    ),
+)
+NETWORKS: Final = {network.name: network for network in _NETWORKS}
+"""The published networks by name, in the order of the paper's tables."""
+
+
+def get_network(name: str) -> PublishedNetwork:
+    """The published network of that name.
+
+    Raises:
+        TrainingError: There is no such network.
+    """
+    try:
+        return NETWORKS[name]
+    except KeyError:
+        raise TrainingError(f"no network is named {name!r}", expected=f"one of {', '.join(NETWORKS)}") from None
+
+
+def build_network(name: str, layers: Layers, *, channels: int, classes: int) -> Any:
+    """Build a published network with random weights. This needs the extra ``train``.
+
+    Args:
+        name: Its name.
+        layers: Makes its layers.
+        channels: Channels of the images.
+        classes: Number of classes, without the background.
+
+    Raises:
+        TrainingError: There is no such network.
+    """
+    module = import_module(f"lung_nodule_ct.train.models.{get_network(name).module}")
+    return module.build(name, layers, channels, classes)

@@ -1,0 +1,141 @@
+"""Weights by the names of PyTorch: what a network's values are called there, and files of them.
+
+A ``state_dict`` of the reference has the same names as the attributes of our network, except for the last part, and its
+arrays have other axes. Every entry is used exactly once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lung_nodule_ct.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Values = dict[str, Any]
+
+_LEAVES: Final = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+"""The names of PyTorch for those of NNX, where they differ."""
+_COUNTER: Final = "num_batches_tracked"
+"""PyTorch counts the batches of a batch normalisation, and uses the count only if there is no momentum."""
+_TYPES: Final = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(jnp.bfloat16),
+    "I64": np.dtype("<i8"),
+}
+
+
+def torch_weights(values: Values) -> dict[str, NDArray[Any]]:
+    """Return parameters and statistics by PyTorch's names, with PyTorch's order of axes."""
+    return {
+        _name(path): _to_torch(np.asarray(value))
+        for kind in ("params", "statistics")
+        for path, value in nnx.traversals.flatten_mapping(values[kind]).items()
+    }
+
+
+def load_weights(values: Values, weights: Mapping[str, NDArray[Any]], *, new: tuple[str, ...] = ()) -> Values:
+    """Return values of the same shapes, taken from weights by PyTorch's names.
+
+    Weights of a first layer for RGB are summed over the colours for grey images. That is the same as an image with three
+    equal colours.
+
+    Args:
+        values: Parameters and statistics of a network.
+        weights: Arrays by name, as in a ``state_dict``.
+        new: Layers whose names begin with one of these keep their ``values`` if the shape differs: their number of classes
+            is another one.
+
+    Raises:
+        TrainingError: A name is missing or not used, or a shape differs.
+    """
+    unused = {name for name in weights if not name.endswith(_COUNTER)}
+    loaded: Values = {}
+    for kind in ("params", "statistics"):
+        arrays = {}
+        for path, value in nnx.traversals.flatten_mapping(values[kind]).items():
+            name = _name(path)
+            if name not in unused:
+                raise TrainingError(
+                    f"the weights have no {name}", expected=f"shape {value.shape}", remedy="check that --model matches"
+                )
+            unused.remove(name)
+            array = _from_torch(weights[name], value.shape)
+            if array.shape != value.shape and not name.startswith(new or ("\0",)):
+                raise TrainingError(
+                    f"{name} has another shape",
+                    expected=f"{value.shape}, with the axes as in JAX",
+                    got=array.shape,
+                    remedy="check that --model matches",
+                )
+            arrays[path] = jnp.asarray(array, value.dtype) if array.shape == value.shape else value
+        loaded[kind] = nnx.traversals.unflatten_mapping(arrays)
+    if unused:
+        raise TrainingError(
+            f"the network has no {', '.join(sorted(unused)[:5])}",
+            got=f"{len(unused)} entries that are not used",
+            remedy="check that --model matches",
+        )
+    return loaded
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    *layers, leaf = map(str, path)
+    return ".".join([*layers, _LEAVES.get(leaf, leaf)])
+
+
+def _to_torch(array: NDArray[Any]) -> NDArray[Any]:
+    """Kernels of convolutions (y, x, inputs, outputs) and of linear layers (inputs, outputs) with PyTorch's axes."""
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+def _from_torch(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The inverse of :func:`_to_torch`. Three input channels become one where ``shape`` has one."""
+    if array.ndim != 4:
+        return array.T
+    kernel = array.transpose(2, 3, 1, 0)
+    grey = len(shape) == 4 and (kernel.shape[2], shape[2]) == (3, 1)
+    return kernel.sum(2, np.float64, keepdims=True) if grey else kernel
+
+
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a ``safetensors`` file: a header in JSON with names, types and offsets, and the bytes of the arrays.
+
+    Raises:
+        TrainingError: The file cannot be read, is not of this format, or is not complete.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error}") from error
+    try:
+        start = 8 + int.from_bytes(data[:8], "little")
+        if start > len(data):
+            raise ValueError(f"{len(data)} bytes do not hold a header of {start - 8}")
+        header = json.loads(data[8:start])
+        header.pop("__metadata__", None)
+        return {name: _array(data, start, entry) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"{path} is not a complete safetensors file: {error}", remedy="download or write it again"
+        ) from error
+
+
+def _array(data: bytes, start: int, entry: dict[str, Any]) -> NDArray[Any]:
+    dtype, shape, (first, end) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    count = math.prod(shape)
+    if first < 0 or end - first != count * dtype.itemsize or start + end > len(data):
+        raise ValueError(f"bytes {first} to {end} do not hold an array of shape {shape}")
+    return np.frombuffer(data, dtype, count, start + first).reshape(shape)

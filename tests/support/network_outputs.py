@@ -1,0 +1,112 @@
+"""Our published networks with seeded weights, and what they compute: the counterpart of ``torch_reference``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from seeded_weights import SHALLOW, seeded_images, seeded_labels, seeded_weights
+
+from lung_nodule_ct.train.models import NETWORKS, build_network, cabnet, convnext, efficientnet, inception_v4, resnet
+from lung_nodule_ct.train.models.layers import Layers
+from lung_nodule_ct.train.models.weights import load_weights, torch_weights
+
+Values = dict[str, Any]
+CLASSES = 6
+_CLASSES: dict[str, Any] = {
+    "resnet": resnet.ResNet,
+    "convnext": convnext.ConvNeXt,
+    "efficientnet": efficientnet.EfficientNet,
+    "inception_v4": inception_v4.InceptionV4,
+    "cabnet": cabnet.CABNet,
+}
+
+
+def _shapes_only(name: str, channels: int, *, shallow: bool) -> Any:
+    def build() -> Any:
+        layers = Layers(nnx.Rngs(0), dtype=None)
+        if not shallow:
+            return build_network(name, layers, channels=channels, classes=CLASSES)
+        network = _CLASSES[NETWORKS[name].module]
+        options = {"variant": resnet.VARIANTS[name]} if network is resnet.ResNet else {}
+        if network is inception_v4.InceptionV4:
+            layers = replace(layers, epsilon=1e-3)
+        return network(layers, channels, CLASSES, blocks=SHALLOW[name], **options)
+
+    return nnx.eval_shape(build)
+
+
+def weight_shapes(name: str, *, shallow: bool) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights for three input channels, by PyTorch's names."""
+    weights = torch_weights(_zeros(_shapes_only(name, 3, shallow=shallow)))
+    return {key: value.shape for key, value in weights.items()}
+
+
+def parameter_count(name: str) -> int:
+    """Number of parameters of the whole network for grey images."""
+    model = _shapes_only(name, 1, shallow=False)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def _zeros(model: Any, dtype: Any = np.float32) -> Values:
+    _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    shapes = {"params": nnx.to_pure_dict(params), "statistics": nnx.to_pure_dict(statistics)}
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), shapes)
+
+
+class Split:
+    """A network without values, in training and in evaluation, and its values from seeded weights.
+
+    Args:
+        name: The network.
+        shallow: Whether it is the variant with fewer blocks.
+        dtype: The type of its values.
+    """
+
+    def __init__(self, name: str, *, shallow: bool, dtype: Any = np.float32) -> None:
+        model = _shapes_only(name, 1, shallow=shallow)
+        model.train()
+        self.training = nnx.graphdef(model)
+        model.eval()
+        self.evaluation = nnx.graphdef(model)
+        zeros = _zeros(model, dtype)
+        self.values = load_weights(zeros, seeded_weights(name, weight_shapes(name, shallow=shallow)))
+
+    def merge(self, values: Values, *, training: bool) -> Any:
+        """The network with values."""
+        return nnx.merge(self.training if training else self.evaluation, values["params"], values["statistics"])
+
+
+def classifier_outputs(name: str, learning_rate: float, *, shallow: bool, dtype: Any = np.float32) -> dict[str, Any]:
+    """What a classifier computes; see the function of the same name in ``torch_reference``."""
+    net = Split(name, shallow=shallow, dtype=dtype)
+    images, labels = jnp.asarray(seeded_images(name), dtype)[..., None], jnp.asarray(seeded_labels())
+
+    @jax.jit
+    def evaluate(values: Values) -> jax.Array:
+        return net.merge(values, training=False)(images)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def train(params: Any, statistics: Any) -> Any:
+        model = net.merge({"params": params, "statistics": statistics}, training=True)
+        logits = model(images)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    (loss, (logits, statistics)), gradients = train(net.values["params"], net.values["statistics"])
+    params = jax.tree.map(lambda value, gradient: value - learning_rate * gradient, net.values["params"], gradients)
+    return {
+        "evaluation": np.asarray(evaluate(net.values)),
+        "training": np.asarray(logits),
+        "loss": float(loss),
+        "gradients": torch_weights({"params": gradients, "statistics": {}}),
+        "stepped": np.asarray(evaluate({"params": params, "statistics": statistics})),
+    }

@@ -1,0 +1,68 @@
+"""Inputs and weights from NumPy, the same for the reference and for our networks. It needs neither PyTorch nor JAX."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+SIZES = {"inception_v4": 112}
+"""Pixels per axis of the images, where 64 are too few."""
+SHALLOW = {
+    **dict.fromkeys(("resnet50", "resnext50", "res2net50", "se_resnet50", "convnext"), (2, 1, 1, 1)),
+    "cabnet": (2, 1, 1, 1),
+    "inception_v4": (1, 1, 1),
+    "efficientnet": (1, 2, 1, 1, 1, 1, 1),
+}
+"""Blocks per stage of shallow variants, which have every kind of layer and compile in seconds."""
+GAINS = {"inception_v4": 2.8, "efficientnet": 2.6, "cabnet": 2.8}
+"""Variance of the kernels, where with 1 the image has no influence on the logits."""
+BATCH = 3
+
+
+def seeded_weights(network: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Random weights by PyTorch's names. No scale and no statistic has its default, so that none can be ignored."""
+    gain = GAINS.get(network, 1)
+    return {name: _draw(name, shape, gain) for name, shape in shapes.items()}
+
+
+def _draw(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    if name.endswith("running_var"):
+        drawn = random.uniform(0.5, 1.5, shape)
+    elif name.endswith(("bias", "running_mean")):
+        drawn = random.normal(0, 0.1, shape)
+    elif len(shape) == 1:
+        drawn = random.uniform(0.5, 1.2, shape)
+    else:
+        drawn = random.normal(0, math.sqrt(gain / math.prod(shape[1:])), shape)
+    return drawn.astype(np.float32)
+
+
+def seeded_images(name: str, batch: int = BATCH) -> np.ndarray:
+    """Grey images of a network, shape (batch, y, x)."""
+    size = SIZES.get(name, 64)
+    return np.random.default_rng(1).normal(0, 1, (batch, size, size)).astype(np.float32)
+
+
+def seeded_labels(batch: int = BATCH) -> np.ndarray:
+    """A class of six for each image."""
+    return np.arange(batch, dtype=np.int32) * 2
+
+
+def fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Names and shapes as a hash."""
+    text = "".join(f"{name} {tuple(shapes[name])}\n" for name in sorted(shapes))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rounded(values: Any) -> Any:
+    """Numbers with seven significant digits, as they are pinned."""
+    if isinstance(values, dict):
+        return {name: rounded(value) for name, value in values.items()}
+    array = np.asarray(values, np.float64)
+    return [rounded(value) for value in array] if array.ndim else float(f"{float(array):.7g}")

@@ -1,0 +1,86 @@
+"""The published networks equal their references: names, shapes, outputs in both modes, gradients, and a step of SGD.
+
+What the references compute is pinned in ``published_networks.json``, in float64. Of deep networks with random weights,
+gradients in float32 are accurate to 1e-3 only, so shallow variants with the same kinds of layers are compared. Where
+PyTorch, timm and torchvision are installed, the whole references are run.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+pytest.importorskip("flax")
+pytest.importorskip("optax")
+
+jax.config.update("jax_disable_most_optimizations", True)
+
+import network_outputs  # noqa: E402
+from seeded_weights import fingerprint  # noqa: E402
+
+from lung_nodule_ct.declaration.published import BASELINES  # noqa: E402
+from lung_nodule_ct.train.models import NETWORKS  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+PINNED = json.loads((Path(__file__).parent / "published_networks.json").read_text())
+CLASSIFIERS = [name for name, network in NETWORKS.items() if network.task == "classification"]
+LEARNING_RATE = 1e-4
+PRECISE = {"cabnet"}
+"""Networks whose gradients in float32 differ by 1e-2 even if they are shallow. Others take longer in float64."""
+
+
+def assert_close(ours: Any, reference: Any, message: str) -> None:
+    reference = np.asarray(reference)
+    scale = max(1.0, float(np.abs(reference).max()))
+    np.testing.assert_allclose(np.asarray(ours) / scale, reference / scale, rtol=0, atol=1e-4, err_msg=message)
+
+
+def test_every_classifier_of_the_paper_is_there() -> None:
+    published = {baseline.model for baseline in BASELINES if baseline.config == "cls_1.25mm"}
+    assert {network.baseline for network in NETWORKS.values() if network.task == "classification"} == published
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_names_and_shapes_are_those_of_the_reference(name) -> None:
+    assert fingerprint(network_outputs.weight_shapes(name, shallow=False)) == PINNED[name]["names"]
+    assert NETWORKS[name].parameters == PINNED[name]["parameters"]
+    assert network_outputs.parameter_count(name) == PINNED[name]["parameters"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_shallow_variant_computes_what_is_pinned_of_its_reference(name) -> None:
+    pinned, precise = PINNED[name], name in PRECISE
+    with jax.enable_x64(precise):
+        dtype = np.float64 if precise else np.float32
+        ours = network_outputs.classifier_outputs(name, LEARNING_RATE, shallow=True, dtype=dtype)
+    for key in ("evaluation", "training", "loss", "stepped"):
+        assert_close(ours[key], pinned[key], key)
+    norms = np.array([np.linalg.norm(ours["gradients"][key]) for key in sorted(ours["gradients"])])
+    reference = np.array(pinned["gradients"])
+    np.testing.assert_allclose(norms, reference, rtol=1e-3, atol=1e-5 * reference.max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_computes_what_its_reference_does(name) -> None:
+    if not all(map(find_spec, ("torch", "timm", "torchvision"))):
+        pytest.skip("needs torch, timm and torchvision")
+    import torch_reference
+
+    model = torch_reference.build(name)
+    torch_reference.load_seeded(name, model)
+    reference = torch_reference.classifier_outputs(name, model.double())
+    precise = name == "inception_v4"  # in float32, its logits in training differ by 2e-3
+    with jax.enable_x64(precise):
+        dtype = np.float64 if precise else np.float32
+        ours = network_outputs.classifier_outputs(name, LEARNING_RATE, shallow=False, dtype=dtype)
+    for key in ("evaluation", "training"):
+        assert_close(ours[key], reference[key], key)
