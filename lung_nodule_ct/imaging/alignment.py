@@ -241,10 +241,14 @@ def optimize(
     method.SetOptimizerAsRegularStepGradientDescent(effort.first_mm, effort.last_mm, effort.steps, 0.6)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(change, True)
+    shows_warnings = itk.ProcessObject.GetGlobalWarningDisplay()
+    itk.ProcessObject.SetGlobalWarningDisplay(False)  # of steps without overlap, which are refused
     try:
         method.Execute(_image(itk, fixed.values, fixed.frame), _image(itk, moving.values, brought))
     except RuntimeError:  # "All samples map outside moving image buffer", or too few of them
         return None
+    finally:
+        itk.ProcessObject.SetGlobalWarningDisplay(shows_warnings)
     matrix = np.array(change.GetMatrix()).reshape(3, 3)
     middle = np.array(change.GetCenter())
     offset = np.array(change.GetTranslation()) + middle - matrix @ middle
