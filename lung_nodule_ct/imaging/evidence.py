@@ -230,7 +230,7 @@ def cast_rays(image: NDArray[Any], places: ArrayLike, half_sizes: Sequence[float
     dimensions = image.ndim
     longest = max(_REACH[0], 1 + _REACH[1] * max(unit / half for unit, half in zip(least, half_sizes, strict=True)))
     radii = np.linspace(0, longest, RADII)
-    offsets = _directions(dimensions)[:, None] * radii[None, :, None] * np.asarray(half_sizes)
+    offsets = ray_directions(dimensions)[:, None] * radii[None, :, None] * np.asarray(half_sizes)
     points = np.asarray(places, np.float64).reshape(-1, 1, 1, dimensions) + offsets
     coordinates = points.reshape(-1, dimensions).T[::-1]
     values = np.empty(coordinates.shape[1], np.float32)
@@ -267,7 +267,7 @@ def score_rays(rays: Rays) -> Scores:
     """Score each place."""
     values, radii = rays.values, rays.radii
     known = np.isfinite(values)
-    directions = _directions(3 if values.shape[1] == RAYS[3] else 2)
+    directions = ray_directions(3 if values.shape[1] == RAYS[3] else 2)
     core = _median(values[:, :, radii <= max(0.5, radii[1])].reshape(len(values), -1))
     leave = (core + LUNG_HU) / 2
     leave = np.where(core > _DENSE_HU, np.minimum(leave, _LEAVE_HU), leave)
@@ -336,7 +336,7 @@ def _median(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(count > 0, middle, np.nan)
 
 
-def _directions(dimensions: int) -> NDArray[np.float64]:
+def ray_directions(dimensions: int) -> NDArray[np.float64]:
     """Unit vectors that are spread evenly: a Fibonacci lattice on the sphere, equal angles on the circle."""
     count = RAYS[dimensions]
     index = np.arange(count) + 0.5
