@@ -50,6 +50,11 @@ DUMMY = ROOT / "dummy_data"
 MIRROR = Path(os.environ.get("LUNG_NODULE_CT_MIRROR", ROOT.parent / "shared" / "mirror"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Run the files in the order of their collection. By their number of tests, the few that take longest would start last."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that open a browser as ``browser`` and ``slow``."""
     for item in items:

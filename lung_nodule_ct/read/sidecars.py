@@ -138,8 +138,8 @@ def _move_in(stage: Path, target: Path, names: list[str], by: str) -> None:
         if is_partial(path.name):  # of a killed command, since no other one is moving files
             path.unlink()
     earlier = {name: file_hash(target / name, "sha256") for name in ours}
-    dropped = [name for name, owner in ours.items() if owner == by and name not in names]
     added = {name: {"by": by, "sha256": file_hash(stage / name, "sha256")} for name in names}
+    dropped = [name for name, owner in ours.items() if owner == by and name not in added]
     moving = {name: entry | ({"replaces": earlier[name]} if name in earlier else {}) for name, entry in added.items()}
     kept = {name: {"by": owner, "sha256": earlier[name]} for name, owner in ours.items()}
     _write(target, {**kept, **moving})

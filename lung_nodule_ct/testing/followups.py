@@ -302,5 +302,4 @@ def _sphere_share(world: WorldPoints, nodule: PhantomNodule, spacing: tuple[floa
 
 
 def _world_axis(frame: Frame, count: int, axis: int) -> Floats:
-    positions: Floats = frame.origin[axis] + np.arange(count) * frame.spacing[axis]
-    return positions
+    return np.asarray(frame.origin[axis] + np.arange(count) * frame.spacing[axis], np.float64)
