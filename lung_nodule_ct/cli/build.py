@@ -9,7 +9,7 @@ import typer
 
 from lung_nodule_ct.cli.options import DEFAULT_BUILD, Json, NumProc, Offline, SourceOption, chosen_configs
 from lung_nodule_ct.cli.terminal import print_findings, print_json, terminal
-from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.labels import KeySlices, SplitBy
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.targets.options import BuildOptions, EngineName
@@ -62,6 +62,24 @@ def build(
             help="Add the column source_name, and keep the metadata of pictures. Both may identify patients.",
         ),
     ] = False,
+    make_lung_masks: Annotated[
+        bool,
+        typer.Option(
+            "--make-lung-masks",
+            help="Make a lung mask for each scan that has no published one; lung_mask_origin says which is which.",
+        ),
+    ] = False,
+    key_slices: Annotated[
+        KeySlices,
+        typer.Option(
+            "--key-slices",
+            help="The key slice of a nodule: that of the annotated centre, or by evidence in the voxels.",
+        ),
+    ] = KeySlices.CENTRE,
+    track: Annotated[
+        bool,
+        typer.Option("--track", help="In longitudinal, follow the nodules over the scans of each patient: track_id."),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a finding of error grade; nothing is written.")
     ] = False,
@@ -87,7 +105,11 @@ def build(
             volume_codec=volume_codec,
             engine=engine,
             beam_options=beam_options,
+            make_lung_masks=make_lung_masks,
+            key_slices=key_slices,
+            track=track,
         )
+        options.check(chosen)
     except OptionError as error:
         raise typer.BadParameter(error.message, param_hint=f"--{error.option.replace('_', '-')}") from error
     if format_ is Format.PARQUET and "[" in str(out.absolute()):

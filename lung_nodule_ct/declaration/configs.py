@@ -115,46 +115,94 @@ _BOX_3D = Column(
 )
 _CENTER_VOXEL = Column("center_voxel", Vector(Real(), 3), "centre as continuous voxel index x, y, z")
 
-_SCAN_SCHEMA = Schema(
-    (
-        _SCAN,
-        _PATIENT,
-        Column("timepoint", Integer(), "rank of the scan's date among the patient's dates, from 0", nullable=True),
-        Column("num_timepoints", Integer(), "number of the patient's distinct dates", nullable=True),
-        Column("days_since_first", Integer(), "days since the patient's first scan", nullable=True),
-        _FOLD,
-        Column("slice_thickness_mm", Real(), "nominal slice thickness, 1.25 or 5.0 mm"),
-        Column("volume", Voxels("int16"), "CT volume in Hounsfield units, axes z, y, x"),
-        Column(
-            "lung_mask",
-            Voxels("uint8"),
-            "lung segmentation on the volume's grid, labels as published (0 outside, 3 and 4 the lungs)",
-            nullable=True,
-        ),
-        Column("spacing", Vector(Real(), 3), "distance between voxel centres in mm, x, y, z"),
-        Column("origin", Vector(Real(), 3), "world position of voxel (0, 0, 0) in LPS mm, x, y, z"),
-        Column("direction", Vector(Real(), 9), "3 x 3 direction matrix, row by row; its columns are the axes x, y, z"),
-        Column(
-            "nodules",
-            Records(
-                (
-                    Column("nodule_id", Text(), "scan, slice thickness and number of the annotation, from 0"),
-                    Column("center_world", Vector(Real(), 3), "centre in LPS mm, x, y, z"),
-                    _CENTER_VOXEL,
-                    Column("diameter_mm", Real(), "diameter in mm, null if the tables do not give it", nullable=True),
-                    _BOX_3D,
-                    Column(
-                        "pathology",
-                        Category(PATHOLOGY_NAMES),
-                        "pathology class, if the archives determine it for certain",
-                        nullable=True,
-                    ),
-                )
-            ),
-            "annotated nodules",
-        ),
-    )
+_NODULE = (
+    Column("nodule_id", Text(), "scan, slice thickness and number of the annotation, from 0"),
+    Column("center_world", Vector(Real(), 3), "centre in LPS mm, x, y, z"),
+    _CENTER_VOXEL,
+    Column("diameter_mm", Real(), "diameter in mm, null if the tables do not give it", nullable=True),
+    _BOX_3D,
+    Column(
+        "pathology",
+        Category(PATHOLOGY_NAMES),
+        "pathology class, if the archives determine it for certain",
+        nullable=True,
+    ),
+    Column(
+        "key_slice",
+        Integer(),
+        "index z of the slice that shows the nodule most, null outside the volume",
+        nullable=True,
+    ),
+    Column(
+        "key_slice_basis",
+        Text(),
+        "what the key slice was chosen by: `evidence` in the voxels, or the annotated `centre`",
+        nullable=True,
+    ),
 )
+_TRACK = (
+    Column(
+        "track_id",
+        Text(),
+        "patient and number of the nodule that several scans show, if tracks were computed",
+        nullable=True,
+    ),
+    Column(
+        "track_confidence",
+        Real(),
+        "0 to 1, of the link to the scan before; null for the first scan of a track",
+        nullable=True,
+    ),
+    Column(
+        "track_event",
+        Text(),
+        "`first`, `continued`, `born` (an earlier scan shows its place without it) or `split`",
+        nullable=True,
+    ),
+    Column("track_parent_id", Text(), "for `split`, the track that it left", nullable=True),
+    Column(
+        "track_ended", Flag(), "whether a later scan shows its place, and none has an annotation there", nullable=True
+    ),
+    Column("track_reason", Text(), "why the nodule has no track", nullable=True),
+    Column(
+        "track_pathology",
+        Category(PATHOLOGY_NAMES),
+        "pathology class of the track, if that of one of its annotations is certain",
+        nullable=True,
+    ),
+)
+
+
+def _scan_schema(*nodule: Column) -> Schema:
+    """The columns of a scan, with further fields of its nodules."""
+    return Schema(
+        (
+            _SCAN,
+            _PATIENT,
+            Column("timepoint", Integer(), "rank of the scan's date among the patient's dates, from 0", nullable=True),
+            Column("num_timepoints", Integer(), "number of the patient's distinct dates", nullable=True),
+            Column("days_since_first", Integer(), "days since the patient's first scan", nullable=True),
+            _FOLD,
+            Column("slice_thickness_mm", Real(), "nominal slice thickness, 1.25 or 5.0 mm"),
+            Column("volume", Voxels("int16"), "CT volume in Hounsfield units, axes z, y, x"),
+            Column(
+                "lung_mask",
+                Voxels("uint8"),
+                "lung segmentation on the volume's grid, labels as published (0 outside, 3 and 4 the lungs)",
+                nullable=True,
+            ),
+            Column("lung_mask_origin", Text(), "`published` or `made`, null without a mask", nullable=True),
+            Column("spacing", Vector(Real(), 3), "distance between voxel centres in mm, x, y, z"),
+            Column("origin", Vector(Real(), 3), "world position of voxel (0, 0, 0) in LPS mm, x, y, z"),
+            Column(
+                "direction", Vector(Real(), 9), "3 x 3 direction matrix, row by row; its columns are the axes x, y, z"
+            ),
+            Column("nodules", Records((*_NODULE, *nodule)), "annotated nodules"),
+        )
+    )
+
+
+_SCAN_SCHEMA = _scan_schema()
 
 CLS_1_25MM: Final = Config(
     name="cls_1.25mm",
@@ -242,7 +290,7 @@ LONGITUDINAL: Final = Config(
     example="one scan; `patient_sequences` groups them",
     reads=(Role.CT_1_25MM, Role.CT_5MM, Role.LUNG_MASKS, Role.NODULES_1_25MM, Role.NODULES_5MM),
     context=_naming_roles(Role.CT_1_25MM, Role.CT_5MM, Role.LUNG_MASKS),
-    schema=_SCAN_SCHEMA,
+    schema=_scan_schema(*_TRACK),
     splits=(TRAIN,),
     task="object-detection",
     longitudinal=True,

@@ -74,6 +74,8 @@ class Code(StrEnum):
     INVALID_DATE = "invalid-date"
     LISTED_BUT_MISSING = "listed-but-missing"
     LISTED_TWICE = "listed-twice"
+    LUNG_MASK_MADE = "lung-mask-made"
+    LUNG_MASK_NOT_MADE = "lung-mask-not-made"
     MASK_FRAME = "mask-frame"
     MASK_LABEL_7 = "mask-label-7"
     MASK_LABEL_UNKNOWN = "mask-label-unknown"
@@ -90,6 +92,7 @@ class Code(StrEnum):
     NODULE_BETWEEN_VOXELS = "nodule-between-voxels"
     NODULE_OUTSIDE_VOLUME = "nodule-outside-volume"
     NOT_LISTED = "not-listed"
+    NOT_TRACKED = "not-tracked"
     OBJECT_UNKNOWN = "object-unknown"
     PATHOLOGY_NOT_JOINED = "pathology-not-joined"
     PATIENT_SPELLED_TWICE = "patient-spelled-twice"
@@ -175,6 +178,8 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.INVALID_DATE: (_E, "the value in the position of a date is not a date"),
     Code.LISTED_BUT_MISSING: (_E, "a split list names an image or a case that is not in the archives"),
     Code.LISTED_TWICE: (_E, "two splits claim the same image or case"),
+    Code.LUNG_MASK_MADE: (_N, "a lung mask was made from the voxels, because the archives have none that can be used"),
+    Code.LUNG_MASK_NOT_MADE: (_W, "no lungs were found in a scan for which a mask was to be made"),
     Code.MASK_FRAME: (
         _N,
         "the header of a lung mask has a slightly different direction, or another spacing, than that of its scan",
@@ -194,6 +199,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.NODULE_BETWEEN_VOXELS: (_W, "a nodule is so small that no voxel centre lies inside it"),
     Code.NODULE_OUTSIDE_VOLUME: (_E, "a nodule has no voxel inside its volume"),
     Code.NOT_LISTED: (_W, "images or cases that no split list names"),
+    Code.NOT_TRACKED: (_N, "nodules that could not be followed to another scan of the patient"),
     Code.OBJECT_UNKNOWN: (_E, "an annotated object is not a nodule"),
     Code.PATHOLOGY_NOT_JOINED: (_N, "nodules whose pathology cannot be derived from the archives"),
     Code.PATIENT_SPELLED_TWICE: (_W, "the number of a patient is written with and without leading zeros"),

@@ -23,7 +23,7 @@ class ObjectRecord(TypedDict):
 
 
 class NoduleRecord(TypedDict):
-    """One annotated nodule of a scan."""
+    """One annotated nodule of a scan. ``longitudinal`` has the columns of its track."""
 
     nodule_id: str
     center_world: Sequence[float]
@@ -31,6 +31,15 @@ class NoduleRecord(TypedDict):
     diameter_mm: float | None
     box_voxel: Sequence[int] | None
     pathology: int | None
+    key_slice: int | None
+    key_slice_basis: str | None
+    track_id: NotRequired[str | None]
+    track_confidence: NotRequired[float | None]
+    track_event: NotRequired[str | None]
+    track_parent_id: NotRequired[str | None]
+    track_ended: NotRequired[bool | None]
+    track_reason: NotRequired[str | None]
+    track_pathology: NotRequired[int | None]
 
 
 class StackNoduleRecord(TypedDict):
@@ -80,6 +89,7 @@ class ScanRow(TypedDict):
     slice_thickness_mm: float
     volume: NDArray[np.int16]
     lung_mask: NDArray[np.uint8] | None
+    lung_mask_origin: str | None
     spacing: Sequence[float]
     origin: Sequence[float]
     direction: Sequence[float]

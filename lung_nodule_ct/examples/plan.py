@@ -16,6 +16,7 @@ from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitB
 from lung_nodule_ct.errors import Place, SourceError, UnknownConfigError
 from lung_nodule_ct.examples.crops import CROPS
 from lung_nodule_ct.examples.scans import SCANS
+from lung_nodule_ct.examples.scans.computed import Computed
 from lung_nodule_ct.examples.slices import SLICES
 from lung_nodule_ct.examples.stacks import STACKS
 from lung_nodule_ct.examples.uses import Uses
@@ -76,6 +77,7 @@ class Plan:
         findings: What was wrong with the archives, as far as directories and tables show it.
         archives: The archives that the config reads.
         uses: What was done with the members and rows that are not part of a unit.
+        computed: What is computed from the voxels of scans; see :func:`.scans.computed.with_computed`.
     """
 
     config: Config
@@ -83,6 +85,7 @@ class Plan:
     findings: tuple[Finding, ...]
     archives: tuple[Archive, ...] = ()
     uses: Uses = field(default_factory=Uses)
+    computed: Computed = field(default_factory=Computed)
 
     @property
     def splits(self) -> dict[str, tuple[Unit, ...]]:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -21,10 +21,15 @@ from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.targets.shards import write_shard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lung_nodule_ct.system.progress import BuildProgress
     from lung_nodule_ct.targets.shards import Shard, ShardLayout, WrittenShard
 
 _RESULTS = ".results"
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class BeamEngine:
@@ -76,6 +81,10 @@ class BeamEngine:
             progress.advance(shard.config.name, shard.packed_bytes)
             yield written
         shutil.rmtree(results)
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Yield the results of a function for some items, in their order, on this machine."""
+        yield from map(function, items)
 
 
 @dataclass(frozen=True)

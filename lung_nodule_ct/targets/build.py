@@ -17,6 +17,7 @@ from lung_nodule_ct.errors import LungNoduleCTError, OutputError, SourceError, S
 from lung_nodule_ct.examples.account import make_account
 from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.examples.report import same_pixels
+from lung_nodule_ct.examples.scans.computed import with_computed
 from lung_nodule_ct.read.sidecars import remove_sidecars
 from lung_nodule_ct.system.progress import BuildProgress
 from lung_nodule_ct.system.staging import changing, exclusive, replace_folder, temporary_folder
@@ -67,9 +68,11 @@ def build_folder(
         StrictError: A strict build met a finding of error grade.
         SourceError: None of the configs has an example.
         OutputError: The folder cannot be written, holds another build or no build, or a file of its build was changed.
-        MissingExtraError: The format or the engine needs an extra.
+        OptionError: None of the configs has what an option computes.
+        MissingExtraError: The format, the engine, or what is computed needs an extra.
     """
     options, progress = options or BuildOptions(), progress or BuildProgress()
+    options.check(configs)
     order = {name: number for number, name in enumerate(CONFIGS)}
     configs = sorted(configs, key=lambda config: order.get(config.name, len(order)))
     with _one_sentence(target), exclusive(target) as folder:
@@ -86,6 +89,7 @@ def build_folder(
             if existing is not None:
                 planned = _planned_names(plans, layout, options)
                 existing.kept_files(kept, planned, nested=nested, overwrite=overwrite).refuse_conflicts(target)
+            plans = [with_computed(plan, options.computed, engine.map, progress) for plan in plans]
             results = {
                 plan.config.name: build_config(
                     plan, layout, stage, engine, progress, keep_source_names=options.keep_source_names

@@ -171,6 +171,7 @@ def _with_figures(
 def _config_entry(config: BuiltConfig) -> dict[str, Any]:
     return {
         **config_to_json(config.plan.config),
+        "computed": config.plan.computed.to_json(),
         "rows": config.rows,
         "files": [_file_entry(written) for written in config.files],
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Protocol, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from lung_nodule_ct.errors import OutputError
 from lung_nodule_ct.system.memory import BufferPool
@@ -13,11 +14,14 @@ from lung_nodule_ct.system.processes import start_worker
 from lung_nodule_ct.targets.shards import write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from lung_nodule_ct.system.progress import BuildProgress
     from lung_nodule_ct.targets.shards import Shard, ShardLayout, WrittenShard
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _MAX_THREADS = 4
 """Threads that make volumes in one process, before another process is worth its start."""
@@ -36,6 +40,9 @@ class Engine(Protocol):
         self, layout: ShardLayout, shards: Sequence[Shard], stage: Path, progress: BuildProgress
     ) -> Iterator[WrittenShard]:
         """Write the shards of a config into a stage, in any order."""
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Yield the results of a function for some items, in their order."""
 
 
 class LocalEngine:
@@ -83,16 +90,20 @@ class LocalEngine:
                 )
             return
         futures = [self._pool(processes).submit(write_shard, layout, shard, stage, prefetch) for shard in shards]
-        try:
+        with _named_loss():
             for future in as_completed(futures):
                 written = future.result()
                 progress.advance(config.name, written.shard.packed_bytes)
                 yield written
-        except BrokenProcessPool as error:
-            raise OutputError(
-                "a worker process was killed, most likely because memory ran out",
-                remedy="build with a smaller --num-proc",
-            ) from error
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Yield the results of a function for some items, in their order. Both must be picklable if there are several workers."""
+        processes = min(self._num_proc, len(items))
+        if processes < 2:
+            yield from map(function, items)
+            return
+        with _named_loss():
+            yield from self._pool(processes).map(function, items)
 
     def _pool(self, processes: int) -> ProcessPoolExecutor:
         if processes not in self._pools:
@@ -100,3 +111,15 @@ class LocalEngine:
             context = multiprocessing.get_context("spawn")
             self._pools[processes] = ProcessPoolExecutor(processes, context, initializer=start_worker)
         return self._pools[processes]
+
+
+@contextmanager
+def _named_loss() -> Iterator[None]:
+    """Turn the loss of a worker process into an error of this package."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise OutputError(
+            "a worker process was killed, most likely because memory ran out",
+            remedy="build with a smaller --num-proc",
+        ) from error

@@ -20,13 +20,14 @@ import multiprocess
 
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector, Grade
-from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.labels import KeySlices, SplitBy
 from lung_nodule_ct.declaration.manifest import DATASET_VERSION, FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import family_of, make_plan
 from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
+from lung_nodule_ct.examples.scans.computed import Computed, with_computed
 from lung_nodule_ct.sources.resolve import open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.disk_writes import WriteBackThrottle
@@ -69,10 +70,21 @@ class LungNoduleCTConfig(datasets.BuilderConfig):
     Attributes:
         split_by: ``published`` or ``patient``.
         keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may identify patients.
+        make_lung_masks: Make a lung mask for each scan without a published one that can be used.
+        key_slices: ``centre``, or ``evidence`` in the voxels.
+        track: Follow the nodules over the scans of each patient.
     """
 
     split_by: str = str(SplitBy.PUBLISHED)
     keep_source_names: bool = False
+    make_lung_masks: bool = False
+    key_slices: str = str(KeySlices.CENTRE)
+    track: bool = False
+
+    @property
+    def computed(self) -> Computed:
+        """What is computed from the voxels of scans."""
+        return Computed(self.make_lung_masks, KeySlices(self.key_slices), self.track)
 
 
 class _DeclaredConfigs:
@@ -216,6 +228,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             raise SourceError(
                 f"{self.config.name} has no example in {source.name} with split_by={self.config.split_by!r}"
             )
+        plan = with_computed(plan, self.config.computed)
         self._report(0, 0, plan.findings, [])
         numbers = count(1)
         return [

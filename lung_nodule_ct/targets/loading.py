@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG, get_config
-from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.labels import KeySlices, SplitBy
 from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.read.verification import verify as verify_files
-from lung_nodule_ct.targets.huggingface import DATASET_NAME, HuggingFaceBuilder
+from lung_nodule_ct.targets.huggingface import DATASET_NAME, HuggingFaceBuilder, LungNoduleCTConfig
+
+_OPTIONS = ("split_by", "keep_source_names", "make_lung_masks", "key_slices", "track")
 
 
 def load(
@@ -21,6 +24,9 @@ def load(
     streaming: bool = False,
     split_by: SplitBy | str = SplitBy.PUBLISHED,
     keep_source_names: bool = False,
+    make_lung_masks: bool = False,
+    key_slices: KeySlices | str = KeySlices.CENTRE,
+    track: bool = False,
     num_proc: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     verify: bool = False,
@@ -35,6 +41,10 @@ def load(
         streaming: Read while iterating, and prepare nothing.
         split_by: ``published``, or ``patient`` for splits without leakage.
         keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may identify patients.
+        make_lung_masks: Make a lung mask for each scan without a published one that can be used. This and the next two options need the
+            extra ``imaging``, if they are used.
+        key_slices: Choose the key slices by the annotated ``centre``, or by ``evidence`` in the voxels.
+        track: Follow the nodules over the scans of each patient, in ``longitudinal``.
         num_proc: Number of processes that prepare.
         cache_dir: A folder to use instead of the cache of ``datasets``.
         verify: Compare every file of the prepared cache with the size and the hash that it had when it was written.
@@ -65,7 +75,14 @@ def load(
             remedy="use verify without streaming",
         )
     builder = _builder(
-        config, data_dir=source, split_by=split_by, keep_source_names=keep_source_names, cache_dir=cache_dir
+        config,
+        data_dir=source,
+        split_by=split_by,
+        keep_source_names=keep_source_names,
+        make_lung_masks=make_lung_masks,
+        key_slices=str(KeySlices(key_slices)),
+        track=track,
+        cache_dir=cache_dir,
     )
     if streaming:
         return builder.as_streaming_dataset(split)
@@ -129,6 +146,6 @@ def _builder(config: str, **kwargs: Any) -> HuggingFaceBuilder:
     options = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
     if options.get("split_by") is not None:
         options["split_by"] = str(SplitBy(options["split_by"]))
-    defaults = {"split_by": str(SplitBy.PUBLISHED), "keep_source_names": False}
+    defaults = {field.name: field.default for field in fields(LungNoduleCTConfig) if field.name in _OPTIONS}
     given = {name: value for name, value in options.items() if value is not None and defaults.get(name) != value}
     return HuggingFaceBuilder(config_name=config, dataset_name=DATASET_NAME, **given)

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.declaration.labels import SplitBy
+from lung_nodule_ct.declaration.labels import KeySlices, SplitBy
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.errors import OptionError
+from lung_nodule_ct.examples.scans.computed import Computed
 from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.targets.engine import Engine
     from lung_nodule_ct.targets.shards import Layout
 
@@ -37,6 +41,9 @@ class BuildOptions:
         volume_codec: How voxels are stored in Parquet.
         engine: This machine, or Apache Beam.
         beam_options: Options of Apache Beam, as on its command line.
+        make_lung_masks: Make a lung mask for each scan without a published one that can be used.
+        key_slices: Choose the key slices by the annotated centre, or by evidence in the voxels.
+        track: Follow the nodules over the scans of each patient, in ``longitudinal``.
 
     Raises:
         OptionError: Options do not go together. ``option`` names the field.
@@ -55,9 +62,18 @@ class BuildOptions:
     volume_codec: VolumeCodec = VolumeCodec.RAW
     engine: EngineName = EngineName.LOCAL
     beam_options: str = ""
+    make_lung_masks: bool = False
+    key_slices: KeySlices = KeySlices.CENTRE
+    track: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"format": Format, "split_by": SplitBy, "volume_codec": VolumeCodec, "engine": EngineName}
+        choices = {
+            "format": Format,
+            "split_by": SplitBy,
+            "volume_codec": VolumeCodec,
+            "engine": EngineName,
+            "key_slices": KeySlices,
+        }
         for name, choice in choices.items():
             object.__setattr__(self, name, choice(getattr(self, name)))
         if self.num_proc < 1:
@@ -81,6 +97,33 @@ class BuildOptions:
                 expected="format parquet or arrow",
                 got=f"format {self.format}",
             )
+
+    @property
+    def computed(self) -> Computed:
+        """What is computed from the voxels of scans."""
+        return Computed(self.make_lung_masks, self.key_slices, self.track)
+
+    def check(self, configs: Sequence[Config]) -> None:
+        """Check that options that only scans have are used with scans.
+
+        Raises:
+            OptionError: None of the configs has what an option computes.
+        """
+        needed = {
+            "make_lung_masks": (self.make_lung_masks, any("lung_mask" in config.schema.names for config in configs)),
+            "key_slices": (
+                self.key_slices is KeySlices.EVIDENCE,
+                any("lung_mask" in config.schema.names for config in configs),
+            ),
+            "track": (self.track, any(config.longitudinal for config in configs)),
+        }
+        for option, (is_used, fits) in needed.items():
+            if is_used and not fits:
+                kind = (
+                    "the scans of longitudinal" if option == "track" else "scans: det3d_1.25mm, det3d_5mm, longitudinal"
+                )
+                names = ", ".join(config.name for config in configs)
+                raise OptionError(option, f"only for {kind}", got=names)
 
     def layout(self, num_configs: int) -> Layout:
         """Return the layout of the output folder.

@@ -12,6 +12,7 @@ from lung_nodule_ct.declaration.rows import NoduleRecord, ScanRow
 from lung_nodule_ct.errors import Place
 from lung_nodule_ct.examples.family import Example, Reading
 from lung_nodule_ct.examples.scans.consistency import outside_hint
+from lung_nodule_ct.examples.scans.measured import centre_slices, make_lung_mask, measured_slices
 from lung_nodule_ct.formats.metaimage_volume import MetaImage, open_metaimage
 from lung_nodule_ct.formats.pictures import pixels_key
 from lung_nodule_ct.geometry.boxes import sphere_box
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.examples.scans.listing import Nodule
+    from lung_nodule_ct.examples.scans.measured import KeySlice
     from lung_nodule_ct.examples.scans.plan import ScanUnit
     from lung_nodule_ct.geometry.frame import CTVolume, Frame, MaskVolume
     from lung_nodule_ct.system.memory import BufferPool
@@ -59,10 +61,18 @@ def make_scan(unit: ScanUnit, reading: Reading) -> list[Example]:
         mask_image = open_metaimage(unit.mask, unit.mask_data, reading.archives, buffers.packed)
         read += mask_image.data_members
         in_mask.extend(_frame_findings(mask_image, frame))
-        mask = _read_mask(mask_image, image.header.shape, buffers, in_mask)
+        unused = "not used" if unit.makes_mask else "lung_mask is null"
+        mask = _read_mask(mask_image, image.header.shape, buffers, in_mask, unused)
     volume = _read_hounsfield(image, buffers, report)
     report.extend(in_mask.findings)
+    origin = None if mask is None else "published"
+    if mask is None and unit.makes_mask:
+        mask, finding = make_lung_mask(volume, frame, unit.header.place)
+        origin = None if mask is None else "made"
+        report.extend([finding])
     prefix = f"{unit.volume_id}_{unit.slice_thickness_mm:g}mm"
+    find_slices = measured_slices if unit.seeks_key_slices else centre_slices
+    slices = find_slices(unit.nodules, volume, frame)
     row = ScanRow(
         scan_id=unit.scan_id,
         patient_id=unit.patient_id,
@@ -73,12 +83,13 @@ def make_scan(unit: ScanUnit, reading: Reading) -> list[Example]:
         slice_thickness_mm=unit.slice_thickness_mm,
         volume=volume,
         lung_mask=mask,
+        lung_mask_origin=origin,
         spacing=frame.spacing,
         origin=frame.origin,
         direction=frame.direction,
         nodules=[
-            _nodule(nodule, f"{prefix}_{number}", unit.pathology, frame, volume.shape, report)
-            for number, nodule in enumerate(unit.nodules)
+            _nodule(nodule, f"{prefix}_{number}", key, unit.pathology, frame, volume.shape, report)
+            for number, (nodule, key) in enumerate(zip(unit.nodules, slices, strict=True))
         ],
         source_name=unit.source_name,
     )
@@ -148,14 +159,17 @@ def _read_hounsfield(image: MetaImage, buffers: BufferPool, report: FindingColle
 
 
 def _read_mask(
-    image: MetaImage, shape: tuple[int, ...], buffers: BufferPool, report: FindingCollector
+    image: MetaImage, shape: tuple[int, ...], buffers: BufferPool, report: FindingCollector, unused: str
 ) -> MaskVolume | None:
-    """The labels as published on the grid of the volume, aligned by array index: the origin of a mask is unreliable."""
+    """The labels as published on the grid of the volume, aligned by array index: the origin of a mask is unreliable.
+
+    ``unused`` is the resolution of the finding about a mask that cannot be used.
+    """
     place = image.member.place
     report.extend(finding for finding in _header_findings(image) if finding.code not in _GEOMETRY_CODES)
     if image.header.shape != shape:
         detail = f"expected shape {shape} (z, y, x), got {image.header.shape}"
-        report.add(Code.MASK_SHAPE, "lung_mask is null", place, detail)
+        report.add(Code.MASK_SHAPE, unused, place, detail)
         return None
     mask = buffers.take("mask", shape, np.uint8)
     flat, position = mask.reshape(-1), 0
@@ -165,7 +179,7 @@ def _read_mask(
         labels = flat[position : position + slab.size]
         if not _write_labels(slab, labels):
             detail = f"values from {slab.min()} to {slab.max()}, as in an image and not a segmentation"
-            report.add(Code.MASK_VALUES, "lung_mask is null", place, detail)
+            report.add(Code.MASK_VALUES, unused, place, detail)
             return None
         position += slab.size
         if below.size != labels.size:
@@ -204,6 +218,7 @@ def _write_labels(slab: NDArray[Any], out: NDArray[np.uint8]) -> bool:
 def _nodule(
     nodule: Nodule,
     nodule_id: str,
+    key_slice: KeySlice,
     pathology: int | None,
     frame: Frame,
     shape: Sequence[int],
@@ -233,4 +248,13 @@ def _nodule(
         diameter_mm=nodule.diameter_mm,
         box_voxel=box,
         pathology=pathology,
+        key_slice=key_slice[0],
+        key_slice_basis=key_slice[1],
+        track_id=nodule.track.id,
+        track_confidence=nodule.track.confidence,
+        track_event=nodule.track.event,
+        track_parent_id=nodule.track.parent_id,
+        track_ended=nodule.track.ended,
+        track_reason=nodule.track.reason,
+        track_pathology=nodule.track.pathology,
     )

@@ -66,6 +66,29 @@ class ArchivedVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class Track:
+    """The track of a nodule through the scans of its patient; the attributes are the columns ``track_…``.
+
+    Attributes:
+        id: Patient and number, ``None`` with a reason.
+        confidence: Of the link to the scan before, 0 to 1.
+        event: What the nodule does at this scan.
+        parent_id: For a split, the track that it left.
+        ended: Whether a later scan shows its place without an annotation.
+        reason: Why there is no track.
+        pathology: Index of the class that one of its annotations has without doubt.
+    """
+
+    id: str | None = None
+    confidence: float | None = None
+    event: str | None = None
+    parent_id: str | None = None
+    ended: bool | None = None
+    reason: str | None = None
+    pathology: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Nodule:
     """One annotated nodule of a scan.
 
@@ -73,11 +96,13 @@ class Nodule:
         center_world: x, y, z in LPS mm.
         diameter_mm: As published, ``None`` if the table has no diameters.
         place: The row of the annotation table.
+        track: Its track; empty unless tracks were computed.
     """
 
     center_world: tuple[float, float, float]
     diameter_mm: float | None
     place: Place
+    track: Track = Track()
 
 
 @dataclass(frozen=True, slots=True)

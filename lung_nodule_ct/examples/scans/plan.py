@@ -56,6 +56,8 @@ class ScanUnit(Unit):
         days_since_first: Days since the patient's first scan, ``None`` without a date.
         nodules: In the order of the table.
         pathology: Index of its class, ``None`` unless the archives leave no doubt.
+        makes_mask: Whether a lung mask is made from the voxels if there is none.
+        seeks_key_slices: Whether the key slices are those of the evidence in the voxels.
     """
 
     volume_id: str
@@ -69,6 +71,8 @@ class ScanUnit(Unit):
     days_since_first: int | None
     nodules: tuple[Nodule, ...]
     pathology: int | None
+    makes_mask: bool = False
+    seeks_key_slices: bool = False
 
     @property
     def members(self) -> tuple[Member, ...]:
