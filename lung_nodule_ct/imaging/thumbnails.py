@@ -138,7 +138,7 @@ def _detail(pixels: NDArray[Any]) -> NDArray[np.int8] | None:
     around = np.stack([pixels[y + dy, x + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]).astype(np.float32)
     detail = around[4] - np.tensordot(np.array([1, 2, 1, 2, 4, 2, 1, 2, 1], np.float32) / 16, around, 1)
     lowest, highest = around.min(axis=0), around.max(axis=0)
-    clear = (lowest >= pixels.min() + _CLIPPED) & (highest <= pixels.max() - _CLIPPED)
+    clear = (lowest >= float(pixels.min()) + _CLIPPED) & (highest <= float(pixels.max()) - _CLIPPED)
     deviation = float(detail[clear].std()) if clear.any() else 0.0
     if deviation < 1e-3:
         return None
