@@ -32,6 +32,10 @@ SIZES_2D: Final = (0.55, 1.45)
 """The same for boxes of slices, which contain a margin: 0.71 to 0.92 in the slices measured."""
 SIZES_STACK: Final = (0.68, 1.4)
 """The same for boxes of stacks: 0.91 to 0.95 in the stacks measured."""
+LARGE_MM: Final = 50.0
+LEAST_CUT: Final = 0.6
+"""A nodule over 50 mm that is cut has at least this share of its diameter in the slice. Smaller ones may show less: the cut lesion of
+23 mm of the real scans shows 0.30."""
 SHIFT_MM: Final = 4.0
 SHIFT_RADII: Final = 0.4
 """A centre is off if it is farther from the measured one than the larger of these two."""
@@ -145,6 +149,10 @@ def judge(
             "move the centre there",
             evidence.centre,
         )
+    if evidence.p_value > p_value and evidence.seen < _SEEN and _is_far_smaller(evidence, size, unit):
+        width = (evidence.plane_ratio or 0.0) * size
+        other = f"{width:.1f} {unit} wide in the slice instead of {size:.1f}"
+        return NoduleEvidence(NoduleVerdict.OTHER_SIZE, Grade.WARNING, other, f"ratio {LEAST_CUT:g} or more", evidence)
     if evidence.p_value > p_value:
         return _judge_absent(evidence, p_value, measured, bound)
     ratios = [ratio for ratio in (evidence.size_ratio, evidence.plane_ratio) if ratio is not None]
@@ -155,6 +163,12 @@ def judge(
             NoduleVerdict.OTHER_SIZE, Grade.WARNING, other, f"ratio {sizes[0]:g} to {sizes[1]:g}", evidence
         )
     return NoduleEvidence(NoduleVerdict.PRESENT, None, measured, bound, evidence)
+
+
+def _is_far_smaller(evidence: PlaceEvidence, size: float, unit: str) -> bool:
+    """Whether a nodule that is cut is far smaller in the slice, where it is not cut, than its large diameter."""
+    ratio = evidence.plane_ratio
+    return unit == "mm" and size > LARGE_MM and ratio is not None and ratio < LEAST_CUT
 
 
 def _judge_absent(evidence: PlaceEvidence, p_value: float, measured: str, bound: str) -> NoduleEvidence:

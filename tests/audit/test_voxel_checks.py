@@ -71,6 +71,11 @@ def _double(archives: ChestArchives) -> None:
     archives.nodules[0][4] *= 2
 
 
+def _far_too_large(archives: ChestArchives) -> None:
+    """More than the scan is high, so that the nodule is cut by both ends."""
+    archives.nodules[0][4] = archives.thick_nodules[0][4] = 90.0
+
+
 def _radius(archives: ChestArchives) -> None:
     archives.thick_nodules[1][4] /= 2
 
@@ -176,6 +181,7 @@ FAULTS: dict[str, tuple[Callable[[ChestArchives], None], str, dict[str, Any]]] =
     "x and y exchanged": (_exchange, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
     "10 mm off": (_move, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
     "diameter doubled": (_double, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
+    "90 mm in both tables": (_far_too_large, "nodule-evidence", {"scan_id": "7-1", "slice_thickness_mm": 1.25}),
     "radius in the 5 mm table": (_radius, "nodule-evidence", {"scan_id": "7-2", "slice_thickness_mm": 5.0}),
     "another place in the 5 mm table": (_thick_place, "thickness-tables", {"scan_id": "7-1"}),
     "a row less in the 5 mm table": (_thick_row, "thickness-tables", {"scan_id": "9-1"}),
