@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.geometry.boxes import convert_boxes
     from lung_nodule_ct.geometry.frame import Frame
+    from lung_nodule_ct.imaging.nodule_growth import growth
     from lung_nodule_ct.imaging.scan_evidence import evidence
     from lung_nodule_ct.preview.show import show
     from lung_nodule_ct.read.sequences import PatientSequence, patient_sequences
@@ -33,6 +34,7 @@ _MODULES = {
     "PatientSequence": "read.sequences",
     "convert_boxes": "geometry.boxes",
     "evidence": "imaging.scan_evidence",
+    "growth": "imaging",
     "load": "targets.loading",
     "patient_sequences": "read.sequences",
     "prepare": "targets.loading",
@@ -48,6 +50,7 @@ __all__ = [
     "PatientSequence",
     "convert_boxes",
     "evidence",
+    "growth",
     "load",
     "patient_sequences",
     "prepare",

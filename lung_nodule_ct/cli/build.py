@@ -9,7 +9,8 @@ import typer
 
 from lung_nodule_ct.cli.options import DEFAULT_BUILD, Json, NumProc, Offline, SourceOption, chosen_configs
 from lung_nodule_ct.cli.terminal import print_findings, print_json, terminal
-from lung_nodule_ct.declaration.labels import KeySlices, SplitBy
+from lung_nodule_ct.declaration.computed import KeySlices
+from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.targets.options import BuildOptions, EngineName

@@ -1,4 +1,4 @@
-"""The six pathology classes, the names of splits, the two ways to split, and the two ways to choose key slices."""
+"""The six pathology classes, the names of splits, and the two ways to split."""
 
 from __future__ import annotations
 
@@ -65,12 +65,3 @@ class SplitBy(StrEnum):
 
     PUBLISHED = "published"
     PATIENT = "patient"
-
-
-class KeySlices(StrEnum):
-    """What the key slices of nodules are chosen by."""
-
-    CENTRE = "centre"
-    """The annotated centre."""
-    EVIDENCE = "evidence"
-    """The voxels, where they show the nodule; otherwise the centre."""

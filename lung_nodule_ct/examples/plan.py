@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.computed import Computed
 from lung_nodule_ct.declaration.configs import Config, Kind
 from lung_nodule_ct.declaration.findings import Code, Finding, FindingCollector
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, SPLIT_ORDER, SplitBy
 from lung_nodule_ct.errors import Place, SourceError, UnknownConfigError
 from lung_nodule_ct.examples.crops import CROPS
 from lung_nodule_ct.examples.scans import SCANS
-from lung_nodule_ct.examples.scans.computed import Computed
 from lung_nodule_ct.examples.slices import SLICES
 from lung_nodule_ct.examples.stacks import STACKS
 from lung_nodule_ct.examples.uses import Uses

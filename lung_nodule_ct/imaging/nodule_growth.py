@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.imaging.nodule_volume import Interval, NoduleMeasure, measure_nodule
 from lung_nodule_ct.imaging.scan import Scan
-from lung_nodule_ct.imaging.tracks import TrackedNodule, track_nodules
+from lung_nodule_ct.imaging.tracks import TrackedNodule, stored_tracks, track_nodules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -107,8 +107,9 @@ def growth(scans: Iterable[Mapping[str, Any]], *, tracks: Sequence[TrackedNodule
     """Measure the nodules of patients' scans over time.
 
     Args:
-        scans: Rows of ``longitudinal`` in their order; read a second time if ``tracks`` are not given, so that they are not an iterator.
-        tracks: The result of :func:`lung_nodule_ct.imaging.track_nodules` for the same scans.
+        scans: Rows of ``longitudinal`` in their order. They are read twice if ``tracks`` are not given; an iterator is kept in memory.
+        tracks: The result of :func:`lung_nodule_ct.imaging.track_nodules` for the same scans; by default the tracks in their columns, or
+            if the build has none, that function is called.
 
     Returns:
         One row per annotation, in the order of the scans and their nodules.
@@ -128,7 +129,8 @@ def growth(scans: Iterable[Mapping[str, Any]], *, tracks: Sequence[TrackedNodule
     if tracks is None:
         if iter(scans) is scans:
             scans = list(scans)
-        tracks = track_nodules(scans)
+        tracks = stored_tracks(scans)
+        tracks = track_nodules(scans) if tracks is None else tracks
     rows: list[GrowthRow] = []
     firsts: dict[tuple[str, float], GrowthRow] = {}
     known = iter(tracks)

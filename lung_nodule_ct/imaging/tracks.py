@@ -106,6 +106,36 @@ def track_nodules(scans: Iterable[Mapping[str, Any]]) -> list[TrackedNodule]:
     return found
 
 
+def stored_tracks(scans: Iterable[Mapping[str, Any]]) -> list[TrackedNodule] | None:
+    """Return the tracks in the columns of a build that computed them, as :func:`track_nodules` does; ``None`` if there are none.
+
+    Args:
+        scans: Rows of ``longitudinal``.
+    """
+    found: list[TrackedNodule] = []
+    for row in scans:
+        for index, nodule in enumerate(row["nodules"]):
+            if nodule.get("track_id") is None and nodule.get("track_reason") is None:
+                return None
+            event = nodule["track_event"]
+            found.append(
+                TrackedNodule(
+                    row["patient_id"],
+                    row["scan_id"],
+                    row["timepoint"],
+                    float(row["slice_thickness_mm"]),
+                    index,
+                    nodule["track_id"],
+                    nodule["track_confidence"],
+                    None if event is None else TrackEvent(event),
+                    nodule["track_parent_id"],
+                    nodule["track_ended"],
+                    nodule["track_reason"],
+                )
+            )
+    return found
+
+
 @dataclass(eq=False)
 class _Nodule:
     """A nodule at one date, and what is known of it so far."""

@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import multiprocess
 
+from lung_nodule_ct.declaration.computed import Computed, KeySlices
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector, Grade
-from lung_nodule_ct.declaration.labels import KeySlices, SplitBy
+from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import DATASET_VERSION, FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import family_of, make_plan
 from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
-from lung_nodule_ct.examples.scans.computed import Computed, with_computed
+from lung_nodule_ct.examples.scans.computed import with_computed
 from lung_nodule_ct.sources.resolve import open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
 from lung_nodule_ct.system.disk_writes import WriteBackThrottle

@@ -7,8 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from lung_nodule_ct.declaration.computed import KeySlices
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG, get_config
-from lung_nodule_ct.declaration.labels import KeySlices, SplitBy
+from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.read.verification import verify as verify_files
 from lung_nodule_ct.targets.huggingface import DATASET_NAME, HuggingFaceBuilder, LungNoduleCTConfig

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from lung_nodule_ct.declaration.labels import KeySlices, SplitBy
+from lung_nodule_ct.declaration.computed import Computed, KeySlices
+from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.errors import OptionError
-from lung_nodule_ct.examples.scans.computed import Computed
 from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:

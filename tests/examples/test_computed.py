@@ -95,7 +95,7 @@ def test_a_scan_without_lungs_has_no_made_mask(build, tmp_path) -> None:
 def test_key_slices_follow_the_voxels_and_say_so(build, tmp_path) -> None:
     archives = ChestArchives()
     for row in archives.nodules:
-        row[3] += 2.5  # two slices beside the nodule
+        row[3] += 2.5  # two slices off the nodule
     archives.nodules.append([OTHER, 0.0, 0.0, 500.0, 9.0])
     archives.nodules.append([OTHER, 0.0, -100.0, 0.0, 9.0])
     archives.write_tables()
@@ -216,3 +216,14 @@ def test_a_follow_up_that_cannot_be_registered_has_a_reason(build, tmp_path) -> 
     assert {nodule["track_id"] for nodule in nodules.values()} == {None}
     assert all(nodule["track_reason"] for nodule in nodules.values())
     assert "unregistered" in nodules["7-1_1.25mm_0"]["track_reason"]
+
+
+def test_growth_takes_the_tracks_of_a_build(build, tracked_source, tmp_path, monkeypatch) -> None:
+    options = {"source": tracked_source, "split": "train", "cache_dir": tmp_path / "hf"}
+    without = lung_nodule_ct.growth(lung_nodule_ct.load(TIME, **options))
+    tracked = lung_nodule_ct.load(TIME, **options, track=True)
+    monkeypatch.setattr("lung_nodule_ct.imaging.nodule_growth.track_nodules", None)  # not called again
+    rows = lung_nodule_ct.growth(tracked)
+    assert rows == without
+    grown = rows[2]  # the scan of 1.25 mm of the second date
+    assert grown.volume_change.low < (22 / 18) ** 3 - 1 < grown.volume_change.high

@@ -30,7 +30,7 @@ def test_examples_run(name, monkeypatch) -> None:
 
 
 def test_every_public_name_has_an_example() -> None:
-    assert len(lung_nodule_ct.__all__) == 12
+    assert len(lung_nodule_ct.__all__) == 13
     for name in lung_nodule_ct.__all__:
         value = getattr(lung_nodule_ct, name)
         module = importlib.import_module(

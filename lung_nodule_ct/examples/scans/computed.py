@@ -7,12 +7,12 @@ example. Tracks need all scans of a patient, so they are computed here, and the 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from lung_nodule_ct.declaration.computed import Computed, KeySlices
 from lung_nodule_ct.declaration.findings import Code, Finding
-from lung_nodule_ct.declaration.labels import KeySlices
 from lung_nodule_ct.examples.family import Reading
 from lung_nodule_ct.examples.scans.example import make_scan
 from lung_nodule_ct.examples.scans.listing import Track
@@ -29,36 +29,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.imaging.tracks import TrackedNodule
 
 _MODULES = ("scipy", "skimage", "SimpleITK")
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What is computed from the voxels of the scans of a config.
-
-    Attributes:
-        lung_masks: Make a lung mask for each scan without one that can be used.
-        key_slices: What the key slices are chosen by.
-        tracks: Follow the nodules over the scans of each patient.
-
-    Raises:
-        ValueError: ``key_slices`` is not one of its choices.
-    """
-
-    lung_masks: bool = False
-    key_slices: KeySlices = KeySlices.CENTRE
-    tracks: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "key_slices", KeySlices(self.key_slices))
-
-    @property
-    def needs_imaging(self) -> bool:
-        """Whether the extra ``imaging`` is needed."""
-        return self.lung_masks or self.tracks or self.key_slices is KeySlices.EVIDENCE
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry in ``build.json``."""
-        return {"lung_masks": self.lung_masks, "key_slices": str(self.key_slices), "tracks": self.tracks}
 
 
 def with_computed(

@@ -1,4 +1,4 @@
-"""What an example of a scan has beside what is published: key slices, and lung masks where the archives have none.
+"""What an example of a scan has in addition to what is published: key slices, and lung masks where the archives have none.
 
 The slice of a nodule's centre follows from the geometry. The rest is measured in the voxels by :mod:`lung_nodule_ct.imaging`, which is
 imported when it is asked for, because it needs the extra ``imaging``; :func:`.computed.with_computed` checks that it is there.
