@@ -171,17 +171,21 @@ def test_the_order_of_time_is_required() -> None:
 # --- volumes and growth -----------------------------------------------------------------------------------------------
 
 
+@cache
 def sphere(diameter: float, spacing: tuple[float, float, float], density: float, *, vessel: bool = False) -> Scan:
     """A noisy sphere in lung with a soft edge, computed from points that are finer than the voxels."""
     count = np.ceil((2.6 * diameter + 20) / np.array(spacing)).astype(int)
     frame = Frame(spacing=spacing)
     center = frame.to_world((count - 1) / 2 + (0.3, -0.2, 0.1))
-    z, y, x = np.indices(tuple(count[::-1] * 3)) / 3 - 1 / 3
-    world = frame.to_world(np.stack([x, y, z], -1).reshape(-1, 3)) - center
-    inside = np.linalg.norm(world, axis=1) < diameter / 2
+    x2, y2, z2 = (
+        (((np.arange(3 * n) - 1) / 3 * mm - at) ** 2).astype(np.float32)
+        for n, mm, at in zip(count, spacing, center, strict=True)
+    )
+    across = z2[:, None] + y2
+    inside = across[:, :, None] + x2 < (diameter / 2) ** 2
     if vessel:
-        inside |= np.linalg.norm(world[:, 1:], axis=1) < 1.2
-    share = inside.reshape(x.shape).reshape(*np.stack([count[::-1], [3] * 3], 1).ravel()).mean(axis=(1, 3, 5))
+        inside |= (across < 1.2**2)[:, :, None]
+    share = inside.reshape(*np.stack([count[::-1], [3] * 3], 1).ravel()).mean(axis=(1, 3, 5), dtype=np.float32)
     hu = ndimage.gaussian_filter(-860 + (density + 860) * share, [0.5 / mm for mm in spacing[::-1]])
     hu += np.random.default_rng(0).normal(0, 20, hu.shape)
     return Scan(np.rint(hu).astype(np.int16), frame, nodules=({"center_world": center, "diameter_mm": diameter},))
@@ -303,9 +307,10 @@ def test_diameters_as_published_have_a_category(diameters, category) -> None:
 
 
 def test_growth_measures_the_tracks_that_it_finds() -> None:
-    found = imaging.growth(rows()[:2])
-    assert [row.track for row in found] == imaging.track_nodules(rows()[:2])
-    assert found[5].diameter_change == pytest.approx(0.2)
+    scans = [{**row, "nodules": row["nodules"][:1]} for row in rows()[:2]]
+    found = imaging.growth(scans)
+    assert [row.track for row in found] == imaging.track_nodules(scans)
+    assert found[1].diameter_change == pytest.approx(0.2)
 
 
 def test_tracks_of_other_scans_are_refused() -> None:

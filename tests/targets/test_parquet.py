@@ -34,6 +34,7 @@ SCAN_COLUMNS = [
     "slice_thickness_mm",
     "volume",
     "lung_mask",
+    "lung_mask_origin",
     "spacing",
     "origin",
     "direction",
