@@ -25,7 +25,7 @@ _CLASSIFIERS = {
 }
 Package = dict[str, Any]
 """A package as the lock file describes it."""
-_DEVELOPMENT = ("test", "bench")
+_DEVELOPMENT = ("test", "docs", "bench")
 _HEAD = """# Licences of dependencies
 
 The licences that the packages declare. "core" is what `pip install lung_nodule_ct` installs, with what these packages need themselves; of an extra
