@@ -26,6 +26,7 @@ from lung_nodule_ct.publish.prose import (
     markdown_table,
     prose_of,
     record_links,
+    shows_phantoms,
 )
 from lung_nodule_ct.read.build_folder import read_build
 from lung_nodule_ct.read.sidecars import record_sidecar
@@ -45,27 +46,23 @@ PLACEHOLDER: Final = "USER/lung_nodule_ct"
 
 # The Creative Commons licences with a name on the Hub: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENCE = re.compile(r"cc0-1\.0|cc-by(?:-nc)?(?:-sa|-nd)?-[234]\.0")
+_EMPTY_FOLD = re.compile(r"<details><summary>[^\n]*</summary>\s*</details>")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
-_VOLUME_READERS = {
-    VolumeCodec.RAW: """\
-A volume is stored as raw little-endian voxels with their shape. One line reads it, without our package:
-
-```python
-import numpy as np
-
-# axes z, y, x; "<i2" is for int16 columns, "u1" for uint8 columns
-volume = np.frombuffer(scan["{column}"]["bytes"], "{dtype}").reshape(scan["{column}"]["shape"])
-```""",
-    VolumeCodec.B2ND: """\
-A volume is stored as a blosc2 frame (b2nd). One line opens it (`pip install blosc2`); slicing decodes only some blocks:
-
-```python
-import blosc2
-
-volume = blosc2.ndarray_from_cframe(scan["{column}"]["bytes"])  # z, y, x
-patch = volume[10:42, 100:196, 100:196]  # a NumPy array
-```""",
+# How a volume becomes an array: the import, and a line of code.
+_VOLUME_READERS: Final = {
+    VolumeCodec.RAW: (
+        "import numpy as np",
+        'volume = np.frombuffer(scan["{column}"]["bytes"], "{dtype}").reshape(scan["{column}"]["shape"])  # z, y, x{unit}',
+    ),
+    VolumeCodec.B2ND: (
+        "import blosc2",
+        'volume = blosc2.ndarray_from_cframe(scan["{column}"]["bytes"])[:]  # z, y, x{unit}; a smaller slice decodes less',
+    ),
+}
+_VOLUME_NOTES: Final = {
+    VolumeCodec.RAW: 'A volume is stored as raw little-endian voxels with their shape: `"<i2"` reads int16 columns, `"u1"` uint8 columns.',
+    VolumeCodec.B2ND: "A volume is stored as a blosc2 frame (b2nd), which `pip install blosc2` reads.",
 }
 
 
@@ -98,6 +95,9 @@ def card_text(
         BuildFolderError: ``findings.json`` is missing or damaged.
     """
     head = yaml.safe_dump(_metadata(build, preview), sort_keys=False, allow_unicode=True, width=120)
+    pictures = tuple(pictures)
+    shown = f"{_volume_config(build)}.png"
+    first = sorted(pictures, key=lambda picture: not picture.path.endswith(f"/{shown}"))[:1]
     facts = {
         **build_facts(build),
         **prose_of(build),
@@ -105,7 +105,9 @@ def card_text(
         "licence": _licence_text(build),
         "loading": _loading(build, repository),
         "volumes": _volumes(build),
-        "pictures": _gallery(pictures),
+        "phantoms": fill("phantoms", {}) if shows_phantoms(build) else "",
+        "picture": _gallery(first),
+        "pictures": _gallery(picture for picture in pictures if picture not in first),
         "configs": markdown_table(("config", "one example is", "examples", "size"), _config_rows(build, preview)),
         "splits_note": _splits_note(build),
         "columns": "\n\n".join(_columns(build, preview)),
@@ -116,7 +118,7 @@ def card_text(
         "findings": markdown_table(("finding", "grade", "cases", "meaning"), _finding_rows(build.report["summary"])),
         "audit": "" if audit is None else _audit_text(audit, plots),
     }
-    body = re.sub(r"\n{3,}", "\n\n", fill("README", facts))
+    body = re.sub(r"\n{3,}", "\n\n", _EMPTY_FOLD.sub("", fill("README", facts)))
     return f"---\n{head}---\n\n{body}"
 
 
@@ -192,27 +194,36 @@ def _licence_text(build: BuildFolder) -> str:
 
 
 def _loading(build: BuildFolder, repository: str) -> str:
-    """Code that loads the default config and streams one with volumes."""
+    """Code that loads the default config, streams one with volumes, and reads a volume."""
     default, volumes = _default_config(build), _volume_config(build)
-    lines = ["from datasets import load_dataset", ""]
+    imports, lines = ["from datasets import load_dataset"], []
     if default != volumes:
         lines.append(f'examples = load_dataset("{repository}", "{default}", split="{build.splits(default)[0]}")')
     if volumes is not None:
         split = build.splits(volumes)[0]
-        lines.append(f'scans = load_dataset("{repository}", "{volumes}", split="{split}", streaming=True)')
-    return "\n".join(lines)
+        column = next(column for column in build.columns(volumes) if isinstance(column.type, Voxels))
+        is_ct = column.type == Voxels("int16")
+        needed, reader = _VOLUME_READERS[_codec(build)]
+        imports.insert(0, needed)
+        lines += [
+            f'scans = load_dataset("{repository}", "{volumes}", split="{split}", streaming=True)',
+            "scan = next(iter(scans))",
+            reader.format(column=column.name, dtype="<i2" if is_ct else "u1", unit=" in HU" if is_ct else ""),
+        ]
+    return "\n".join([*imports, "", *lines])
+
+
+def _codec(build: BuildFolder) -> VolumeCodec:
+    return VolumeCodec(build.manifest.get("volume_codec", VolumeCodec.RAW))
 
 
 def _volumes(build: BuildFolder) -> str:
-    """How to read a volume, and its coordinates; empty if the build has no volumes."""
+    """How volumes are stored, and their coordinates; empty if the build has no volumes."""
     config = _volume_config(build)
     if config is None:
         return ""
-    column = next(column for column in build.columns(config) if isinstance(column.type, Voxels))
-    dtype = "<i2" if column.type == Voxels("int16") else "u1"
-    codec = VolumeCodec(build.manifest.get("volume_codec", VolumeCodec.RAW))
-    reader = _VOLUME_READERS[codec].format(column=column.name, dtype=dtype)
-    return f"{reader}\n\n{fill('coordinates', {})}" if build.config(config).schema.has_frame else reader
+    note = _VOLUME_NOTES[_codec(build)]
+    return f"{note}\n\n{fill('coordinates', {})}" if build.config(config).schema.has_frame else note
 
 
 def _volume_config(build: BuildFolder) -> str | None:
@@ -280,7 +291,8 @@ def _audit_text(audit: AuditReport, plots: Iterable[CardPicture]) -> str:
         (escape(check.title), escape(check.verdict), escape(check.measured), escape(check.expected or ""))
         for check in audit.checks
     ]
-    return f"## Audit\n\n{markdown_table(('check', 'verdict', 'measured', 'expected'), rows)}\n\n{_gallery(plots)}"
+    table = markdown_table(("check", "verdict", "measured", "expected"), rows)
+    return f"<details><summary>Audit</summary>\n\n{table}\n\n{_gallery(plots)}\n\n</details>"
 
 
 def _gallery(pictures: Iterable[CardPicture]) -> str:

@@ -27,6 +27,7 @@ TAGS: Final = ("medical", "radiology", "ct", "chest", "lung-nodule", "pathology"
 #: The sections of a card, each from the file ``card/<name>.md``.
 SECTIONS: Final = (
     "summary",
+    "origin",
     "motivation",
     "collection",
     "annotation",
@@ -38,6 +39,15 @@ SECTIONS: Final = (
     "privacy",
     "maintenance",
     "healthsheet",
+)
+
+# Of the archives that the repository embeds: the pictures that every config but one reads, or takes the numbers of scans from, and the
+# first stacks, which the other config reads.
+_EMBEDDED: Final = frozenset(
+    {
+        "b71906f3678ea597fb8040a0cd59c7c5fdcbf4984135ca60a12cc6e855d6b600",
+        "db00c0f05afb5cb42ccc7448d9f3d733c6f03ff1cb81f3e1c26df658431c5395",
+    }
 )
 
 # Characters of Markdown; the full stop of a numbered list; and what makes an address of "http://x", "a@b" or "www.x".
@@ -82,6 +92,11 @@ def build_facts(build: BuildFolder) -> dict[str, str]:
             else "This build does not contain them: a scan has its rank in time, and the days since the first scan."
         ),
     }
+
+
+def shows_phantoms(build: BuildFolder) -> bool:
+    """Whether a build was made from the archives that the repository embeds, whose scans are phantoms."""
+    return not _EMBEDDED.isdisjoint(build.manifest["source"].values())
 
 
 def licences(build: BuildFolder) -> list[str]:

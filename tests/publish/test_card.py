@@ -28,10 +28,8 @@ from lung_nodule_ct.read.sidecars import add_sidecars, own_sidecars
 from lung_nodule_ct.testing.archives import NODULES
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
-SECTIONS = (
-    "Configs Columns Motivation Collection Annotation Preprocessing Uses Limits Biases Ethics-approval Privacy "
-    "Comparison-with-the-paper Findings Maintenance Healthsheet Citation"
-)
+SECTIONS = "Configs Columns About-the-data About-this-build Citation"
+FOLDED = "Origin Motivation Collection Annotation Preprocessing Uses Limits Biases Ethics-approval Privacy"
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +146,13 @@ def test_the_rendered_card_shows_every_section_picture_and_table(with_card, tmp_
     text = (with_card / "README.md").read_text("utf-8")
     assert "someone/nodules" in text
     tokens = MarkdownIt("gfm-like", {"html": True}).parse(text.split("\n---\n", 1)[1])
-    headings = [
-        tokens[index + 1].content
-        for index, token in enumerate(tokens)
-        if token.type == "heading_open" and token.tag == "h2"
-    ]
-    assert headings == [name.replace("-", " ") for name in SECTIONS.split()]
+    for tag, names in (("h2", SECTIONS), ("h3", FOLDED)):
+        headings = [
+            tokens[index + 1].content
+            for index, token in enumerate(tokens)
+            if token.type == "heading_open" and token.tag == tag
+        ]
+        assert headings == [name.replace("-", " ") for name in names.split()]
     assert not [
         token.content
         for token in tokens
@@ -166,6 +165,9 @@ def test_the_rendered_card_shows_every_section_picture_and_table(with_card, tmp_
         "<script>addEventListener('load',()=>{document.title=JSON.stringify({"
         "pictures:[...document.images].map(i=>i.naturalWidth),"
         "overflow:document.documentElement.scrollWidth-innerWidth,"
+        "code:document.querySelector('pre').getBoundingClientRect().bottom,"
+        "visible:[...document.images].filter(i=>!i.closest('details')).length,"
+        "page:document.documentElement.scrollHeight,"
         "tables:document.querySelectorAll('table').length})})</script>"
     )
     page = with_card / "card.html"
@@ -178,6 +180,9 @@ def test_the_rendered_card_shows_every_section_picture_and_table(with_card, tmp_
     assert len(rendered["pictures"]) == len(CONFIGS)
     assert min(rendered["pictures"]) > 300
     assert rendered["overflow"] <= 0
+    assert rendered["code"] < 800  # within the first screen
+    assert rendered["visible"] == 1
+    assert rendered["page"] < 3000  # the rest is folded
     # tables: columns of each config and of the preview; configs, figures, findings, healthsheet
     assert rendered["tables"] == len(CONFIGS) + 5
 
@@ -222,7 +227,7 @@ def test_the_card_contains_the_audit_and_escapes_its_text(small) -> None:
     assert "<script>" not in html
     assert "javascript:b</td>" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | `x` [a](javascript:b) **c** # d</td>" in html
-    assert "pictures/audit-sizes.png" in text.split("## Audit")[1].split("## Maintenance")[0]
+    assert "pictures/audit-sizes.png" in text.split("<summary>Audit</summary>")[1].split("</details>")[0]
     for damaged in ({"format_version": 9}, {"format_version": 1, "checks": [check | {"measured": 3}]}):
         (small / "audit.json").write_text(json.dumps(damaged))
         with pytest.raises(BuildFolderError, match="lung-nodule-ct audit"):
@@ -296,6 +301,31 @@ def test_the_code_of_a_card_names_what_the_build_contains(build, dummy, config, 
     assert re.findall(r'load_dataset\("USER/lung_nodule_ct", "([^"]+)"', text) == loads
     assert (re.findall(r'frombuffer\(scan\["volume"\]\["bytes"\], ([^)]+)\)', text) or [None]) == [reads]
     assert ("world coordinates are" in text) == (reads == '"<i2"')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [["det3d_1.25mm", "cls_1.25mm"], ["det3d_5mm", "--volume-codec", "b2nd"], ["det3d_bmp_1.25mm"]]
+)
+def test_the_code_of_a_card_runs(cli, python, dummy, tmp_path, options) -> None:
+    assert cli("build", *options, "--source", dummy, "--out", tmp_path / "built").returncode == 0
+    text = (tmp_path / "built" / "README.md").read_text("utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)).replace("USER/lung_nodule_ct", "built")
+    done = python(f"{code}\nprint(volume.ndim, volume.dtype)", cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "cache"))
+    assert done.stdout == f"3 {'uint8' if 'bmp' in options[0] else 'int16'}\n", done.stderr
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_card_of_a_build_of_phantoms_says_so(build, dummy, config) -> None:
+    text = (build(dummy, config).folder / "README.md").read_text("utf-8")
+    assert text.index("Phantoms, not patients") < text.index("```python"), (
+        "dummy_data has changed: put the values of its archives in build.json into _EMBEDDED in publish/prose.py"
+    )
+
+
+def test_the_card_of_other_archives_does_not_speak_of_phantoms(build, tmp_path) -> None:
+    folder = build(TinyArchives().write(tmp_path / "in"), *CONFIGS).folder
+    assert "hantom" not in (folder / "README.md").read_text("utf-8")
 
 
 def test_a_config_of_an_unknown_kind_has_a_picture(build, dummy) -> None:
