@@ -53,16 +53,16 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 _VOLUME_READERS: Final = {
     VolumeCodec.RAW: (
         "import numpy as np",
-        'volume = np.frombuffer(scan["{column}"]["bytes"], "{dtype}").reshape(scan["{column}"]["shape"])  # z, y, x{unit}',
+        'volume = np.frombuffer(scan["{column}"]["bytes"], "{dtype}").reshape(scan["{column}"]["shape"])',
     ),
     VolumeCodec.B2ND: (
         "import blosc2",
-        'volume = blosc2.ndarray_from_cframe(scan["{column}"]["bytes"])[:]  # z, y, x{unit}; a smaller slice decodes less',
+        'volume = blosc2.ndarray_from_cframe(scan["{column}"]["bytes"])[:]',
     ),
 }
 _VOLUME_NOTES: Final = {
     VolumeCodec.RAW: 'A volume is stored as raw little-endian voxels with their shape: `"<i2"` reads int16 columns, `"u1"` uint8 columns.',
-    VolumeCodec.B2ND: "A volume is stored as a blosc2 frame (b2nd), which `pip install blosc2` reads.",
+    VolumeCodec.B2ND: "A volume is stored as a blosc2 frame (b2nd), which `pip install blosc2` reads; `[10:42, :, :]` decodes only what it touches.",
 }
 
 
@@ -207,8 +207,8 @@ def _loading(build: BuildFolder, repository: str) -> str:
         imports.insert(0, needed)
         lines += [
             f'scans = load_dataset("{repository}", "{volumes}", split="{split}", streaming=True)',
-            "scan = next(iter(scans))",
-            reader.format(column=column.name, dtype="<i2" if is_ct else "u1", unit=" in HU" if is_ct else ""),
+            f"scan = next(iter(scans))  # its volume has the axes z, y, x{', in HU' if is_ct else ''}",
+            reader.format(column=column.name, dtype="<i2" if is_ct else "u1"),
         ]
     return "\n".join([*imports, "", *lines])
 

@@ -29,7 +29,7 @@ from lung_nodule_ct.declaration.schema import (
     Voxels,
 )
 from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
-from lung_nodule_ct.publish.prose import TAGS, TITLE, fill, licences, prose_of, shows_phantoms
+from lung_nodule_ct.publish.prose import TAGS, TITLE, date_published, fill, licences, prose_of, shows_phantoms
 from lung_nodule_ct.system.imports import require_modules
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
         creators=[mlc.Person(ctx=writer.context, name="Jian et al.")],
         keywords=list(TAGS),
         license=licences(build) or None,
+        date_published=date_published(build),
         url=HOMEPAGE,
         version=DATASET_VERSION,
         distribution=distribution,

@@ -6,6 +6,7 @@ The card and Croissant share it. Text that comes from data is escaped, so that i
 from __future__ import annotations
 
 import re
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -104,6 +105,12 @@ def licences(build: BuildFolder) -> list[str]:
     records = build.manifest["records"]
     known = [record["licence"] for record in records if record["licence"]]
     return sorted(set(known)) if known and len(known) == len(records) else []
+
+
+def date_published(build: BuildFolder) -> date | None:
+    """Return the day on which the last of the records was published, ``None`` if that of any record is unknown."""
+    days = [record.get("datePublished") for record in build.manifest["records"]]
+    return date.fromisoformat(max(days)) if days and all(days) else None
 
 
 def record_links(build: BuildFolder) -> list[RecordLink]:

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,6 +26,7 @@ TOKEN_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_TOKEN"  # noqa: S105 -- the name 
 
 _LOCK_FORMAT = 1
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Record:
         licence: The identifier of its licence as published (``cc-by-4.0``), ``None`` if it has none.
         title: Its title as published.
         files: Its files.
+        published: The day on which it was published (``2024-06-28``), ``None`` if the server gives no complete date.
     """
 
     number: int
@@ -69,6 +72,7 @@ class Record:
     licence: str | None
     title: str
     files: tuple[RecordFile, ...]
+    published: str | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -111,7 +115,7 @@ def parse_record(body: bytes, base_url: str, number: int) -> Record:
             raise ValueError(f"it is record {document['id']}")
         closed = None if record_files else _closed_access(document, metadata)
         title = _storable(str(metadata.get("title") or ""))
-        record = Record(number, _doi(document, metadata), _licence(metadata), title, record_files)
+        record = Record(number, _doi(document, metadata), _licence(metadata), title, record_files, _published(metadata))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DownloadError(
             "cannot be read",
@@ -187,12 +191,23 @@ def _licence(metadata: Mapping[str, Any]) -> str | None:
     return _storable(licence if isinstance(licence, str) and licence else " AND ".join(rights)) or None
 
 
+def _published(metadata: Mapping[str, Any]) -> str | None:
+    """The date of publication. InvenioRDM allows years, months and ranges as well, which are not a day."""
+    text = metadata.get("publication_date")
+    if not isinstance(text, str) or not _DAY.fullmatch(text):
+        return None
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True)
 class Lock:
     """What the records are expected to contain. A record that the lock does not list is not checked.
 
     Attributes:
-        records: By the number of the record: ``{"doi", "licence", "files": {name: {"size", "md5", "sha256"}}}``.
+        records: By the number of the record: ``{"doi", "licence", "published", "files": {name: {"size", "md5", "sha256"}}}``.
     """
 
     records: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -210,6 +225,7 @@ class Lock:
                 record.number: {
                     "doi": record.doi,
                     "licence": record.licence,
+                    "published": record.published,
                     "files": {
                         file.key: {
                             "size": file.size,
@@ -286,7 +302,7 @@ class Lock:
             RecordFile(name, entry["size"], entry["md5"], _content_url(base_url, number, name))
             for name, entry in pinned["files"].items()
         )
-        return Record(number, pinned.get("doi"), pinned.get("licence"), "", record_files)
+        return Record(number, pinned.get("doi"), pinned.get("licence"), "", record_files, pinned.get("published"))
 
     def sha256_of(self, number: int, name: str) -> str | None:
         """Return the pinned SHA-256 of a file of a record, ``None`` if none is pinned."""

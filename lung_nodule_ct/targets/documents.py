@@ -65,7 +65,12 @@ def manifest(header: Mapping[str, Any], build: Build, source: Source, base: Exis
     """
     archives = source.fingerprints({role for config in build.configs.values() for role in config.plan.config.roles})
     records = {
-        record.number: {"number": record.number, "doi": record.doi, "licence": record.licence}
+        record.number: {
+            "number": record.number,
+            "doi": record.doi,
+            "licence": record.licence,
+            "datePublished": record.published,  # the name in schema.org, which the search for dates of patients knows
+        }
         for record in build.records
     }
     configs = {name: _config_entry(config) for name, config in build.configs.items()}

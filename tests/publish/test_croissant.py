@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from altered import alter_manifest
 from PIL import Image
 
 from lung_nodule_ct.declaration.configs import CONFIGS
@@ -113,6 +114,23 @@ def test_a_config_of_an_unknown_kind_is_described(build, dummy, tmp_path) -> Non
     (folder / "croissant.json").write_text(croissant_text(open_build(folder)))
     dataset = mlc.Dataset(jsonld=str(folder / "croissant.json"))
     assert len(assert_same_records(folder, dataset, LUNG_MASK_2D.name, tmp_path)) == 95
+
+
+def test_there_are_no_warnings_if_the_records_are_known(build, dummy) -> None:
+    folder = build(dummy, "cls_1.25mm").folder
+    for days, expected in ((["2024-06-28", "2024-07-01"], "2024-07-01"), (["2024-06-28", None], None)):
+        records = [
+            {"number": number, "doi": f"10.5072/{number}", "licence": "cc-by-4.0", "datePublished": day}
+            for number, day in enumerate(days, 1)
+        ]
+        alter_manifest(folder, lambda document, records=records: document.update(records=records))
+        text = croissant_text(open_build(folder))
+        assert json.loads(text).get("datePublished", "").split("T")[0] == (expected or "")
+        (folder / "croissant.json").write_text(text)
+        issues = mlc.Dataset(jsonld=str(folder / "croissant.json")).metadata.ctx.issues
+        assert not issues.errors
+        assert bool(issues.warnings) == (expected is None)
+    assert "Phantoms, not patients" in json.loads(text)["description"]
 
 
 def test_it_is_valid_croissant_1_1(with_card, dataset) -> None:

@@ -24,7 +24,7 @@ def with_card(cli, dummy, tmp_path_factory) -> Path:
     """A build of two configs with a licence and its card."""
     out = tmp_path_factory.mktemp("publish") / "lung_nodule_ct"
     assert cli("build", "cls_1.25mm", "det3d_5mm", "--source", dummy, "--out", out).returncode == 0
-    records = [{"number": 1, "doi": "10.5072/1", "licence": "cc-by-4.0"}]
+    records = [{"number": 1, "doi": "10.5072/1", "licence": "cc-by-4.0", "datePublished": "2024-06-28"}]
     alter_manifest(out, lambda document: document.update(records=records))
     add_card(open_build(out), CardOptions(examples=2, croissant=False, repository="me/nodules"))
     return out

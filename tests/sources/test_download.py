@@ -22,7 +22,7 @@ from archive_server import ArchiveServer
 from lung_nodule_ct.declaration.archives import ARCHIVES, DEFAULT_RELEASE
 from lung_nodule_ct.errors import ArchiveNotFoundError, DownloadError, OutputError, SourceError
 from lung_nodule_ct.sources.http import USER_AGENT
-from lung_nodule_ct.sources.records import TOKEN_VARIABLE, Lock
+from lung_nodule_ct.sources.records import TOKEN_VARIABLE, Lock, Record, parse_record
 from lung_nodule_ct.sources.retry import Retry, Timeouts, TransientError
 from lung_nodule_ct.sources.zenodo import Zenodo
 from lung_nodule_ct.system.progress import DownloadProgress
@@ -460,6 +460,26 @@ def test_files_downloaded_by_hand_are_verified_and_copied(server, tmp_path) -> N
     with pytest.raises(DownloadError, match=hashlib.md5(BODY).hexdigest()):
         client(server, tmp_path / "other").download([SPEC], manual)
     assert not names_in(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("stated", "day"),
+    [
+        ("2024-06-28", "2024-06-28"),
+        ("2024-06", None),
+        ("2024", None),
+        ("2024-06-31", None),
+        ("2024-01-01/2024-02-01", None),
+        (7, None),
+    ],
+)
+def test_the_date_of_publication_is_a_complete_date_or_unknown(stated, day) -> None:
+    file = {"key": "a.zip", "size": 1, "checksum": f"md5:{'0' * 32}"}
+    body = json.dumps({"id": 12, "metadata": {"publication_date": stated, "access_right": "open"}, "files": [file]})
+    record = parse_record(body.encode(), "https://zenodo.org", 12)
+    assert record.published == day
+    assert Record.from_json(record.to_json()) == record
+    assert Lock.of([record], {}).record(12, "https://zenodo.org").published == day
 
 
 def test_a_lock_detects_a_changed_record(server, tmp_path) -> None:

@@ -133,6 +133,7 @@ def test_download_prints_paths_and_lock_pins_archives(zenodo, cli, tmp_path) -> 
     assert locked.returncode == 0, locked.stderr
     record = json.loads((tmp_path / "archives.lock").read_text())["records"][str(DEFAULT_RELEASE.part_a)]
     assert record["licence"] == "cc-by-4.0"
+    assert record["published"] == "2024-06-28"
     assert [name for name, file in record["files"].items() if file["sha256"]] == [DET2D]
     zenodo.files[DEFAULT_RELEASE.part_a][CLS] = b"another"
     assert cli("lock", "--out", tmp_path / "nowhere" / "archives.lock").returncode == 1

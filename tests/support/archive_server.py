@@ -180,7 +180,7 @@ class ArchiveServer:
         return {
             "id": number,
             "doi": f"10.5281/zenodo.{number}",
-            "metadata": {"title": "Lung nodules", "license": {"id": "cc-by-4.0"}},
+            "metadata": {"title": "Lung nodules", "license": {"id": "cc-by-4.0"}, "publication_date": "2024-06-28"},
             "files": files,
             **self.changes,
         }
