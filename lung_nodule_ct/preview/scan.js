@@ -13,7 +13,7 @@ class ScanView {
       return;
     }
     this.volume = new Volume(item.scan, scan);
-    const first = scan.largest === null ? scan.shape.map((size) => size / 2 - 0.5) : scan.nodules[scan.largest].center;
+    const first = scan.largest === null ? scan.shape.map((size) => size / 2 - 0.5) : scan.nodules[scan.largest].keyPosition;
     this.position = this.within(first);
     this.panes = Object.keys(PLANES).map((name) => new Pane(this, name));
     this.nodules = scan.nodules.map((nodule, number) => this.noduleButton(nodule, number));
@@ -85,7 +85,7 @@ class ScanView {
       this.dirty.clear();
       this.nodules.forEach((button, number) => {
         const nodule = this.scan.nodules[number];
-        button.setAttribute("aria-current", String(this.within(nodule.center).every((value, axis) => (
+        button.setAttribute("aria-current", String(this.within(nodule.keyPosition).every((value, axis) => (
           axis === 2 ? this.volume.nearest[value] === this.volume.nearest[this.position[2]] : value === this.position[axis]))));
       });
     });
@@ -129,7 +129,7 @@ class ScanView {
   }
 
   jump(number) {
-    this.move(this.within(this.scan.nodules[number].center));
+    this.move(this.within(this.scan.nodules[number].keyPosition));
   }
 
   noduleButton(nodule, number) {
@@ -142,15 +142,16 @@ class ScanView {
       element("strong", {}, `Nodule ${number + 1}: ${size ?? published}`),
       this.oriented ? element("span", {}, classLabel(nodule.pathology)) : null,
       element("span", { className: "quiet" }, `voxel ${z}${this.isInside(nodule) ? "" : ", outside the volume"}`),
+      typeof nodule.keySlice === "number" ? element("span", { className: "quiet" }, `key slice z = ${nodule.keySlice}, ${basisText(nodule)}`) : null,
     );
   }
 
   /** A triangle above the axial slider. With the keyboard, the list of nodules does the same. */
   marker(nodule, number) {
     if (!this.isInside(nodule) || this.scan.slices.length < 2) return null;
-    const slot = this.volume.nearest[this.within(nodule.center)[2]];
+    const slot = this.volume.nearest[this.within(nodule.keyPosition)[2]];
     const share = slot / (this.scan.slices.length - 1);
-    const text = `Nodule ${number + 1}, ${this.scan.storedAxes[2]} = ${this.stored(2, this.within(nodule.center)[2])}`;
+    const text = `Nodule ${number + 1}, ${this.scan.storedAxes[2]} = ${this.stored(2, this.within(nodule.keyPosition)[2])}`;
     const made = element("button", { type: "button", className: "marker", title: text, "aria-label": text, tabIndex: -1, onclick: () => this.jump(number) });
     made.style.left = `calc(8px + ${share} * (100% - 16px))`; // the centre of the thumb moves between 8 px from each end
     return made;

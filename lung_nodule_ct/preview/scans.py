@@ -14,7 +14,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.geometry.display import Orientation
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink, stretch_labels
-from lung_nodule_ct.preview.samples import ShownColumns, grey, largest_nodule, nodules_of, scan_key
+from lung_nodule_ct.preview.samples import ShownColumns, grey, key_position, largest_nodule, nodules_of, scan_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -169,7 +169,7 @@ def describe_scan(
     nodules = [_nodule(nodule, orientation, stored.shape) for nodule in records]
     largest = largest_nodule(records)
     spacing = None if frame is None else orientation.extent(frame.spacing)
-    z = len(volume) // 2 if largest is None else _nearest(nodules[largest]["center"][2], len(volume))
+    z = len(volume) // 2 if largest is None else _nearest(nodules[largest]["keyPosition"][2], len(volume))
     described: dict[str, Any] = {
         "shape": list(reversed(volume.shape)),
         "spacing": spacing,
@@ -210,6 +210,9 @@ def _nodule(nodule: Mapping[str, Any], orientation: Orientation, shape: Sequence
     box, label = nodule.get("box_voxel"), nodule.get("pathology")
     return {
         "center": orientation.point(nodule["center_voxel"], shape),
+        "keyPosition": orientation.point(key_position(nodule), shape),
+        "keySlice": nodule.get("key_slice"),
+        "keySliceBasis": nodule.get("key_slice_basis"),
         "box": None if box is None else orientation.box(box, shape),
         "diameterMm": nodule.get("diameter_mm"),
         "diameterAsPublished": nodule.get("diameter"),
@@ -232,7 +235,7 @@ def _slices_of_nodules(nodules: Sequence[Mapping[str, Any]], count: int) -> set[
         if nodule["box"]:
             low, high = nodule["box"][2], nodule["box"][5]
         else:
-            low = high = _nearest(nodule["center"][2], count)
+            low = high = _nearest(nodule["keyPosition"][2], count)
         slices |= set(range(max(0, low - _MARGIN), min(count, high + _MARGIN)))
     return slices
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import SimpleITK as sitk
+from altered import alter
 from PIL import Image
 from scan_rows import itk_image_in_lps
 from unknown_config import as_unknown_config
@@ -259,6 +260,50 @@ def test_slider_markers_jump_to_nodules_and_boxes_match_the_build(browser, build
         ]
         tab.get_by_label("voxel box").uncheck()
         assert not box.is_visible()
+
+
+def test_a_scan_opens_at_the_key_slice_of_its_largest_nodule(browser, tmp_path):
+    """Also if the scan is stored rotated or mirrored."""
+    chosen = {}
+
+    def choose(rows):
+        for number, row in enumerate(rows):
+            for nodule in row["nodules"]:
+                if nodule["box_voxel"] is not None:
+                    nodule["key_slice"] = chosen[nodule["nodule_id"]] = nodule["box_voxel"][2]
+                    nodule["key_slice_basis"] = "evidence" if number % 2 else "centre"
+
+    _build(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
+    altered = open_build(alter(tmp_path / "build", "det3d_1.25mm", choose))
+    rows = _rows(altered, "det3d_1.25mm")
+    opened = set()
+    with chromium.opened(browser, write_preview(altered, tmp_path / "page.html").path) as tab:
+        for number, row in enumerate(rows):
+            index = largest_nodule(row["nodules"])
+            if index is None or row["nodules"][index]["nodule_id"] not in chosen:
+                continue
+            nodule = row["nodules"][index]
+            _open(tab, "det3d_1.25mm", number)
+            _all_ready(tab)
+            shown = tab.locator(".pane output").all_inner_texts()
+            assert any(text.startswith(f"z = {nodule['key_slice']} of") for text in shown), shown
+            pane = tab.locator(".pane").nth(next(n for n, text in enumerate(shown) if text.startswith("z =")))
+            basis = "by evidence in the voxels" if number % 2 else "by the annotated centre"
+            assert f"key slice of nodule {index + 1}, {basis}" in pane.locator(".keys").inner_text()
+            mark = pane.locator(f"path.key[data-nodule='{index}']")
+            assert mark.count() == 1
+            assert ("by-centre" in mark.get_attribute("class")) == (nodule["key_slice_basis"] == "centre")
+            assert (
+                f"key slice z = {nodule['key_slice']}, {basis}"
+                in tab.locator(".nodules button").nth(index).inner_text()
+            )
+            tab.keyboard.press("m")
+            assert not mark.is_visible()
+            tab.keyboard.press("m")
+            opened.add((row["direction"][0] == 1, nodule["key_slice_basis"]))
+            tab.keyboard.press("Escape")
+    assert {basis for _, basis in opened} == {"evidence", "centre"}
+    assert {is_identity for is_identity, _ in opened} == {True, False}
 
 
 def test_window_presets_change_the_grey_values(browser, build, page):
