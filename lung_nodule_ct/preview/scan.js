@@ -1,7 +1,7 @@
 // A scan in the dialog: three planes with a common position, windows, and a list of the nodules.
 
 class ScanView {
-  constructor(body, scan, item) {
+  constructor(body, scan, item, nodule) {
     this.scan = scan;
     this.oriented = scan.spacing !== null;
     this.frame = 0;
@@ -13,8 +13,9 @@ class ScanView {
       return;
     }
     this.volume = new Volume(item.scan, scan);
-    const first = scan.largest === null ? scan.shape.map((size) => size / 2 - 0.5) : scan.nodules[scan.largest].keyPosition;
-    this.position = this.within(first);
+    const start = nodule ?? scan.largest;
+    this.position = this.within(start === null ? scan.shape.map((size) => size / 2 - 0.5) : scan.nodules[start].keyPosition);
+    if (start !== null) this.follow(start);
     this.panes = Object.keys(PLANES).map((name) => new Pane(this, name));
     this.nodules = scan.nodules.map((nodule, number) => this.noduleButton(nodule, number));
     this.markers = scan.nodules.map((nodule, number) => this.marker(nodule, number));
@@ -128,7 +129,14 @@ class ScanView {
     return nodule.center.every((value, axis) => value >= -0.5 && value < this.scan.shape[axis] - 0.5);
   }
 
+  /** Remember the track of a nodule, so that the next scan opens at the same track. A scan without that track keeps it. */
+  follow(number) {
+    const { track } = this.scan.nodules[number];
+    if (track) shown.track = track;
+  }
+
   jump(number) {
+    this.follow(number);
     this.move(this.within(this.scan.nodules[number].keyPosition));
   }
 
@@ -143,7 +151,15 @@ class ScanView {
       this.oriented ? element("span", {}, classLabel(nodule.pathology)) : null,
       element("span", { className: "quiet" }, `voxel ${z}${this.isInside(nodule) ? "" : ", outside the volume"}`),
       typeof nodule.keySlice === "number" ? element("span", { className: "quiet" }, `key slice z = ${nodule.keySlice}, ${basisText(nodule)}`) : null,
+      this.trackText(nodule) ? element("span", { className: "quiet" }, this.trackText(nodule)) : null,
     );
+  }
+
+  /** The track of a nodule in words; null if the build has no tracks. */
+  trackText({ track, trackEvent, trackConfidence, trackReason }) {
+    if (!track) return trackReason ? `no track: ${trackReason}` : null;
+    const parts = [`track ${track}`, trackEvent, typeof trackConfidence === "number" ? `confidence ${trackConfidence.toFixed(2)}` : null];
+    return parts.filter(Boolean).join(", ");
   }
 
   /** A triangle above the axial slider. With the keyboard, the list of nodules does the same. */
