@@ -164,6 +164,13 @@ def test_the_page_lists_every_check(build_tiny, tmp_path, build) -> None:
     }
     names = set(audited(build_tiny())["checks"])  # then scans with lungs, for the checks of lungs and of slices
     names |= set(audited(build(ChestArchives().write(tmp_path / "chests"), DET3D).folder)["checks"])
+    folder = build_tiny("longitudinal")  # then what a build computes
+
+    def made(rows: list[dict[str, Any]]) -> None:
+        rows[0]["lung_mask_origin"] = "made"
+
+    _follow(folder, *[{"track_id": "7-t1", "track_pathology": 2, "key_slice_basis": "evidence"}] * 2)
+    names |= set(audited(alter(folder, "longitudinal", made))["checks"])
     assert listed == {re.sub("^figure-.*", "figure-…", re.sub("/.*", "/<config>", name)) for name in names}
 
 
