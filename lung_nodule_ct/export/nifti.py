@@ -33,6 +33,8 @@ SUFFIX: Final = ".nii.gz"
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _XYZ = ("x", "y", "z")
+_CENTERS: Final = tuple(f"{space}_{axis}" for space in ("lps_mm", "voxel") for axis in _XYZ)
+NODULE_COLUMNS: Final = ("case", "nodule_id", *_CENTERS, "diameter_mm", "pathology")
 _NODULE = 0
 _MAX_NAMES = 5
 _ITK_OR_NIBABEL = "SimpleITK cannot read them, nibabel can"
@@ -127,10 +129,11 @@ def write_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Exp
         sheared += [] if indexed.frame.is_orthonormal else [case]
         values = {column.name: _plain(column, indexed.row[column.name]) for column in columns}
         scans.append({"case": case, "split": indexed.split, **values})
-        nodules += [_nodule(case, nodule) for nodule in records_of(schema, indexed.row, "center_world", "center_voxel")]
-    _write_table(folder / "scans.csv", ["case", "split", *(column.name for column in columns)], scans)
-    centers = [f"{space}_{axis}" for space in ("lps_mm", "voxel") for axis in _XYZ]
-    _write_table(folder / "nodules.csv", ["case", "nodule_id", *centers, "diameter_mm", "pathology"], nodules)
+        nodules += [
+            nodule_row(case, nodule) for nodule in records_of(schema, indexed.row, "center_world", "center_voxel")
+        ]
+    write_table(folder / "scans.csv", ["case", "split", *(column.name for column in columns)], scans)
+    write_table(folder / "nodules.csv", NODULE_COLUMNS, nodules)
     return ExportSummary(len(scans), len(nodules), notes=sheared_note(sheared, _ITK_OR_NIBABEL))
 
 
@@ -139,7 +142,8 @@ def _plain(column: Column, value: Any) -> Any:
     return column.type.names[value] if isinstance(column.type, Category) and value is not None else value
 
 
-def _nodule(case: str, nodule: Mapping[str, Any]) -> dict[str, Any]:
+def nodule_row(case: str, nodule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a nodule as a row of a table with :data:`NODULE_COLUMNS`."""
     pathology = nodule.get("pathology")
     return {
         "case": case,
@@ -151,7 +155,8 @@ def _nodule(case: str, nodule: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

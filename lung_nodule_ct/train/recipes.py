@@ -60,6 +60,8 @@ class InputOptions:
         positives: Fraction of the training patches that contain a nodule.
         boxes: Maximum number of boxes per image or patch.
         scans: Maximum number of scans per patient, counted from the latest.
+        follow: What the scans of a patient show: ``tracks``, the same nodule in each, in a build that has tracks; or ``largest``,
+            the largest nodule of each, as in a build without tracks.
         augment: Random flips and rotations by right angles.
     """
 
@@ -69,6 +71,7 @@ class InputOptions:
     positives: float = 0.7
     boxes: int = 8
     scans: int = 3
+    follow: Literal["tracks", "largest"] = "tracks"
     augment: bool = True
 
     def __post_init__(self) -> None:
@@ -182,9 +185,9 @@ def _detection_3d(config: str, patch: InputOptions, head: Literal["center", "anc
     return Recipe(config, "detection", replace(_PYRAMID_3D, head=head), patch, batch_size=8, split_by=split, watch=8)
 
 
-def _longitudinal(**model: Any) -> Recipe:
-    network = replace(_SEQUENCE, **model)
-    return Recipe("longitudinal", "longitudinal", network, _NODULE_PATCH, steps=3_000, split_by=SplitBy.PATIENT)
+def _longitudinal(follow: Literal["tracks", "largest"] = "tracks", **model: Any) -> Recipe:
+    network, patch = replace(_SEQUENCE, **model), replace(_NODULE_PATCH, follow=follow)
+    return Recipe("longitudinal", "longitudinal", network, patch, steps=3_000, split_by=SplitBy.PATIENT)
 
 
 RECIPES: Final = {
@@ -198,6 +201,7 @@ RECIPES: Final = {
     "det3d_5mm": _detection_3d("det3d_5mm", _THICK_PATCH),
     "det3d_bmp_1.25mm": _detection_3d("det3d_bmp_1.25mm", _STACK_PATCH),
     "longitudinal": _longitudinal(),
+    "longitudinal-largest": _longitudinal("largest"),
     "longitudinal-single": _longitudinal(last_only=True),
 }
 """Recipes by name. Configs without a published validation split are split by patient."""
@@ -268,6 +272,7 @@ EXPECTED_SCORES: Final = {
     "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
     "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7),
     "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
+    "longitudinal-largest": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
     "longitudinal-single": ExpectedScore(_NODULES, "malignant_AUC", None),
 }
 """The expected score of each recipe. ``longitudinal-single`` has no minimum, because it cannot see growth."""

@@ -1,5 +1,6 @@
-"""Prediction from all scans of a patient: malignancy of the largest nodule, and the change of its diameter.
+"""Prediction from all scans of a patient: malignancy of a nodule, and the change of its diameter.
 
+The nodule is a track, or the largest one of each scan in a build without tracks.
 With ``model.last_only`` the same network sees only the last scan. The difference of the scores is what earlier scans
 add.
 """
