@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,9 @@ _MIN_AHEAD_BYTES: Final = 32 << 10
 _MAX_AHEAD_BYTES: Final = 4 << 20
 _CACHE_BYTES: Final = 32 << 20
 _PROGRESS_BYTES: Final = 1 << 20
+_CONNECTIONS: Final = 4
+_MAX_GAP_BYTES: Final = 64 << 10
+"""Ranges that are closer are fetched as one: a request takes longer than so many bytes."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -38,6 +42,7 @@ class RemoteFile(ByteSource):
         self._http = http or HttpClient(token_host=urlsplit(location.url).netloc)
         self._segments: OrderedDict[int, bytes] = OrderedDict()  # by their first byte, the least recently used first
         self._lock = threading.Lock()
+        self._ends: deque[int] = deque(maxlen=_CONNECTIONS)  # of the ranges that were prefetched last
         self._etag: str | None = None
         self.size = location.size
 
@@ -63,8 +68,34 @@ class RemoteFile(ByteSource):
             yield cached
         yield from self._request(offset + len(cached), end)
 
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        with self._lock:
+            missing = [part for part in map(self._missing, _joined(ranges)) if part is not None]
+            if not missing:
+                return
+            self._ends.extend(stop for _, stop in missing)
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            fetched = list(pool.map(lambda part: b"".join(self._request(*part)), missing))
+        with self._lock:
+            for (start, _), segment in zip(missing, fetched, strict=True):
+                self._keep(start, segment)
+
     def close(self) -> None:
         self._http.close()
+
+    def _missing(self, part: tuple[int, int]) -> tuple[int, int] | None:
+        """The part of a range that no segment holds, with bytes ahead if it continues what was prefetched last."""
+        start, stop = part
+        ahead = 0
+        for first in sorted(self._segments):
+            length = len(self._segments[first])
+            if first <= start <= first + length:
+                start = first + length
+                ahead = min(2 * length, _MAX_AHEAD_BYTES) if start in self._ends else 0
+        if start >= min(stop, self.size) or stop - start > _MAX_AHEAD_BYTES:  # a large member is read as it arrives
+            return None
+        following = min((first for first in self._segments if first > start), default=self.size)
+        return start, min(max(stop, start + ahead), following)
 
     def _cached(self, offset: int, end: int) -> bytes:
         """Return the bytes from ``offset`` on, at most to ``end``, that a segment holds; empty if no segment does."""
@@ -84,10 +115,14 @@ class RemoteFile(ByteSource):
             held = max((first + len(data) for first, data in self._segments.items() if first < start), default=0)
             start = max(min(held, start), stop - _MIN_AHEAD_BYTES)
         segment = b"".join(self._request(start, stop))
+        self._keep(start, segment)
+        return segment[offset - start : end - start]
+
+    def _keep(self, start: int, segment: bytes) -> None:
+        """Add a segment to the cache, and remove those that were not used for the longest time."""
         self._segments[start] = segment
         while sum(map(len, self._segments.values())) > _CACHE_BYTES and len(self._segments) > 1:
             self._segments.popitem(last=False)
-        return segment[offset - start : end - start]
 
     def _request(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes of a range as they arrive. A range that breaks off is requested again from there."""
@@ -146,3 +181,14 @@ class RemoteFile(ByteSource):
             got=got,
             remedy="start again",
         )
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges in order, joined where they are close, but not to more than is fetched at once."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if joined and start <= joined[-1][1] + _MAX_GAP_BYTES and stop - joined[-1][0] <= _MAX_AHEAD_BYTES:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        else:
+            joined.append((start, stop))
+    return joined
