@@ -7,6 +7,7 @@ that a shard holds neighbours: their bytes are next to each other in the archive
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,11 +65,12 @@ def require_streaming() -> None:
 
 
 class SharedArchives:
-    """Archives that stay open from one shard of a stream to the next, in each process."""
+    """Archives that stay open from one shard of a stream to the next, in each process. Threads share them."""
 
     def __init__(self) -> None:
         self._pool: ArchivePool | None = None
-        self._process = 0
+        self._process = os.getpid()
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process opens the archives again."""
@@ -77,8 +79,11 @@ class SharedArchives:
     def pool(self) -> ArchivePool:
         """Return the archives. They are closed when nothing refers to this object anymore."""
         if (
-            self._pool is None or self._process != os.getpid()
-        ):  # connections must not be shared with a process that was forked
-            self._pool, self._process = ArchivePool(), os.getpid()
-            weakref.finalize(self, self._pool.close)
-        return self._pool
+            self._process != os.getpid()
+        ):  # connections must not be shared with a process that was forked, and its lock may be held
+            self._pool, self._process, self._lock = None, os.getpid(), threading.Lock()
+        with self._lock:
+            if self._pool is None:
+                self._pool = ArchivePool()
+                weakref.finalize(self, self._pool.close)
+            return self._pool

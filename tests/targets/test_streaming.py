@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import random
+import time
+import tracemalloc
 import zipfile
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 import datasets
 import pytest
-from archive_server import ArchiveServer, serve
+from archive_server import ArchiveServer, dropped, ignoring_range, serve, status
 
 import lung_nodule_ct
-from lung_nodule_ct.errors import OptionError
+from lung_nodule_ct.errors import ArchiveError, DownloadError, OptionError
 from lung_nodule_ct.sources.byte_sources import RemoteLocation
 from lung_nodule_ct.sources.remote_archive import RemoteFile
 from lung_nodule_ct.testing.archives import DET2D, noise_picture, split_files, voc_annotation
@@ -92,10 +97,13 @@ def test_a_version_of_datasets_that_merges_shards_is_refused(slices, tmp_path, m
     assert "5.0.1" in str(refused.value)
 
 
-def test_prefetched_ranges_are_joined_and_not_requested_again(tmp_path) -> None:
+def remote(server: ArchiveServer, content: bytes) -> RemoteFile:
+    return RemoteFile(RemoteLocation(f"{server.url}/api/records/1/files/a.zip/content", "a.zip", len(content)))
+
+
+def test_prefetched_ranges_are_joined_and_not_requested_again() -> None:
     content = bytes(range(256)) * 8192
-    with ArchiveServer({1: {"a.zip": content}}) as server:
-        file = RemoteFile(RemoteLocation(f"{server.url}/api/records/1/files/a.zip/content", "a.zip", len(content)))
+    with ArchiveServer({1: {"a.zip": content}}) as server, closing(remote(server, content)) as file:
         file.prefetch([(900_000, 900_100), (0, 1000), (2000, 3000), (len(content) - 10, len(content) + 5)])
         ranges = [headers["Range"] for headers in server.content_requests]
         assert sorted(ranges) == ["bytes=0-2999", "bytes=2097142-2097151", "bytes=900000-900099"]
@@ -103,6 +111,54 @@ def test_prefetched_ranges_are_joined_and_not_requested_again(tmp_path) -> None:
         assert file.read_at(500, 2000) == content[500:2500]
         assert file.read_at(900_010, 50) == content[900_010:900_060]
         assert len(server.content_requests) == 3
-        file.prefetch([(3000, 3100)])  # it continues what was prefetched, so that more is
-        assert server.content_requests[-1]["Range"] == "bytes=3000-8999"
-        file.close()
+
+
+def test_what_follows_sequential_reads_is_fetched_ahead_in_bounded_memory() -> None:
+    step, content = 1 << 20, random.Random(0).randbytes(1 << 20) * 80
+    with ArchiveServer({1: {"a.zip": content}}) as server, closing(remote(server, content)) as file:
+        tracemalloc.start()
+        for start in range(0, len(content), step):
+            file.prefetch([(start, start + step)])
+            assert file.read_at(start, step) == content[start : start + step]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(server.content_requests) < 30
+        assert server.sent == len(content)
+        assert peak < 60 << 20
+
+
+def test_a_server_that_fails_is_asked_again_and_then_reported(monkeypatch) -> None:
+    content = bytes(range(256)) * 8192
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    with ArchiveServer({1: {"a.zip": content}}) as server, closing(remote(server, content)) as file:
+        server.faults += [dropped(1000), status(503)]
+        file.prefetch([(0, 5000)])
+        assert file.read_at(0, 5000) == content[:5000]
+        assert [headers["Range"] for headers in server.content_requests] == [
+            "bytes=0-4999",
+            "bytes=1000-4999",
+            "bytes=1000-4999",
+        ]
+        server.faults += [status(503)] * 4
+        with pytest.raises(DownloadError, match="503"):
+            file.prefetch([(900_000, 900_100)])
+        server.faults += [ignoring_range]
+        with pytest.raises(ArchiveError, match="does not support range requests"):
+            file.prefetch([(900_000, 900_100)])
+        file.prefetch([(900_000, 900_100)])
+        assert file.read_at(900_000, 100) == content[900_000:900_100]
+
+
+def test_a_stream_closes_its_connections(slices, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "downloads"))
+    with serve(slices) as server:
+        monkeypatch.setenv("LUNG_NODULE_CT_ZENODO_URL", server.url)
+        stream = stream_of(None, tmp_path / "cache")
+        assert len(list(islice(stream, 30))) == 30
+        assert 1 <= server.connections <= 8
+        del stream
+        end = time.monotonic() + 10
+        while server.connections and time.monotonic() < end:
+            gc.collect()
+            time.sleep(0.05)
+        assert server.connections == 0
