@@ -62,7 +62,7 @@ BOX = (2, 3, 9, 11)
 
 
 def many(folder: Path, count: int) -> Path:
-    """Write archives with so many scans of both thicknesses, stacks, slices and crops; two scans per patient."""
+    """Write archives with ``count`` scans of each thickness, stacks, slices and crops; two scans per patient."""
     archives = dict.fromkeys(TinyArchives(), None)
     content: dict[str, Members] = {name: {} for name in archives}
     mask = np.zeros(SHAPE, np.int16)
