@@ -5,6 +5,7 @@ A run is continued by the same command. A command that differs in anything that 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -50,12 +51,14 @@ class Run:
         name: The recipe's name.
         recipe: The recipe, including changes from the command line.
         data: Identifies the training data; see :func:`data_identity`.
+        pretrained: SHA-256 of the file of weights that it starts with; ``None`` for random weights.
     """
 
     folder: Path
     name: str
     recipe: Recipe
     data: dict[str, Any]
+    pretrained: str | None = None
 
     def save(self) -> None:
         """Write ``run.json``, or check that the existing one has the same content.
@@ -90,6 +93,7 @@ class Run:
             "name": self.name,
             "recipe": asdict(self.recipe),
             "data": self.data,
+            "pretrained": self.pretrained,
         }
         return json.loads(json.dumps(document))
 
@@ -144,7 +148,8 @@ def open_run(folder: Path) -> Run:
             remedy="train it again with another --out, or use the release that wrote it",
         )
     try:
-        return Run(folder, document["name"], _parse_recipe(document["recipe"]), document["data"])
+        recipe = _parse_recipe(document["recipe"])
+        return Run(folder, document["name"], recipe, document["data"], document.get("pretrained"))
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is not a valid run: {error}", remedy="train it again") from error
 
@@ -161,6 +166,21 @@ def data_identity(build: BuildFolder, config: str) -> dict[str, Any]:
         "split_by": build.manifest["split_by"],
         "rows": build.manifest["configs"][config]["rows"],
     }
+
+
+def file_identity(path: Path | None) -> str | None:
+    """The SHA-256 of a file, ``None`` if there is none.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error}") from error
 
 
 def _parse_recipe(document: dict[str, Any]) -> Recipe:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.tasks import Prediction
 
     State = dict[str, Any]
+    Values = dict[str, Any]
     Batch = dict[str, Any]
 
 
@@ -100,12 +101,16 @@ def make_optimizer(options: OptimOptions, steps: int) -> optax.GradientTransform
     )
 
 
-def initial_state(recipe: Recipe) -> State:
-    """Return random weights, the initial statistics, the moving average of both, the state of the optimiser, and step 0.
+def initial_state(recipe: Recipe, weights: Values | None = None) -> State:
+    """Return weights, the initial statistics, the moving average of both, the state of the optimiser, and step 0.
 
     Use it under ``jax.jit``. All arrays are float32 except for counts.
+
+    Args:
+        recipe: The recipe.
+        weights: Its first parameters and statistics; random parameters by default.
     """
-    values = initial_values(recipe)
+    values = initial_values(recipe) if weights is None else weights
     optimizer = make_optimizer(recipe.optim, recipe.steps).init(values["params"])
     return {**values, "average": values, "optimizer": optimizer, "step": jnp.zeros((), jnp.int32)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import zlib
 from collections.abc import Mapping
@@ -58,6 +59,19 @@ def fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Names and shapes as a hash."""
     text = "".join(f"{name} {tuple(shapes[name])}\n" for name in sorted(shapes))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def safetensors(arrays: dict[str, np.ndarray], types: dict[str, str] | None = None) -> bytes:
+    """Arrays in the format ``safetensors``. ``types`` has the names of types that are not ``F32``."""
+    header: dict[str, Any]
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in arrays.items():
+        end = len(data) + array.nbytes
+        kind = (types or {}).get(name, "F32")
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(data), end]}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
 
 
 def rounded(values: Any) -> Any:

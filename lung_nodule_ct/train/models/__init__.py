@@ -6,6 +6,7 @@ weights can be loaded by name (:mod:`.weights`).
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -29,6 +30,8 @@ class PublishedNetwork:
         variant: Which of the published variants it is. The paper does not say which one it used.
         reference: The implementation that it equals.
         head: The names of the layers whose shape depends on the number of classes begin with one of these.
+        grey: Mean and standard deviation of the grey values 0 to 1 that the reference's weights were trained with. Of
+            its three colours, it is the mean.
     """
 
     name: str
@@ -39,6 +42,7 @@ class PublishedNetwork:
     variant: str
     reference: str
     head: tuple[str, ...]
+    grey: tuple[float, float] = (0.449, 0.226)
 
     def document(self) -> dict[str, Any]:
         """What ``train --models --json`` prints."""
@@ -122,6 +126,7 @@ _NETWORKS: Final = (
         variant="Inception-v4",
         reference="timm inception_v4",
         head=("last_linear.",),
+        grey=(0.5, 0.5),
     ),
     PublishedNetwork(
         name="efficientnet",
@@ -147,7 +152,12 @@ def get_network(name: str) -> PublishedNetwork:
     try:
         return NETWORKS[name]
     except KeyError:
-        raise TrainingError(f"no network is named {name!r}", expected=f"one of {', '.join(NETWORKS)}") from None
+        close = difflib.get_close_matches(name, NETWORKS, n=1)
+        raise TrainingError(
+            f"no network is named {name!r}",
+            expected=f"one of {', '.join(NETWORKS)}",
+            remedy=f"did you mean {close[0]}?" if close else "train --models describes them",
+        ) from None
 
 
 def build_network(name: str, layers: Layers, *, channels: int, classes: int) -> Any:

@@ -1,0 +1,140 @@
+"""Training of published networks by name: their recipes, their weights from a file, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
+    pytest.importorskip(needed)
+
+jax.config.update("jax_disable_most_optimizations", True)
+
+import network_outputs  # noqa: E402
+from seeded_weights import safetensors, seeded_weights  # noqa: E402
+
+from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
+from lung_nodule_ct.train.models import NETWORKS  # noqa: E402
+from lung_nodule_ct.train.network import initial_values, network  # noqa: E402
+from lung_nodule_ct.train.recipes import InputOptions, published_recipe, published_steps  # noqa: E402
+from lung_nodule_ct.train.runs import Checkpoints, open_run  # noqa: E402
+from lung_nodule_ct.train.tasks import get_task  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+CLASSIFIERS = [name for name, network in NETWORKS.items() if network.task == "classification"]
+CROPS = ("cls_1.25mm", "--model", "resnet50", "--input.size", "32", "32", "--batch-size", "8")
+
+
+@pytest.fixture(scope="module")
+def built(cli, tmp_path_factory) -> Path:
+    """A build of synthetic patients."""
+    folder = tmp_path_factory.mktemp("lesions")
+    source = write_synthetic_archives(folder / "source", 20)
+    done = cli("build", "cls_1.25mm", "det2d_1.25mm", "--source", source, "--out", folder / "build")
+    assert done.returncode == 0, done.stderr
+    return folder / "build"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """A file with a colour stem and a head of 1,000 classes, as timm publishes them."""
+    shapes = network_outputs.weight_shapes("resnet50", shallow=False)
+    shapes |= {"fc.weight": (1000, 2048), "fc.bias": (1000,), "bn1.num_batches_tracked": ()}
+    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
+    path.write_bytes(safetensors(seeded_weights("resnet50", shapes)))
+    return path
+
+
+@pytest.mark.slow
+def test_a_published_network_starts_with_weights_and_is_evaluated(built, weights, cli, tmp_path) -> None:
+    run = tmp_path / "run"
+    slow = ("--optim.learning-rate", "1e-9", "--optim.warmup", "0", "--optim.weight-decay", "0")
+
+    def train(path: Path) -> Any:
+        options = ("--out", run, "--steps", "1", "--watch", "0", *slow)
+        return cli("train", built, *CROPS, "--pretrained", path, *options)
+
+    done = train(weights)
+    assert done.returncode == 0, done.stderr
+    opened = open_run(run)
+    with Checkpoints(run, opened.recipe) as checkpoints:
+        params = checkpoints.restore(jax.sharding.SingleDeviceSharding(jax.devices()[0]))["params"]
+    given = seeded_weights("resnet50", {"conv1.weight": (64, 3, 7, 7), "layer3.5.conv2.weight": (256, 256, 3, 3)})
+    stem = given["conv1.weight"].transpose(2, 3, 1, 0).sum(2, keepdims=True)
+    np.testing.assert_allclose(params["conv1"]["kernel"], stem, atol=1e-6)
+    np.testing.assert_allclose(
+        params["layer3"][5]["conv2"]["kernel"], given["layer3.5.conv2.weight"].transpose(2, 3, 1, 0), atol=1e-6
+    )
+    assert params["fc"]["kernel"].shape == (2048, 6)
+    document = json.loads(cli("evaluate", built, run, "--draws", "20", "--json").stdout)
+    assert document["rows"] == 16
+    assert document["scores"]["accuracy"]["value"] is not None
+    metrics = (run / "metrics.csv").read_bytes()
+    assert train(weights).returncode == 0
+    assert (run / "metrics.csv").read_bytes() == metrics
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(safetensors(seeded_weights("other", {"w": (1,)})))
+    refused = train(other)
+    assert refused.returncode == 1
+    message = " ".join(refused.stderr.split())
+    assert "other.safetensors does not fit resnet50: the weights have no bn1.bias, bn1.running_mean, " in message
+    assert "and 262 more; the network has no w. Check that" in message
+    shutil.copy(weights, other)
+    with other.open("ab") as file:
+        file.write(b"\0")
+    refused = train(other)
+    assert "holds another run: its pretrained differs" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_is_built_by_its_recipe(name) -> None:
+    recipe = replace(published_recipe("cls_1.25mm", name), input=InputOptions(size=(96, 96)))
+    net = network(recipe)
+    batch = {"image": jax.ShapeDtypeStruct((2, 96, 96, 1), np.float32)}
+    values = jax.eval_shape(partial(initial_values, recipe))
+    assert sum(leaf.size for leaf in jax.tree.leaves(values["params"])) == NETWORKS[name].parameters
+    predict = partial(get_task(recipe).predict, recipe=recipe)
+    output = jax.eval_shape(lambda values, batch: predict(net.in_evaluation(values), batch), values, batch)
+    assert (output["probabilities"].shape, output["probabilities"].dtype) == ((2, 6), np.float32)
+
+
+def test_the_number_of_epochs_is_the_paper_s() -> None:
+    recipe = published_recipe("cls_1.25mm", "resnet50")
+    assert published_steps(recipe, 2040) == 9563  # 150 * 2040 / 32
+    assert published_steps(replace(recipe, batch_size=64), 64) == 150
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cls_1.25mm", "--model", "resnet5"), "no network is named 'resnet5'; expected one of resnet50, convnext"),
+        (("cls_1.25mm", "--model", "resnet5"), "Did you mean resnet50?"),
+        (("cls_1.25mm-squeeze", "--model", "resnet50"), "expected the recipe cls_1.25mm"),
+        (("longitudinal", "--model", "resnet50"), "longitudinal cannot be trained with the network resnet50"),
+        (("cls_1.25mm", "--model", "resnet50", "--model.width", "8"), "model.width has no effect on the published"),
+        (("cls_1.25mm", "--model", "resnet50", "--pretrained", "none.safetensors"), "none.safetensors cannot be read"),
+        (("cls_1.25mm", "--pretrained", "none.safetensors"), "it needs the network of these weights"),
+        (("cls_1.25mm", "--model", "resnet50", "--steps", "0"), "steps must be above 0"),
+    ],
+)
+def test_the_error_states_what_cannot_be_trained(built, cli, tmp_path, arguments, message) -> None:
+    done = cli("train", built, *arguments, "--out", tmp_path / "run")
+    assert done.returncode != 0
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_check_is_of_our_own_network(cli, tmp_path) -> None:
+    done = cli("train", "cls_1.25mm", "--check", "--model", "resnet50", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "a small network of our own" in " ".join(done.stderr.replace("│", " ").split())
