@@ -58,6 +58,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
                 state = checkpoints.restore(replicated)
             else:
                 state = jax.jit(partial(initial_state, recipe), out_shardings=replicated)(weights)
+            checkpoints.require_free_space(state)
             start = int(state["step"])
             checkpoints.delete_after(start)
             train_step, curve = make_step(recipe), ValidationCurve(run, build, start)

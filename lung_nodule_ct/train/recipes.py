@@ -73,7 +73,7 @@ class InputOptions:
         spacing_mm: Voxel spacing in mm (z, y, x) that patches are resampled to; not resampled by default.
         window: Centre and width of the CT window in Hounsfield units. 8-bit images are not windowed.
         positives: Fraction of the training patches that contain a nodule.
-        boxes: Maximum number of boxes per image or patch.
+        boxes: Number of boxes that an image or patch has room for. It is larger where an image or a scan has more.
         scans: Maximum number of scans per patient, counted from the latest.
         augment: Random flips and rotations by right angles.
     """

@@ -121,13 +121,17 @@ class Patches(VolumeSource):
         boxes = self.nodule_boxes(index) - np.tile(first_voxel, 2)
         center = (boxes[:, :3] + boxes[:, 3:]) / 2
         inside = ((center >= 0) & (center < self.extent)).all(1)
-        padded, valid = pad_boxes(boxes[inside], self.recipe.input.boxes)
+        padded, valid = pad_boxes(boxes[inside], self._most_boxes)
         return {
             "image": self.cut(index, first_voxel),
             "spacing": self.spacing(index).astype(np.float32),
             "boxes": padded,
             "valid": valid,
         }
+
+    @cached_property
+    def _most_boxes(self) -> int:
+        return max(self.recipe.input.boxes, *(len(row["nodules"]) for row in self.rows.metadata))
 
     def grid(self, index: int, overlap: float) -> list[NDArray[np.int64]]:
         """The first voxels (z, y, x) of patches that cover a scan.
@@ -200,13 +204,13 @@ class Sequences(VolumeSource):
     def __len__(self) -> int:
         return len(self._groups)
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Patient and slice thickness of each sequence."""
         first = [self.rows.metadata[group[0]] for group in self._groups]
         return tuple(f"{row['patient_id']} at {row['slice_thickness_mm']:g} mm" for row in first)
 
-    @property
+    @cached_property
     def patients(self) -> tuple[str | None, ...]:
         """``patient_id`` of each sequence."""
         return tuple(self.rows.metadata[group[0]]["patient_id"] for group in self._groups)

@@ -61,7 +61,14 @@ def _logits(model: Any, image: jax.Array, recipe: Recipe) -> jax.Array:
     return model((image - mean) / deviation).astype(jnp.float32)
 
 
-def loss(model: Any, batch: dict[str, Any], recipe: Recipe) -> tuple[jax.Array, dict[str, jax.Array]]:
+def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG001
+    """Return the batch, whose losses are divided by the number of examples."""
+    return batch, {"examples": jnp.array(len(batch["label"]), jnp.float32)}
+
+
+def loss(
+    model: Any, batch: dict[str, Any], recipe: Recipe, counts: dict[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the cross-entropy, in which rare classes have a larger weight."""
     logits = _logits(model, batch["image"], recipe)
     if recipe.model.ordinal:
@@ -69,7 +76,7 @@ def loss(model: Any, batch: dict[str, Any], recipe: Recipe) -> tuple[jax.Array, 
         each = optax.sigmoid_binary_cross_entropy(logits, above).sum(1)
     else:
         each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-    total = (each * batch["weight"]).mean()
+    total = (each * batch["weight"]).sum() / counts["examples"]
     return total, {"loss": total}
 
 

@@ -97,9 +97,8 @@ class Detector(nnx.Module):
         self.axes = axes = 3 if len(recipe.input.size) == 3 else 2
         self.encoder = Encoder(axes, options, rngs)
         with_anchors = options.head == "anchors"
-        self.anchor_sides = _ANCHOR_SIDES if with_anchors else (1.0,)
-        self.strides = tuple(options.patch * 2**stage for stage in range(len(options.blocks) if with_anchors else 1))
-        width, anchors = 2 * options.width, len(self.anchor_sides)
+        self.outputs = len(options.blocks) if with_anchors else 1
+        width, anchors = 2 * options.width, len(_ANCHOR_SIDES) if with_anchors else 1
         self.across = nnx.List(
             [Conv(axes, inputs, width, 1, options=options, rngs=rngs) for inputs in self.encoder.widths]
         )
@@ -111,25 +110,35 @@ class Detector(nnx.Module):
             kernel = last.kernel[...]
             last.kernel[...] = nnx.initializers.normal(0.01)(rngs.params(), kernel.shape, kernel.dtype)
 
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Predict a score and a box for each of m anchors.
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Predict a score and a box for each of the m anchors of :func:`_anchors`.
 
         Returns:
-            Logits (batch, m), encoded boxes (batch, m, 2 n), and the anchors (m, 2 n). The anchors of the head
-            ``center`` are cells.
+            Logits (batch, m), and encoded boxes (batch, m, 2 n).
         """
         features = self.encoder(x)
         levels = [self.across[-1](features[-1])]
         for index in range(len(features) - 2, -1, -1):
             finer = self.across[index](features[index])
             levels.append(finer + upsample(levels[-1], finer.shape[1:-1]))
-        logits, shapes, anchors = [], [], []
-        for level, stride in zip(levels[::-1], self.strides, strict=False):
+        logits, shapes = [], []
+        for level in levels[::-1][: self.outputs]:
             y = nnx.relu(self.tower(nnx.relu(level)))
             logits.append(self.score(y).astype(jnp.float32).reshape(len(x), -1))
             shapes.append(self.shape(y).astype(jnp.float32).reshape(len(x), -1, 2 * self.axes))
-            anchors.append(_make_anchors(level.shape[1:-1], stride, self.anchor_sides))
-        return jnp.concatenate(logits, 1), jnp.concatenate(shapes, 1), jnp.concatenate(anchors)
+        return jnp.concatenate(logits, 1), jnp.concatenate(shapes, 1)
+
+
+def _anchors(recipe: Recipe, shape: tuple[int, ...]) -> jax.Array:
+    """The anchors in an image of that shape, (m, 2 n). Those of the head ``center`` are the cells of its finest level."""
+    options = recipe.model
+    with_anchors = options.head == "anchors"
+    made = []
+    for stage in range(len(options.blocks) if with_anchors else 1):
+        stride = options.patch * 2**stage
+        cells = tuple(-(-length // stride) for length in shape)
+        made.append(_make_anchors(cells, stride, _ANCHOR_SIDES if with_anchors else (1.0,)))
+    return jnp.concatenate(made)
 
 
 def _make_anchors(shape: tuple[int, ...], stride: int, sides: tuple[float, ...]) -> jax.Array:
@@ -166,22 +175,33 @@ def build_model(recipe: Recipe, rngs: nnx.Rngs) -> Detector:
     return Detector(recipe, rngs)
 
 
-def loss(model: Detector, batch: dict[str, Any], recipe: Recipe) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the focal loss of the scores plus the loss of the boxes, each per positive anchor."""
-    logits, shapes, anchors = model(batch["image"])
+def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Add ``heat``, ``counted``, ``weight`` and ``truth`` of each anchor, and count the positive ones and the weights."""
+    anchors = _anchors(recipe, batch["image"].shape[1:-1])
     targets = _center_targets if recipe.model.head == "center" else _anchor_targets
     heat, counted, weight, matches = jax.vmap(lambda boxes, valid: targets(anchors, boxes, valid))(
         batch["boxes"], batch["valid"]
     )
     truth = jnp.take_along_axis(batch["boxes"], matches[..., None], 1)
+    added = {"heat": heat, "counted": counted, "weight": weight, "truth": truth}
+    return batch | added, {"positive": (heat == 1).sum(), "weight": weight.sum()}
+
+
+def loss(
+    model: Detector, batch: dict[str, Any], recipe: Recipe, counts: dict[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return the focal loss of the scores plus the loss of the boxes, each per positive anchor."""
+    logits, shapes = model(batch["image"])
+    anchors = _anchors(recipe, batch["image"].shape[1:-1])
+    heat, counted, weight, truth = (batch[name] for name in ("heat", "counted", "weight", "truth"))
     if recipe.model.head == "center":
         score_losses = _heatmap_loss(logits, heat)
         box_losses = 1 - intersection_over_union(_decode_boxes(shapes, anchors, recipe), truth)[1]
     else:
         score_losses = optax.sigmoid_focal_loss(logits, heat, alpha=0.25, gamma=2.0) * counted
         box_losses = optax.huber_loss(shapes, _encode_boxes(truth, anchors), delta=0.11).sum(-1) / 0.11
-    where = score_losses.sum() / jnp.maximum((heat == 1).sum(), 1)
-    boxes = (box_losses * weight).sum() / jnp.maximum(weight.sum(), 1)
+    where = score_losses.sum() / counts["positive"]
+    boxes = (box_losses * weight).sum() / counts["weight"]
     return where + boxes, {"loss": where + boxes, "loss_where": where, "loss_boxes": boxes}
 
 
@@ -229,8 +249,9 @@ def _anchor_targets(anchors: jax.Array, boxes: jax.Array, valid: jax.Array) -> t
 
 def predict(model: Detector, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.Array]:
     """Return the highest ``scores`` (batch, k), in descending order, and their ``boxes`` (batch, k, 2 n)."""
-    logits, shapes, anchors = model(batch["image"])
+    logits, shapes = model(batch["image"])
     scores, kept = jax.lax.top_k(logits, min(_MAX_CANDIDATES, logits.shape[1]))
+    anchors = _anchors(recipe, batch["image"].shape[1:-1])
     boxes = jnp.take_along_axis(_decode_boxes(shapes, anchors, recipe), kept[..., None], 1)
     return {"scores": jax.nn.sigmoid(scores), "boxes": boxes}
 
