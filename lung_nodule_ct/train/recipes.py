@@ -254,6 +254,13 @@ _PUBLISHED: Final = {
         OptimOptions(learning_rate=3e-4, warmup=200, weight_decay=0.05),
         batch_size=32,
     ),
+    "det2d_1.25mm": Recipe(
+        "det2d_1.25mm",
+        "detection",
+        ModelOptions("anchors"),
+        optim=OptimOptions(learning_rate=1e-4, warmup=200),
+        batch_size=8,
+    ),
 }
 """How published networks are trained, by the recipe that is named with them. The paper only has the number of epochs."""
 _EPOCHS: Final = {"classification": 150, "detection": 50}

@@ -11,18 +11,21 @@ from typing import Any
 
 import numpy as np
 
-SIZES = {"inception_v4": 112}
+SIZES = {"inception_v4": 112, "retinanet": 96, "ssd": 96}
 """Pixels per axis of the images, where 64 are too few."""
 SHALLOW = {
     **dict.fromkeys(("resnet50", "resnext50", "res2net50", "se_resnet50", "convnext"), (2, 1, 1, 1)),
     "cabnet": (2, 1, 1, 1),
     "inception_v4": (1, 1, 1),
     "efficientnet": (1, 2, 1, 1, 1, 1, 1),
+    "retinanet": (1, 1, 1, 1),
 }
 """Blocks per stage of shallow variants, which have every kind of layer and compile in seconds."""
-GAINS = {"inception_v4": 2.8, "efficientnet": 2.6, "cabnet": 2.8}
+GAINS = {"inception_v4": 2.8, "efficientnet": 2.6, "cabnet": 2.8, "ssd": 2}
 """Variance of the kernels, where with 1 the image has no influence on the logits."""
 BATCH = 3
+DETECTIONS = 12
+"""Boxes per image that are pinned, those of the highest scores."""
 
 
 def seeded_weights(network: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -53,6 +56,22 @@ def seeded_images(name: str, batch: int = BATCH) -> np.ndarray:
 def seeded_labels(batch: int = BATCH) -> np.ndarray:
     """A class of six for each image."""
     return np.arange(batch, dtype=np.int32) * 2
+
+
+def seeded_boxes() -> tuple[np.ndarray, np.ndarray]:
+    """Boxes x0 y0 x1 y1 of three images, padded to three, and which are real.
+
+    One image has none. The first box of the last image is equally far from two anchors.
+    """
+    boxes = np.zeros((BATCH, 3, 4), np.float32)
+    boxes[0, :2] = (10, 12, 42, 50), (50, 46, 84, 80)
+    boxes[2] = (4, 8, 36, 40), (30, 8, 60, 44), (0, 40, 90, 96)
+    return boxes, np.arange(3) < np.array([2, 0, 3])[:, None]
+
+
+def sparse_matches(matches: np.ndarray) -> list[list[int]]:
+    """The anchors of an image that are not background, and their matches."""
+    return [[int(index), int(matches[index])] for index in np.flatnonzero(matches != -1)]
 
 
 def fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:

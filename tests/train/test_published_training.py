@@ -16,13 +16,16 @@ jax = pytest.importorskip("jax")
 for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
     pytest.importorskip(needed)
 
+import jax.numpy as jnp  # noqa: E402
+
 jax.config.update("jax_disable_most_optimizations", True)
 
 import network_outputs  # noqa: E402
 from seeded_weights import safetensors, seeded_weights  # noqa: E402
 
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
-from lung_nodule_ct.train.models import NETWORKS  # noqa: E402
+from lung_nodule_ct.train.boxes import BELOW, BETWEEN  # noqa: E402
+from lung_nodule_ct.train.models import NETWORKS, detector_module  # noqa: E402
 from lung_nodule_ct.train.network import initial_values, network  # noqa: E402
 from lung_nodule_ct.train.recipes import InputOptions, published_recipe, published_steps  # noqa: E402
 from lung_nodule_ct.train.runs import Checkpoints, open_run  # noqa: E402
@@ -30,6 +33,7 @@ from lung_nodule_ct.train.tasks import get_task  # noqa: E402
 
 pytestmark = pytest.mark.train
 
+DETECTORS = [name for name, network in NETWORKS.items() if network.task == "detection"]
 CLASSIFIERS = [name for name, network in NETWORKS.items() if network.task == "classification"]
 CROPS = ("cls_1.25mm", "--model", "resnet50", "--input.size", "32", "32", "--batch-size", "8")
 
@@ -107,10 +111,46 @@ def test_every_classifier_is_built_by_its_recipe(name) -> None:
     assert (output["probabilities"].shape, output["probabilities"].dtype) == ((2, 6), np.float32)
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_boxes_of_a_detector_are_in_array_order_outside_of_it(name) -> None:
+    recipe = published_recipe("det2d_1.25mm", name)
+    task, module = get_task(recipe), detector_module(name)
+    boxes = np.array([[[10, 40, 40, 90], [0, 0, 0, 0]]], np.float32)  # y0 x0 y1 x1
+    batch = {"image": np.zeros((1, 64, 96, 1), np.float32), "boxes": boxes, "valid": np.array([[True, False]])}
+    targets, _ = task.add_targets(jax.tree.map(jnp.asarray, batch), recipe)
+    matches = np.asarray(targets["matches"][0])
+    assert (matches == 0).any()
+    assert set(matches.tolist()) <= {0, BELOW, BETWEEN}
+
+    def model(_image: Any) -> Any:
+        """Predict the coded true box with a high score at the matched anchors, and nothing elsewhere."""
+        logits = jnp.where(targets["matches"] == 0, 9.0, -9.0)[..., None]
+        if name == "ssd":
+            return jnp.concatenate([jnp.zeros_like(logits), logits], -1), targets["codes"]
+        sizes = np.cumsum([len(level) for level in module.anchors((64, 96))])[:-1].tolist()
+        return jnp.split(logits, sizes, 1), jnp.split(targets["codes"], sizes, 1)
+
+    output = task.predict(model, batch, recipe)
+    best = int(np.argmax(output["scores"][0]))
+    np.testing.assert_allclose(output["boxes"][0][best], boxes[0, 0], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_detector_is_trained_and_evaluated(built, cli, tmp_path) -> None:
+    run = tmp_path / "run"
+    options = ("--model", "retinanet", "--batch-size", "1", "--steps", "1", "--watch", "0", "--out", run)
+    done = cli("train", built, "det2d_1.25mm", *options)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(cli("evaluate", built, run, "--draws", "5", "--json").stdout)
+    assert document["rows"] == 8
+    assert document["scores"]["AP50"]["value"] is not None
+
+
 def test_the_number_of_epochs_is_the_paper_s() -> None:
     recipe = published_recipe("cls_1.25mm", "resnet50")
     assert published_steps(recipe, 2040) == 9563  # 150 * 2040 / 32
     assert published_steps(replace(recipe, batch_size=64), 64) == 150
+    assert published_steps(published_recipe("det2d_1.25mm", "retinanet"), 80) == 500
 
 
 @pytest.mark.parametrize(
@@ -119,6 +159,8 @@ def test_the_number_of_epochs_is_the_paper_s() -> None:
         (("cls_1.25mm", "--model", "resnet5"), "no network is named 'resnet5'; expected one of resnet50, convnext"),
         (("cls_1.25mm", "--model", "resnet5"), "Did you mean resnet50?"),
         (("cls_1.25mm-squeeze", "--model", "resnet50"), "expected the recipe cls_1.25mm"),
+        (("det2d_1.25mm", "--model", "resnet50"), "expected the recipe cls_1.25mm"),
+        (("det3d_1.25mm", "--model", "retinanet"), "expected the recipe det2d_1.25mm"),
         (("longitudinal", "--model", "resnet50"), "longitudinal cannot be trained with the network resnet50"),
         (("cls_1.25mm", "--model", "resnet50", "--model.width", "8"), "model.width has no effect on the published"),
         (("cls_1.25mm", "--model", "resnet50", "--pretrained", "none.safetensors"), "none.safetensors cannot be read"),

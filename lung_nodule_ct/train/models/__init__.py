@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from lung_nodule_ct.errors import TrainingError
 
@@ -138,6 +138,27 @@ _NETWORKS: Final = (
         reference="timm efficientnet_b0",
         head=("classifier.",),
     ),
+    PublishedNetwork(
+        name="ssd",
+        task="detection",
+        module="ssd",
+        baseline="SSD",
+        parameters=23_744_756,
+        variant="SSD300 on VGG-16",
+        reference="torchvision ssd300_vgg16",
+        head=("head.classification_head.",),
+        grey=(0.44966, 1 / 255),
+    ),
+    PublishedNetwork(
+        name="retinanet",
+        task="detection",
+        module="retinanet",
+        baseline="RetinaNet",
+        parameters=32_194_797,
+        variant="ResNet-50 with FPN",
+        reference="torchvision retinanet_resnet50_fpn",
+        head=("head.classification_head.cls_logits.",),
+    ),
 )
 NETWORKS: Final = {network.name: network for network in _NETWORKS}
 """The published networks by name, in the order of the paper's tables."""
@@ -158,6 +179,35 @@ def get_network(name: str) -> PublishedNetwork:
             expected=f"one of {', '.join(NETWORKS)}",
             remedy=f"did you mean {close[0]}?" if close else "train --models describes them",
         ) from None
+
+
+class DetectorModule(Protocol):
+    """What a module of a detector has in addition to ``build``. Boxes are x0 y0 x1 y1."""
+
+    MIN_SCORE: float
+    """Candidates with a lower score are left out."""
+    MAX_IOU: float
+    """The largest IoU of two predicted boxes of an image."""
+    MAX_BOXES: int
+    """The largest number of predicted boxes of an image."""
+
+    def add_targets(self, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Add to ``image``, ``boxes`` and ``valid`` what the losses need, and return it with what they are divided by."""
+
+    def losses(self, model: Any, batch: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+        """Return the losses by name. Their sum is minimised."""
+
+    def candidates(self, model: Any, image: Any) -> tuple[Any, Any]:
+        """Return candidate boxes, shape (batch, k, 4), and their scores, shape (batch, k)."""
+
+
+def detector_module(name: str) -> DetectorModule:
+    """The module of a published detector. This needs the extra ``train``.
+
+    Raises:
+        TrainingError: There is no such network.
+    """
+    return cast("DetectorModule", import_module(f"lung_nodule_ct.train.models.{get_network(name).module}"))
 
 
 def build_network(name: str, layers: Layers, *, channels: int, classes: int) -> Any:

@@ -14,8 +14,9 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES
 from lung_nodule_ct.train import metrics
 from lung_nodule_ct.train.batches import evaluation_batches
 from lung_nodule_ct.train.layers import Encoder, compute_dtype
-from lung_nodule_ct.train.models import build_network, get_network
+from lung_nodule_ct.train.models import build_network
 from lung_nodule_ct.train.models.layers import Layers
+from lung_nodule_ct.train.preprocessing import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,8 +58,7 @@ def build_model(recipe: Recipe, rngs: nnx.Rngs) -> Any:
 def _logits(model: Any, image: jax.Array, recipe: Recipe) -> jax.Array:
     if recipe.model.network is None:
         return model(image)
-    mean, deviation = get_network(recipe.model.network).grey
-    return model((image - mean) / deviation).astype(jnp.float32)
+    return model(normalise(image, recipe.model.network)).astype(jnp.float32)
 
 
 def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG001
