@@ -228,12 +228,12 @@ def _print_models(*, as_json: bool) -> None:
     if as_json:
         print_json({"models": [network.document() for network in NETWORKS.values()]})
         return
-    table = new_table("model", "variant", parameters=True, reference=False)
+    table = new_table("model", "task", "variant", parameters=True)
     for network in NETWORKS.values():
-        table.add_row(network.name, network.variant, f"{network.parameters:,}", network.reference)
+        table.add_row(network.name, network.task, network.variant, f"{network.parameters:,}")
     terminal().print(table)
     terminal().print(
         "\nTrain one:  lung-nodule-ct train BUILD RECIPE --model MODEL\n"
-        "The paper does not say which variants it used. --json adds the task and the name in the paper.",
+        "The paper does not say which variants it used. --json adds the name in the paper and the reference.",
         highlight=False,
     )
