@@ -30,6 +30,7 @@ from lung_nodule_ct.train.models import (
     convnext,
     detector_module,
     efficientnet,
+    faster_rcnn,
     inception_v4,
     resnet,
     retinanet,
@@ -40,12 +41,15 @@ from lung_nodule_ct.train.models.weights import load_weights, torch_weights
 
 Values = dict[str, Any]
 CLASSES = 6
+LOSSES = {"faster_rcnn": ("loss_objects", "loss_proposals", "loss_where", "loss_boxes")}
+"""The losses in the order of the reference."""
 _CLASSES: dict[str, Any] = {
     "resnet": resnet.ResNet,
     "convnext": convnext.ConvNeXt,
     "efficientnet": efficientnet.EfficientNet,
     "inception_v4": inception_v4.InceptionV4,
     "cabnet": cabnet.CABNet,
+    "faster_rcnn": faster_rcnn.FasterRCNN,
     "retinanet": retinanet.RetinaNet,
     "ssd": ssd.SSD,
 }
@@ -81,7 +85,7 @@ def parameter_count(name: str) -> int:
 
 
 def _zeros(model: Any, dtype: Any = np.float32) -> Values:
-    _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    _, params, statistics, _ = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)
     shapes = {"params": nnx.to_pure_dict(params), "statistics": nnx.to_pure_dict(statistics)}
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), shapes)
 
@@ -101,12 +105,22 @@ class Split:
         self.training = nnx.graphdef(model)
         model.eval()
         self.evaluation = nnx.graphdef(model)
+        streams = nnx.to_pure_dict(nnx.state(model, nnx.RngState))
+        self.streams = jax.tree.map(
+            lambda leaf: (
+                jax.random.key(0)
+                if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+                else jnp.zeros(leaf.shape, leaf.dtype)
+            ),
+            streams,
+        )
         zeros = _zeros(model, dtype)
         self.values = load_weights(zeros, seeded_weights(name, weight_shapes(name, shallow=shallow)))
 
     def merge(self, values: Values, *, training: bool) -> Any:
         """The network with values."""
-        return nnx.merge(self.training if training else self.evaluation, values["params"], values["statistics"])
+        graph = self.training if training else self.evaluation
+        return nnx.merge(graph, values["params"], values["statistics"], self.streams)
 
 
 def classifier_outputs(name: str, learning_rate: float, *, shallow: bool, dtype: Any = np.float32) -> dict[str, Any]:
@@ -165,7 +179,7 @@ def detector_outputs(name: str, learning_rate: float, *, shallow: bool, dtype: A
         "boxes": [found[index][rows] for index, rows in enumerate(kept)],
         "scores": [scores[index][rows] for index, rows in enumerate(kept)],
         "matches": [sparse_matches(matches) for matches in np.asarray(batch["matches"])],
-        "losses": [float(losses[key]) for key in ("loss_where", "loss_boxes")],
+        "losses": [float(losses[key]) for key in LOSSES.get(name, ("loss_where", "loss_boxes"))],
         "gradients": torch_weights({"params": gradients, "statistics": {}}),
-        "stepped": [float(after[key]) for key in ("loss_where", "loss_boxes")],
+        "stepped": [float(after[key]) for key in LOSSES.get(name, ("loss_where", "loss_boxes"))],
     }

@@ -43,7 +43,8 @@ TIMM = {
 }
 
 
-DETECTORS = {"retinanet": "retinanet_resnet50_fpn", "ssd": "ssd300_vgg16"}
+DETECTORS = {"faster_rcnn": "fasterrcnn_resnet50_fpn", "retinanet": "retinanet_resnet50_fpn", "ssd": "ssd300_vgg16"}
+LOSSES = {"faster_rcnn": ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")}
 
 
 def import_torchvision() -> Any:
@@ -214,9 +215,19 @@ def detector_outputs(name: str, model: Any) -> dict[str, Any]:
         for some, real in zip(boxes, valid, strict=True)
     ]
     matches: list[torch.Tensor] = []
-    matcher = model.proposal_matcher
+    owner = model.rpn if name == "faster_rcnn" else model
+    matcher = owner.proposal_matcher
     record = type(matcher).__call__
-    model.proposal_matcher = lambda overlap: matches.append(record(matcher, overlap)) or matches[-1]
+
+    def recorded(overlap: torch.Tensor) -> torch.Tensor:
+        matches.append(record(matcher, overlap))
+        return matches[-1]
+
+    if name == "faster_rcnn":  # instead of random samples, the first ones are taken
+        torch.randperm = lambda count, **_: torch.arange(count)
+        recorded.BELOW_LOW_THRESHOLD, recorded.BETWEEN_THRESHOLDS = -1, -2
+        del owner.proposal_matcher
+    owner.proposal_matcher = recorded
     model.eval()
     with torch.no_grad():
         detections = model(images)
@@ -230,7 +241,7 @@ def detector_outputs(name: str, model: Any) -> dict[str, Any]:
     torch.optim.SGD(model.parameters(), DETECTOR_LEARNING_RATE).step()
     with torch.no_grad():
         stepped = model(images, targets)
-    losses = ("classification", "bbox_regression")
+    losses = LOSSES.get(name, ("classification", "bbox_regression"))
     return {
         "boxes": [found["boxes"][:DETECTIONS].numpy() for found in detections],
         "scores": [found["scores"][:DETECTIONS].numpy() for found in detections],

@@ -24,8 +24,8 @@ import network_outputs  # noqa: E402
 from seeded_weights import safetensors, seeded_weights  # noqa: E402
 
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
-from lung_nodule_ct.train.boxes import BELOW, BETWEEN  # noqa: E402
-from lung_nodule_ct.train.models import NETWORKS, detector_module  # noqa: E402
+from lung_nodule_ct.train.boxes import BELOW, BETWEEN, encode, matched  # noqa: E402
+from lung_nodule_ct.train.models import NETWORKS, detector_module, faster_rcnn  # noqa: E402
 from lung_nodule_ct.train.network import initial_values, network  # noqa: E402
 from lung_nodule_ct.train.recipes import InputOptions, published_recipe, published_steps  # noqa: E402
 from lung_nodule_ct.train.runs import Checkpoints, open_run  # noqa: E402
@@ -122,23 +122,56 @@ def test_boxes_of_a_detector_are_in_array_order_outside_of_it(name) -> None:
     assert (matches == 0).any()
     assert set(matches.tolist()) <= {0, BELOW, BETWEEN}
 
-    def model(_image: Any) -> Any:
-        """Predict the coded true box with a high score at the matched anchors, and nothing elsewhere."""
-        logits = jnp.where(targets["matches"] == 0, 9.0, -9.0)[..., None]
-        if name == "ssd":
-            return jnp.concatenate([jnp.zeros_like(logits), logits], -1), targets["codes"]
-        sizes = np.cumsum([len(level) for level in module.anchors((64, 96))])[:-1].tolist()
-        return jnp.split(logits, sizes, 1), jnp.split(targets["codes"], sizes, 1)
+    class Model:
+        """Predicts the true box with a high score at the matched anchors, and nothing elsewhere."""
 
-    output = task.predict(model, batch, recipe)
+        logits = jnp.where(targets["matches"] == 0, 9.0, -9.0)[..., None]
+
+        def __call__(self, _image: Any) -> Any:
+            if name == "ssd":
+                return jnp.concatenate([jnp.zeros_like(self.logits), self.logits], -1), targets["codes"]
+            return self.levels(self.logits), self.levels(targets["codes"])
+
+        def levels(self, array: Any) -> Any:
+            sizes = np.cumsum([len(level) for level in module.anchors((64, 96))])[:-1].tolist()
+            return jnp.split(array, sizes, 1)
+
+        def propose(self, _image: Any) -> Any:
+            every = jnp.concatenate(module.anchors((64, 96)))
+            codes = encode(matched(targets["boxes"], targets["matches"]), every)
+            return [], self.levels(self.logits[..., 0]), self.levels(codes)
+
+        def classify(self, _levels: Any, found: Any, _height: int) -> Any:
+            """The first proposals are the true box."""
+            return jnp.stack([jnp.zeros(found.shape[:2]), -jnp.arange(found.shape[1])[None]], -1), jnp.zeros(
+                (*found.shape[:2], 2, 4)
+            )
+
+    output = task.predict(Model(), batch, recipe)
     best = int(np.argmax(output["scores"][0]))
     np.testing.assert_allclose(output["boxes"][0][best], boxes[0, 0], atol=1e-3)
+
+
+def test_samples_of_proposals_are_drawn_at_random_up_to_their_limits() -> None:
+    positive = jnp.arange(1000)[None] < jnp.array([[300], [5], [0]])
+    negative = ~positive & (jnp.arange(1000) < 600)
+    drawn = {}
+    for key in (0, 1):
+        index, counted = map(np.asarray, faster_rcnn._draw(jax.random.key(key), positive, negative, (256, 128)))
+        assert counted.all()
+        assert [len(set(row)) for row in index.tolist()] == [256] * 3
+        assert [(row < limit).sum() for row, limit in zip(index, (300, 5, 0), strict=True)] == [128, 5, 0]
+        assert (index < 600).all()
+        drawn[key] = set(index[0].tolist())
+    assert drawn[0] != drawn[1]
+    _, counted = faster_rcnn._draw(jax.random.key(0), positive[:, :20], negative[:, :20] & False, (256, 128))
+    assert np.asarray(counted).sum(1).tolist() == [20, 5, 0]
 
 
 @pytest.mark.slow
 def test_a_detector_is_trained_and_evaluated(built, cli, tmp_path) -> None:
     run = tmp_path / "run"
-    options = ("--model", "retinanet", "--batch-size", "1", "--steps", "1", "--watch", "0", "--out", run)
+    options = ("--model", "faster_rcnn", "--batch-size", "1", "--steps", "1", "--watch", "0", "--out", run)
     done = cli("train", built, "det2d_1.25mm", *options)
     assert done.returncode == 0, done.stderr
     document = json.loads(cli("evaluate", built, run, "--draws", "5", "--json").stdout)

@@ -139,6 +139,16 @@ _NETWORKS: Final = (
         head=("classifier.",),
     ),
     PublishedNetwork(
+        name="faster_rcnn",
+        task="detection",
+        module="faster_rcnn",
+        baseline="Faster R-CNN",
+        parameters=41_346_009,
+        variant="ResNet-50 with FPN",
+        reference="torchvision fasterrcnn_resnet50_fpn",
+        head=("roi_heads.box_predictor.",),
+    ),
+    PublishedNetwork(
         name="ssd",
         task="detection",
         module="ssd",
