@@ -122,13 +122,17 @@ class Patches(VolumeSource):
         boxes = self.nodule_boxes(index) - np.tile(first_voxel, 2)
         center = (boxes[:, :3] + boxes[:, 3:]) / 2
         inside = ((center >= 0) & (center < self.extent)).all(1)
-        padded, valid = pad_boxes(boxes[inside], self.recipe.input.boxes)
+        padded, valid = pad_boxes(boxes[inside], self._most_boxes)
         return {
             "image": self.cut(index, first_voxel),
             "spacing": self.spacing(index).astype(np.float32),
             "boxes": padded,
             "valid": valid,
         }
+
+    @cached_property
+    def _most_boxes(self) -> int:
+        return max(self.recipe.input.boxes, *(len(row["nodules"]) for row in self.rows.metadata))
 
     def grid(self, index: int, overlap: float) -> list[NDArray[np.int64]]:
         """The first voxels (z, y, x) of patches that cover a scan.
@@ -212,7 +216,7 @@ class Sequences(VolumeSource):
     def __len__(self) -> int:
         return len(self._groups)
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Track, or patient, and slice thickness of each sequence."""
         rows = [self.rows.metadata[group[0].row] for group in self._groups]
@@ -222,7 +226,7 @@ class Sequences(VolumeSource):
             for row, track in zip(rows, tracks, strict=True)
         )
 
-    @property
+    @cached_property
     def patients(self) -> tuple[str | None, ...]:
         """``patient_id`` of each sequence."""
         return tuple(self.rows.metadata[group[0].row]["patient_id"] for group in self._groups)
