@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.targets.registration import register
 
 if TYPE_CHECKING:
+    from lung_nodule_ct import imaging as imaging
+    from lung_nodule_ct import testing as testing
+    from lung_nodule_ct import torch as torch
     from lung_nodule_ct.declaration.configs import CONFIGS
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.geometry.boxes import convert_boxes
     from lung_nodule_ct.geometry.frame import Frame
     from lung_nodule_ct.imaging.scan_evidence import evidence
     from lung_nodule_ct.preview.show import show
+    from lung_nodule_ct.read.decoded import decoded
     from lung_nodule_ct.read.sequences import PatientSequence, patient_sequences
     from lung_nodule_ct.read.verification import verify
     from lung_nodule_ct.read.volumes import volumes
@@ -32,6 +36,7 @@ _MODULES = {
     "LungNoduleCTError": "errors",
     "PatientSequence": "read.sequences",
     "convert_boxes": "geometry.boxes",
+    "decoded": "read.decoded",
     "evidence": "imaging.scan_evidence",
     "load": "targets.loading",
     "patient_sequences": "read.sequences",
@@ -40,6 +45,7 @@ _MODULES = {
     "verify": "read.verification",
     "volumes": "read.volumes",
 }
+_PUBLIC_PACKAGES = ("imaging", "testing", "torch")
 
 __all__ = [
     "CONFIGS",
@@ -47,6 +53,7 @@ __all__ = [
     "LungNoduleCTError",
     "PatientSequence",
     "convert_boxes",
+    "decoded",
     "evidence",
     "load",
     "patient_sequences",
@@ -64,6 +71,8 @@ def __getattr__(name: str) -> Any:
         value: Any = version("lung_nodule_ct")
     elif name in _MODULES:
         value = getattr(import_module(f"lung_nodule_ct.{_MODULES[name]}"), name)
+    elif name in _PUBLIC_PACKAGES:
+        value = import_module(f"lung_nodule_ct.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -71,7 +80,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, "__version__"})
+    return sorted([*__all__, *_PUBLIC_PACKAGES, "__version__"])
 
 
 register()

@@ -35,6 +35,11 @@ def test_world_and_voxel_are_inverse_for_many_points(frame, many) -> None:
     np.testing.assert_allclose(frame.to_world(frame.to_voxel(many)), many, atol=1e-6)
 
 
+def test_an_unknown_world_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="space: expected LPS or RAS, got 'LAS'"):
+        Frame().affine("LAS")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
