@@ -15,6 +15,7 @@ PAGE = Path(__file__).with_name("licences.md")
 PROJECT = "lung-nodule-ct"
 _CLASSIFIERS = {
     "Apache License": "Apache-2.0",
+    "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD-3-Clause",
     "GNU Lesser General Public License v2 or later (LGPLv2+)": "LGPL-2.1-or-later",
