@@ -92,7 +92,9 @@ class Sequences(RowDataset):
         groups = (tuple(group) for _, group in groupby(ordered, lambda row: _key(rows, row)))
         self._groups = tuple(group for group in groups if len(group) >= min_scans)
         if not self._groups:
-            raise OptionError("min_scans", "no patient of the split has that many scans of one thickness", got=min_scans)
+            raise OptionError(
+                "min_scans", "no patient of the split has that many scans of one thickness", got=min_scans
+            )
         self._ids = rows.ids("scan_id")
 
     def __len__(self) -> int:
