@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from worker_functions import shape_and_sum, with_noise
 
 import lung_nodule_ct
 from lung_nodule_ct.errors import OptionError, TrainingError
@@ -44,10 +45,6 @@ def same(one: Any, other: Any) -> bool:
 
 def doubled(sample):
     return sample | {"image": sample["image"] * 2}
-
-
-def noisy(sample):
-    return sample | {"noise": torch.rand(3)}
 
 
 def test_a_patch_holds_the_voxels_the_boxes_and_the_affine_of_its_place(build) -> None:
@@ -125,7 +122,7 @@ def test_a_patch_larger_than_the_volume_is_padded(build) -> None:
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_give_the_samples_of_this_process(build, context) -> None:
-    dataset = lung_nodule_ct.torch.patches(build, THIN, size=(6, 20, 24), seed=5, transform=noisy)
+    dataset = lung_nodule_ct.torch.patches(build, THIN, size=(6, 20, 24), seed=5, transform=with_noise)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_size=2,
@@ -147,7 +144,7 @@ def test_workers_give_the_samples_of_this_process(build, context) -> None:
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_only(build) -> None:
-    options = {"size": (6, 20, 24), "transform": noisy}
+    options = {"size": (6, 20, 24), "transform": with_noise}
     one = lung_nodule_ct.torch.patches(build, THIN, seed=1, **options)
     torch.manual_seed(7)
     first = one[2]
@@ -308,13 +305,9 @@ def test_volumes_are_a_dataset_for_workers(dummy, dummy_build, tmp_path, kind, c
         else lung_nodule_ct.volumes(dummy_build(kind), **source)
     )
     loader = torch.utils.data.DataLoader(
-        views, None, num_workers=1, multiprocessing_context=context, collate_fn=_shape_and_sum
+        views, None, num_workers=1, multiprocessing_context=context, collate_fn=shape_and_sum
     )
-    assert list(loader) == [_shape_and_sum(view) for view in views]
-
-
-def _shape_and_sum(view):
-    return view.shape, int(view.array.astype(np.int64).sum()), view.frame.origin
+    assert list(loader) == [shape_and_sum(view) for view in views]
 
 
 @pytest.mark.parametrize(
