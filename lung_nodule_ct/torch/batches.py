@@ -74,7 +74,7 @@ class PatientSampler(Sampler[int]):
         seed: With the epoch (``set_epoch``), it determines the order.
 
     Raises:
-        OptionError: A number is out of range.
+        OptionError: A number is out of range, or no patient is known.
 
     Example:
         >>> import lung_nodule_ct  # build is the folder of a build
@@ -88,6 +88,10 @@ class PatientSampler(Sampler[int]):
             raise OptionError("per_patient", "every patient is drawn", expected="1 or more", got=per_patient)
         if seed < 0:
             raise OptionError("seed", "a seed is not negative", expected="0 or more", got=seed)
+        if not any(dataset.patients):
+            raise OptionError(
+                "dataset", "no sample has a known patient", remedy="use a config with the column patient_id"
+            )
         self.per_patient, self.seed, self.epoch = per_patient, seed, 0
         self._samples: dict[str, list[int]] = {}
         for index, patient in enumerate(dataset.patients):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import pickle
 from typing import Any
 
@@ -192,6 +193,26 @@ def test_detection2d_has_the_published_boxes(build) -> None:
     assert (len(images), len(targets)) == (4, 4)
 
 
+def test_a_detector_of_torchvision_is_trained_on_detection2d(build) -> None:
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("needs torchvision")
+    from torch_reference import import_torchvision
+
+    detection = import_torchvision().models.detection
+    torch.manual_seed(0)
+    model = detection.retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=2, min_size=64, max_size=96
+    )
+    model.train()
+    dataset = lung_nodule_ct.torch.detection2d(build)
+    images, targets = next(iter(torch.utils.data.DataLoader(dataset, 4, collate_fn=lung_nodule_ct.torch.collate)))
+    losses = model(images, targets)
+    total = sum(losses.values())
+    total.backward()
+    assert torch.isfinite(total)
+    assert set(losses) == {"classification", "bbox_regression"}
+
+
 def test_class_weights_make_all_classes_count_the_same(build) -> None:
     dataset = lung_nodule_ct.torch.crops(build, size=(16, 20))
     weights = dataset.class_weights
@@ -249,6 +270,11 @@ def test_the_sampler_draws_every_patient_the_same_number_of_times(build) -> None
     assert list(sampler) != drawn
     batches = torch.utils.data.DataLoader(dataset, 4, sampler=sampler, collate_fn=lung_nodule_ct.torch.collate)
     assert sum(len(images) for images, _ in batches) == len(drawn)
+
+
+def test_without_patients_there_is_no_sampler_of_patients(build) -> None:
+    with pytest.raises(OptionError, match="no sample has a known patient"):
+        lung_nodule_ct.torch.PatientSampler(lung_nodule_ct.torch.patches(build, STACKS))
 
 
 def test_splits_by_patient_share_no_patient(dummy, build) -> None:
