@@ -37,7 +37,7 @@ def test_the_code_of_the_page_for_pytorch_runs(workplace, python) -> None:
     code += (
         "\nassert batch['spacing'].shape == (2, 3) and str(batch['spacing'].dtype) == 'torch.float64'"
         "\nassert tuple(even.shape[1:]) == (167, 119, 10), even.shape"
-        "\nassert patient['days'].tolist() == [0, 463, 913]"
+        "\nassert sequence['days'].tolist() == [0, 463, 913]"
         "\nassert rows[0]['image'].shape == (1, 84, 60, 16)"
         "\nassert dataset[0]['image'].max() <= 1"
         "\nprint('completed')"
