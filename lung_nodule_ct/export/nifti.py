@@ -1,8 +1,6 @@
 """Volumes as NIfTI-1 files in their frame: with tables of scans and nodules, or with the datalist of MONAI.
 
-World coordinates are RAS+ millimetres in NIfTI and LPS millimetres in a build: x and y have the opposite sign. The
-sform contains the complete affine. The qform can only rotate and mirror, so it is only set if the direction matrix does
-no more than that.
+World coordinates are RAS+ millimetres in NIfTI and LPS millimetres in a build: x and y have the opposite sign.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES, TEST, TRAIN, VALI
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.declaration.schema import Category, Flag, Integer, Real, Text, Voxels
 from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem
-from lung_nodule_ct.system.imports import optional_imports
+from lung_nodule_ct.read.conversions import to_nibabel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 
 SUFFIX: Final = ".nii.gz"
-_SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _XYZ = ("x", "y", "z")
 _CENTERS: Final = tuple(f"{space}_{axis}" for space in ("lps_mm", "voxel") for axis in _XYZ)
@@ -47,15 +44,6 @@ def to_ras(world: ArrayLike) -> NDArray[np.float64]:
     return points
 
 
-def ras_affine(frame: Frame) -> NDArray[np.float64]:
-    """Return the affine from voxel indices x, y, z to RAS millimetres, shape (4, 4)."""
-    affine = np.eye(4)
-    corners = to_ras(frame.to_world(np.vstack([np.zeros(3), np.eye(3)])))
-    affine[:3, 3] = corners[0]
-    affine[:3, :3] = (corners[1:] - corners[0]).T
-    return affine
-
-
 def save_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
     """Write one volume. The folder is created.
 
@@ -67,18 +55,9 @@ def save_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
     Raises:
         MissingExtraError: nibabel is not installed.
     """
-    with optional_imports("export", "writing NIfTI"):
-        import nibabel  # noqa: PLC0415
-    affine = ras_affine(frame)
-    image = nibabel.Nifti1Image(voxels.T, affine)
-    image.set_sform(affine, code=_SCANNER)
-    if frame.is_orthonormal:
-        image.set_qform(affine, code=_SCANNER)
-    else:
-        image.set_qform(None, code=0)
-    image.header.set_xyzt_units("mm")
+    image = to_nibabel(voxels, frame)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(image, path)
+    image.to_filename(path)
 
 
 def sheared_note(cases: Sequence[str], readers: str) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def write_cache_manifest(folder: Path, hashes: Mapping[int, str]) -> None:
 _INFO: Final = "dataset_info.json"
 _HASH: Final = r"[0-9a-f]{16}-(?:[0-9a-f]{16}|none)"
 _INCOMPLETE: Final = ".incomplete"
-_NOT_HASHED = frozenset({"cli", "train", "preview", "publish"})
+_NOT_HASHED = frozenset({"cli", "train", "preview", "publish", "torch"})
 """Rooms that do not affect what is built. A change in any other room makes prepared caches stale."""
 
 

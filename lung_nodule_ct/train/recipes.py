@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.declaration.labels import VALIDATION, SplitBy
-from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.errors import TrainingError, closest
 from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.train.models import get_network
 
@@ -243,7 +243,7 @@ def get_recipe(name: str) -> Recipe:
     try:
         return RECIPES[name]
     except KeyError:
-        remedy = f"it is called {_RENAMED[name]} now" if name in _RENAMED else None
+        remedy = f"it is called {_RENAMED[name]} now" if name in _RENAMED else closest(name, RECIPES)
         raise TrainingError(
             f"no recipe is named {name!r}", expected=f"one of {', '.join(RECIPES)}", remedy=remedy
         ) from None

@@ -183,6 +183,7 @@ def test_yolo_labels_equal_the_boxes(build, dummy, tmp_path, config) -> None:
         np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), clipped, atol=1e-4)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("config", [SLICES, STACKS])
 def test_yolo_is_read_by_ultralytics(build, dummy, tmp_path, config, monkeypatch) -> None:
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "settings"))
@@ -203,6 +204,45 @@ def test_yolo_is_read_by_ultralytics(build, dummy, tmp_path, config, monkeypatch
             centers, sizes = label["bboxes"][:, :2] * (width, height), label["bboxes"][:, 2:] * (width, height)
             np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), boxes, atol=1e-3)
     exported(folder, config, "coco", out)  # the caches of Ultralytics do not prevent another export
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("config", [SLICES, STACKS])
+def test_boxes_are_read_by_supervision(build, dummy, tmp_path, config, to) -> None:
+    supervision = pytest.importorskip("supervision", reason="needs a separate environment")
+    folder = build(dummy, config).folder
+    out = exported(folder, config, to, tmp_path / to)
+    expected, pixels = boxes_of_slices(folder, config), pixels_of(folder, config)
+    read = supervision.DetectionDataset
+    if to == "voc":
+        parts = [read.from_pascal_voc(str(out / "JPEGImages"), str(out / "Annotations"))]
+    elif to == "yolo":
+        parts = [
+            read.from_yolo(str(path), str(out / "labels" / path.name), str(out / "data.yaml"))
+            for path in (out / "images").iterdir()
+        ]
+    else:
+        parts = [
+            read.from_coco(str(out / path.stem.removeprefix("instances_")), str(path))
+            for path in (out / "annotations").iterdir()
+        ]
+    found: dict[str, list[list[float]]] = {}
+    for part in parts:
+        assert part.classes == ["nodule"]
+        for path, image, detections in part:
+            name = Path(path).stem
+            found[name] = detections.xyxy.tolist()
+            assert image.shape[:2] == pixels[name].shape[:2]
+            assert set(detections.class_id.tolist()) <= {0}
+    assert set(found) == set(expected)
+    for name, boxes in found.items():
+        height, width = pixels[name].shape[:2]
+        published = np.array(expected[name][1]).reshape(-1, 4)
+        published = published.clip(0, (width, height, width, height)) if to == "yolo" else published
+        # supervision reads VOC as numbers from 1, with the last pixel included. What the numbers of the slices mean is not published.
+        published = published - ([1, 1, 0, 0] if (to, config) == ("voc", SLICES) else 0)
+        np.testing.assert_allclose(np.reshape(boxes, (-1, 4)), published, atol=1e-3)
 
 
 def voc_boxes(path: Path) -> list[list[float]]:
@@ -345,6 +385,7 @@ def _rotated_build(tiny: TinyArchives, build: Any, tmp_path: Path) -> Path:
     return build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
 
 
+@pytest.mark.torch
 def test_the_monai_datalist_is_read_by_monai(tiny, build, tmp_path) -> None:
     data = pytest.importorskip("monai.data", reason="MONAI needs PyTorch and a separate environment")
     transforms = pytest.importorskip("monai.transforms")

@@ -19,12 +19,24 @@ MODULES = [
 ]
 
 
+TORCH = [name for name in MODULES if name.startswith("lung_nodule_ct.torch.")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in TORCH])
 def test_examples_run(name, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)  # the examples read dummy_data
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted
+    assert not result.failed
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", TORCH)
+def test_examples_of_the_datasets_run(name, dummy_build) -> None:
+    pytest.importorskip("torch", reason="needs the extra torch")
+    result = doctest.testmod(importlib.import_module(name), extraglobs={"build": dummy_build("arrow")})
     assert result.attempted
     assert not result.failed
 

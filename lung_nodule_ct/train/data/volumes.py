@@ -20,7 +20,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.geometry.boxes import convert_boxes
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.read.volumes import Volume
+from lung_nodule_ct.read.volumes import PADDING, Volume
 from lung_nodule_ct.train.data import RowSource, pad_boxes
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ class VolumeSource(RowSource):
     def cut(self, row: int, first_voxel: NDArray[np.int64]) -> NDArray[Any]:
         """Cut a patch of size ``extent``. Outside the volume it is filled with air, or with black in 8-bit stacks."""
         center = first_voxel + (np.array(self.extent) - 1) // 2
-        return Volume(self.volume(row)).patch(center_voxel=center[::-1].tolist(), size=self.extent[::-1])
+        volume = Volume(self.volume(row))
+        outside = PADDING[volume.array.dtype.name]  # a nodule may be outside its volume
+        return volume.patch(center_voxel=center[::-1].tolist(), size=self.extent[::-1], outside=outside)
 
 
 @dataclass(frozen=True)
