@@ -42,7 +42,7 @@ def test_examples_of_the_datasets_run(name, dummy_build) -> None:
 
 
 def test_every_public_name_has_an_example() -> None:
-    assert len(lung_nodule_ct.__all__) == 13
+    assert len(lung_nodule_ct.__all__) == 14
     for name in lung_nodule_ct.__all__:
         value = getattr(lung_nodule_ct, name)
         module = importlib.import_module(
