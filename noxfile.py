@@ -108,6 +108,14 @@ def torch(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site. A warning is an error, and every notebook is run."""
+    install(session, "docs", "imaging", "train")
+    out = Path(session.create_tmp()).resolve()
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-q", "docs", str(out / "site"), *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """All parsers of untrusted input for a minute; ``nox -s fuzz -- --seconds 3600`` for an hour."""
     install(session, "test")

@@ -99,6 +99,19 @@ def diagram(graph: Graph) -> str:
     return "\n".join([*lines, "```", ""])
 
 
+def layer_table() -> str:
+    """The layers as a Markdown table, the highest first, for pages that cannot draw Mermaid."""
+    graph = room_graph()
+    order = layers(graph)
+    lines = ["| layer | rooms | import from |", "| --- | --- | --- |"]
+    for number in sorted(set(order.values()), reverse=True):
+        rooms = sorted(room for room in graph if order[room] == number)
+        near = {room: ", ".join(f"`{label(other)}`" for other in sorted(reduced(graph)[room])) for room in rooms}
+        for room in rooms:
+            lines.append(f"| {number} | `{label(room)}` | {near[room]} |")
+    return "\n".join(lines)
+
+
 def label(room: str) -> str:
     """A room as it is written in the page: folders end with a slash."""
     return f"{room}/" if (PACKAGE / room).is_dir() else "__init__.py" if room == PACKAGE.name else f"{room}.py"

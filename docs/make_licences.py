@@ -26,7 +26,7 @@ _CLASSIFIERS = {
 }
 Package = dict[str, Any]
 """A package as the lock file describes it."""
-_NOT_LISTED = ("test", "bench", "all")
+_NOT_LISTED = ("test", "docs", "bench", "all")
 _HEAD = """# Licences of dependencies
 
 The licences that the packages declare. "core" is what `pip install lung_nodule_ct` installs, with what these packages need themselves; of an extra

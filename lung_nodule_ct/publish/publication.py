@@ -210,7 +210,7 @@ def _files_problem(candidate: _Candidate) -> str | None:
     text = candidate.card.read_text("utf-8")
     patterns = [entry["path"] for config in _card_configs(candidate) for entry in config.get("data_files", ())]
     unmatched = [pattern for pattern in patterns if not fnmatch.filter(files, pattern)]
-    shards = [name for name in files if name.endswith(".parquet")]
+    shards = [name for name in files if name.startswith("data/") and name.endswith(".parquet")]
     unlisted = [name for name in shards if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     broken = [link for link in _LINK.findall(text.split("\n---\n", 1)[-1]) if link not in files]
     for names, problem in (

@@ -161,6 +161,13 @@ def test_an_unknown_licence_is_refused_unless_it_is_allowed_by_name(folder, cli,
     assert cli("publish", folder, "me/nodules", "--allow", "verify").returncode == 2
 
 
+def test_the_table_that_the_audit_writes_is_not_taken_for_a_shard(folder) -> None:
+    with add_sidecars(folder, by="audit") as stage:
+        (stage / "audit").mkdir()
+        pq.write_table(pa.table({"score": [0.5]}), stage / "audit" / "annotations.parquet")
+    assert "files" not in refused(folder)
+
+
 def test_dates_that_the_audit_found_are_refused(folder) -> None:
     assert refused(folder) == []
     audit(folder, "fail")
