@@ -114,6 +114,19 @@ def test_axes_xyz_is_the_same_patch_transposed(build) -> None:
     assert same(one, other)
 
 
+def test_every_way_to_store_volumes_gives_the_same_samples(build, dummy, dummy_build, cli, tmp_path) -> None:
+    packed = tmp_path / "b2nd"
+    done = cli("build", THIN, "longitudinal", "--volume-codec", "b2nd", "--source", dummy, "--out", packed)
+    assert done.returncode == 0, done.stderr
+    options = {"size": (6, 20, 24), "seed": 2}
+    for other in (packed, dummy_build("parquet")):
+        for name, config in (("patches", THIN), ("sequences", "longitudinal")):
+            make = getattr(lung_nodule_ct.torch, name)
+            one, two = make(build, config, **options), make(other, config, **options)
+            assert len(one) == len(two)
+            assert all(same(one[index], two[index]) for index in range(len(one)))
+
+
 def test_a_patch_larger_than_the_volume_is_padded(build) -> None:
     sample = lung_nodule_ct.torch.patches(build, THIN, size=(40, 100, 100))[0]
     assert sample["image"].shape == (1, 40, 100, 100)
