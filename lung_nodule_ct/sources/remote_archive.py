@@ -78,7 +78,7 @@ class RemoteFile(ByteSource):
         yield from self._request(offset + len(cached), end)
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        needed = [(start, min(stop, self.size)) for start, stop in _joined(ranges) if start < self.size]
+        needed = _first([(start, min(stop, self.size)) for start, stop in _joined(ranges) if start < self.size])
         with self._lock:
             self._collect()
             for start, stop in needed:
@@ -286,3 +286,15 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             joined.append((start, stop))
     return joined
+
+
+def _first(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The first of some ranges, as many as are fetched before they are read: later ones would displace them in the cache."""
+    kept: list[tuple[int, int]] = []
+    size = 0
+    for start, stop in ranges:
+        size += min(stop - start, _MAX_AHEAD_BYTES)
+        if size > _CACHE_BYTES // 2:
+            break
+        kept.append((start, stop))
+    return kept
