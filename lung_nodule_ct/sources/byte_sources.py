@@ -76,7 +76,7 @@ class ByteSource(ABC):
             offset, length = offset + len(block), length - len(block)
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:  # noqa: B027 -- most sources need no requests
-        """Fetch some ranges, each from a first byte to the byte after its last, that will be read soon.
+        """Fetch some ranges, each from a first byte to the byte after its last, that will be read soon: at most what is kept until then.
 
         Raises:
             ArchiveError: The archive was changed while it was read.

@@ -14,7 +14,7 @@ import threading
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -60,7 +60,7 @@ class RemoteFile(ByteSource):
         parts: list[bytes] = []
         with self._lock:
             while offset < end:
-                part = self._segments.read(offset, end) or self._fetch(offset, end)
+                part = self._held(offset, end) or self._fetch(offset, end)
                 parts.append(part)
                 offset += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -71,14 +71,17 @@ class RemoteFile(ByteSource):
             yield self.read_at(offset, length)
             return
         end = offset + length
-        with self._lock:
-            cached = self._segments.read(offset, end)
-        if cached:
-            yield cached
-        yield from self._request(offset + len(cached), end)
+        while offset < end:
+            with self._lock:
+                held = self._held(offset, end)
+            if not held:
+                yield from self._request(offset, end)
+                return
+            yield held
+            offset += len(held)
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        needed = [(start, min(stop, self.size)) for start, stop in _joined(ranges) if start < self.size]
+        needed = _first([(start, min(stop, self.size)) for start, stop in _joined(ranges) if start < self.size])
         with self._lock:
             self._collect()
             for start, stop in needed:
@@ -96,6 +99,13 @@ class RemoteFile(ByteSource):
     def close(self) -> None:
         self._is_closed = True  # so that no thread requests more
         self._http.close()
+
+    def _held(self, offset: int, end: int) -> bytes:
+        """Return the bytes from ``offset`` on, at most to ``end``, that a segment holds or a thread fetches; empty if none does."""
+        if awaited := [fetch.content for fetch in self._pending.values() if fetch.start <= offset < fetch.stop]:
+            wait(awaited)
+            self._collect()
+        return self._segments.read(offset, end)
 
     def _collect(self) -> None:
         """Hold what the threads fetched. What one could not fetch is requested again where it is needed."""
@@ -150,7 +160,8 @@ class RemoteFile(ByteSource):
         previous, previous_end, following = self._segments.around(offset)
         length = previous_end - previous if previous_end == offset else 0
         ahead = min(2 * length, _MAX_AHEAD_BYTES) if length else _MIN_AHEAD_BYTES
-        start, stop = offset, min(max(end, offset + ahead), following or self.size)
+        limits = [following or self.size, *(fetch.start for fetch in self._pending.values() if fetch.start > offset)]
+        start, stop = offset, min(max(end, offset + ahead), *limits)
         if stop == self.size and stop - start < _MIN_AHEAD_BYTES:  # the end of an archive is read backwards
             start = max(min(previous_end, start), stop - _MIN_AHEAD_BYTES)
         segment = b"".join(self._request(start, stop))
@@ -286,3 +297,15 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             joined.append((start, stop))
     return joined
+
+
+def _first(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The first of some ranges, as many as are fetched before they are read: later ones would displace them in the cache."""
+    kept: list[tuple[int, int]] = []
+    size = 0
+    for start, stop in ranges:
+        size += min(stop - start, _MAX_AHEAD_BYTES)
+        if size > _CACHE_BYTES // 2:
+            break
+        kept.append((start, stop))
+    return kept

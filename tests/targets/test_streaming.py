@@ -127,6 +127,27 @@ def test_what_follows_sequential_reads_is_fetched_ahead_in_bounded_memory() -> N
         assert peak < 60 << 20
 
 
+def test_more_than_the_cache_holds_is_not_fetched_twice() -> None:
+    step, content = 1 << 18, random.Random(0).randbytes(1 << 18) * 200
+    members = [(start, start + step) for start in range(0, len(content), step)]
+    with ArchiveServer({1: {"a.zip": content}}) as server, closing(remote(server, content)) as file:
+        file.prefetch(members)  # as of a stack with many slices
+        assert server.sent <= 20 << 20
+        for start, _ in members:
+            assert file.read_at(start, step) == content[start : start + step]
+        assert server.sent == len(content)
+        assert len(server.content_requests) < 30
+
+
+def test_a_large_member_is_streamed_from_everything_that_was_fetched() -> None:
+    content = random.Random(0).randbytes(9 << 20)
+    with ArchiveServer({1: {"a.zip": content}}) as server, closing(remote(server, content)) as file:
+        file.prefetch([(0, 100)])
+        file.prefetch([(100, 1 << 20)])  # and twice as much ahead, which the stream waits for
+        assert b"".join(file.stream(50, 8 << 20)) == content[50 : (8 << 20) + 50]
+        assert server.sent == (8 << 20) + 50
+
+
 def test_a_server_that_fails_is_asked_again_and_then_reported(monkeypatch) -> None:
     content = bytes(range(256)) * 8192
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
