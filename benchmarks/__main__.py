@@ -44,6 +44,7 @@ BENCHMARKS = {
     "training": Arguments("", "--recipes longitudinal --rounds 1"),
     "damages": Arguments("--count 1000", "--count 64"),
     "download": Arguments("--gigabytes 1 --rounds 5", "--gigabytes 0.1 --rounds 1"),
+    "streaming": Arguments("", "--pictures 40 --volumes 2"),
     "imaging": Arguments("", "--rounds 1 --slices 40"),
     "account": Arguments("--cases 10000", "--cases 200"),
 }

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 Command = Sequence[str | Path]
 
@@ -31,8 +33,9 @@ class Measurement:
     Attributes:
         wall: Wall seconds.
         cpu: CPU seconds of the process and its children.
-        peak_mb: Peak memory (resident set) in MiB of the process or of its largest child, not of their sum. It
-            is never less than the memory of the process that started it (see :func:`run_in_new_process`).
+        peak_mb: Peak memory in MiB of the process and all its descendants together: the sum of their proportional set sizes, in which
+            a page that several share counts once, sampled ten times a second. Where the system does not state it (not Linux), the peak
+            resident set of the largest process.
         written_mb: Size in MB of the folder that it wrote, if it was measured.
     """
 
@@ -66,12 +69,60 @@ def measure_command(command: Command) -> Measurement:
     start = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    with PeakMemory(process.pid) as memory:
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{command} ended with exit status {process.returncode}:\n{output[-3000:]}")
-    return Measurement(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    peak_mb = memory.peak_mb or usage.ru_maxrss / 1024
+    return Measurement(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, peak_mb)
+
+
+class PeakMemory:
+    """The peak of the memory of a process and its descendants together, while the block runs; 0 where the system does not state it.
+
+    Args:
+        pid: The process.
+        interval_s: Seconds between two samples.
+    """
+
+    def __init__(self, pid: int, interval_s: float = 0.1) -> None:
+        self.peak_mb = 0.0
+        self._pid, self._interval_s = pid, interval_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak_mb = max(self.peak_mb, sum(map(_proportional_mb, _descendants(self._pid))))
+            if self._ended.wait(self._interval_s):
+                return
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """The process, its children, and theirs."""
+    yield pid
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            for child in path.read_text().split():
+                yield from _descendants(int(child))
+
+
+def _proportional_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended, or the system has no such file
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def measure_in_turn(

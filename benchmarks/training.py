@@ -109,7 +109,9 @@ def our_step(name: str, build: Path) -> tuple[Callable[[], object], Any]:
 
     def loss(state: Any) -> Any:
         model = network(plain).in_training(state, jax.random.key(0))
-        return get_task(plain).loss(model, preprocess(batch, plain.input), plain)[0]
+        task = get_task(plain)
+        examples, totals = task.add_targets(preprocess(batch, plain.input), plain)
+        return task.loss(model, examples, plain, jax.tree.map(lambda total: jax.numpy.maximum(total, 1), totals))[0]
 
     kind = jax.devices()[0].device_kind
     info = {

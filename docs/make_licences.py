@@ -15,6 +15,7 @@ PAGE = Path(__file__).with_name("licences.md")
 PROJECT = "lung-nodule-ct"
 _CLASSIFIERS = {
     "Apache License": "Apache-2.0",
+    "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD-3-Clause",
     "GNU Lesser General Public License v2 or later (LGPLv2+)": "LGPL-2.1-or-later",
@@ -25,11 +26,11 @@ _CLASSIFIERS = {
 }
 Package = dict[str, Any]
 """A package as the lock file describes it."""
-_DEVELOPMENT = ("test", "docs", "bench")
+_NOT_LISTED = ("test", "docs", "bench", "all")
 _HEAD = """# Licences of dependencies
 
 The licences that the packages declare. "core" is what `pip install lung_nodule_ct` installs, with what these packages need themselves; of an extra
-only the packages that it names are listed. Extras for development are left out. Versions are in `uv.lock`. A test compares this page with both.
+only the packages that it names are listed. Extras for development and the extra `all` are left out. Versions are in `uv.lock`. A test compares this page with both.
 
 | package | licence | needed by |
 | --- | --- | --- |
@@ -43,7 +44,7 @@ def needed() -> dict[str, list[str]]:
     project = packages[PROJECT]
     by_package: dict[str, list[str]] = {name: ["core"] for name in _closure(project, packages)}
     for extra, dependencies in project["optional-dependencies"].items():
-        if extra not in _DEVELOPMENT:
+        if extra not in _NOT_LISTED:
             for dependency in dependencies:
                 by = by_package.setdefault(dependency["name"], [])
                 by += [word for word in (f"`{extra}`",) if word not in by]

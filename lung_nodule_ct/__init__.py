@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.targets.registration import register
 
 if TYPE_CHECKING:
+    from lung_nodule_ct import imaging as imaging
+    from lung_nodule_ct import testing as testing
+    from lung_nodule_ct import torch as torch
     from lung_nodule_ct.declaration.configs import CONFIGS
     from lung_nodule_ct.errors import LungNoduleCTError
     from lung_nodule_ct.geometry.boxes import convert_boxes
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.imaging.nodule_growth import growth
     from lung_nodule_ct.imaging.scan_evidence import evidence
     from lung_nodule_ct.preview.show import show
+    from lung_nodule_ct.read.decoded import decoded
     from lung_nodule_ct.read.sequences import PatientSequence, patient_sequences
     from lung_nodule_ct.read.verification import verify
     from lung_nodule_ct.read.volumes import volumes
@@ -33,6 +37,7 @@ _MODULES = {
     "LungNoduleCTError": "errors",
     "PatientSequence": "read.sequences",
     "convert_boxes": "geometry.boxes",
+    "decoded": "read.decoded",
     "evidence": "imaging.scan_evidence",
     "growth": "imaging",
     "load": "targets.loading",
@@ -42,6 +47,7 @@ _MODULES = {
     "verify": "read.verification",
     "volumes": "read.volumes",
 }
+_PUBLIC_PACKAGES = ("imaging", "testing", "torch")
 
 __all__ = [
     "CONFIGS",
@@ -49,6 +55,7 @@ __all__ = [
     "LungNoduleCTError",
     "PatientSequence",
     "convert_boxes",
+    "decoded",
     "evidence",
     "growth",
     "load",
@@ -67,6 +74,8 @@ def __getattr__(name: str) -> Any:
         value: Any = version("lung_nodule_ct")
     elif name in _MODULES:
         value = getattr(import_module(f"lung_nodule_ct.{_MODULES[name]}"), name)
+    elif name in _PUBLIC_PACKAGES:
+        value = import_module(f"lung_nodule_ct.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -74,7 +83,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, "__version__"})
+    return sorted([*__all__, *_PUBLIC_PACKAGES, "__version__"])
 
 
 register()

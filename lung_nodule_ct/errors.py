@@ -5,6 +5,7 @@ All errors derive from :class:`LungNoduleCTError`. Each class also derives from 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,19 @@ def printable(text: str) -> str:
         'a\\nb'
     """
     return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return a question for the known word that is most similar to a mistyped one, ``None`` if none is similar.
+
+    Example:
+        >>> closest("det2d_1.25", ["cls_1.25mm", "det2d_1.25mm"])
+        'did you mean det2d_1.25mm?'
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 -- only needed after a mistake
+
+    found = get_close_matches(word, list(known), n=1)
+    return f"did you mean {found[0]}?" if found else None
 
 
 def _escaped(char: str) -> str:

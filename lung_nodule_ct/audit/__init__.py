@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lung_nodule_ct.audit.class_checks import classes_checks, published_checks, sizes_checks
+from lung_nodule_ct.audit.computed_checks import computed_checks
 from lung_nodule_ct.audit.content_checks import duplicates_checks, intensities_checks, slices_checks, tables_checks
 from lung_nodule_ct.audit.date_checks import dates_checks
 from lung_nodule_ct.audit.geometry_checks import geometry_checks, lungs_checks, spacing_checks
@@ -45,6 +46,7 @@ _CHECKS: Mapping[str, Callable[[Facts], CheckGroup]] = {
     "slices": slices_checks,
     "tables": tables_checks,
     "timepoints": timeline_checks,
+    "computed": computed_checks,
     "rows": rows_checks,
 }
 

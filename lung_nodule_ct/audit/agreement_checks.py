@@ -87,11 +87,11 @@ def _disagreement(agreement: Agreement) -> tuple[Grade, str, str, str | None] | 
 
 
 def masks_checks(facts: Facts) -> CheckGroup:
-    """The lung masks of all distinct scans."""
+    """The published lung masks of all distinct scans. Made ones are the segmentation with which they would be compared."""
     scans = [
         (scan, scan.measures.mask)
         for scan in facts.distinct_scans
-        if scan.measures is not None and scan.measures.mask is not None
+        if scan.measures is not None and scan.measures.mask is not None and scan.lung_mask_origin != "made"
     ]
     if not scans:
         return CheckGroup("masks", ())

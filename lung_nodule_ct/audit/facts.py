@@ -71,6 +71,10 @@ class NoduleFacts:
         center_in_lung: Whether the voxel of the centre has a lung label; ``None`` without a mask, or outside the
             volume.
         lung_share: The fraction of the voxels of the box that have a lung label; ``None`` without a mask or a box.
+        key_slice_basis: What its key slice was chosen by.
+        track_id: Its track.
+        track_reason: Why it has none; ``None``, too, if the build has no tracks.
+        track_pathology: Index of the class of its track.
     """
 
     center_world: tuple[float, float, float]
@@ -83,6 +87,10 @@ class NoduleFacts:
     in_volume: bool
     center_in_lung: bool | None
     lung_share: float | None
+    key_slice_basis: str | None = None
+    track_id: str | None = None
+    track_reason: str | None = None
+    track_pathology: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +178,7 @@ class ScanFacts(VolumeFacts):
     lung_median: float | None
     nodules: tuple[NoduleFacts, ...]
     measures: ScanMeasures | None = None
+    lung_mask_origin: str | None = None
 
     @property
     def volume_key(self) -> tuple[str, float]:

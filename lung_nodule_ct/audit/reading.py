@@ -213,6 +213,7 @@ def _scan(row: ScanRow, frame: Frame, common: dict[str, Any]) -> ScanFacts:
         is_identity=frame.direction == IDENTITY,
         is_orthonormal=frame.is_orthonormal,
         has_mask=mask is not None,
+        lung_mask_origin=row.get("lung_mask_origin"),
         lung_median=None if mask is None else lung_median(volume, mask),
         nodules=tuple(_nodule(nodule, frame, volume.shape, mask) for nodule in row.get("nodules", ())),
     )
@@ -251,4 +252,8 @@ def _nodule(nodule: NoduleRecord, frame: Frame, shape: tuple[int, ...], mask: Ma
         in_volume=in_volume,
         center_in_lung=center_in_lung,
         lung_share=lung_share,
+        key_slice_basis=nodule.get("key_slice_basis"),
+        track_id=nodule.get("track_id"),
+        track_reason=nodule.get("track_reason"),
+        track_pathology=nodule.get("track_pathology"),
     )

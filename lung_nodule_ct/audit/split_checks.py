@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.audit.facts import ExampleFacts, Facts, ScanFacts
 
 _NO_PATIENT = "no row has a patient"
-_SHRINKS = 0.7
+SHRINKS: Final = 0.7
+"""Diameters that become smaller than this share are reported: RECIST 1.1 calls it a response to treatment."""
 
 
 def splits_checks(facts: Facts) -> CheckGroup:
@@ -77,7 +78,7 @@ def timeline_checks(facts: Facts) -> CheckGroup:
     if numbers["patients_with_shrinking_nodules"]:
         detail += (
             f"; in {numbers['patients_with_shrinking_nodules']:,} patients the largest nodule loses more than "
-            f"{100 * (1 - _SHRINKS):.0f} % of its diameter from one timepoint to the next: treatment, or exchanged dates"
+            f"{100 * (1 - SHRINKS):.0f} % of its diameter from one timepoint to the next: treatment, or exchanged dates"
         )
     if faults:
         detail += "; faults: " + ", ".join(f"{fault} ({count:,})" for fault, count in faults.items())
@@ -148,7 +149,7 @@ def _shrinks(scans: Sequence[ScanFacts]) -> bool:
         if diameters:
             largest[scan.timepoint or 0] = max(*diameters, largest.get(scan.timepoint or 0, 0.0))
     sizes = [largest[rank] for rank in sorted(largest)]
-    return any(later < _SHRINKS * earlier for earlier, later in pairwise(sizes))
+    return any(later < SHRINKS * earlier for earlier, later in pairwise(sizes))
 
 
 def _timeline(scans: Sequence[ScanFacts]) -> tuple[list[int], Counter[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,26 @@ from lung_nodule_ct.errors import LungNoduleCTError
 
 _NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 _HELP = {"help_option_names": ["-h", "--help"]}
+_BUILD = "build/lung_nodule_ct"
+EXAMPLES = {
+    "configs": "configs",
+    "inspect": "inspect --source ARCHIVES",
+    "download": "download det2d_1.25mm",
+    "lock": "lock --out archives.lock",
+    "build": "build det2d_1.25mm cls_1.25mm --source ARCHIVES",
+    "prepare": "prepare det2d_1.25mm --source ARCHIVES",
+    "preview": f"preview {_BUILD} --open",
+    "audit": f"audit {_BUILD} --only evidence",
+    "verify": f"verify {_BUILD}",
+    "card": f"card {_BUILD} --repository USER/REPO",
+    "export": f"export {_BUILD} det2d_1.25mm --to coco --out build/coco",
+    "publish": f"publish {_BUILD} USER/REPO --private --dry-run",
+    "train": f"train {_BUILD} cls_1.25mm --out runs/cls",
+    "evaluate": f"evaluate {_BUILD} runs/cls --split validation",
+    "compare": "compare runs/cls runs/cls-by-patient",
+    "leakage": f"leakage {_BUILD} cls_1.25mm --steps 500",
+}
+"""What the help of each command shows as its example."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings=_HELP,
+    epilog="Example: lung-nodule-ct build --all --source dummy_data",
 )
 
 
@@ -72,7 +94,7 @@ for command, settings in (
     (compare, _HELP),
     (leakage, _RECIPE),
 ):
-    app.command(context_settings=settings)(command)
+    app.command(context_settings=settings, epilog=f"Example: lung-nodule-ct {EXAMPLES[command.__name__]}")(command)
 
 
 def main() -> None:
@@ -80,6 +102,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may not fit the encoding of the terminal
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
         app()
     except LungNoduleCTError as error:
@@ -93,3 +116,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _with_home(argument: str) -> str:
+    """Expand the ``~`` of a path. A shell does that for words, but not for ``--out=~/build`` or quoted words."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{equals}{Path(value).expanduser()}" if value == "~" or value.startswith("~/") else argument

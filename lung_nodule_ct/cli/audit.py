@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lung_nodule_ct.cli.options import Json
-from lung_nodule_ct.cli.terminal import print_json, terminal
+from lung_nodule_ct.cli.terminal import print_indented, print_json, terminal
 
 if TYPE_CHECKING:
     from lung_nodule_ct.audit import Audit
@@ -101,7 +102,6 @@ def _print(audit: Audit) -> None:
     from collections import Counter
 
     from rich.markup import escape
-    from rich.padding import Padding
     from rich.table import Column, Table
 
     from lung_nodule_ct.declaration.findings import Grade
@@ -119,7 +119,7 @@ def _print(audit: Audit) -> None:
         padding=(0, 2, 0, 0),
         pad_edge=False,
         header_style="bold underline",
-        expand=True,
+        expand=sys.stdout.isatty(),  # a pipe would get the blanks up to its width
     )
     lines = [(check, check.to_dict()) for check in audit.checks if check.verdict is not Verdict.UNKNOWN]
     for check, texts in lines:
@@ -131,7 +131,7 @@ def _print(audit: Audit) -> None:
             console.print(
                 f"[{colours[check.verdict]}]{check.verdict}[/] [bold]{escape(check.title)}[/]", highlight=False
             )
-            console.print(Padding(escape(texts["detail"]), (0, 0, 0, 4)), highlight=False)
+            print_indented(escape(texts["detail"]))
     counts = Counter(check.verdict for check in audit.checks)
     summary = ", ".join(f"[{colours[verdict]}]{counts[verdict]} {verdict}[/]" for verdict in Verdict)
     errors = sum(flag.grade is Grade.ERROR for flag in audit.flags)

@@ -21,6 +21,7 @@ class FormatName(StrEnum):
     MONAI = "monai"
     NNDETECTION = "nndetection"
     NIFTI = "nifti"
+    NIFTI_PAIRS = "nifti-pairs"
 
 
 def export(
@@ -30,7 +31,8 @@ def export(
         FormatName,
         typer.Option(
             "--to",
-            help="The format. Boxes in pictures or 8-bit stacks: coco, yolo, voc. Scans: nifti, monai, nndetection.",
+            help="The format. Boxes in pictures or 8-bit stacks: coco, yolo, voc. Scans: nifti, monai, nndetection. "
+            "Follow-ups registered on the first scan of the patient: nifti-pairs.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The output folder. An earlier export in it is replaced.")],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from lung_nodule_ct.cli.options import Json, Offline, SourceOption
-from lung_nodule_ct.cli.terminal import new_table, print_findings, print_json, terminal
+from lung_nodule_ct.cli.terminal import new_table, print_findings, print_indented, print_json, terminal
 from lung_nodule_ct.declaration.configs import CONFIGS
 
 
@@ -28,8 +28,6 @@ def configs(as_json: Json = False) -> None:
     if as_json:
         print_json(listed)
         return
-    from rich.padding import Padding
-
     console = terminal()
     for entry in listed:
         lines = [f"{entry['summary']} An example is {entry['example']}."]
@@ -37,7 +35,8 @@ def configs(as_json: Json = False) -> None:
             f"[dim]{key}[/] {', '.join(entry[key])}" for key in ("splits", "columns", "reads", "context") if entry[key]
         ]
         console.print(f"[bold]{entry['name']}[/]", highlight=False)
-        console.print(Padding("\n".join(lines), (0, 0, 1, 4)), highlight=False)
+        print_indented("\n".join(lines))
+        console.print()
 
 
 def inspect(

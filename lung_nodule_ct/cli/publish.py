@@ -29,7 +29,7 @@ def card(
         bool | None,
         typer.Option(
             "--croissant/--no-croissant",
-            help='Write croissant.json, which needs pip install "lung_nodule_ct[croissant]". By default it is written '
+            help='Write croissant.json, which needs pip install "lung_nodule_ct\\[croissant]". By default it is written '
             "if this extra is installed.",
         ),
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,29 @@ from lung_nodule_ct.errors import printable
 if TYPE_CHECKING:
     from lung_nodule_ct.declaration.findings import Finding
 
+_UNWRAPPED = 1_000_000
+"""Columns of a pipe."""
 _MAX_PER_CODE = 5
 """Findings that are printed of each code."""
 
 
 def terminal() -> Any:
-    """The console of rich, for output to people."""
+    """The console of rich, for output to people. Lines are wrapped only on a terminal, so that a pipe receives each line as one."""
     from rich.console import Console
 
-    return Console()
+    is_wrapped = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console() if is_wrapped else Console(width=_UNWRAPPED)
+
+
+def print_indented(text: str) -> None:
+    """Print lines with markup, indented by four columns, also where a terminal wraps them."""
+    from rich.padding import Padding
+
+    console = terminal()
+    if console.width == _UNWRAPPED:  # padding would fill every line
+        console.print("\n".join(f"    {line}" for line in text.split("\n")), highlight=False)
+    else:
+        console.print(Padding(text, (0, 0, 0, 4)), highlight=False)
 
 
 def print_json(document: Any) -> None:

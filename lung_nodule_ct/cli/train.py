@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,21 @@ from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.recipes import Recipe
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="Train a published network instead of our own; --models lists them."),
+]
+Pretrained = Annotated[
+    Path | None,
+    typer.Option(
+        "--pretrained",
+        metavar="FILE",
+        help="Start with the weights of a safetensors file of timm or torchvision, for --model.",
+    ),
+]
 
 
 def train(
@@ -42,6 +57,8 @@ def train(
     models: Annotated[
         bool, typer.Option("--models", help="List the published networks that the paper's baselines name.")
     ] = False,
+    model: Model = None,
+    pretrained: Pretrained = None,
     as_json: Json = False,
 ) -> None:
     """Train a model on a build. The same command again continues an interrupted run.
@@ -65,20 +82,23 @@ def train(
     if check:
         if len(words) > 1 or data is not None:
             raise typer.BadParameter("--check makes its own data; name only the recipe", param_hint="BUILD")
+        if model is not None or pretrained is not None:
+            raise typer.BadParameter("--check trains a small network of our own", param_hint="--model, --pretrained")
         _check(first, out or Path("runs") / f"check-{first}", options)
         return
     folder, name = build_and_name(words, data, "RECIPE")
-    recipe = parse_recipe(name, options)
-    from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.train.step import initialize_jax
-
-    build = open_build(folder)
-    initialize_jax()
+    recipe, build = _recipe_and_build(name, options, folder, model, pretrained)
     from lung_nodule_ct.train.loop import train as train_run
-    from lung_nodule_ct.train.runs import Run, data_identity
+    from lung_nodule_ct.train.runs import Run, data_identity, file_identity
 
-    run = Run(out or Path("runs") / name, name, recipe, data_identity(build, recipe.config))
-    train_run(run, build)
+    run = Run(
+        out or Path("runs") / (f"{name}-{model}" if model else name),
+        name,
+        recipe,
+        data_identity(build, recipe.config),
+        file_identity(pretrained),
+    )
+    train_run(run, build, pretrained)
     terminal().print(f"trained: {run.folder}", highlight=False, soft_wrap=True)
 
 
@@ -92,6 +112,8 @@ def leakage(
         ),
     ],
     data: Data = None,
+    model: Model = None,
+    pretrained: Pretrained = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The folder of both runs; runs/leakage-RECIPE by default.")
     ] = None,
@@ -107,15 +129,11 @@ def leakage(
     folder, name = build_and_name(words, data, "RECIPE")
     if any(option.startswith(("--split-by", "--split_by")) for option in options):
         raise typer.BadParameter("leakage trains on both splits", param_hint="--split-by")
-    recipe = parse_recipe(name, options)
-    from lung_nodule_ct.read.build_folder import open_build
-    from lung_nodule_ct.train.step import initialize_jax
-
-    build = open_build(folder)
-    initialize_jax()
+    recipe, build = _recipe_and_build(name, options, folder, model, pretrained)
     from lung_nodule_ct.train.leakage import train_both
 
-    folders = train_both(out or Path("runs") / f"leakage-{name}", name, recipe, build, draws=draws)
+    target = out or Path("runs") / (f"leakage-{name}-{model}" if model else f"leakage-{name}")
+    folders = train_both(target, name, recipe, build, draws=draws, pretrained=pretrained)
     print_comparison(folders, as_json=as_json, draws=draws)
 
 
@@ -129,16 +147,37 @@ def _split_words(first: str, arguments: Sequence[str]) -> tuple[list[str], list[
     return [first, *arguments[:is_word]], list(arguments[is_word:])
 
 
-def parse_recipe(name: str, arguments: Sequence[str]) -> Recipe:
-    """The recipe of that name, with the options that the command line changes.
+def _recipe_and_build(
+    name: str, arguments: Sequence[str], folder: Path, model: str | None, pretrained: Path | None
+) -> tuple[Recipe, BuildFolder]:
+    """The recipe to train, and the build, before any device is used. A published network has the paper's epochs."""
+    if pretrained is not None and model is None:
+        raise typer.BadParameter("it needs the network of these weights, --model", param_hint="--pretrained")
+    from lung_nodule_ct.train.recipes import get_recipe, published_recipe, published_steps
+
+    default = get_recipe(name) if model is None else published_recipe(name, model)
+    recipe = parse_recipe(name, default, arguments)
+    from lung_nodule_ct.read.build_folder import open_build
+    from lung_nodule_ct.train.step import initialize_jax
+
+    build = open_build(folder)
+    initialize_jax()
+    if model is not None:
+        from lung_nodule_ct.declaration.labels import TRAIN
+        from lung_nodule_ct.train.batches import open_data_source
+
+        steps = published_steps(recipe, len(open_data_source(build, recipe, TRAIN)))
+        recipe = parse_recipe(name, replace(default, steps=steps), arguments)  # --steps has priority
+    return recipe, build
+
+
+def parse_recipe(name: str, recipe: Recipe, arguments: Sequence[str]) -> Recipe:
+    """A recipe with the options that the command line changes.
 
     Raises:
-        TrainingError: There is no such recipe, or an option is not valid.
+        TrainingError: An option is not valid.
         MissingExtraError: The extra ``train`` is not installed.
     """
-    from lung_nodule_ct.train.recipes import get_recipe
-
-    recipe = get_recipe(name)
     from lung_nodule_ct.train import require_extra
 
     require_extra()
@@ -153,10 +192,9 @@ def parse_recipe(name: str, arguments: Sequence[str]) -> Recipe:
 def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     from lung_nodule_ct.train.recipes import EXPECTED_SCORES, get_recipe
 
-    get_recipe(name)
-    expected = EXPECTED_SCORES[name]
+    default, expected = get_recipe(name), EXPECTED_SCORES[name]
     options = (*expected.options, *arguments)
-    recipe = parse_recipe(name, options)
+    recipe = parse_recipe(name, default, options)
     from lung_nodule_ct.train.step import initialize_jax
 
     initialize_jax()
@@ -190,11 +228,12 @@ def _print_models(*, as_json: bool) -> None:
     if as_json:
         print_json({"models": [network.document() for network in NETWORKS.values()]})
         return
-    table = new_table("model", "variant", parameters=True, reference=False)
+    table = new_table("model", "task", "variant", parameters=True)
     for network in NETWORKS.values():
-        table.add_row(network.name, network.variant, f"{network.parameters:,}", network.reference)
+        table.add_row(network.name, network.task, network.variant, f"{network.parameters:,}")
     terminal().print(table)
     terminal().print(
-        "\nThe paper does not say which variants it used. --json adds the task and the name in the paper.",
+        "\nTrain one:  lung-nodule-ct train BUILD RECIPE --model MODEL\n"
+        "The paper does not say which variants it used. --json adds the name in the paper and the reference.",
         highlight=False,
     )

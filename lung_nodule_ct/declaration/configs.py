@@ -30,7 +30,7 @@ from lung_nodule_ct.declaration.schema import (
     Vector,
     Voxels,
 )
-from lung_nodule_ct.errors import UnknownConfigError
+from lung_nodule_ct.errors import UnknownConfigError, closest
 
 
 class Kind(StrEnum):
@@ -360,5 +360,5 @@ def get_config(name: str) -> Config:
         return CONFIGS[name]
     except KeyError:
         raise UnknownConfigError(
-            f"there is no config {name!r}", remedy=f"the configs are {', '.join(CONFIGS)}"
+            f"there is no config {name!r}", expected=f"one of {', '.join(CONFIGS)}", remedy=closest(name, CONFIGS)
         ) from None

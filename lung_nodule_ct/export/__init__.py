@@ -19,6 +19,7 @@ from lung_nodule_ct.export.formats import (
     has_spheres_in_space,
     has_volumes_in_space,
 )
+from lung_nodule_ct.export.pairs import has_follow_ups, write_pairs
 from lung_nodule_ct.export.pictures import write_coco, write_voc, write_yolo
 from lung_nodule_ct.read.rows import iterate_rows
 from lung_nodule_ct.system.staging import staged_folder
@@ -37,6 +38,7 @@ _CACHES = re.compile(r"labels/[^/]+\.cache")  # written by Ultralytics when it r
 
 _PICTURES = "2D boxes in pictures or in 8-bit slices"
 _VOLUMES = "volumes with origin, spacing and direction"
+_FOLLOW_UPS = f"{_VOLUMES}, and the patient and timepoint of each scan"
 _SPHERES = f"{_VOLUMES}, and nodules with world centres and diameters"
 
 FORMATS: Final[Mapping[str, ExportFormat]] = {
@@ -48,6 +50,7 @@ FORMATS: Final[Mapping[str, ExportFormat]] = {
         ExportFormat("monai", has_spheres_in_space, _SPHERES, nifti.write_monai),
         ExportFormat("nndetection", has_spheres_in_space, _SPHERES, nndetection.write_nndetection),
         ExportFormat("nifti", has_volumes_in_space, _VOLUMES, nifti.write_nifti),
+        ExportFormat("nifti-pairs", has_follow_ups, _FOLLOW_UPS, write_pairs),
     )
 }
 

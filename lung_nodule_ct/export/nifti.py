@@ -1,8 +1,6 @@
 """Volumes as NIfTI-1 files in their frame: with tables of scans and nodules, or with the datalist of MONAI.
 
-World coordinates are RAS+ millimetres in NIfTI and LPS millimetres in a build: x and y have the opposite sign. The
-sform contains the complete affine. The qform can only rotate and mirror, so it is only set if the direction matrix does
-no more than that.
+World coordinates are RAS+ millimetres in NIfTI and LPS millimetres in a build: x and y have the opposite sign.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES, TEST, TRAIN, VALI
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.declaration.schema import Category, Flag, Integer, Real, Text, Voxels
 from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem
-from lung_nodule_ct.system.imports import optional_imports
+from lung_nodule_ct.read.conversions import to_nibabel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,9 +28,10 @@ if TYPE_CHECKING:
 
 
 SUFFIX: Final = ".nii.gz"
-_SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _XYZ = ("x", "y", "z")
+_CENTERS: Final = tuple(f"{space}_{axis}" for space in ("lps_mm", "voxel") for axis in _XYZ)
+NODULE_COLUMNS: Final = ("case", "nodule_id", *_CENTERS, "diameter_mm", "pathology")
 _NODULE = 0
 _MAX_NAMES = 5
 _ITK_OR_NIBABEL = "SimpleITK cannot read them, nibabel can"
@@ -43,15 +42,6 @@ def to_ras(world: ArrayLike) -> NDArray[np.float64]:
     """Return world points in RAS millimetres from points in LPS millimetres, shape (3,) or (n, 3), both x, y, z."""
     points: NDArray[np.float64] = np.asarray(world, np.float64) * _LPS_TO_RAS
     return points
-
-
-def ras_affine(frame: Frame) -> NDArray[np.float64]:
-    """Return the affine from voxel indices x, y, z to RAS millimetres, shape (4, 4)."""
-    affine = np.eye(4)
-    corners = to_ras(frame.to_world(np.vstack([np.zeros(3), np.eye(3)])))
-    affine[:3, 3] = corners[0]
-    affine[:3, :3] = (corners[1:] - corners[0]).T
-    return affine
 
 
 def save_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
@@ -65,18 +55,9 @@ def save_nifti(path: Path, voxels: NDArray[Any], frame: Frame) -> None:
     Raises:
         MissingExtraError: nibabel is not installed.
     """
-    with optional_imports("export", "writing NIfTI"):
-        import nibabel  # noqa: PLC0415
-    affine = ras_affine(frame)
-    image = nibabel.Nifti1Image(voxels.T, affine)
-    image.set_sform(affine, code=_SCANNER)
-    if frame.is_orthonormal:
-        image.set_qform(affine, code=_SCANNER)
-    else:
-        image.set_qform(None, code=0)
-    image.header.set_xyzt_units("mm")
+    image = to_nibabel(voxels, frame)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(image, path)
+    image.to_filename(path)
 
 
 def sheared_note(cases: Sequence[str], readers: str) -> tuple[str, ...]:
@@ -127,10 +108,11 @@ def write_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Exp
         sheared += [] if indexed.frame.is_orthonormal else [case]
         values = {column.name: _plain(column, indexed.row[column.name]) for column in columns}
         scans.append({"case": case, "split": indexed.split, **values})
-        nodules += [_nodule(case, nodule) for nodule in records_of(schema, indexed.row, "center_world", "center_voxel")]
-    _write_table(folder / "scans.csv", ["case", "split", *(column.name for column in columns)], scans)
-    centers = [f"{space}_{axis}" for space in ("lps_mm", "voxel") for axis in _XYZ]
-    _write_table(folder / "nodules.csv", ["case", "nodule_id", *centers, "diameter_mm", "pathology"], nodules)
+        nodules += [
+            nodule_row(case, nodule) for nodule in records_of(schema, indexed.row, "center_world", "center_voxel")
+        ]
+    write_table(folder / "scans.csv", ["case", "split", *(column.name for column in columns)], scans)
+    write_table(folder / "nodules.csv", NODULE_COLUMNS, nodules)
     return ExportSummary(len(scans), len(nodules), notes=sheared_note(sheared, _ITK_OR_NIBABEL))
 
 
@@ -139,7 +121,8 @@ def _plain(column: Column, value: Any) -> Any:
     return column.type.names[value] if isinstance(column.type, Category) and value is not None else value
 
 
-def _nodule(case: str, nodule: Mapping[str, Any]) -> dict[str, Any]:
+def nodule_row(case: str, nodule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a nodule as a row of a table with :data:`NODULE_COLUMNS`."""
     pathology = nodule.get("pathology")
     return {
         "case": case,
@@ -151,7 +134,8 @@ def _nodule(case: str, nodule: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

@@ -76,6 +76,14 @@ def convert_boxes(
         >>> convert_boxes([10, 20, 30, 14, 24, 32], "xyzxyz", "cccwhd").tolist()
         [12.0, 22.0, 31.0, 4.0, 4.0, 2.0]
     """
+    for option, value, choices in (
+        ("source", source, BoxForm),
+        ("target", target, BoxForm),
+        ("source_bounds", source_bounds, BoxBounds),
+        ("target_bounds", target_bounds, BoxBounds),
+    ):
+        if value not in set(choices):
+            raise ValueError(f"{option}: expected one of {', '.join(choices)}, got {value!r}")
     source, target = BoxForm(source), BoxForm(target)
     source_bounds, target_bounds = BoxBounds(source_bounds), BoxBounds(target_bounds)
     array = np.asarray(boxes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ WorldPoints = Annotated[NDArray[np.float64], "n 3", "mm LPS"]
 VoxelPoints = Annotated[NDArray[np.float64], "n 3", "voxel index xyz"]
 #: Boxes in one of the forms of :class:`lung_nodule_ct.geometry.boxes.BoxForm`.
 Boxes = Annotated[NDArray[np.float64] | NDArray[np.int64], "n 6"]
+
+#: A world: LPS as in DICOM and ITK, or RAS as in NIfTI, MONAI and TorchIO. Both are in millimetres.
+Space = Literal["LPS", "RAS"]
 
 FRAME_COLUMNS: Final = ("origin", "spacing", "direction")
 IDENTITY: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -109,6 +112,27 @@ class Frame:
         if not set(FRAME_COLUMNS) <= set(row):
             return None
         return cls(*(tuple(row[name]) for name in FRAME_COLUMNS))
+
+    def affine(self, space: Space = "LPS") -> NDArray[np.float64]:
+        """Return the affine from voxel coordinates x, y, z to world coordinates, shape (4, 4).
+
+        Args:
+            space: The world: ``LPS`` as everywhere in this package, or ``RAS``, which MONAI, TorchIO and nibabel expect.
+
+        Raises:
+            ValueError: There is no such space.
+
+        Example:
+            >>> Frame(origin=(-10.0, 4.0, 5.0), spacing=(0.5, 0.5, 1.25)).affine("RAS").tolist()
+            [[-0.5, 0.0, 0.0, 10.0], [0.0, -0.5, 0.0, -4.0], [0.0, 0.0, 1.25, 5.0], [0.0, 0.0, 0.0, 1.0]]
+        """
+        if space not in get_args(Space):
+            raise ValueError(f"space: expected {' or '.join(get_args(Space))}, got {space!r}")
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = self._to_world, self.origin
+        if space == "RAS":
+            affine[:2] = np.negative(affine[:2], where=affine[:2] != 0, out=np.zeros((2, 4)))  # without -0.0
+        return affine
 
     def to_world(self, voxel: ArrayLike) -> WorldPoints:
         """Return the world coordinates of voxel coordinates, shape (3,) or (n, 3), both x, y, z."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.frame import Boxes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scan(Volume):
     """A volume with its frame, and what belongs to it.
 
@@ -57,6 +57,10 @@ class Scan(Volume):
             raise ValueError(f"lung_mask: expected the shape {self.shape}, got {tuple(self.lung_mask.shape)}")
         placed = tuple(_placed(nodule, self.frame, self.shape) for nodule in self.nodules)
         object.__setattr__(self, "nodules", placed)
+
+    def __repr__(self) -> str:
+        mask = "no lung mask" if self.lung_mask is None else "lung mask"
+        return f"{super().__repr__()[:-1]}; {mask}, {len(self.nodules)} nodules)"
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Scan:

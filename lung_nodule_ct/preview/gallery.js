@@ -70,8 +70,12 @@ function filterBar(config, show) {
   return { bar: element("div", { className: "filters" }, selects, selects.length ? reset : null, status), apply };
 }
 
-/** The size of the largest nodule of a scan. */
-function largestText(scan) {
+/** The size of the largest nodule of a scan, or of the one that its close-up follows. */
+function nodulesText(scan, isFollowed) {
+  if (isFollowed && scan.followed !== null) {
+    const { diameterMm, track } = scan.nodules[scan.followed];
+    return `${diameterMm === null ? "diameter unknown" : millimetres(diameterMm)}, track ${track}`;
+  }
   if (scan.largest === null) return "no nodule annotated";
   const { diameterMm } = scan.nodules[scan.largest];
   const more = scan.nodules.length > 1 ? `, largest of ${scan.nodules.length}` : "";
@@ -84,7 +88,7 @@ function card(config, item, open) {
   const still = scan && ((config.longitudinal && scan.closeUp) || scan.thumbnail);
   const head = [
     config.longitudinal ? dayText(item) : item.patient === undefined ? item.id ?? `row ${item.row}` : `patient ${item.patient ?? "unknown"}`,
-    scan && largestText(scan),
+    scan && nodulesText(scan, config.longitudinal),
   ];
   const details = [item.split, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
   if (item.augmented) details.push("augmented");

@@ -46,6 +46,40 @@ function nodulesOn(scan, planeName, index) {
   });
 }
 
+/** How the page names what a key slice was chosen by. */
+const basisText = (nodule) => ({ evidence: "by evidence in the voxels", centre: "by the annotated centre" }[nodule.keySliceBasis] ?? "basis unknown");
+
+/** The numbers of the nodules of which a slice of a plane is the key slice. Key slices are indices along the stored z. */
+function keyNodules(scan, planeName, index) {
+  const { through } = PLANES[planeName];
+  if (scan.storedAxes[through] !== "z") return [];
+  const stored = scan.flipped[through] ? scan.shape[through] - 1 - index : index;
+  return scan.nodules.flatMap((nodule, number) => (nodule.keySlice === stored ? [number] : []));
+}
+
+/** Corners around the nodules of which a slice is the key slice: solid if the voxels showed it, otherwise dotted. */
+function keyMarks(scan, planeName, index) {
+  const plane = PLANES[planeName];
+  return keyNodules(scan, planeName, index).map((number) => {
+    const nodule = scan.nodules[number];
+    const at = (axis) => {
+      const middle = nodule.center[axis] + 0.5;
+      const half = (nodule.diameterMm ?? 0) / 2 / steps(scan)[axis];
+      const [low, high] = nodule.box ? [nodule.box[axis], nodule.box[axis + 3]] : [middle - half, middle + half];
+      const gap = 2 / steps(scan)[axis];
+      const edges = [Math.min(low, middle - half) - gap, Math.max(high, middle + half) + gap];
+      return axis === plane.down ? edges.map((edge) => downwards(scan, plane, edge)).sort((a, b) => a - b) : edges;
+    };
+    const [[left, right], [top, bottom]] = [at(plane.across), at(plane.down)];
+    const [dx, dy] = [(right - left) / 4, (bottom - top) / 4];
+    const d = `M${left} ${top + dy}V${top}H${left + dx}M${right - dx} ${top}H${right}V${top + dy}`
+      + `M${right} ${bottom - dy}V${bottom}H${right - dx}M${left + dx} ${bottom}H${left}V${bottom - dy}`;
+    const mark = svgElement("path", { class: `mark key ${nodule.keySliceBasis === "evidence" ? "" : "by-centre"}`, d });
+    mark.dataset.nodule = number;
+    return mark;
+  });
+}
+
 /** A picture with marks over it. `view` is the visible part [x, y, width, height], in pixels or voxels of the original. */
 function markedPicture(picture, view, marks, spacing = [1, 1, 1]) {
   const shape = view[2] * spacing[0] / (view[3] * spacing[1]);

@@ -181,6 +181,7 @@ _SCRIPTS = (
     "scan.js",
     "viewer.js",
     "gallery.js",
+    "curve.js",
     "patients.js",
     "audit.js",
     "main.js",

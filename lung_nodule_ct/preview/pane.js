@@ -13,6 +13,7 @@ class Pane {
     this.marks = svgElement("svg", { viewBox: `0 0 ${across} ${down}`, preserveAspectRatio: "none", "aria-hidden": "true" });
     this.picture = element("div", { className: "picture" }, this.canvas, this.marks);
     this.under = element("span", { className: "under" });
+    this.keys = element("span", { className: "keys" });
     this.output = element("output", {});
     this.input = element("input", {
       type: "range", min: 0, max: this.positions.length - 1, step: 1,
@@ -21,7 +22,7 @@ class Pane {
     const sides = view.oriented
       ? ["left", "right", "up", "down"].map((side, n) => element("span", { className: `side ${side}`, "aria-hidden": "true" }, this.plane.sides[n]))
       : [];
-    this.stage = element("div", { className: "stage" }, this.picture, sides, this.under);
+    this.stage = element("div", { className: "stage" }, this.picture, sides, this.keys, this.under);
     this.slider = element("div", { className: "slider" }, this.input);
     this.root = element(
       "section",
@@ -136,12 +137,16 @@ class Pane {
     this.marks.replaceChildren(
       svgElement("path", { class: "mark crosshair", d: this.crosshair(x, y, across, down) }),
       ...nodulesOn(scan, this.name, this.index),
+      ...keyMarks(scan, this.name, this.index),
     );
+    const keys = keyNodules(scan, this.name, this.index)
+      .map((number) => `key slice of nodule ${number + 1}, ${basisText(scan.nodules[number])}`);
+    this.keys.textContent = keys.join(" · ");
     const axis = this.plane.through;
     const text = `${scan.storedAxes[axis]} = ${view.stored(axis, this.index)} of ${scan.shape[axis]}`;
     this.output.textContent = text;
     this.input.value = this.slot;
     this.input.setAttribute("aria-valuetext", text);
-    this.canvas.setAttribute("aria-label", `${this.name} slice, ${text}, ${view.preset.name} window`);
+    this.canvas.setAttribute("aria-label", `${[`${this.name} slice`, text, ...keys].join(", ")}, ${view.preset.name} window`);
   }
 }

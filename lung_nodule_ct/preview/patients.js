@@ -16,6 +16,16 @@ function timeline(items) {
   return picture;
 }
 
+/** At which nodule the close-ups of some scans are. */
+function placeText(items) {
+  const scans = items.map((item) => page.scans[item.scan]).filter(Boolean);
+  const followed = scans.filter((scan) => scan.followed !== null);
+  if (!followed.length) return "each at its largest nodule";
+  const { track } = followed[0].nodules[followed[0].followed];
+  const others = scans.length - followed.length;
+  return `each at the nodule of track ${track}${others ? `, ${others.toLocaleString("en")} without it at the largest nodule` : ""}`;
+}
+
 /** The scans of one patient and slice thickness. `list` is what the viewer steps through. */
 function sequence(config, items, list) {
   const [first] = items;
@@ -24,7 +34,7 @@ function sequence(config, items, list) {
   const thickness = thicknessText(first);
   const facts = [
     counted(items.length, scan ? "scan" : "picture"),
-    scan && "each at its largest nodule",
+    scan && placeText(items),
     side && `${side} × ${side} mm`,
     scan?.hounsfield && "lung window",
   ];
@@ -35,7 +45,7 @@ function sequence(config, items, list) {
     element("p", { className: "quiet" }, facts.filter(Boolean).join(", ")),
     timeline(items),
     element("ol", { className: "side-by-side" }, items.map((item) => (
-      element("li", {}, card(config, item, () => openViewer(list, list.findIndex(([, other]) => other === item))))
+      element("li", {}, card(config, item, () => openViewer(list, list.findIndex(([, other]) => other === item), item.scan ? page.scans[item.scan].followed : null)))
     ))),
   );
 }
@@ -51,6 +61,7 @@ function patientsPanel(config) {
       "article",
       { className: "patient" },
       element("h2", {}, `Patient ${patient ?? "unknown"}`),
+      tracksSection(scans, ({ item, number }) => openViewer(list, list.findIndex(([, other]) => other === item), number)) ?? [],
       [...Map.groupBy(scans, (item) => item.slice_thickness_mm).values()].map((same) => sequence(config, same, list)),
     )));
   });

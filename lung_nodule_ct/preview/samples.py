@@ -105,6 +105,7 @@ class Sample(SampledRow):
         pixels: 8-bit, axes (y, x), or (y, x, channel) if a published picture has colours.
         marked: The nodules that the picture shows.
         slice_index: The axial slice, ``None`` if the row has no volume.
+        key_basis: What the slice was chosen by if it is the key slice of the largest nodule, otherwise ``None``.
         volume: The volume of the slice, axes (z, y, x), valid until the next sample is read; ``None`` if the row has no
             volume.
     """
@@ -113,6 +114,7 @@ class Sample(SampledRow):
     marked: tuple[MarkedNodule, ...]
     slice_index: int | None = None
     volume: NDArray[Any] | None = None
+    key_basis: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,13 @@ def records_with(row: Mapping[str, Any], field: str) -> Sequence[Mapping[str, An
 def nodules_of(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the nodules of a volume: records with ``center_voxel`` and, if it is known, ``box_voxel``."""
     return records_with(row, "center_voxel")
+
+
+def key_position(nodule: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return where planes through a nodule cross: its centre, on its key slice if it has one. Voxel index x, y, z."""
+    x, y, z = nodule["center_voxel"]
+    key = nodule.get("key_slice")
+    return x, y, z if key is None else float(key)
 
 
 def largest_nodule(nodules: Sequence[Mapping[str, Any]]) -> int | None:
@@ -232,7 +241,9 @@ def pick(
 
 
 def samples(build: BuildFolder, config: str, chosen: Mapping[str, Sequence[int]]) -> Iterator[Sample]:
-    """Read a picture of each chosen row: of a volume, the slice through its largest nodule, or its middle slice.
+    """Read a picture of each chosen row: of a volume, the key slice of its largest nodule, or its middle slice.
+
+    Without the column ``key_slice`` it is the middle slice of the box of the nodule.
 
     Rows whose volume is null are left out, and so are all rows of a config without pictures and volumes.
 
@@ -263,13 +274,16 @@ def samples(build: BuildFolder, config: str, chosen: Mapping[str, Sequence[int]]
 
 def _slice_sample(config: str, split: str, index: int, row: Row, volume: NDArray[Any]) -> Sample:
     nodule = largest(row)
+    key = None if nodule is None else nodule.get("key_slice")
     z = len(volume) // 2 if nodule is None else (nodule["box_voxel"][2] + nodule["box_voxel"][5] - 1) // 2
+    z = z if key is None else key
     marked = tuple(
         MarkedNodule((box[0], box[1], box[3], box[4]), _diameter(entry), entry.get("pathology"))
         for entry in nodules_of(row)
         if (box := entry.get("box_voxel")) is not None and box[2] <= z < box[5]
     )
-    return Sample(config, split, index, row, grey(volume[z]), marked, z, volume)
+    basis = nodule.get("key_slice_basis") if nodule is not None and key is not None else None
+    return Sample(config, split, index, row, grey(volume[z]), marked, z, volume, basis)
 
 
 def grey(voxels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 // A scan in the dialog: three planes with a common position, windows, and a list of the nodules.
 
 class ScanView {
-  constructor(body, scan, item) {
+  constructor(body, scan, item, nodule) {
     this.scan = scan;
     this.oriented = scan.spacing !== null;
     this.frame = 0;
@@ -13,8 +13,9 @@ class ScanView {
       return;
     }
     this.volume = new Volume(item.scan, scan);
-    const first = scan.largest === null ? scan.shape.map((size) => size / 2 - 0.5) : scan.nodules[scan.largest].center;
-    this.position = this.within(first);
+    const start = nodule ?? scan.largest;
+    this.position = this.within(start === null ? scan.shape.map((size) => size / 2 - 0.5) : scan.nodules[start].keyPosition);
+    if (start !== null) this.follow(start);
     this.panes = Object.keys(PLANES).map((name) => new Pane(this, name));
     this.nodules = scan.nodules.map((nodule, number) => this.noduleButton(nodule, number));
     this.markers = scan.nodules.map((nodule, number) => this.marker(nodule, number));
@@ -85,7 +86,7 @@ class ScanView {
       this.dirty.clear();
       this.nodules.forEach((button, number) => {
         const nodule = this.scan.nodules[number];
-        button.setAttribute("aria-current", String(this.within(nodule.center).every((value, axis) => (
+        button.setAttribute("aria-current", String(this.within(nodule.keyPosition).every((value, axis) => (
           axis === 2 ? this.volume.nearest[value] === this.volume.nearest[this.position[2]] : value === this.position[axis]))));
       });
     });
@@ -128,8 +129,15 @@ class ScanView {
     return nodule.center.every((value, axis) => value >= -0.5 && value < this.scan.shape[axis] - 0.5);
   }
 
+  /** Remember the track of a nodule, so that the next scan opens at the same track. A scan without that track keeps it. */
+  follow(number) {
+    const { track } = this.scan.nodules[number];
+    if (track) shown.track = track;
+  }
+
   jump(number) {
-    this.move(this.within(this.scan.nodules[number].center));
+    this.follow(number);
+    this.move(this.within(this.scan.nodules[number].keyPosition));
   }
 
   noduleButton(nodule, number) {
@@ -142,15 +150,24 @@ class ScanView {
       element("strong", {}, `Nodule ${number + 1}: ${size ?? published}`),
       this.oriented ? element("span", {}, classLabel(nodule.pathology)) : null,
       element("span", { className: "quiet" }, `voxel ${z}${this.isInside(nodule) ? "" : ", outside the volume"}`),
+      typeof nodule.keySlice === "number" ? element("span", { className: "quiet" }, `key slice z = ${nodule.keySlice}, ${basisText(nodule)}`) : null,
+      this.trackText(nodule) ? element("span", { className: "quiet" }, this.trackText(nodule)) : null,
     );
+  }
+
+  /** The track of a nodule in words; null if the build has no tracks. */
+  trackText({ track, trackEvent, trackConfidence, trackReason }) {
+    if (!track) return trackReason ? `no track: ${trackReason}` : null;
+    const parts = [`track ${track}`, trackEvent, typeof trackConfidence === "number" ? `confidence ${trackConfidence.toFixed(2)}` : null];
+    return parts.filter(Boolean).join(", ");
   }
 
   /** A triangle above the axial slider. With the keyboard, the list of nodules does the same. */
   marker(nodule, number) {
     if (!this.isInside(nodule) || this.scan.slices.length < 2) return null;
-    const slot = this.volume.nearest[this.within(nodule.center)[2]];
+    const slot = this.volume.nearest[this.within(nodule.keyPosition)[2]];
     const share = slot / (this.scan.slices.length - 1);
-    const text = `Nodule ${number + 1}, ${this.scan.storedAxes[2]} = ${this.stored(2, this.within(nodule.center)[2])}`;
+    const text = `Nodule ${number + 1}, ${this.scan.storedAxes[2]} = ${this.stored(2, this.within(nodule.keyPosition)[2])}`;
     const made = element("button", { type: "button", className: "marker", title: text, "aria-label": text, tabIndex: -1, onclick: () => this.jump(number) });
     made.style.left = `calc(8px + ${share} * (100% - 16px))`; // the centre of the thumb moves between 8 px from each end
     return made;

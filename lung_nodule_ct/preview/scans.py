@@ -6,6 +6,7 @@ import math
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.geometry.display import Orientation
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink, stretch_labels
-from lung_nodule_ct.preview.samples import ShownColumns, grey, largest_nodule, nodules_of, scan_key
+from lung_nodule_ct.preview.samples import ShownColumns, grey, key_position, largest_nodule, nodules_of, scan_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -38,6 +39,26 @@ _MARGIN = 2  # slices on each side of a nodule that are always stored
 _AXES = "xyz"
 
 
+@dataclass(frozen=True, slots=True)
+class CloseUp:
+    """What the close-up of a scan shows.
+
+    Attributes:
+        side_mm: Side of its square.
+        track: The track that it follows; without it, or in a scan without it, the close-up shows the largest nodule.
+
+    Raises:
+        ValueError: The side is not positive.
+    """
+
+    side_mm: float
+    track: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.side_mm > 0:
+            raise ValueError(f"side_mm: expected more than 0, got {self.side_mm}")
+
+
 class PageScans:
     """The volumes of all configs, each stored once. The budget is shared by the expected numbers of slices.
 
@@ -53,7 +74,7 @@ class PageScans:
         self._left = float(max_bytes)
         self._keys: dict[Hashable, str] = {}
         self._identities: dict[SampledRow, Hashable] = {}
-        self._planned: dict[str, tuple[Selection, SampledRow, float | None]] = {}
+        self._planned: dict[str, tuple[Selection, SampledRow, CloseUp | None]] = {}
         self.described: dict[str, dict[str, Any]] = {}
         self.slices: dict[str, dict[str, Any]] = {}
 
@@ -65,6 +86,7 @@ class PageScans:
             patient = sampled.row.get("patient_id")
             diameters = [nodule.get("diameter_mm") or 0.0 for nodule in nodules_of(sampled.row)]
             close_up_mm[patient] = max([close_up_mm[patient], *(_CLOSE_UP_BY_DIAMETER * d for d in diameters)])
+        followed = followed_tracks([sampled.row for sampled in selection.rows])
         for sampled in selection.rows:
             identity = scan_key(config, sampled.row)
             if identity is None:
@@ -73,7 +95,8 @@ class PageScans:
             if identity in self._keys:
                 continue
             key = self._keys[identity] = f"scan-{len(self._keys)}"
-            close_up = close_up_mm[sampled.row.get("patient_id")] if config.longitudinal else None
+            patient = sampled.row.get("patient_id")
+            close_up = CloseUp(close_up_mm[patient], followed.get(patient)) if config.longitudinal else None
             self._planned[key] = (selection, sampled, close_up)
 
     def read(self, build: BuildFolder, pool: Executor, on_progress: OnProgress) -> None:
@@ -95,8 +118,8 @@ class PageScans:
                 key = self._keys[self._identities[sampled]]
                 share = max(0.0, self._left * _weight(sampled) / weights)
                 if volume is not None:
-                    close_up_mm = self._planned[key][2]
-                    scan, slices = describe_scan(sampled.row, volume, mask, close_up_mm, int(share / _TEXT), pool)
+                    close_up = self._planned[key][2]
+                    scan, slices = describe_scan(sampled.row, volume, mask, close_up, int(share / _TEXT), pool)
                     self.described[key] = scan
                     if slices is not None:
                         self.slices[key] = slices
@@ -142,7 +165,7 @@ def describe_scan(
     row: Mapping[str, Any],
     stored: NDArray[Any],
     mask: NDArray[np.uint8] | None,
-    close_up_mm: float | None,
+    close_up: CloseUp | None,
     budget: int,
     pool: Executor,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -152,7 +175,7 @@ def describe_scan(
         row: The columns of the volume without voxels.
         stored: The volume as it is stored, axes (z, y, x).
         mask: Its lung mask, the same shape.
-        close_up_mm: Side of the close-up of the largest nodule in mm; ``None`` for no close-up.
+        close_up: What the close-up shows; ``None`` for no close-up.
         budget: Maximum size of the pictures of the slices in bytes.
         pool: Executor that encodes the pictures.
 
@@ -169,7 +192,7 @@ def describe_scan(
     nodules = [_nodule(nodule, orientation, stored.shape) for nodule in records]
     largest = largest_nodule(records)
     spacing = None if frame is None else orientation.extent(frame.spacing)
-    z = len(volume) // 2 if largest is None else _nearest(nodules[largest]["center"][2], len(volume))
+    z = len(volume) // 2 if largest is None else _nearest(nodules[largest]["keyPosition"][2], len(volume))
     described: dict[str, Any] = {
         "shape": list(reversed(volume.shape)),
         "spacing": spacing,
@@ -181,16 +204,25 @@ def describe_scan(
         "largest": largest,
         "thumbnail": _still(volume, z, (0, 0, volume.shape[2], volume.shape[1]), _THUMBNAIL_SIDE),
         "closeUp": None,
+        "followed": None,
         "slices": None,
     }
     if top is not None:
         described["stretchedFrom"] = top
-    if close_up_mm is not None and spacing is not None:
+    if close_up is not None and spacing is not None:
+        followed = next(
+            (n for n, nodule in enumerate(nodules) if close_up.track and nodule["track"] == close_up.track), None
+        )
+        shown = largest if followed is None else followed
         center = (volume.shape[2] / 2, volume.shape[1] / 2)
-        if largest is not None:
-            x, y, _ = nodules[largest]["center"]
+        if shown is not None:
+            x, y, _ = nodules[shown]["center"]
             center = (x + 0.5, y + 0.5)
-        described["closeUp"] = _still(volume, z, _square(center, close_up_mm, spacing, volume.shape), _CLOSE_UP_SIDE)
+            z = _nearest(nodules[shown]["keyPosition"][2], len(volume))
+        described["followed"] = followed
+        described["closeUp"] = _still(
+            volume, z, _square(center, close_up.side_mm, spacing, volume.shape), _CLOSE_UP_SIDE
+        )
     mask = None if mask is None else orientation.volume(mask)
     stack = encode_stack(volume, mask, _slices_of_nodules(nodules, len(volume)), budget, pool)
     if stack is None:
@@ -210,6 +242,9 @@ def _nodule(nodule: Mapping[str, Any], orientation: Orientation, shape: Sequence
     box, label = nodule.get("box_voxel"), nodule.get("pathology")
     return {
         "center": orientation.point(nodule["center_voxel"], shape),
+        "keyPosition": orientation.point(key_position(nodule), shape),
+        "keySlice": nodule.get("key_slice"),
+        "keySliceBasis": nodule.get("key_slice_basis"),
         "box": None if box is None else orientation.box(box, shape),
         "diameterMm": nodule.get("diameter_mm"),
         "diameterAsPublished": nodule.get("diameter"),
@@ -217,7 +252,38 @@ def _nodule(nodule: Mapping[str, Any], orientation: Orientation, shape: Sequence
         "storedCenter": nodule["center_voxel"],
         "storedBox": box,
         "world": nodule.get("center_world"),
+        **_track(nodule),
     }
+
+
+def _track(nodule: Mapping[str, Any]) -> dict[str, Any]:
+    """The track of a nodule, as JSON values; nulls if the build has none."""
+    label = nodule.get("track_pathology")
+    return {
+        "track": nodule.get("track_id"),
+        "trackConfidence": nodule.get("track_confidence"),
+        "trackEvent": nodule.get("track_event"),
+        "trackEnded": nodule.get("track_ended"),
+        "trackReason": nodule.get("track_reason"),
+        "trackPathology": None if label is None else PATHOLOGY_NAMES[label],
+    }
+
+
+def followed_tracks(rows: Sequence[Mapping[str, Any]]) -> dict[str | None, str]:
+    """Return the track of each patient that the close-ups show: that with the most dates, of these the largest nodule."""
+    dates: defaultdict[tuple[str | None, str], set[int | None]] = defaultdict(set)
+    sizes: defaultdict[tuple[str | None, str], float] = defaultdict(float)
+    for row in rows:
+        for nodule in nodules_of(row):
+            track = nodule.get("track_id")
+            if track is not None:
+                key = (row.get("patient_id"), track)
+                dates[key].add(row.get("timepoint"))
+                sizes[key] = max(sizes[key], nodule.get("diameter_mm") or 0.0)
+    best: dict[str | None, str] = {}
+    for patient, track in sorted(dates, key=lambda key: (len(dates[key]), sizes[key])):
+        best[patient] = track
+    return best
 
 
 def _nearest(position: float, count: int) -> int:
@@ -232,7 +298,7 @@ def _slices_of_nodules(nodules: Sequence[Mapping[str, Any]], count: int) -> set[
         if nodule["box"]:
             low, high = nodule["box"][2], nodule["box"][5]
         else:
-            low = high = _nearest(nodule["center"][2], count)
+            low = high = _nearest(nodule["keyPosition"][2], count)
         slices |= set(range(max(0, low - _MARGIN), min(count, high + _MARGIN)))
     return slices
 

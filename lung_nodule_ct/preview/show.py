@@ -16,7 +16,7 @@ from lung_nodule_ct.errors import ExampleError
 from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.preview.pixels import stretch_labels
-from lung_nodule_ct.preview.samples import largest_nodule, nodules_of, records_with
+from lung_nodule_ct.preview.samples import key_position, largest_nodule, nodules_of, records_with
 from lung_nodule_ct.read.voxel_columns import decode_cell
 from lung_nodule_ct.system.imports import optional_imports
 
@@ -46,8 +46,9 @@ _PLANES: Final = (_Plane("axial", 2, 0, 1), _Plane("coronal", 1, 0, 2), _Plane("
 def show(example: Any, *, window: str | Window = "lung", nodule: int | None = None) -> Figure:
     """Draw one row of any config, as ``load_dataset`` returns it.
 
-    The first volume of the row is drawn in three planes through a nodule, in radiological orientation: the patient's
-    left on the right, the back at the bottom, the head at the top. Spheres of nodules are drawn solid and voxel boxes
+    The first volume of the row is drawn in three planes through a nodule, the axial one at its key slice, in radiological
+    orientation: the patient's left on the right, the back at the bottom, the head at the top. The title says what the key
+    slice was chosen by. Spheres of nodules are drawn solid and voxel boxes
     dashed where a plane cuts them, and the lung mask as an outline. A slice counts as a slab: the circle of a sphere is
     its largest section within half a slice, so that a nodule between two thick slices is visible. A row without a
     volume is drawn as its first picture, with its boxes and its class.
@@ -178,7 +179,7 @@ def _draw_volume(
     chosen = _checked(nodule, len(nodules), "nodule")
     chosen = largest_nodule(records) if chosen is None else chosen
     size = volume.shape[::-1]
-    center = [(count - 1) / 2 for count in size] if chosen is None else nodules[chosen].center
+    center = [(count - 1) / 2 for count in size] if chosen is None else nodules[chosen].key_position
     indices = [min(max(0, math.floor(value + 0.5)), count - 1) for value, count in zip(center, size, strict=True)]
     figure.set_size_inches(12, 4.6)
     for axes, plane in zip(figure.subplots(1, 3), _PLANES, strict=True):
@@ -222,9 +223,10 @@ def _draw_volume(
 
 @dataclass(frozen=True)
 class _DrawnNodule:
-    """A nodule in display order: centre, box, diameter in mm, and its description."""
+    """A nodule in display order: centre, the same on its key slice, box, diameter in mm, and its description."""
 
     center: tuple[float, float, float]
+    key_position: tuple[float, float, float]
     box: tuple[int, ...] | None
     diameter: float | None
     text: str
@@ -238,8 +240,11 @@ class _DrawnNodule:
             text = f"diameter {nodule['diameter']:g} as published"
         else:
             text = "diameter unknown"
+        if nodule.get("key_slice") is not None:
+            text += f", key slice z = {nodule['key_slice']} by {nodule.get('key_slice_basis') or 'an unknown rule'}"
         center = orientation.point(nodule["center_voxel"], shape)
-        return cls(center, orientation.box(box, shape) if box else None, diameter, text)
+        key = orientation.point(key_position(nodule), shape)
+        return cls(center, key, orientation.box(box, shape) if box else None, diameter, text)
 
 
 def _cut(volume: NDArray[Any], plane: _Plane, index: int) -> NDArray[Any]:

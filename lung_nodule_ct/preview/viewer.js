@@ -7,13 +7,13 @@ const PLAIN = { name: "grey", greys: greysOf(null) };
 /** The choices of the reader, kept from scan to scan. */
 const chosen = { preset: 0, circles: true, boxes: true, crosshair: true, mask: false };
 
-let shown = null; // { list, index, view }
+let shown = null; // { list, index, view, track }
 
-/** Show one example of a list of [config, item]. */
-function openViewer(list, index) {
+/** Show one example of a list of [config, item], at one of its nodules, or at its largest. */
+function openViewer(list, index, nodule = null) {
   shown?.view?.close();
   const [config, item] = list[index];
-  shown = { list, index, view: null };
+  shown = { list, index, view: null, track: shown?.track ?? null };
   document.getElementById("viewer-title").textContent = titleOf(config, item);
   const details = [`${item.split}, row ${item.row}`, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
   if (item.augmented !== undefined) details.push({ true: "augmented copy", false: "original" }[item.augmented] ?? "augmented or original: unknown");
@@ -23,12 +23,19 @@ function openViewer(list, index) {
   document.getElementById("next").disabled = index === list.length - 1;
   if (!dialog.open) dialog.showModal();
   const body = document.getElementById("viewer-body");
-  shown.view = item.scan ? new ScanView(body, page.scans[item.scan], item) : new PictureView(body, item);
+  shown.view = item.scan ? new ScanView(body, page.scans[item.scan], item, nodule) : new PictureView(body, item);
+}
+
+/** The nodule of a scan that belongs to the track on which the viewer is; null if none does. */
+function sameTrack(item) {
+  const nodules = item.scan ? page.scans[item.scan].nodules : [];
+  const number = nodules.findIndex((nodule) => nodule.track && nodule.track === shown.track);
+  return number < 0 ? null : number;
 }
 
 function openNeighbour(by) {
-  const index = shown.index + by;
-  if (shown.list[index]) openViewer(shown.list, index);
+  const next = shown.list[shown.index + by];
+  if (next) openViewer(shown.list, shown.index + by, sameTrack(next[1]));
 }
 
 document.getElementById("previous").addEventListener("click", () => openNeighbour(-1));

@@ -117,7 +117,7 @@ def _write_pictures(build: BuildFolder, stage: Path) -> Iterator[CardPicture]:
         drawn = config_picture(build, config)
         if drawn is not None:
             name = f"{_PICTURES}/{config}.png"
-            drawn.image.save(stage / name, "PNG", optimize=True)
+            drawn.image.save(stage / name, "PNG")
             yield CardPicture(name, drawn.caption)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.declaration.schema import Column
     from lung_nodule_ct.preview.samples import Row, Sample
     from lung_nodule_ct.read.build_folder import BuildFolder
 
@@ -45,7 +46,8 @@ def config_picture(build: BuildFolder, config: str) -> ConfigPicture | None:
     """Draw some examples of a config as one picture.
 
     A config with classes shows one example of each class; a longitudinal config shows the scans of one patient, each at
-    its largest nodule; a config of scans shows one scan in three planes through its largest nodule, as it is stored.
+    the key slice of its largest nodule; a config of scans shows one scan in three planes through its largest nodule, as it is
+    stored. Captions say what the key slice was chosen by.
     Any other config shows a few pictures or slices.
 
     Args:
@@ -61,13 +63,19 @@ def config_picture(build: BuildFolder, config: str) -> ConfigPicture | None:
     declared = build.config(config)
     columns = declared.schema.columns
     category = next((column.name for column in columns if isinstance(column.type, Category)), None)
+    has_keys = any(column.name == "key_slice" for column in _fields(columns))
+    nodule = (
+        "the key slice of its largest nodule (chosen by evidence or by the annotated centre)"
+        if has_keys
+        else "its largest nodule"
+    )
     if category is not None:
         panels, content = _classes(build, config, category), "one example of each class"
     elif declared.longitudinal:
         panels = _timeline(build, config)
-        content = "the scans of one patient in chronological order, each at its largest nodule"
+        content = f"the scans of one patient in chronological order, each at {nodule}"
     elif declared.schema.has_frame and declared.schema.has_voxels:
-        panels, content = _planes(build, config), "a scan as it is stored, in three planes through its largest nodule"
+        panels, content = _planes(build, config), f"a scan as it is stored, in three planes through {nodule}"
     else:
         panels = [
             _axial(sample, _location(sample)) for sample in samples(build, config, spread(build, config, _PANELS))
@@ -78,6 +86,11 @@ def config_picture(build: BuildFolder, config: str) -> ConfigPicture | None:
     marked = ", nodules boxed in orange" if any(isinstance(column.type, Records) for column in columns) else ""
     grid = _grid(panels, _PANELS if category is None else _PANELS_OF_CLASSES)
     return ConfigPicture(grid, f"{config}: {content}{marked}")
+
+
+def _fields(columns: Sequence[Column]) -> list[Column]:
+    """The columns of the records of a row."""
+    return [field for column in columns if isinstance(column.type, Records) for field in column.type.fields]
 
 
 def _classes(build: BuildFolder, config: str, column: str) -> list[Image.Image]:
@@ -105,7 +118,7 @@ def _timeline(build: BuildFolder, config: str) -> list[Image.Image]:
     if by_patient:
         patient = max(by_patient.values(), key=lambda rows: sum(map(len, rows.values())))
         chosen = {split: indices[:_PANELS] for split, indices in patient.items()}
-    return [_axial(sample, _time(sample.row)) for sample in samples(build, config, chosen)][:_PANELS]
+    return [_axial(sample, _time(sample.row) + _key(sample)) for sample in samples(build, config, chosen)][:_PANELS]
 
 
 def _planes(build: BuildFolder, config: str) -> list[Image.Image]:
@@ -128,7 +141,7 @@ def _planes_of(sample: Sample, volume: NDArray[Any], frame: Frame) -> list[Image
         (volume[::upward, :, x], (box[1], low, box[4], high), f"{_plane_name(frame, 0)}, x = {x}", y_step),
     )
     return [
-        _axial(sample, f"{_plane_name(frame, 2)}, z = {sample.slice_index}", (x_step, y_step)),
+        _axial(sample, f"{_plane_name(frame, 2)}, z = {sample.slice_index}{_key(sample)}", (x_step, y_step)),
         *(
             _panel(grey(plane), [plane_box] if nodule else [], caption, (step, z_step))
             for plane, plane_box, caption, step in planes
@@ -143,6 +156,11 @@ def _plane_name(frame: Frame, axis: int) -> str:
 
 def _location(sample: Sample) -> str:
     return sample.split if sample.slice_index is None else f"{sample.split}, slice {sample.slice_index}"
+
+
+def _key(sample: Sample) -> str:
+    """What the key slice was chosen by, for a caption; empty if the slice is not a key slice."""
+    return "" if sample.key_basis is None else f", by {sample.key_basis}"
 
 
 def _time(row: Row) -> str:

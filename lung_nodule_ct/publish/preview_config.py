@@ -111,7 +111,7 @@ def write_preview_shard(
 def _png(pixels: NDArray[np.uint8]) -> bytes:
     """Return 8-bit pixels as PNG, without metadata."""
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", optimize=True)
+    Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
 
 

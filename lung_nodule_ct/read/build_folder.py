@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lung_nodule_ct.declaration.configs import CONFIGS, Config
 from lung_nodule_ct.declaration.manifest import FINDINGS, MANIFEST, READABLE_VERSIONS, Format, config_from_json
 from lung_nodule_ct.declaration.schema import Picture, Voxels
-from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.errors import BuildFolderError, closest
 from lung_nodule_ct.read.row_groups import RowGroups
 from lung_nodule_ct.read.voxel_columns import table_rows
 from lung_nodule_ct.system.staging import real_path, sweep
@@ -77,7 +77,9 @@ class BuildFolder:
             raise BuildFolderError(
                 f"{self.folder} has no {name}",
                 expected=f"one of {', '.join(self._declared) or 'no config at all'}",
-                remedy=_REBUILD.format(folder=self.folder).replace("CONFIG...", name),
+                remedy=_REBUILD.format(folder=self.folder).replace("CONFIG...", name)
+                if name in CONFIGS
+                else closest(name, self._declared),
             )
         return self._declared[name]
 
@@ -97,7 +99,11 @@ class BuildFolder:
             BuildFolderError: The build does not contain the config or the split.
         """
         if split not in self.splits(config):
-            raise BuildFolderError(f"{config} has no split {split!r}", expected=", ".join(self.splits(config)))
+            raise BuildFolderError(
+                f"{config} has no split {split!r}",
+                expected=f"one of {', '.join(self.splits(config))}",
+                remedy=closest(split, self.splits(config)),
+            )
         return self.configs[config][split]
 
     def files(self, config: str, split: str | None = None) -> list[Mapping[str, Any]]:
@@ -196,7 +202,7 @@ def read_build(folder: str | os.PathLike[str]) -> BuildFolder:
     Raises:
         BuildFolderError: The folder is missing or empty, or its manifest is missing, damaged, or of another format or version.
     """
-    path = Path(folder)
+    path = Path(folder).expanduser()
     remedy = _REBUILD.format(folder=path)
     if not path.is_dir():
         sweep(real_path(path))  # a build that was killed may have moved an earlier one away

@@ -10,27 +10,30 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Final, overload
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 
 import numpy as np
 
 from lung_nodule_ct.geometry.frame import FRAME_COLUMNS, Frame
+from lung_nodule_ct.read import conversions
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.voxel_columns import VoxelColumn, decode_cell
 from lung_nodule_ct.system.memory import prefetch_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import datasets
     from numpy.typing import NDArray
 
-_PADDING: Final = {"int16": -1024, "uint8": 0}
+    from lung_nodule_ct.read.build_folder import BuildFolder
+
+PADDING: Final = {"int16": -1024, "uint8": 0}
 """The value outside a volume: the HU of air in CT, black in 8-bit stacks and masks."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """One volume of a dataset.
 
@@ -42,6 +45,10 @@ class Volume:
 
     array: Any
     frame: Frame | None = None
+
+    def __repr__(self) -> str:
+        spacing = "no frame" if self.frame is None else f"{_times(self.frame.spacing)} mm"
+        return f"{type(self).__name__}({_times(self.shape)} {self.array.dtype}, axes z y x; {spacing}, axes x y z)"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,15 +82,23 @@ class Volume:
             center_world: Centre in LPS millimetres x, y, z, instead of ``center_voxel``.
             size: Number of voxels along x, y, z.
             size_mm: Size in millimetres along the stored axes x, y, z, rounded to voxels, instead of ``size``.
-            outside: The value where the patch extends beyond the volume; by default -1024 HU in CT, 0 in uint8.
+            outside: The value where the patch extends beyond the volume; by default -1024 HU in CT, 0 in uint8. If it is given, the patch
+                may be completely outside.
 
         Raises:
-            ValueError: Not exactly one centre and one size are given, or millimetres for a volume without a frame.
+            ValueError: Not exactly one centre and one size are given, they are not three numbers, or millimetres are given for a volume
+                without a frame. Or the patch has no voxel of the volume, as with a centre in another world or order of axes.
         """
         if (center_voxel is None) == (center_world is None) or (size is None) == (size_mm is None):
             raise ValueError("expected one of center_voxel and center_world, and one of size and size_mm")
         if self.frame is None and (center_world is not None or size_mm is not None):
             raise ValueError("this volume has no frame: give center_voxel and size in voxels")
+        given = {"center_voxel": center_voxel, "center_world": center_world, "size": size, "size_mm": size_mm}
+        for name, values in given.items():
+            if values is not None and (len(values) != 3 or not all(map(math.isfinite, values))):
+                raise ValueError(f"{name}: expected three numbers x, y, z, got {tuple(values)}")
+            if values is not None and name.startswith("size") and min(values) <= 0:
+                raise ValueError(f"{name}: expected positive numbers, got {tuple(values)}")
         center = center_voxel
         if self.frame is not None and center_world is not None:
             center = self.frame.to_voxel(center_world).tolist()
@@ -93,7 +108,64 @@ class Volume:
         assert center is not None  # noqa: S101 -- one of the two was given
         assert extent is not None  # noqa: S101
         starts = [math.floor(c - n / 2 + 1) for c, n in zip(center, extent, strict=True)][::-1]
+        ends = [start + count for start, count in zip(starts, extent[::-1], strict=True)]
+        if outside is None and any(
+            end <= 0 or start >= limit for start, end, limit in zip(starts, ends, self.shape, strict=True)
+        ):
+            where = "" if center_world is None else f" (center_world {_listed(center_world)}, LPS mm)"
+            raise ValueError(
+                f"the patch around voxel {_listed(center)}{where} has no voxel of the volume, which has "
+                f"{_times(self.shape[::-1])} voxels along x, y, z. Check the order of the axes and the world (LPS, not RAS), or give "
+                "outside= for a patch of padding"
+            )
         return self._cut(starts, list(extent)[::-1], outside)
+
+    def to_monai(self) -> Any:
+        """Return the volume as a ``monai.data.MetaTensor`` of shape (1, x, y, z), with its affine (RAS mm).
+
+        An array that can be written, as :func:`lung_nodule_ct.imaging.resample` returns it, shares its memory with the tensor. The
+        read-only view of a dataset is copied, because PyTorch has no read-only tensors.
+
+        Raises:
+            ValueError: The volume has no frame.
+            MissingExtraError: The extra ``monai`` is not installed.
+        """
+        return conversions.to_monai(*self._voxels_and_frame("to_monai"))
+
+    def to_torchio(self, *, label: bool = False) -> Any:
+        """Return the volume as a ``torchio.ScalarImage`` of shape (1, x, y, z), with its affine (RAS mm). Memory is as in :meth:`to_monai`.
+
+        Args:
+            label: Return a ``torchio.LabelMap``, for lung masks.
+
+        Raises:
+            ValueError: The volume has no frame.
+            MissingExtraError: The extra ``torchio`` is not installed.
+        """
+        return conversions.to_torchio(*self._voxels_and_frame("to_torchio"), label=label)
+
+    def to_sitk(self) -> Any:
+        """Return the volume as a ``SimpleITK.Image`` with origin, spacing and direction (LPS mm). SimpleITK copies the voxels.
+
+        Raises:
+            ValueError: The volume has no frame.
+            MissingExtraError: The extra ``imaging`` is not installed.
+        """
+        return conversions.to_sitk(*self._voxels_and_frame("to_sitk"))
+
+    def to_nibabel(self) -> Any:
+        """Return the volume as a ``nibabel.Nifti1Image`` with the axes (x, y, z) and its affine (RAS mm), without a copy.
+
+        Raises:
+            ValueError: The volume has no frame.
+            MissingExtraError: The extra ``export`` is not installed.
+        """
+        return conversions.to_nibabel(*self._voxels_and_frame("to_nibabel"))
+
+    def _voxels_and_frame(self, method: str) -> tuple[NDArray[Any], Frame]:
+        if self.frame is None:
+            raise ValueError(f"{method}: this volume has no frame, so its size in mm is unknown; use numpy() instead")
+        return self.array[...], self.frame
 
     def _cut(self, starts: Sequence[int], extent: Sequence[int], outside: float | None) -> NDArray[Any]:
         inside = tuple(
@@ -105,7 +177,7 @@ class Volume:
         if voxels.shape == tuple(extent):
             copy: NDArray[Any] = voxels.copy()
             return copy
-        patch = np.full(extent, _PADDING[self.array.dtype.name] if outside is None else outside, self.array.dtype)
+        patch = np.full(extent, PADDING[self.array.dtype.name] if outside is None else outside, self.array.dtype)
         if voxels.size:
             patch[tuple(slice(s.start - start, s.stop - start) for s, start in zip(inside, starts, strict=True))] = (
                 voxels
@@ -113,14 +185,32 @@ class Volume:
         return patch
 
 
-class Volumes(Sequence[Volume]):
-    """The volumes of a split, by index. Returned by :func:`volumes`."""
+class _VolumeSource(Protocol):
+    """Where the volumes of a split are. A pickled copy opens the files again."""
 
-    def __init__(self, count: int, read: Callable[[int], Volume]) -> None:
-        self._count, self._read = count, read
+    def __len__(self) -> int: ...
+
+    def __str__(self) -> str: ...
+
+    def read(self, index: int) -> Volume:
+        """The volume of a row."""
+
+
+class Volumes(Sequence[Volume]):
+    """The volumes of a split, by index. Returned by :func:`volumes`.
+
+    It can be pickled, and the copy opens the files again. So it is a dataset for the workers of a PyTorch ``DataLoader`` or of grain, also
+    of those that are spawned.
+    """
+
+    def __init__(self, source: _VolumeSource) -> None:
+        self._source = source
+
+    def __repr__(self) -> str:
+        return f"Volumes({len(self)} of {self._source})"
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._source)
 
     @overload
     def __getitem__(self, index: int) -> Volume: ...
@@ -131,7 +221,7 @@ class Volumes(Sequence[Volume]):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"volume {index} of {len(self)}")
-        return self._read(index % len(self))
+        return self._source.read(index % len(self))
 
 
 class StreamedVolumes(Iterable[Volume]):
@@ -191,6 +281,10 @@ def volumes(
         raise ValueError("config and split: expected only with the path of a build folder")
     import datasets  # noqa: PLC0415 -- imported already by the caller who has a dataset
 
+    if isinstance(dataset, dict):
+        raise ValueError(  # noqa: TRY004 -- a dictionary of splits is a value of the wrong kind, as below
+            f"dataset: expected one split, got the splits {', '.join(map(str, dataset))}; use dataset[{next(iter(dataset), '')!r}]"
+        )
     if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
         raise ValueError(f"dataset: expected a split of datasets or a build folder, got {type(dataset).__name__}")  # noqa: TRY004
     names = dataset.column_names or []
@@ -199,21 +293,72 @@ def volumes(
     if isinstance(dataset, datasets.IterableDataset):
         frame_columns = [name for name in FRAME_COLUMNS if name in names]
         return StreamedVolumes(dataset.select_columns([column, *frame_columns]), column)
-    return _of_table(dataset, column)
+    return Volumes(_LoadedVolumes(dataset, column))
 
 
-def _of_table(dataset: Any, column: str) -> Volumes:
-    table = dataset.data
-    cells = VoxelColumn(table.column(column))
-    geometry = {name: table.column(name).to_pylist() for name in FRAME_COLUMNS if name in dataset.column_names}
-    indices = dataset._indices  # the rows of a selected or shuffled dataset
+class _LoadedVolumes:
+    """The volumes of a loaded dataset, whose files are mapped into memory. In a pickled copy they are mapped again."""
 
-    @cache
-    def read(index: int) -> Volume:
-        row = index if indices is None else indices.column(0)[index].as_py()
-        return Volume(cells[row], Frame.from_row({name: values[row] for name, values in geometry.items()}))
+    def __init__(self, dataset: datasets.Dataset, column: str) -> None:
+        names = [name for name in FRAME_COLUMNS if name in dataset.column_names]
+        self._dataset = dataset.with_format(None).select_columns([column, *names])
+        self._column = column
+        self._known: dict[int, Volume] = {}
 
-    return Volumes(len(dataset), read)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._dataset, self._column)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __str__(self) -> str:
+        config = self._dataset.info.config_name
+        return ", ".join(map(str, filter(None, (config, self._dataset.split, self._column))))
+
+    @cached_property
+    def _cells(self) -> VoxelColumn:
+        return VoxelColumn(self._dataset.data.column(self._column))
+
+    @cached_property
+    def _geometry(self) -> dict[str, list[Any]]:
+        return {
+            name: self._dataset.data.column(name).to_pylist()
+            for name in self._dataset.column_names
+            if name != self._column
+        }
+
+    def read(self, index: int) -> Volume:
+        if index not in self._known:
+            indices = self._dataset._indices  # the rows of a selected or shuffled dataset
+            row = index if indices is None else indices.column(0)[index].as_py()
+            frame = Frame.from_row({name: values[row] for name, values in self._geometry.items()})
+            self._known[index] = Volume(self._cells[row], frame)
+        return self._known[index]
+
+
+class _FolderVolumes:
+    """The volumes of a build folder, decoded when they are read; the last ones are kept. A pickled copy has decoded none."""
+
+    def __init__(self, build: BuildFolder, column: str, config: str, split: str, kept: int) -> None:
+        self._build, self._column, self._config, self._split, self._kept = build, column, config, split, kept
+        self.read = lru_cache(maxsize=max(1, kept))(self._decode)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._build, self._column, self._config, self._split, self._kept)
+
+    def __len__(self) -> int:
+        return self._build.count(self._config, self._split)
+
+    def __str__(self) -> str:
+        return f"{self._config}, {self._split}, {self._column}"
+
+    def _decode(self, index: int) -> Volume:
+        names = [known.name for known in self._build.columns(self._config)]
+        wanted = [self._column, *(name for name in FRAME_COLUMNS if name in names)]
+        row = next(self._build.rows(self._config, self._split, wanted, [index]))
+        if row[self._column] is None:
+            raise ValueError(f"row {index} has no such volume (null)")
+        return Volume(row[self._column], Frame.from_row(row))
 
 
 def _of_folder(
@@ -225,20 +370,20 @@ def _of_folder(
     split = _only("split", list(build.splits(config)), split)
     names = [known.name for known in build.columns(config)]
     if column not in names or column not in ("volume", "lung_mask"):
-        raise ValueError(f"{config} has no volumes in {column!r}")
-
-    @lru_cache(maxsize=max(1, kept))
-    def read(index: int) -> Volume:
-        wanted = [column, *(name for name in FRAME_COLUMNS if name in names)]
-        row = next(build.rows(config, split, wanted, [index]))
-        if row[column] is None:
-            raise ValueError(f"row {index} has no such volume (null)")
-        return Volume(row[column], Frame.from_row(row))
-
-    return Volumes(build.count(config, split), read)
+        raise ValueError(f"{config} has no volumes in {column!r}; its columns are {', '.join(names)}")
+    build.count(config, split)  # is there such a split?
+    return Volumes(_FolderVolumes(build, column, config, split, kept))
 
 
 def _only(what: str, names: Sequence[str], chosen: str | None) -> str:
     if chosen is None and len(names) != 1:
         raise ValueError(f"{what}: expected one of {', '.join(names) or 'none'}, got none")
     return names[0] if chosen is None else chosen
+
+
+def _times(numbers: Iterable[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return f"({', '.join(f'{number:g}' for number in numbers)})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -74,6 +74,14 @@ class ByteSource(ABC):
         while length > 0 and (block := self.read_at(offset, min(length, self._block_bytes))):
             yield block
             offset, length = offset + len(block), length - len(block)
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:  # noqa: B027 -- most sources need no requests
+        """Fetch some ranges, each from a first byte to the byte after its last, that will be read soon: at most what is kept until then.
+
+        Raises:
+            ArchiveError: The archive was changed while it was read.
+            DownloadError: A server does not send the bytes.
+        """
 
     def close(self) -> None:  # noqa: B027 -- most sources have nothing to close
         """Close the file or the connections."""

@@ -18,6 +18,7 @@ from lung_nodule_ct.sources.zip_directory import Archive, read_directory
 if TYPE_CHECKING:
     from lung_nodule_ct.sources.records import Record
     from lung_nodule_ct.sources.unrecognised import UnrecognisedFile
+    from lung_nodule_ct.sources.zip_directory import Member
 
 _MAX_NEAR = 5
 """Files that an error lists because they may be an archive that is missing."""
@@ -196,6 +197,19 @@ class ArchivePool:
         if location not in self._directories:
             self._directories[location] = read_directory(self[location], location, file_name_of(location))
         return self._directories[location]
+
+    def prefetch(self, members: Iterable[Member]) -> None:
+        """Fetch the bytes of some small members, which will be read soon, in few requests. Of archives on this machine nothing is read.
+
+        Raises:
+            ArchiveError: An archive cannot be opened or read.
+            DownloadError: A server does not send the bytes.
+        """
+        by_location: dict[str, list[tuple[int, int]]] = {}
+        for member in members:
+            by_location.setdefault(member.location, []).append((member.offset, member.offset + member.span))
+        for location, ranges in by_location.items():
+            self[location].prefetch(ranges)
 
     def close(self) -> None:
         """Close all archives."""

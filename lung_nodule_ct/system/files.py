@@ -181,13 +181,17 @@ def hash_cache_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.proof")
 
 
-def require_free_space(content: str, size: int, folders: Collection[Path]) -> None:
+_OTHER_CACHE: Final = "free some space, or name another folder with LUNG_NODULE_CT_CACHE"
+
+
+def require_free_space(content: str, size: int, folders: Collection[Path], remedy: str = _OTHER_CACHE) -> None:
     """Check that some folders have enough free space for ``size`` bytes.
 
     Args:
         content: What is to be written, for the message.
         size: How many bytes are to be written. Nothing is checked for zero bytes.
         folders: Where they are to be written. A folder need not exist yet.
+        remedy: What the user can do.
 
     Raises:
         OutputError: There is not enough free space.
@@ -198,7 +202,7 @@ def require_free_space(content: str, size: int, folders: Collection[Path]) -> No
             f"there is not enough free space for {content} in {', '.join(map(str, folders))}",
             expected=f"{size + _SPARE_BYTES:,} bytes free",
             got=f"{free:,}",
-            remedy="free some space, or name another folder with LUNG_NODULE_CT_CACHE",
+            remedy=remedy,
         )
 
 

@@ -89,7 +89,15 @@ class LocalEngine:
                     iter(buffers).__next__,
                 )
             return
-        futures = [self._pool(processes).submit(write_shard, layout, shard, stage, prefetch) for shard in shards]
+        # in the last round, a shard also has the workers that would have no shard
+        last = len(shards) % processes
+        spare = (processes - last) // last if last and config.schema.has_voxels else 0
+        futures = [
+            self._pool(processes).submit(
+                write_shard, layout, shard, stage, prefetch + spare * (index >= len(shards) - last)
+            )
+            for index, shard in enumerate(shards)
+        ]
         with _named_loss():
             for future in as_completed(futures):
                 written = future.result()

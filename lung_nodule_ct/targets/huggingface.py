@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,14 @@ import multiprocess
 
 from lung_nodule_ct.declaration.computed import Computed, KeySlices
 from lung_nodule_ct.declaration.configs import CONFIGS, DEFAULT_CONFIG, get_config
-from lung_nodule_ct.declaration.findings import Finding, FindingCollector, Grade
+from lung_nodule_ct.declaration.findings import Grade
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import DATASET_VERSION, FINDINGS, GENERATOR, to_json
 from lung_nodule_ct.declaration.published import CITATION, HOMEPAGE
 from lung_nodule_ct.errors import LungNoduleCTError, SourceError
 from lung_nodule_ct.examples.family import number_scans
 from lung_nodule_ct.examples.plan import family_of, make_plan
-from lung_nodule_ct.examples.report import Pixels, report_document, same_pixels
+from lung_nodule_ct.examples.report import report_document
 from lung_nodule_ct.examples.scans.computed import with_computed
 from lung_nodule_ct.sources.resolve import open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
@@ -41,12 +41,15 @@ from lung_nodule_ct.targets.columns import to_features
 from lung_nodule_ct.targets.prepared_cache import (
     ShardHashes,
     code_hash,
+    collect_findings,
     collect_hashes,
     latest_cache,
     new_cache,
+    save_findings,
     source_of_cache,
     write_cache_manifest,
 )
+from lung_nodule_ct.targets.streaming import NumberedUnits, SharedArchives, deal_units, require_streaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,12 +57,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lung_nodule_ct.declaration.configs import Config
+    from lung_nodule_ct.declaration.findings import Finding
     from lung_nodule_ct.declaration.schema import Schema
-    from lung_nodule_ct.examples.family import Unit
+    from lung_nodule_ct.examples.report import Pixels
     from lung_nodule_ct.sources.source import Source
 
 DATASET_NAME = "lung_nodule_ct"
-_FINDINGS_PART = "findings-{}.part"
 
 logger = datasets.utils.logging.get_logger(__name__)
 
@@ -129,6 +132,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         self.findings = None
         self._report_folder: str | None = None
         self._job: _JobShards | None = None
+        self._streamed = SharedArchives()
         self._shard_hashes: dict[int, str] = {}
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
         if self._archives is not None:
@@ -201,6 +205,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
 
     def as_streaming_dataset(self, split: str | None = None, base_path: str | None = None) -> Any:
         """Stream from the archives, or from the server if there is no folder; from the cache if one was prepared before."""
+        require_streaming()
         if self._archives is not None or not self._is_prepared:
             return super().as_streaming_dataset(split, base_path)
         self.download_and_prepare()
@@ -233,30 +238,41 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         self._report(0, 0, plan.findings, [])
         numbers = count(1)
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"units": list(zip(numbers, units, strict=False))})
+            datasets.SplitGenerator(
+                name=split, gen_kwargs={"units": deal_units(list(zip(numbers, units, strict=False)))}
+            )
             for split, units in plan.splits.items()
         ]
 
-    def _generate_tables(self, units: Sequence[tuple[int, Unit]]) -> Iterator[tuple[str, pa.Table]]:
+    def _generate_tables(self, units: Sequence[NumberedUnits]) -> Iterator[tuple[str, pa.Table]]:
         """One table per volume, or per hundred pictures, of units that are numbered by their position in the plan."""
-        # what is prepared is written before the next example is made; what is streamed is kept by its consumer
-        new_buffers = BufferPool if self._report_folder is not None else NoReuse
-        with ArchivePool() as archives:
-            batches = make_batches(
-                [unit for _, unit in units],
-                family_of(get_config(self.config.name)),
-                self._schema,
-                self.info.features.arrow_schema,
-                archives,
-                new_buffers=new_buffers,
-            )
-            for number, batch in enumerate(batches):
-                position = units[batch.unit][0]
-                self._report(position, number, batch.findings, batch.pixels)
-                if batch.table.num_rows:
-                    yield f"{position}-{number}", batch.table
-                if self._job is not None:
-                    self._job.write_back()
+        if self._report_folder is None:
+            for shard in units:  # what is streamed is kept by its consumer
+                archives = self._streamed.pool()
+                archives.prefetch(member for _, unit in shard for member in unit.members)
+                yield from self._tables(shard, archives, NoReuse)
+        else:  # what is prepared is written before the next example is made
+            with ArchivePool() as archives:
+                yield from self._tables(tuple(chain.from_iterable(units)), archives, BufferPool)
+
+    def _tables(
+        self, units: NumberedUnits, archives: ArchivePool, new_buffers: type[BufferPool]
+    ) -> Iterator[tuple[str, pa.Table]]:
+        batches = make_batches(
+            [unit for _, unit in units],
+            family_of(get_config(self.config.name)),
+            self._schema,
+            self.info.features.arrow_schema,
+            archives,
+            new_buffers=new_buffers,
+        )
+        for number, batch in enumerate(batches):
+            position = units[batch.unit][0]
+            self._report(position, number, batch.findings, batch.pixels)
+            if batch.table.num_rows:
+                yield f"{position}-{number}", batch.table
+            if self._job is not None:
+                self._job.write_back()
 
     def _report(self, position: int, batch: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
         """Save findings next to the data that are prepared, or log those of a stream; see :func:`save_findings`."""
@@ -349,36 +365,6 @@ class _JobShards:
 
     def _path(self, shard: int) -> Path:
         return Path(self._pattern.replace("SSSSS", f"{shard:05d}"))
-
-
-def save_findings(
-    folder: Path, position: int, batch: int, findings: Sequence[Finding], pixels: Sequence[Pixels]
-) -> None:
-    """Save the findings of a piece of work as a small file; any process may call it.
-
-    Args:
-        folder: The folder.
-        position: Position in the plan, from 1, of the first unit that they belong to; 0 for the plan itself.
-        batch: Number of the batch in its process, which distinguishes batches of one unit.
-        findings: The findings.
-        pixels: The keys of the pixels of the examples.
-    """
-    part = {"findings": [finding.to_dict() for finding in findings], "pixels": list(pixels)}
-    path = folder / _FINDINGS_PART.format(f"{position:09d}-{batch:09d}")
-    path.write_text(json.dumps(part), encoding="utf-8")
-
-
-def collect_findings(folder: Path) -> tuple[Finding, ...]:
-    """All saved findings in the order of the plan, with those about equal pixels; the files are removed."""
-    report = FindingCollector()
-    pixels: list[Pixels] = []
-    for path in sorted(folder.glob(_FINDINGS_PART.format("*"))):
-        part = json.loads(path.read_text(encoding="utf-8"))
-        report.extend(map(Finding.from_dict, part["findings"]))
-        pixels += [Pixels(*entry) for entry in part["pixels"]]
-        path.unlink()
-    report.extend(same_pixels(pixels))
-    return report.findings
 
 
 def _log(findings: Sequence[Finding]) -> None:

@@ -55,7 +55,7 @@ def load(
 
     Raises:
         UnknownConfigError: There is no such config.
-        OptionError: ``verify`` is used with ``streaming``.
+        OptionError: ``verify`` is used with ``streaming``, or ``split_by`` is unknown.
         SourceError: The folder does not exist, or an archive is not in the cache while offline.
         DownloadError: Zenodo does not deliver what the record promises.
         ArchiveNotFoundError: An archive that the config reads is missing.
@@ -146,6 +146,9 @@ def _builder(config: str, **kwargs: Any) -> HuggingFaceBuilder:
     get_config(config)
     options = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
     if options.get("split_by") is not None:
+        if options["split_by"] not in set(SplitBy):
+            problem = f"there is no way to split by {options['split_by']!r}"
+            raise OptionError("split_by", problem, expected=" or ".join(SplitBy))
         options["split_by"] = str(SplitBy(options["split_by"]))
     defaults = {field.name: field.default for field in fields(LungNoduleCTConfig) if field.name in _OPTIONS}
     given = {name: value for name, value in options.items() if value is not None and defaults.get(name) != value}

@@ -1,4 +1,4 @@
-"""The caches of Hugging Face ``datasets`` that this package prepares: which one is used, how a new one appears, and its manifest.
+"""The caches of Hugging Face ``datasets`` that this package prepares: which one is used, how a new one appears, its findings and its manifest.
 
 ``datasets`` writes the shards itself, in one process per job, and renames them at the end. They are hashed while they are written, and
 found again by their inode number, which a rename does not change.
@@ -20,6 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lung_nodule_ct.declaration.findings import Finding, FindingCollector
 from lung_nodule_ct.declaration.manifest import (
     FINDINGS,
     FORMAT_VERSION,
@@ -30,17 +31,19 @@ from lung_nodule_ct.declaration.manifest import (
     with_files,
 )
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
+from lung_nodule_ct.examples.report import Pixels, same_pixels
 from lung_nodule_ct.read.verification import files_in
 from lung_nodule_ct.system.files import file_hash
 from lung_nodule_ct.system.processes import LockFile
 from lung_nodule_ct.system.staging import exclusive, real_path, replace_folder, sweep, temporary_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 
-_PART = "hashes-{}.part"
+_FINDINGS_PART = "findings-{}.part"
+_HASHES_PART = "hashes-{}.part"
 
 
 class ShardHashes:
@@ -57,16 +60,46 @@ class ShardHashes:
         """Save the hashes as a small file in the folder of the shards, which are complete; any process may call it."""
         hashes = {path.stat().st_ino: digest.hexdigest() for path, digest in self._digests.items()}
         if hashes:
-            (folder / _PART.format(min(hashes))).write_text(json.dumps(hashes), encoding="utf-8")
+            (folder / _HASHES_PART.format(min(hashes))).write_text(json.dumps(hashes), encoding="utf-8")
 
 
 def collect_hashes(folder: Path) -> dict[int, str]:
     """Return the saved SHA-256 of every shard by its inode number; the files are removed."""
     hashes: dict[int, str] = {}
-    for path in folder.glob(_PART.format("*")):
+    for path in folder.glob(_HASHES_PART.format("*")):
         hashes |= {int(inode): sha256 for inode, sha256 in json.loads(path.read_text(encoding="utf-8")).items()}
         path.unlink()
     return hashes
+
+
+def save_findings(
+    folder: Path, position: int, batch: int, findings: Sequence[Finding], pixels: Sequence[Pixels]
+) -> None:
+    """Save the findings of a piece of work as a small file; any process may call it.
+
+    Args:
+        folder: The folder.
+        position: Position in the plan, from 1, of the first unit that they belong to; 0 for the plan itself.
+        batch: Number of the batch in its process, which distinguishes batches of one unit.
+        findings: The findings.
+        pixels: The keys of the pixels of the examples.
+    """
+    part = {"findings": [finding.to_dict() for finding in findings], "pixels": list(pixels)}
+    path = folder / _FINDINGS_PART.format(f"{position:09d}-{batch:09d}")
+    path.write_text(json.dumps(part), encoding="utf-8")
+
+
+def collect_findings(folder: Path) -> tuple[Finding, ...]:
+    """All saved findings in the order of the plan, with those about equal pixels; the files are removed."""
+    report = FindingCollector()
+    pixels: list[Pixels] = []
+    for path in sorted(folder.glob(_FINDINGS_PART.format("*"))):
+        part = json.loads(path.read_text(encoding="utf-8"))
+        report.extend(map(Finding.from_dict, part["findings"]))
+        pixels += [Pixels(*entry) for entry in part["pixels"]]
+        path.unlink()
+    report.extend(same_pixels(pixels))
+    return report.findings
 
 
 def write_cache_manifest(folder: Path, hashes: Mapping[int, str]) -> None:
@@ -87,7 +120,7 @@ def write_cache_manifest(folder: Path, hashes: Mapping[int, str]) -> None:
 _INFO: Final = "dataset_info.json"
 _HASH: Final = r"[0-9a-f]{16}-(?:[0-9a-f]{16}|none)"
 _INCOMPLETE: Final = ".incomplete"
-_NOT_HASHED = frozenset({"cli", "train", "preview", "publish"})
+_NOT_HASHED = frozenset({"cli", "train", "preview", "publish", "torch"})
 """Rooms that do not affect what is built. A change in any other room makes prepared caches stale."""
 
 

@@ -17,7 +17,7 @@ from lung_nodule_ct.train.batches import open_data_source
 from lung_nodule_ct.train.evaluation import EVALUATION, PREDICTIONS, evaluate, read_scores, with_interval
 from lung_nodule_ct.train.loop import train
 from lung_nodule_ct.train.metrics import bootstrap_patients
-from lung_nodule_ct.train.runs import Run, data_identity, open_run
+from lung_nodule_ct.train.runs import Run, data_identity, file_identity, open_run
 from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class Gap:
     scores: dict[str, dict[str, float | None]]
 
 
-def train_both(folder: Path, name: str, recipe: Recipe, build: BuildFolder, *, draws: int) -> list[Path]:
+def train_both(
+    folder: Path, name: str, recipe: Recipe, build: BuildFolder, *, draws: int, pretrained: Path | None = None
+) -> list[Path]:
     """Train a recipe on both splits and evaluate each run on its own validation split.
 
     The runs are ``<folder>/published`` and ``<folder>/patient``. Finished runs are not trained again, and interrupted
@@ -62,12 +64,12 @@ def train_both(folder: Path, name: str, recipe: Recipe, build: BuildFolder, *, d
         TrainingError: One of the splits has no rows or cannot be scored, which is checked before training, or training
             fails.
     """
-    data = data_identity(build, recipe.config)
-    runs = [Run(folder / by, name, replace(recipe, split_by=by), data) for by in SplitBy]
+    data, weights = data_identity(build, recipe.config), file_identity(pretrained)
+    runs = [Run(folder / by, name, replace(recipe, split_by=by), data, weights) for by in SplitBy]
     for run, split in product(runs, (TRAIN, VALIDATION)):
         open_data_source(build, run.recipe, split)
     for run in runs:
-        train(run, build)
+        train(run, build, pretrained)
         evaluate(run, build, VALIDATION, draws=draws)
     return [run.folder for run in runs]
 

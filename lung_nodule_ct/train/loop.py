@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
 from lung_nodule_ct.train.batches import global_batches, open_data_source
 from lung_nodule_ct.train.evaluation import evaluate
+from lung_nodule_ct.train.network import pretrained_values
 from lung_nodule_ct.train.runs import Checkpoints, Run, data_identity, training
 from lung_nodule_ct.train.step import check_devices, initial_state, make_step, shardings
 from lung_nodule_ct.train.training_log import TrainingLog, ValidationCurve
@@ -31,16 +33,23 @@ DATA: Final = "synthetic"
 _PATIENTS: Final = 100
 
 
-def train(run: Run, build: BuildFolder) -> None:
+def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
     """Train a run to its last step. It continues from the latest checkpoint, if there is one.
+
+    Args:
+        run: The run.
+        build: A build that holds its config.
+        pretrained: The file of weights that the run starts with, if it names one.
 
     Raises:
         BuildFolderError: The build does not hold the config.
-        TrainingError: The data, the devices or the folder do not fit the recipe, another command trains the run, or a loss is not finite.
+        TrainingError: The data, the devices, the weights or the folder do not fit the recipe, another command trains the run, or a loss is not
+            finite.
     """
     recipe = run.recipe
     check_devices(recipe)
     source = open_data_source(build, recipe, TRAIN)
+    weights = None if pretrained is None else pretrained_values(recipe, pretrained)
     with training(run):
         run.save()
         replicated, by_example = shardings()
@@ -48,7 +57,8 @@ def train(run: Run, build: BuildFolder) -> None:
             if checkpoints.exist:
                 state = checkpoints.restore(replicated)
             else:
-                state = jax.jit(lambda: initial_state(recipe), out_shardings=replicated)()
+                state = jax.jit(partial(initial_state, recipe), out_shardings=replicated)(weights)
+            checkpoints.require_free_space(state)
             start = int(state["step"])
             checkpoints.delete_after(start)
             train_step, curve = make_step(recipe), ValidationCurve(run, build, start)

@@ -12,15 +12,21 @@ and dropout drops or does not. Both variants have the same values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.train.models import get_network
+from lung_nodule_ct.train.models.weights import load_weights, read_safetensors
 from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lung_nodule_ct.train.recipes import Recipe
 
     Values = dict[str, Any]
@@ -64,6 +70,35 @@ def initial_values(recipe: Recipe) -> Values:
     """The random parameters of a recipe's network, ``params``, and its initial ``statistics``."""
     _, params, statistics, _ = _split(get_task(recipe).build_model(recipe, nnx.Rngs(recipe.seed)))
     return {"params": params, "statistics": statistics}
+
+
+def pretrained_values(recipe: Recipe, path: Path) -> Values:
+    """The parameters and statistics of a published network from a file of its reference's weights.
+
+    Layers that depend on the number of classes are random if the file has another number.
+
+    Raises:
+        TrainingError: The recipe has no published network, or the file does not fit it.
+    """
+    if recipe.model.network is None:
+        raise TrainingError(f"{path} does not fit a network of our own", remedy="name a published one with --model")
+    weights = read_safetensors(path)
+    head = get_network(recipe.model.network).head
+    try:
+        loaded = load_weights(jax.eval_shape(partial(initial_values, recipe)), weights, new=head)
+    except TrainingError as error:
+        problem = f"{path} does not fit {recipe.model.network}: {error.problem}"
+        raise TrainingError(problem, expected=error.expected, got=error.got, remedy=error.remedy) from None
+    leaves, structure = jax.tree.flatten(loaded)
+
+    def random() -> list[Any]:
+        drawn = jax.tree.leaves(initial_values(recipe))
+        return [
+            new if isinstance(leaf, jax.ShapeDtypeStruct) else None for leaf, new in zip(leaves, drawn, strict=True)
+        ]
+
+    drawn = jax.jit(random)()  # XLA draws only what is returned
+    return structure.unflatten([leaf if new is None else new for leaf, new in zip(leaves, drawn, strict=True)])
 
 
 def statistics_of(model: Any) -> Values:

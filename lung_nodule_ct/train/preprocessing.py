@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from lung_nodule_ct.train.models import get_network
+
 if TYPE_CHECKING:
     from lung_nodule_ct.train.recipes import InputOptions
 
@@ -46,6 +48,12 @@ def preprocess(batch: Batch, options: InputOptions, key: jax.Array | None = None
             no_boxes = jnp.zeros((0, 2 * axes))
             image = jax.vmap(lambda k, x: augment(k, x, no_boxes)[0])(keys, image)
     return result | {"image": image[..., None]}
+
+
+def normalise(image: jax.Array, name: str) -> jax.Array:
+    """Grey values 0 to 1 as the reference of a published network normalises them."""
+    mean, deviation = get_network(name).grey
+    return (image - mean) / deviation
 
 
 def _apply_window(image: jax.Array, window: tuple[float, float]) -> jax.Array:

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.declaration.labels import VALIDATION, SplitBy
-from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.errors import TrainingError, closest
 from lung_nodule_ct.geometry.display import LUNG
+from lung_nodule_ct.train.models import get_network
+
+_OF_OUR_NETWORKS: Final = ("width", "blocks", "squeeze", "ordinal", "patch", "native_conv", "last_only")
+"""Options of the networks that are our own."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class ModelOptions:
         native_conv: Use XLA's convolutions. By default, they are used on every device except a CPU, where other
             algorithms are faster. The results are equal except for rounding.
         last_only: Use only the last scan of each patient.
+        network: Name of the published network; ``None`` for our own. It has no use for the other options, except ``bf16``.
     """
 
     head: Literal["classes", "center", "anchors", "sequence"]
@@ -41,11 +46,21 @@ class ModelOptions:
     bf16: bool = False
     native_conv: bool | None = None
     last_only: bool = False
+    network: str | None = None
 
     def __post_init__(self) -> None:
         _check_positive(width=self.width, patch=self.patch, **{f"blocks[{i}]": n for i, n in enumerate(self.blocks)})
         if not self.blocks:
             raise TrainingError("model.blocks has no stage", expected="at least one number of blocks")
+        if self.network is None:
+            return
+        get_network(self.network)
+        for field_ in fields(self):
+            if field_.name in _OF_OUR_NETWORKS and getattr(self, field_.name) != field_.default:
+                raise TrainingError(
+                    f"model.{field_.name} has no effect on the published network {self.network}",
+                    remedy=f"remove --model.{field_.name.replace('_', '-')}, or --model {self.network}",
+                )
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,10 @@ class InputOptions:
         spacing_mm: Voxel spacing in mm (z, y, x) that patches are resampled to; not resampled by default.
         window: Centre and width of the CT window in Hounsfield units. 8-bit images are not windowed.
         positives: Fraction of the training patches that contain a nodule.
-        boxes: Maximum number of boxes per image or patch.
+        boxes: Number of boxes that an image or patch has room for. It is larger where an image or a scan has more.
         scans: Maximum number of scans per patient, counted from the latest.
+        follow: What the scans of a patient show: ``tracks``, the same nodule in each, in a build that has tracks; or ``largest``,
+            the largest nodule of each, as in a build without tracks.
         augment: Random flips and rotations by right angles.
     """
 
@@ -69,6 +86,7 @@ class InputOptions:
     positives: float = 0.7
     boxes: int = 8
     scans: int = 3
+    follow: Literal["tracks", "largest"] = "tracks"
     augment: bool = True
 
     def __post_init__(self) -> None:
@@ -153,6 +171,11 @@ class Recipe:
                 expected=f"batch_size to be a multiple of optim.accumulate, {self.optim.accumulate}",
                 got=self.batch_size,
             )
+        if self.model.network is not None and get_network(self.model.network).task != self.task:
+            raise TrainingError(
+                f"the network {self.model.network} is not for the task {self.task}",
+                expected=f"a network for {self.task}; train --models --json has the task of each",
+            )
 
 
 def _check_positive(**values: float) -> None:
@@ -182,9 +205,9 @@ def _detection_3d(config: str, patch: InputOptions, head: Literal["center", "anc
     return Recipe(config, "detection", replace(_PYRAMID_3D, head=head), patch, batch_size=8, split_by=split, watch=8)
 
 
-def _longitudinal(**model: Any) -> Recipe:
-    network = replace(_SEQUENCE, **model)
-    return Recipe("longitudinal", "longitudinal", network, _NODULE_PATCH, steps=3_000, split_by=SplitBy.PATIENT)
+def _longitudinal(follow: Literal["tracks", "largest"] = "tracks", **model: Any) -> Recipe:
+    network, patch = replace(_SEQUENCE, **model), replace(_NODULE_PATCH, follow=follow)
+    return Recipe("longitudinal", "longitudinal", network, patch, steps=3_000, split_by=SplitBy.PATIENT)
 
 
 RECIPES: Final = {
@@ -198,6 +221,7 @@ RECIPES: Final = {
     "det3d_5mm": _detection_3d("det3d_5mm", _THICK_PATCH),
     "det3d_bmp_1.25mm": _detection_3d("det3d_bmp_1.25mm", _STACK_PATCH),
     "longitudinal": _longitudinal(),
+    "longitudinal-largest": _longitudinal("largest"),
     "longitudinal-single": _longitudinal(last_only=True),
 }
 """Recipes by name. Configs without a published validation split are split by patient."""
@@ -219,10 +243,59 @@ def get_recipe(name: str) -> Recipe:
     try:
         return RECIPES[name]
     except KeyError:
-        remedy = f"it is called {_RENAMED[name]} now" if name in _RENAMED else None
+        remedy = f"it is called {_RENAMED[name]} now" if name in _RENAMED else closest(name, RECIPES)
         raise TrainingError(
             f"no recipe is named {name!r}", expected=f"one of {', '.join(RECIPES)}", remedy=remedy
         ) from None
+
+
+_PUBLISHED: Final = {
+    "cls_1.25mm": Recipe(
+        "cls_1.25mm",
+        "classification",
+        ModelOptions("classes"),
+        InputOptions(size=(224, 224)),
+        OptimOptions(learning_rate=3e-4, warmup=200, weight_decay=0.05),
+        batch_size=32,
+    ),
+    "det2d_1.25mm": Recipe(
+        "det2d_1.25mm",
+        "detection",
+        ModelOptions("anchors"),
+        optim=OptimOptions(learning_rate=1e-4, warmup=200),
+        batch_size=8,
+    ),
+}
+"""How published networks are trained, by the recipe that is named with them. The paper only has the number of epochs."""
+_EPOCHS: Final = {"classification": 150, "detection": 50}
+"""The number of epochs in the paper, by task."""
+
+
+def published_recipe(name: str, network: str) -> Recipe:
+    """The recipe of a published network.
+
+    Args:
+        name: The recipe whose own network it replaces.
+        network: The network.
+
+    Raises:
+        TrainingError: There is no such recipe or network, or the recipe is of another task or a variant of our own network.
+    """
+    task = get_network(network).task
+    recipe = _PUBLISHED.get(get_recipe(name).config)
+    if recipe is None or recipe.task != task or name not in _PUBLISHED:
+        fitting = [key for key, value in _PUBLISHED.items() if value.task == task]
+        raise TrainingError(
+            f"the recipe {name} cannot be trained with the network {network}",
+            expected=f"the recipe {' or '.join(fitting)}",
+            remedy="train --models --json has the task of each network",
+        )
+    return replace(recipe, model=replace(recipe.model, network=network))
+
+
+def published_steps(recipe: Recipe, rows: int) -> int:
+    """The number of steps of the paper's number of epochs, if an epoch has ``rows`` examples."""
+    return -(-_EPOCHS[recipe.task] * rows // recipe.batch_size)
 
 
 @dataclass(frozen=True)
@@ -268,6 +341,7 @@ EXPECTED_SCORES: Final = {
     "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
     "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7),
     "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
+    "longitudinal-largest": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
     "longitudinal-single": ExpectedScore(_NODULES, "malignant_AUC", None),
 }
 """The expected score of each recipe. ``longitudinal-single`` has no minimum, because it cannot see growth."""

@@ -5,6 +5,7 @@ A run is continued by the same command. A command that differs in anything that 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import orbax.checkpoint as ocp
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
-from lung_nodule_ct.system.files import is_partial, write_atomically
+from lung_nodule_ct.system.files import is_partial, require_free_space, write_atomically
 from lung_nodule_ct.system.processes import LockFile
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
@@ -37,6 +38,7 @@ _COMMITTED_TEXT: Final = "complete\n"
 _LOCK: Final = ".train.lock"
 _FORMAT_VERSION: Final = 2
 """Since version 2, checkpoints hold the statistics of batch normalisation."""
+_CONTINUES: Final = "the same command continues from the last checkpoint"
 _NO_INFLUENCE: Final = ("workers", "save_every", "watch", "device")
 """Options of a recipe that do not change the trained weights."""
 
@@ -50,12 +52,14 @@ class Run:
         name: The recipe's name.
         recipe: The recipe, including changes from the command line.
         data: Identifies the training data; see :func:`data_identity`.
+        pretrained: SHA-256 of the file of weights that it starts with; ``None`` for random weights.
     """
 
     folder: Path
     name: str
     recipe: Recipe
     data: dict[str, Any]
+    pretrained: str | None = None
 
     def save(self) -> None:
         """Write ``run.json``, or check that the existing one has the same content.
@@ -90,6 +94,7 @@ class Run:
             "name": self.name,
             "recipe": asdict(self.recipe),
             "data": self.data,
+            "pretrained": self.pretrained,
         }
         return json.loads(json.dumps(document))
 
@@ -144,7 +149,8 @@ def open_run(folder: Path) -> Run:
             remedy="train it again with another --out, or use the release that wrote it",
         )
     try:
-        return Run(folder, document["name"], _parse_recipe(document["recipe"]), document["data"])
+        recipe = _parse_recipe(document["recipe"])
+        return Run(folder, document["name"], recipe, document["data"], document.get("pretrained"))
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is not a valid run: {error}", remedy="train it again") from error
 
@@ -161,6 +167,21 @@ def data_identity(build: BuildFolder, config: str) -> dict[str, Any]:
         "split_by": build.manifest["split_by"],
         "rows": build.manifest["configs"][config]["rows"],
     }
+
+
+def file_identity(path: Path | None) -> str | None:
+    """The SHA-256 of a file, ``None`` if there is none.
+
+    Raises:
+        TrainingError: It cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error}") from error
 
 
 def _parse_recipe(document: dict[str, Any]) -> Recipe:
@@ -198,7 +219,10 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=writable
         )
-        self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
+        # With a handler, Orbax does not look into the newest folder, which may be damaged, for the kind of its content.
+        self._manager = ocp.CheckpointManager(
+            self._folder.absolute(), options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -206,7 +230,12 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()  # waits until everything is written
+        try:
+            with self._writing():
+                self._manager.close()  # waits until everything is written
+        except TrainingError:
+            if error is None:
+                raise
         if self._writable:
             self._forget_location()
 
@@ -216,8 +245,34 @@ class Checkpoints:
         return self._manager.latest_step() is not None
 
     def save(self, state: State, steps: int) -> None:
-        """Save the state after a number of steps. Returns as soon as the state is copied from the device."""
-        self._manager.save(steps, args=ocp.args.StandardSave(state))
+        """Save the state after a number of steps. Returns as soon as the state is copied from the device.
+
+        Raises:
+            OutputError: There is not enough free space.
+            TrainingError: This or the checkpoint before cannot be written.
+        """
+        self.require_free_space(state)
+        with self._writing():
+            self._manager.save(steps, args=ocp.args.StandardSave(state))
+
+    def require_free_space(self, state: State) -> None:
+        """Check that a checkpoint of this state fits on the disk. Before training, so that no step is lost.
+
+        Raises:
+            OutputError: It does not fit.
+        """
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        require_free_space("a checkpoint", size, [self._folder], f"free some space; {_CONTINUES}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            problem = str(error).splitlines()[0]
+            raise TrainingError(
+                f"a checkpoint cannot be written to {self._folder}: {problem}", remedy=f"check the disk; {_CONTINUES}"
+            ) from error
 
     def restore(self, sharding: jax.sharding.Sharding) -> State:
         """Return the latest state that can be read. A notice is printed for each later one that cannot.

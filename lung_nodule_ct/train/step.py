@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.tasks import Prediction
 
     State = dict[str, Any]
+    Values = dict[str, Any]
     Batch = dict[str, Any]
 
 
 _ADDRESS, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _DROPOUT = 1
-"""Folded into the key of a part for what the network draws. Augmentation uses the key itself."""
+"""Folded into the key of a step for what the network draws. Augmentation uses the key itself."""
+GRADIENT_NORM: Final = "gradient_norm"
+WEIGHT_NORM: Final = "weight_norm"
 
 
 def initialize_jax() -> None:
@@ -100,12 +103,16 @@ def make_optimizer(options: OptimOptions, steps: int) -> optax.GradientTransform
     )
 
 
-def initial_state(recipe: Recipe) -> State:
-    """Return random weights, the initial statistics, the moving average of both, the state of the optimiser, and step 0.
+def initial_state(recipe: Recipe, weights: Values | None = None) -> State:
+    """Return weights, the initial statistics, the moving average of both, the state of the optimiser, and step 0.
 
     Use it under ``jax.jit``. All arrays are float32 except for counts.
+
+    Args:
+        recipe: The recipe.
+        weights: Its first parameters and statistics; random parameters by default.
     """
-    values = initial_values(recipe)
+    values = initial_values(recipe) if weights is None else weights
     optimizer = make_optimizer(recipe.optim, recipe.steps).init(values["params"])
     return {**values, "average": values, "optimizer": optimizer, "step": jnp.zeros((), jnp.int32)}
 
@@ -113,24 +120,31 @@ def initial_state(recipe: Recipe) -> State:
 def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """Return the compiled training step: it maps a state and a batch to the next state and the losses.
 
+    With the losses are the norms of the gradient and of the new weights, which are not finite if one of the values is not.
+
     It reuses the memory of the state that it is given. Random keys depend only on the seed and on the step number.
     """
     task, net, parts = get_task(recipe), network(recipe), recipe.optim.accumulate
     optimizer = make_optimizer(recipe.optim, recipe.steps)
 
-    def loss(params: Any, statistics: Any, batch: Batch, key: jax.Array) -> Any:
-        model = net.in_training({"params": params, "statistics": statistics}, jax.random.fold_in(key, _DROPOUT))
-        total, losses = task.loss(model, preprocess(batch, recipe.input, key), recipe)
+    def loss(params: Any, statistics: Any, examples: Batch, counts: Batch, key: jax.Array) -> Any:
+        model = net.in_training({"params": params, "statistics": statistics}, key)
+        total, losses = task.loss(model, examples, recipe, counts)
         return total, (losses, statistics_of(model))
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         params, statistics = state["params"], state["statistics"]
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state["step"]), parts)
+        key = jax.random.fold_in(jax.random.key(recipe.seed), state["step"])
+        keys = jax.random.split(jax.random.fold_in(key, _DROPOUT), parts)
+        batch, totals = task.add_targets(preprocess(batch, recipe.input, key), recipe)
+        # The parts are divided by a share of the count of the whole batch, so that their mean does not depend on the parts.
+        counts = {name: jnp.maximum(total, 1) / parts for name, total in totals.items()}
         results = []
         # A Python loop, because on CPU XLA runs convolutions inside lax.scan on one thread, many times slower.
         for part in range(parts):
             examples = jax.tree.map(lambda leaf: leaf[part::parts], batch)  # noqa: B023 -- called at once
-            gradient, (losses, statistics) = jax.grad(loss, has_aux=True)(params, statistics, examples, keys[part])
+            compute = jax.grad(loss, has_aux=True)
+            gradient, (losses, statistics) = compute(params, statistics, examples, counts, keys[part])
             results.append((gradient, losses))
         gradients, losses = jax.tree.map(lambda *leaves: sum(leaves) / parts, *results)
         updates, optimizer_state = optimizer.update(gradients, state["optimizer"], params)
@@ -140,6 +154,7 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
             recipe.optim.ema, done / (done + 9.0)
         )  # a small decay at first, to forget the random weights
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["average"], values)
+        losses |= {GRADIENT_NORM: optax.tree.norm(gradients), WEIGHT_NORM: optax.tree.norm(values)}
         return {**values, "average": average, "optimizer": optimizer_state, "step": done}, losses
 
     return jax.jit(step, donate_argnums=0)

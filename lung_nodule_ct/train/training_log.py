@@ -22,7 +22,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.batches import open_data_source
-from lung_nodule_ct.train.step import Predictor
+from lung_nodule_ct.train.step import GRADIENT_NORM, Predictor
 from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class TrainingLog:
     Args:
         folder: The run's folder.
         recipe: The recipe that is trained.
-        source: Names the examples of a batch whose loss is not finite.
+        source: Names the examples of a batch with a loss, gradient or weight that is not finite.
         start: The number of finished steps. Rows of later steps are removed.
     """
 
@@ -93,7 +93,7 @@ class TrainingLog:
         """Write the last step that was added.
 
         Raises:
-            TrainingError: A loss is not finite. The message has the step and the examples.
+            TrainingError: A loss, a gradient or a weight is not finite. The message has the step and the examples.
         """
         if self._pending is None:
             return
@@ -102,7 +102,7 @@ class TrainingLog:
         losses = {name: float(value) for name, value in jax.device_get(arrays).items()}
         if not all(map(math.isfinite, losses.values())):
             raise TrainingError(
-                f"the loss at step {step} is {losses['loss']}",
+                _not_finite(step, losses),
                 got=f"examples {', '.join(self._source.ids[index] for index in indices)}",
                 remedy="check these examples, or lower --optim.learning-rate; the last checkpoint is older than this",
             )
@@ -123,6 +123,14 @@ class TrainingLog:
             self._started = time.perf_counter()  # the rate leaves out the first step, which compiles
         rate = timed * self._recipe.batch_size / max(time.perf_counter() - self._started, 1e-9)
         self._progress.update(self._bar, completed=steps, description=f"loss {loss:.4f}, {rate:,.1f} examples/s")
+
+
+def _not_finite(step: int, losses: dict[str, float]) -> str:
+    """What is not finite. A weight may be so after a finite gradient, and a gradient with a finite loss."""
+    if not math.isfinite(losses["loss"]):
+        return f"the loss at step {step} is {losses['loss']}"
+    what = "its gradient is" if not math.isfinite(losses[GRADIENT_NORM]) else "the weights after it are"
+    return f"the loss at step {step} is {losses['loss']:.6g}, but {what} not finite"
 
 
 def _rows_before(path: Path, start: int) -> str:

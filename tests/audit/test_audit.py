@@ -164,6 +164,13 @@ def test_the_page_lists_every_check(build_tiny, tmp_path, build) -> None:
     }
     names = set(audited(build_tiny())["checks"])  # then scans with lungs, for the checks of lungs and of slices
     names |= set(audited(build(ChestArchives().write(tmp_path / "chests"), DET3D).folder)["checks"])
+    folder = build_tiny("longitudinal")  # then what a build computes
+
+    def made(rows: list[dict[str, Any]]) -> None:
+        rows[0]["lung_mask_origin"] = "made"
+
+    _follow(folder, *[{"track_id": "7-t1", "track_pathology": 2, "key_slice_basis": "evidence"}] * 2)
+    names |= set(audited(alter(folder, "longitudinal", made))["checks"])
     assert listed == {re.sub("^figure-.*", "figure-…", re.sub("/.*", "/<config>", name)) for name in names}
 
 
@@ -491,6 +498,98 @@ def test_timepoints_are_counted_and_a_reversed_order_is_detected(tiny, build_tin
     for config in (DET3D, "det3d_5mm"):
         alter(folder, config, reverse)
     assert verdict(folder, "timepoints") == "fail"
+
+
+# --- columns that a build computes ------------------------------------------------------------------------------------
+
+COMPUTED = ("tracks", "registration", "track-growth", "track-pathology", "key-slices", "lung-mask-origin")
+
+
+def _follow(folder: Path, *nodules: dict[str, Any]) -> dict[str, Any]:
+    """Give the rows of ``longitudinal`` one patient, with a nodule of this track in each scan, and audit the build."""
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        assert len(rows) >= len(nodules)
+        first = next(row["nodules"][0] for row in rows if row["nodules"])
+        for number, row in enumerate(rows):
+            row |= {"patient_id": "7", "scan_id": f"7-{number + 1}", "timepoint": number, "num_timepoints": len(rows)}
+            row |= {"days_since_first": 100 * number, "slice_thickness_mm": 1.25, "nodules": []}
+            if number < len(nodules):
+                row["nodules"] = [first | nodules[number]]
+
+    return audited(alter(folder, "longitudinal", change))
+
+
+def test_a_build_without_computed_columns_has_no_check_of_them(build_tiny) -> None:
+    assert not set(COMPUTED) & set(audited(build_tiny())["checks"])
+
+
+def test_tracks_are_counted_and_those_without_one_by_reason(build_tiny) -> None:
+    document = _follow(
+        build_tiny("longitudinal"),
+        {"track_id": "7-t1", "diameter_mm": 10.0, "pathology": 2, "track_pathology": 2},
+        {"track_id": "7-t1", "diameter_mm": 9.0, "pathology": None, "track_pathology": 2},
+        {"track_id": None, "track_reason": "the scans are unregistered: correlation 0.31", "pathology": None},
+    )
+    numbers = document["numbers"]["computed"]
+    assert (numbers["tracks"], numbers["nodules"]) == (1, 3)
+    assert numbers["nodules_without_track"] == {"the scans are unregistered": 1}
+    assert (numbers["date_pairs"], numbers["unregistered_date_pairs"]) == (2, [["7", 1, 2]])
+    assert (numbers["pathology_own"], numbers["pathology_by_track"]) == (1, 1)
+    checks = document["checks"]
+    assert checks["registration"]["verdict"] == "warn"
+    assert (
+        "patient 7, timepoints 1 and 2: the scans are unregistered: correlation 0.31"
+        in checks["registration"]["detail"]
+    )
+    assert checks["track-growth"]["verdict"] == "pass"
+    assert not {"key-slices", "lung-mask-origin"} & set(checks)
+
+
+def test_a_track_that_becomes_much_smaller_is_flagged_with_both_rows(build_tiny) -> None:
+    """The loss counts from the largest scan before, also if no step alone is large."""
+    diameters = ((8.0, 12.0, 8.3), "7-2", "7-3"), ((20.0, 16.0, 13.0), "7-1", "7-3"), ((20.0, 15.0, 14.1), None, None)
+    folder = build_tiny("longitudinal")
+    for sizes, earlier, later in diameters:
+        document = _follow(folder, *({"track_id": "7-t1", "diameter_mm": size} for size in sizes))
+        flags = [flag for flag in document["flags"] if flag["check"] == "track-growth"]
+        assert document["checks"]["track-growth"]["verdict"] == ("warn" if earlier else "pass")
+        assert [(flag["grade"], flag["other"]["key"]["scan_id"], flag["key"]["scan_id"]) for flag in flags] == (
+            [("warning", earlier, later)] if earlier else []
+        )
+    document = _follow(folder, *({"track_id": "7-t1", "diameter_mm": size} for size in (20.0, 13.0, 21.0)))
+    (flag,) = (flag for flag in document["flags"] if flag["check"] == "track-growth")
+    assert flag["annotation"] == 0
+    assert "20.0 mm on day 0, then 13.0 mm on day 100: -35%" in flag["measured"]
+
+
+def test_other_tracks_thicknesses_and_unknown_diameters_are_not_compared(build_tiny) -> None:
+    folder = build_tiny("longitudinal")
+    for second in ({"track_id": "7-t2", "diameter_mm": 5.0}, {"track_id": "7-t1", "diameter_mm": None}):
+        document = _follow(folder, {"track_id": "7-t1", "diameter_mm": 20.0}, second)
+        assert document["checks"]["track-growth"]["verdict"] == "pass"
+
+    def thick(rows: list[dict[str, Any]]) -> None:
+        rows[1]["slice_thickness_mm"] = 5.0
+        rows[1]["nodules"] = [rows[1]["nodules"][0] | {"diameter_mm": 5.0}]
+
+    assert audited(alter(folder, "longitudinal", thick))["checks"]["track-growth"]["verdict"] == "pass"
+
+
+def test_made_masks_and_key_slices_by_evidence_are_counted(build_tiny) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[0]["lung_mask_origin"] = "made"
+        rows[0]["nodules"] = [nodule | {"key_slice_basis": "evidence"} for nodule in rows[0]["nodules"]]
+
+    folder = build_tiny(DET3D)
+    before = open_build(folder)
+    nodules = [nodule for row in before.rows(DET3D, "train", ["nodules"]) for nodule in row["nodules"]]
+    document = audited(alter(folder, DET3D, change))
+    numbers = document["numbers"]["computed"]
+    assert numbers["lung_masks"]["made"] == 1
+    assert sum(numbers["key_slices"].values()) == len([n for n in nodules if n["key_slice"] is not None])
+    assert numbers["key_slices"]["evidence"] >= 1
+    assert "tracks" not in document["checks"]
 
 
 # --- dates ------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from altered import alter
 from chest_archives import SCANS, ChestArchives, chest, other_chest
 from PIL import Image
 from scipy import ndimage
@@ -222,6 +223,25 @@ def test_a_fault_is_flagged_by_name(flags, name) -> None:
         assert found[0]["annotation"] == 0
     if check == "both-thicknesses":
         assert found[0]["other"]["key"]["slice_thickness_mm"] == 5.0
+
+
+def test_a_made_mask_is_not_compared_with_what_it_was_made_by(tmp_path, build) -> None:
+    archives = ChestArchives()
+    FAULTS["mask moved"][0](archives)
+    archives.write_tables()
+    folder = build(archives.write(tmp_path / "in"), "det3d_1.25mm", keep_source_names=False).folder
+    before = audit_build(open_build(folder), only=("masks", "computed"))
+    assert [flag.check for flag in before.flags] == ["mask-fit"]
+
+    def made(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["lung_mask_origin"] = "made" if row["scan_id"] == "7-1" else row["lung_mask_origin"]
+
+    after = audit_build(open_build(alter(folder, "det3d_1.25mm", made)), only=("masks", "computed"))
+    assert after.flags == ()
+    measured = {check.name: check.measured for check in after.checks}
+    assert "1 made" in measured["lung-mask-origin"]
+    assert measured["mask-fit"].startswith("0 of")
 
 
 def _crop(seed: int) -> np.ndarray:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
+import typer
 
+from lung_nodule_ct.cli import EXAMPLES, app
 from lung_nodule_ct.testing.archives import CLS, DET2D, zip_archive
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
@@ -182,3 +186,60 @@ def test_options_are_named_once_in_messages(cli) -> None:
     done = cli("build", "det2d_1.25mm", "--num-proc", "2", "--engine", "beam")
     assert "--num-proc" in done.stderr
     assert "num_proc" not in done.stderr
+
+
+def test_every_help_has_an_example_that_the_command_understands(cli) -> None:
+    commands = typer.main.get_command(app).commands
+    assert set(EXAMPLES) == set(commands)
+    for name, command in commands.items():
+        shown = " ".join(cli(name, "--help").stdout.split())
+        assert f"Example: lung-nodule-ct {EXAMPLES[name]}" in shown, name
+        first, *arguments = shlex.split(EXAMPLES[name])
+        assert first == name
+        with command.make_context(name, arguments, resilient_parsing=False) as context:
+            assert not [word for word in context.args if word.startswith("-") and name not in ("train", "leakage")]
+    assert "Example: lung-nodule-ct build" in cli("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "question"),
+    [
+        (["bild"], "Did you mean 'build'?"),
+        (["build", "det2d_1.25", "--source", "."], "Did you mean det2d_1.25mm?"),
+        (["download", "longitudinale"], "Did you mean longitudinal?"),
+    ],
+)
+def test_mistyped_verbs_and_configs_get_a_proposal(cli, arguments, question) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert question in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_mistyped_config_of_a_build_gets_a_proposal(cli, dummy_build, tmp_path) -> None:
+    done = cli("export", dummy_build(), "det2d_1.25", "--to", "coco", "--out", tmp_path / "coco")
+    assert done.returncode == 1
+    assert "Did you mean det2d_1.25mm?" in done.stderr
+    assert "Build it again" not in done.stderr
+
+
+def test_a_tilde_is_the_home_folder(cli, dummy, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = cli("build", "cls_1.25mm", f"--source={dummy}", "--out=~/a build", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a build" / "build.json").is_file()
+    assert cli("verify", "~/a build", HOME=str(tmp_path)).returncode == 0
+    assert not list(Path.cwd().glob("~*"))
+
+
+def test_a_pipe_gets_unbroken_lines_without_blanks_at_the_end(cli, dummy_build, monkeypatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    for arguments in (["configs"], ["audit", dummy_build(), "--only", "splits"]):
+        lines = cli(*arguments).stdout.splitlines()
+        assert max(map(len, lines)) > 100
+        assert all(len(line) - len(line.rstrip()) < 80 for line in lines)
+    contexts = [line for line in cli("configs").stdout.splitlines() if line.startswith("    columns ")]
+    assert len(contexts) == 6
+
+
+def test_the_help_names_extras_in_brackets(cli) -> None:
+    assert "lung_nodule_ct[croissant]" in cli("card", "--help", COLUMNS="200").stdout

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import yaml
+from altered import alter
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from unknown_config import as_unknown_config
 
+from lung_nodule_ct import imaging
 from lung_nodule_ct.cli.export import FormatName
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
@@ -30,25 +33,33 @@ from lung_nodule_ct.export import FORMATS, export_config
 from lung_nodule_ct.export.nndetection import draw_spheres
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.targets.build import build_folder
+from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.testing.archives import (
     CT0,
     CT1,
     DET2D,
     FRAME,
+    MASKS,
     NODULE_COLUMNS,
     NODULES,
+    THICK0,
+    THICK1,
+    THICK2,
     metaimage,
     noise_picture,
     noise_volume,
     table,
     voc_annotation,
 )
+from lung_nodule_ct.testing.followups import Lesion, Warp, make_followups
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
 _PICTURES, _SCANS = (SLICES, STACKS), (THIN, "det3d_5mm", "longitudinal")
 EXPORTABLE = dict.fromkeys(("coco", "yolo", "voc"), _PICTURES) | dict.fromkeys(
-    ("monai", "nndetection", "nifti"), _SCANS
+    ("monai", "nndetection", "nifti", "nifti-pairs"), _SCANS
 )
 ROTATED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, -0.6, 0.0, 0.6, 0.8)
@@ -172,6 +183,7 @@ def test_yolo_labels_equal_the_boxes(build, dummy, tmp_path, config) -> None:
         np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), clipped, atol=1e-4)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("config", [SLICES, STACKS])
 def test_yolo_is_read_by_ultralytics(build, dummy, tmp_path, config, monkeypatch) -> None:
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "settings"))
@@ -192,6 +204,45 @@ def test_yolo_is_read_by_ultralytics(build, dummy, tmp_path, config, monkeypatch
             centers, sizes = label["bboxes"][:, :2] * (width, height), label["bboxes"][:, 2:] * (width, height)
             np.testing.assert_allclose(np.hstack([centers - sizes / 2, centers + sizes / 2]), boxes, atol=1e-3)
     exported(folder, config, "coco", out)  # the caches of Ultralytics do not prevent another export
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("config", [SLICES, STACKS])
+def test_boxes_are_read_by_supervision(build, dummy, tmp_path, config, to) -> None:
+    supervision = pytest.importorskip("supervision", reason="needs a separate environment")
+    folder = build(dummy, config).folder
+    out = exported(folder, config, to, tmp_path / to)
+    expected, pixels = boxes_of_slices(folder, config), pixels_of(folder, config)
+    read = supervision.DetectionDataset
+    if to == "voc":
+        parts = [read.from_pascal_voc(str(out / "JPEGImages"), str(out / "Annotations"))]
+    elif to == "yolo":
+        parts = [
+            read.from_yolo(str(path), str(out / "labels" / path.name), str(out / "data.yaml"))
+            for path in (out / "images").iterdir()
+        ]
+    else:
+        parts = [
+            read.from_coco(str(out / path.stem.removeprefix("instances_")), str(path))
+            for path in (out / "annotations").iterdir()
+        ]
+    found: dict[str, list[list[float]]] = {}
+    for part in parts:
+        assert part.classes == ["nodule"]
+        for path, image, detections in part:
+            name = Path(path).stem
+            found[name] = detections.xyxy.tolist()
+            assert image.shape[:2] == pixels[name].shape[:2]
+            assert set(detections.class_id.tolist()) <= {0}
+    assert set(found) == set(expected)
+    for name, boxes in found.items():
+        height, width = pixels[name].shape[:2]
+        published = np.array(expected[name][1]).reshape(-1, 4)
+        published = published.clip(0, (width, height, width, height)) if to == "yolo" else published
+        # supervision reads VOC as numbers from 1, with the last pixel included. What the numbers of the slices mean is not published.
+        published = published - ([1, 1, 0, 0] if (to, config) == ("voc", SLICES) else 0)
+        np.testing.assert_allclose(np.reshape(boxes, (-1, 4)), published, atol=1e-3)
 
 
 def voc_boxes(path: Path) -> list[list[float]]:
@@ -334,6 +385,7 @@ def _rotated_build(tiny: TinyArchives, build: Any, tmp_path: Path) -> Path:
     return build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
 
 
+@pytest.mark.torch
 def test_the_monai_datalist_is_read_by_monai(tiny, build, tmp_path) -> None:
     data = pytest.importorskip("monai.data", reason="MONAI needs PyTorch and a separate environment")
     transforms = pytest.importorskip("monai.transforms")
@@ -444,6 +496,146 @@ def test_spheres_contain_the_voxels_whose_centres_are_inside(spheres, direction)
         else:
             assert voxels.sum() == 1
     assert set(np.unique(labels).tolist()) <= set(range(len(drawn) + 1))
+
+
+# --- registered pairs -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory) -> tuple[Path, Path]:
+    """A build of a patient with a warped follow-up, and a scan that shows nothing; and its registered pairs."""
+    lesion = Lesion((74.0, 20.0, 0.0), (10.0, 13.0))
+    warps = Warp(), Warp((14.0, -9.0, 11.0), (3.0, -4.0, 5.0), (1.03, 0.98, 0.97))
+    scans = make_followups((0, 200), [lesion], warps, shape=(56, 110, 140), spacing=(2.6, 2.6, 2.6))
+    tiny, names = TinyArchives(), ("7_20180102", "7_20180721")
+    tiny[CT0], tiny[CT1] = {}, metaimage("7_20200101", noise_volume(9)) | metaimage("9", noise_volume(1))
+    tiny[THICK0], tiny[THICK1], tiny[THICK2] = {}, {}, {}
+    for name, scan in zip(names, scans, strict=True):
+        tiny[CT0] |= metaimage(name, scan.phantom.volume, scan.phantom.frame)
+    rows = [
+        ",".join(map(str, (name, *scan.nodules[0].center_world, scan.nodules[0].diameter_mm)))
+        for name, scan in zip(names, scans, strict=True)
+    ]
+    tiny[NODULES] = {"annotations.csv": table(NODULE_COLUMNS, *rows)}
+    tiny[MASKS] = metaimage(names[0], scans[0].phantom.lung_mask.astype(np.int16), scans[0].phantom.frame)
+    source = tiny.write(tmp_path_factory.mktemp("source"))
+    folder = tmp_path_factory.mktemp("followed") / "build"
+    build_folder([CONFIGS["longitudinal"]], open_folder(source), folder, BuildOptions())
+    return folder, exported(folder, "longitudinal", "nifti-pairs", folder.parent / "pairs")
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_transform_is_read_by_itk_and_takes_points_where_the_registration_does(followed) -> None:
+    folder, out = followed
+    patient = [row for _, row in every_row(folder, "longitudinal")]
+    registered = imaging.registered_pair(patient, 0, 1)
+    (pair,) = [pair for pair in _table(out / "pairs.csv") if pair["transform"]]
+    assert (pair["patient_id"], pair["fixed_timepoint"], pair["moving_timepoint"], pair["days"]) == (
+        "7",
+        "0",
+        "1",
+        "200",
+    )
+    assert float(pair["correlation"]) == registered.registration.quality.correlation
+    transform = sitk.ReadTransform(str(out / pair["transform"]))
+    fixed = sitk.ReadImage(str(out / pair["fixed_image"]))
+    for index in itertools.product(*((0, size - 1) for size in fixed.GetSize())):
+        point = fixed.TransformIndexToPhysicalPoint(index)
+        np.testing.assert_allclose(transform.TransformPoint(point), registered.registration.map(point), atol=1e-9)
+    nodules = patient[0]["nodules"], patient[1]["nodules"]
+    there = transform.TransformPoint(nodules[0][0]["center_world"])
+    assert np.linalg.norm(np.subtract(there, nodules[1][0]["center_world"])) < 6
+
+
+def test_the_warped_follow_up_is_what_itk_resamples(followed, tmp_path) -> None:
+    folder, out = followed
+    exported(folder, "longitudinal", "nifti", tmp_path / "nifti")
+    (pair,) = [pair for pair in _table(out / "pairs.csv") if pair["transform"]]
+    fixed, warped, original = (
+        sitk.ReadImage(str(path))
+        for path in (
+            out / pair["fixed_image"],
+            out / pair["warped_image"],
+            tmp_path / f"nifti/images/{pair['moving']}.nii.gz",
+        )
+    )
+    for name in ("GetSize", "GetOrigin", "GetSpacing", "GetDirection"):
+        assert getattr(fixed, name)() == getattr(warped, name)()
+    transform = sitk.ReadTransform(str(out / pair["transform"]))
+    expected = sitk.GetArrayFromImage(sitk.Resample(original, fixed, transform, sitk.sitkLinear, -1024.0))
+    difference = np.abs(sitk.GetArrayFromImage(warped).astype(int) - expected)
+    assert (difference > 1).mean() < 0.001  # at the border of the follow-up
+    mask = sitk.ReadImage(str(out / pair["fixed_lung_mask"]))
+    assert mask.GetSize() == fixed.GetSize()
+    assert (pair["fixed_lung_mask_origin"], pair["moving_lung_mask_origin"]) == ("published", "")
+    assert pair["warped_lung_mask"] == ""
+    back = transform.GetInverse()
+    (_, moved) = _table(out / "nodules.csv")
+    (row,) = [row for _, row in every_row(folder, "longitudinal") if row["timepoint"] == 1]
+    world = [float(moved[f"lps_mm_{axis}"]) for axis in "xyz"]
+    np.testing.assert_allclose(world, back.TransformPoint(row["nodules"][0]["center_world"]), atol=1e-6)
+    voxel = [float(moved[f"voxel_{axis}"]) for axis in "xyz"]
+    np.testing.assert_allclose(fixed.TransformContinuousIndexToPhysicalPoint(voxel), world, atol=1e-3)
+    assert (moved["case"], moved["nodule_id"]) == (pair["pair"], row["nodules"][0]["nodule_id"])
+
+
+def test_a_refused_pair_is_listed_with_its_reason_and_not_written(followed) -> None:
+    _, out = followed
+    kept, refused = _table(out / "pairs.csv")
+    assert (kept["is_registered"], refused["is_registered"]) == ("True", "False")
+    assert refused["moving_timepoint"] == "2"
+    assert "no lungs were found in the moving scan" in refused["reason"]
+    assert not any(refused[name] for name in ("fixed_image", "warped_image", "transform"))
+    assert not [path for path in out.rglob("*") if refused["moving"] in path.name]
+    (note,) = json.loads((out / "export.json").read_text())["notes"]
+    assert note == "1 of 2 pairs are unregistered and not written; pairs.csv has their reasons"
+
+
+@pytest.mark.slow
+def test_pairs_of_real_ct_keep_their_nodules_together(mirror, build, tmp_path) -> None:
+    out = exported(build(mirror, "longitudinal").folder, "longitudinal", "nifti-pairs", tmp_path / "pairs")
+    nodules = {nodule["case"]: nodule for nodule in _table(out / "nodules.csv")}
+    pairs = _table(out / "pairs.csv")
+    assert [pair["is_registered"] for pair in pairs] == ["True"] * 5
+    for pair in pairs:
+        both = [[float(nodules[pair[key]][f"lps_mm_{axis}"]) for axis in "xyz"] for key in ("fixed", "pair")]
+        assert np.linalg.norm(np.subtract(*both)) < 2.5
+
+
+def test_scans_that_are_not_in_the_order_of_time_are_refused(followed, tmp_path) -> None:
+    def turn(rows) -> None:
+        for row in rows:
+            row["timepoint"] = None if row["timepoint"] is None else 2 - row["timepoint"]
+
+    shutil.copytree(followed[0], tmp_path / "build")
+    with pytest.raises(ExportError, match=r"not in the order of time.*got timepoint 1 of patient 7"):
+        exported(alter(tmp_path / "build", "longitudinal", turn), "longitudinal", "nifti-pairs", tmp_path / "pairs")
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_scans_without_an_earlier_one_are_counted(followed, tmp_path) -> None:
+    def part(rows) -> None:
+        rows[1]["slice_thickness_mm"], rows[2]["patient_id"] = 5.0, None
+
+    shutil.copytree(followed[0], tmp_path / "build")
+    folder = alter(tmp_path / "build", "longitudinal", part)
+    summary = export_config(open_build(folder), "longitudinal", "nifti-pairs", tmp_path / "pairs")
+    assert (summary.images, _table(tmp_path / "pairs" / "pairs.csv")) == (0, [])
+    assert summary.notes[0].startswith("3 scans have no pair")
+
+
+def test_without_simpleitk_the_error_names_the_extra(followed, python, tmp_path) -> None:
+    code = (
+        "import sys; sys.modules['SimpleITK'] = None; from lung_nodule_ct.cli import main; "
+        f"sys.argv[1:] = ['export', {str(followed[0])!r}, 'longitudinal', '--to', 'nifti-pairs', '--out', 'pairs']; main()"
+    )
+    done = python(code, cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'pip install "lung_nodule_ct[imaging]"' in done.stderr.replace("\n", " ").replace("Pip", "pip")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

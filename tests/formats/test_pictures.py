@@ -74,6 +74,22 @@ def test_the_corpus_has_sixty_spellings() -> None:
     assert min(map(len, CORPUS)) >= 8
 
 
+@pytest.mark.parametrize("is_grey", [True, False])
+def test_the_end_of_a_grey_jpeg_is_checked_without_its_colours(monkeypatch, is_grey: bool) -> None:
+    channels = np.random.default_rng(0).integers(
+        0, 255, (48, 48, 3), np.uint8
+    )  # whole blocks: the last code has an effect
+    data = encode_picture(channels[..., [0, 0, 0]] if is_grey else channels, "JPEG")
+    picture = decode_picture(data)
+    assert picture.pixels.ndim == (2 if is_grey else 3)
+    decoded: list[bytes] = []
+    monkeypatch.setattr(pictures, "decode_picture", lambda data: (decoded.append(data), decode_picture(data))[1])
+    assert without_metadata(data, picture) == (data, "")
+    assert len(decoded) == (0 if is_grey else 1)
+    text = data[:-2] + DAY + data[-2:]  # behind the last code of the scan
+    assert without_metadata(text, picture)[0] == data
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_picture_of_nothing_but_pixels_is_returned_without_a_copy(encoding: str) -> None:
     data = ENCODINGS[encoding]

@@ -36,6 +36,24 @@ def test_world_and_voxel_are_inverse_for_many_points(frame, many) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "xyz", "target": "zyxzyx"}, "source: expected one of xyzxyz, zyxzyx, cccwhd, got 'xyz'"),
+        ({"source": "xyzxyz", "target": "yolo"}, "target: expected one of xyzxyz"),
+        ({"source": "xyzxyz", "target": "zyxzyx", "source_bounds": "open"}, "expected one of half-open, inclusive"),
+    ],
+)
+def test_unknown_forms_of_boxes_are_refused_with_the_choices(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert_boxes([1, 2, 3, 4, 5, 6], **arguments)
+
+
+def test_an_unknown_world_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="space: expected LPS or RAS, got 'LAS'"):
+        Frame().affine("LAS")
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"spacing": (1, 0, 1)},

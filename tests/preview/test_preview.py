@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import SimpleITK as sitk
+from altered import alter
 from PIL import Image
 from scan_rows import itk_image_in_lps
 from unknown_config import as_unknown_config
@@ -261,6 +262,50 @@ def test_slider_markers_jump_to_nodules_and_boxes_match_the_build(browser, build
         assert not box.is_visible()
 
 
+def test_a_scan_opens_at_the_key_slice_of_its_largest_nodule(browser, tmp_path):
+    """Also if the scan is stored rotated or mirrored."""
+    chosen = {}
+
+    def choose(rows):
+        for number, row in enumerate(rows):
+            for nodule in row["nodules"]:
+                if nodule["box_voxel"] is not None:
+                    nodule["key_slice"] = chosen[nodule["nodule_id"]] = nodule["box_voxel"][2]
+                    nodule["key_slice_basis"] = "evidence" if number % 2 else "centre"
+
+    _build(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
+    altered = open_build(alter(tmp_path / "build", "det3d_1.25mm", choose))
+    rows = _rows(altered, "det3d_1.25mm")
+    opened = set()
+    with chromium.opened(browser, write_preview(altered, tmp_path / "page.html").path) as tab:
+        for number, row in enumerate(rows):
+            index = largest_nodule(row["nodules"])
+            if index is None or row["nodules"][index]["nodule_id"] not in chosen:
+                continue
+            nodule = row["nodules"][index]
+            _open(tab, "det3d_1.25mm", number)
+            _all_ready(tab)
+            shown = tab.locator(".pane output").all_inner_texts()
+            assert any(text.startswith(f"z = {nodule['key_slice']} of") for text in shown), shown
+            pane = tab.locator(".pane").nth(next(n for n, text in enumerate(shown) if text.startswith("z =")))
+            basis = "by evidence in the voxels" if number % 2 else "by the annotated centre"
+            assert f"key slice of nodule {index + 1}, {basis}" in pane.locator(".keys").inner_text()
+            mark = pane.locator(f"path.key[data-nodule='{index}']")
+            assert mark.count() == 1
+            assert ("by-centre" in mark.get_attribute("class")) == (nodule["key_slice_basis"] == "centre")
+            assert (
+                f"key slice z = {nodule['key_slice']}, {basis}"
+                in tab.locator(".nodules button").nth(index).inner_text()
+            )
+            tab.keyboard.press("m")
+            assert not mark.is_visible()
+            tab.keyboard.press("m")
+            opened.add((row["direction"][0] == 1, nodule["key_slice_basis"]))
+            tab.keyboard.press("Escape")
+    assert {basis for _, basis in opened} == {"evidence", "centre"}
+    assert {is_identity for is_identity, _ in opened} == {True, False}
+
+
 def test_window_presets_change_the_grey_values(browser, build, page):
     row = _rows(build, "det3d_1.25mm")[0]
     with chromium.opened(browser, page) as tab:
@@ -330,6 +375,110 @@ def test_scans_of_a_patient_are_in_chronological_order_without_dates(browser, bu
     assert dates
     assert not [date for date in dates if date in text]
     assert not [name for name in names if len(name) > 5 and name in text]
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A build with tracks: that of patient 27 is the smaller of two nodules, and the larger one has none."""
+
+    def follow(rows):
+        for row in rows:
+            *_, followed = row["nodules"]
+            for nodule in row["nodules"]:
+                nodule["track_reason"] = "no scan of another date has an annotation at its place"
+            followed |= {"track_id": f"{row['patient_id']}-t1", "track_reason": None, "track_pathology": 4}
+            followed |= (
+                {"track_event": "continued", "track_confidence": 0.97} if row["timepoint"] else {"track_event": "first"}
+            )
+
+    folder = tmp_path_factory.mktemp("tracked") / "build"
+    _build(ROOT / "dummy_data", folder, "longitudinal")
+    return open_build(alter(folder, "longitudinal", follow))
+
+
+def _patient(tab, number: str):
+    panel = _tab(tab, "longitudinal")
+    return panel.locator(".patient").filter(has=tab.get_by_role("heading", name=f"Patient {number}", exact=True))
+
+
+def test_the_curve_has_a_point_per_diameter_and_joins_the_scans_of_a_track(browser, tracked, tmp_path):
+    page = write_preview(tracked, tmp_path / "page.html").path
+    rows = [row for row in _rows(tracked, "longitudinal") if row["patient_id"] == "27"]
+    span, strokes = max(row["days_since_first"] for row in rows), set()
+    for scheme in ("light", "dark"):
+        with chromium.opened(browser, page, color_scheme=scheme) as tab:
+            section = _patient(tab, "27").locator(".tracks")
+            labels = [point.get_attribute("aria-label") for point in section.locator(".point").all()]
+            expected = [
+                f"Open {'track ' + nodule['track_id'] if nodule['track_id'] else 'no track'}, day {row['days_since_first']}, "
+                f"{row['slice_thickness_mm']:g} mm slices, {nodule['diameter_mm']:g} mm"
+                for row in rows
+                for nodule in row["nodules"]
+            ]
+            assert sorted(labels) == sorted(expected)
+            assert section.locator(".link").count() == 2  # one at each thickness; the larger nodule has no track
+            box = section.locator(".curve").bounding_box()
+            heights = {}
+            for day, size in {(row["days_since_first"], row["nodules"][1]["diameter_mm"]) for row in rows}:
+                point = (
+                    section.get_by_label(f"Open track 27-t1, day {day}, 1.25 mm slices")
+                    .locator("circle")
+                    .bounding_box()
+                )
+                assert point["x"] + point["width"] / 2 - box["x"] == pytest.approx(
+                    box["width"] * (0.02 + 0.96 * day / span), abs=2
+                )
+                heights[size] = point["y"]
+            assert heights[14.0] < heights[12.0]  # larger is higher
+            text = section.inner_text()
+            assert "12 mm → 14 mm, +17 %, 2 dates, confidence of the links at least 0.97" in text
+            assert "4: no scan of another date has an annotation at its place" in text
+            assert PATHOLOGY_NAMES[4] in text
+            strokes.add(section.locator(".link").first.evaluate("line => getComputedStyle(line).stroke"))
+    assert len(strokes) == 2, "the colours do not follow the theme"
+
+
+def test_scans_are_linked_at_the_nodule_of_a_track(browser, tracked, tmp_path):
+    rows = [
+        row for row in _rows(tracked, "longitudinal") if (row["patient_id"], row["slice_thickness_mm"]) == ("27", 1.25)
+    ]
+    page = write_preview(tracked, tmp_path / "page.html").path
+    scans = _document(page)["scans"]
+    items = [item for item in _document(page)["configs"][0]["items"] if item["patient"] == "27"]
+    assert {scans[item["scan"]]["followed"] for item in items} == {1}
+    for item in items:  # the close-up is around the followed nodule
+        scan = scans[item["scan"]]
+        x0, y0, width, height = scan["closeUp"]["view"]
+        x, y, _ = scan["nodules"][1]["center"]
+        assert (x0 + width / 2, y0 + height / 2) == pytest.approx((x + 0.5, y + 0.5), abs=1)
+    with chromium.opened(browser, page) as tab:
+        patient = _patient(tab, "27")
+        assert "each at the nodule of track 27-t1" in patient.inner_text()
+        patient.get_by_label("Open track 27-t1, day 0, 1.25 mm slices").press("Enter")
+        for day in (0, 318):
+            tab.locator("#viewer-title", has_text=f"day {day}").wait_for()
+            current = tab.locator(".nodules button[aria-current='true']")
+            current.wait_for()
+            assert "track 27-t1" in current.inner_text()
+            row = next(row for row in rows if row["days_since_first"] == day)
+            shown = tab.evaluate("shown.view.stored(2, shown.view.position[2])")
+            assert shown == row["nodules"][1]["key_slice"] != row["nodules"][0]["key_slice"]
+            tab.keyboard.press("ArrowRight")
+        tab.keyboard.press("Escape")
+        patient.locator(".card").nth(1).click()  # a card opens what it shows
+        tab.locator(".nodules button[aria-current='true']", has_text="track 27-t1").wait_for()
+        tab.get_by_role("button", name="Nodule 1:").click()
+        button = tab.locator(".nodules button[aria-current='true']", has_text="no track: no scan of another date")
+        button.wait_for()
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_build_without_tracks_has_no_curve(browser, page):
+    with chromium.opened(browser, page) as tab:
+        panel = _tab(tab, "longitudinal")
+        assert panel.locator(".timeline").count() > 0
+        assert panel.locator(".tracks").count() == 0
+        assert "each at its largest nodule" in panel.inner_text()
 
 
 def test_the_theme_follows_the_system_and_the_button(browser, page):

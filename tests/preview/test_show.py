@@ -68,6 +68,20 @@ def test_spheres_and_voxels_are_where_itk_locates_them(rows, config):
     assert num_reoriented or config == "det3d_5mm", "no scan of the rows is stored rotated or mirrored"
 
 
+def test_the_planes_cross_at_the_key_slice_and_the_title_names_what_it_was_chosen_by(rows):
+    row = next(row for row in rows["det3d_1.25mm"] if row["direction"][0] == 1 and row["nodules"])
+    nodules = [dict(nodule) for nodule in row["nodules"]]
+    nodules[0] |= {"key_slice": nodules[0]["box_voxel"][2], "key_slice_basis": "evidence"}
+    figure = lung_nodule_ct.show({**row, "nodules": nodules}, nodule=0)
+    assert figure.axes[0].get_title().startswith(f"axial, z = {nodules[0]['key_slice']} of")
+    assert f"key slice z = {nodules[0]['key_slice']} by evidence" in figure.get_suptitle()
+    nodules[0] |= {"key_slice": None, "key_slice_basis": None}  # as in a build of an earlier release
+    figure = lung_nodule_ct.show({**row, "nodules": nodules}, nodule=0)
+    centre = int(np.floor(nodules[0]["center_voxel"][2] + 0.5))
+    assert figure.axes[0].get_title().startswith(f"axial, z = {centre} of")
+    assert "key slice" not in figure.get_suptitle()
+
+
 def test_boxes_of_a_slice_are_as_published_and_can_be_zoomed_to(rows):
     row = max(rows["det2d_1.25mm"], key=lambda row: len(row["objects"]))
     (axes,) = lung_nodule_ct.show(row).axes

@@ -19,8 +19,11 @@ MODULES = [
 ]
 
 
+TORCH = [name for name in MODULES if name.startswith("lung_nodule_ct.torch.")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in TORCH])
 def test_examples_run(name, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)  # the examples read dummy_data
     module = importlib.import_module(name)
@@ -29,8 +32,17 @@ def test_examples_run(name, monkeypatch) -> None:
     assert not result.failed
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("name", TORCH)
+def test_examples_of_the_datasets_run(name, dummy_build) -> None:
+    pytest.importorskip("torch", reason="needs the extra torch")
+    result = doctest.testmod(importlib.import_module(name), extraglobs={"build": dummy_build("arrow")})
+    assert result.attempted
+    assert not result.failed
+
+
 def test_every_public_name_has_an_example() -> None:
-    assert len(lung_nodule_ct.__all__) == 13
+    assert len(lung_nodule_ct.__all__) == 14
     for name in lung_nodule_ct.__all__:
         value = getattr(lung_nodule_ct, name)
         module = importlib.import_module(

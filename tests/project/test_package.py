@@ -43,6 +43,13 @@ def test_public_names_exist_and_are_documented() -> None:
         _ = lung_nodule_ct.unknown_name
 
 
+def test_tab_completion_shows_the_public_names_only() -> None:
+    packages = {"imaging", "testing", "torch"}
+    assert set(dir(lung_nodule_ct)) == {*lung_nodule_ct.__all__, *packages, "__version__"}
+    for name in packages:
+        assert getattr(lung_nodule_ct, name).__doc__
+
+
 def test_the_installed_package_contains_the_template_of_the_card() -> None:
     from importlib.metadata import files
 

@@ -41,7 +41,7 @@ def test_the_python_code_runs_and_gives_the_stated_results(cli, python, tmp_path
 
 
 def test_every_block_for_an_extra_is_run_by_a_test() -> None:
-    assert {needed for needed, _ in BLOCK.findall(README)} == {"", "jax", "tensorflow_datasets"}
+    assert {needed for needed, _ in BLOCK.findall(README)} == {"", "jax", "tensorflow_datasets", "torch"}
 
 
 def test_links_point_to_existing_files() -> None:

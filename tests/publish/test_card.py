@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from altered import alter
 from markdown_it import MarkdownIt
 from PIL import Image
 from rendered import chromium, render
@@ -20,6 +21,7 @@ from rendered import chromium, render
 from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG
+from lung_nodule_ct.preview.samples import largest, samples, spread
 from lung_nodule_ct.publish.card_folder import CardOptions, add_card
 from lung_nodule_ct.publish.card_pictures import config_picture
 from lung_nodule_ct.publish.prose import escape, markdown_table
@@ -349,6 +351,43 @@ def test_pictures_of_scans_do_not_depend_on_their_kind(build, dummy) -> None:
     after = config_picture(open_build(folder), "det3d_5mm")
     assert (np.asarray(before.image) == np.asarray(after.image)).all()
     assert before.caption == after.caption
+
+
+def test_scans_are_drawn_at_the_key_slice_of_their_largest_nodule(build, dummy) -> None:
+    folder = build(dummy, "longitudinal").folder
+
+    def first_slice_of_the_box(rows) -> None:
+        for row in rows:
+            for nodule in row["nodules"]:
+                if nodule["box_voxel"] is not None:
+                    nodule["key_slice"], nodule["key_slice_basis"] = nodule["box_voxel"][2], "evidence"
+
+    alter(folder, "longitudinal", first_slice_of_the_box)
+    opened = open_build(folder)
+    chosen = spread(opened, "longitudinal", 3)
+    for sample in samples(opened, "longitudinal", chosen):
+        nodule = largest(sample.row)
+        assert (sample.slice_index, sample.key_basis) == (nodule["box_voxel"][2], "evidence")
+        assert np.array_equal(sample.pixels, LUNG.to_grey(sample.volume[nodule["box_voxel"][2]]))
+    assert "at the key slice of its largest nodule" in config_picture(opened, "longitudinal").caption
+
+
+def test_the_fields_of_nodules_are_described_on_the_card_and_in_croissant(with_card) -> None:
+    text = (with_card / "README.md").read_text("utf-8")
+    document = json.loads((with_card / "croissant.json").read_text("utf-8"))
+    for config in ("det3d_1.25mm", "det3d_5mm", "longitudinal"):
+        (records,) = [entry for entry in document["recordSet"] if entry["name"] == config]
+        described = {
+            f"{field['name']}.{part['name']}": part["description"]
+            for field in records["field"]
+            for part in field.get("subField", ())
+        } | {field["name"]: field.get("description", "") for field in records["field"]}
+        schema = CONFIGS[config].schema
+        for column in (schema.column("lung_mask_origin"), *schema.column("nodules").type.fields):
+            name = column.name if column.name in schema.names else f"nodules.{column.name}"
+            assert described[name].startswith(column.doc[:20]), name
+            assert column.doc in text
+    assert ("track_id" in text, "key_slice_basis" in text) == (True, True)
 
 
 @pytest.mark.parametrize(("world", "slice_index"), [(None, 3), ("0.08,-17,33", 2), ("-6,-20.9,29.5", 0)])

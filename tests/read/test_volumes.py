@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
+import sys
+
+import nibabel
 import numpy as np
 import pytest
-from datasets import load_dataset
+import SimpleITK as sitk
+from datasets import DatasetDict, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from scan_rows import itk_image, voxels
 
 import lung_nodule_ct
+from lung_nodule_ct.errors import MissingExtraError
+from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.volumes import Volume
+from lung_nodule_ct.testing.strategies import frames
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +192,142 @@ def test_b2nd_stores_the_same_volumes_and_its_card_shows_how_to_read_them(scans,
     exec(reader.replace("10:42", "1:3").replace("100:196", "2:9"), variables)  # the code of the card
     assert (variables["patch"] == lung_nodule_ct.volumes(scans)[0].array[1:3, 2:9, 2:9]).all()
     assert cli("build", "det3d_5mm", "--volume-codec", "b2nd", "--format", "arrow", "--source", dummy).returncode == 2
+
+
+@pytest.mark.parametrize("kind", ["selection", "parquet", "arrow"])
+def test_a_pickled_copy_opens_the_files_again(scans, dummy_build, kind) -> None:
+    """Without the voxels: the copy is small, and it maps the file again."""
+    views = (
+        lung_nodule_ct.volumes(scans.with_transform(lambda batch: batch).select([4, 1]))
+        if kind == "selection"
+        else lung_nodule_ct.volumes(dummy_build(kind), config="det3d_1.25mm")
+    )
+    _ = views[0], views[1]  # what was read before does not travel
+    content = pickle.dumps(views)
+    assert len(content) < views[0].array.nbytes / 2
+    copy = pickle.loads(content)
+    assert len(copy) == len(views)
+    assert str(copy) == str(views)
+    for one, other in zip(copy, views, strict=True):
+        assert (one.array == other.array).all()
+        assert one.frame == other.frame
+
+
+@pytest.mark.slow
+def test_a_spawned_process_reads_the_volumes(scans) -> None:
+    views = lung_nodule_ct.volumes(scans)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(views.__getitem__, [2])[0].frame == views[2].frame
+
+
+def test_streamed_volumes_travel_too(scans) -> None:
+    stream = pickle.loads(pickle.dumps(lung_nodule_ct.volumes(scans.to_iterable_dataset())))
+    assert [view.frame for view in stream] == [view.frame for view in lung_nodule_ct.volumes(scans)]
+
+
+def test_views_are_printed_in_one_line(scans, dummy_build) -> None:
+    views = lung_nodule_ct.volumes(scans)
+    assert repr(views) == "Volumes(7 of det3d_1.25mm, train, volume)"
+    assert repr(views[0]) == "Volume(16 x 60 x 84 int16, axes z y x; 4 x 4 x 1.25 mm, axes x y z)"
+    stacks = lung_nodule_ct.volumes(dummy_build(), config="det3d_bmp_1.25mm", split="train")
+    assert repr(stacks).endswith(" of det3d_bmp_1.25mm, train, volume)")
+    assert "uint8, axes z y x; no frame" in repr(stacks[0])
+
+
+def test_several_splits_are_refused_with_their_names(scans) -> None:
+    with pytest.raises(ValueError, match=r"got the splits train, test; use dataset\['train'\]"):
+        lung_nodule_ct.volumes(DatasetDict(train=scans, test=scans))
+
+
+def test_a_patch_outside_the_volume_is_refused(scans) -> None:
+    view = lung_nodule_ct.volumes(scans)[0]
+    center = np.array(scans[0]["nodules"][0]["center_world"])
+    with pytest.raises(ValueError, match=r"84 x 60 x 16 voxels along x, y, z.*LPS, not RAS.*outside="):
+        view.patch(center_world=center * [-9, -9, 1], size=(8, 8, 8))
+    assert (view.patch(center_voxel=(-50, 0, 0), size=(8, 8, 8), outside=7) == 7).all()
+    assert view.patch(center_voxel=(-4, 0, 0), size=(8, 8, 8)).shape == (8, 8, 8)  # one voxel wide
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"center_voxel": (1, 2), "size": (3, 3, 3)}, "center_voxel: expected three numbers x, y, z"),
+        ({"center_voxel": (1, 2, float("nan")), "size": (3, 3, 3)}, "center_voxel"),
+        ({"center_voxel": (1, 2, 3), "size": (3, 3)}, "size: expected three numbers"),
+        ({"center_voxel": (1, 2, 3), "size": (3, 3, 0)}, "size: expected positive numbers"),
+        ({"center_voxel": (1, 2, 3), "size_mm": (3, 3, -1)}, "size_mm: expected positive numbers"),
+    ],
+)
+def test_places_and_sizes_of_patches_are_checked(scans, arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        lung_nodule_ct.volumes(scans)[0].patch(**arguments)
+
+
+@given(frames())
+def test_images_of_other_libraries_have_the_same_world(frame: Frame) -> None:
+    array = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    volume = Volume(array, frame)
+    nifti = volume.to_nibabel()
+    assert np.shares_memory(np.asarray(nifti.dataobj), array)
+    image = volume.to_sitk()
+    for x, y, z in ((0, 0, 0), (3, 2, 1), (1, 0, 1)):
+        world = frame.to_world([x, y, z])
+        scale = 1e-9 * max(1, float(np.abs(frame.affine()).max()))
+        np.testing.assert_allclose(image.TransformIndexToPhysicalPoint((x, y, z)), world, rtol=1e-9, atol=scale)
+        np.testing.assert_allclose((nifti.affine @ [x, y, z, 1])[:3] * [-1, -1, 1], world, rtol=1e-9, atol=scale)
+        np.testing.assert_allclose((frame.affine() @ [x, y, z, 1])[:3], world, rtol=1e-9, atol=scale)
+        np.testing.assert_allclose(frame.affine("RAS"), nifti.affine)
+        assert image.GetPixel(x, y, z) == nifti.dataobj[x, y, z] == array[z, y, x]
+
+
+def test_a_nibabel_image_that_is_saved_is_read_by_simpleitk(scans, tmp_path) -> None:
+    row, volume = scans[3], lung_nodule_ct.volumes(scans)[3]
+    nibabel.save(volume.to_nibabel(), tmp_path / "scan.nii.gz")
+    read, expected = sitk.ReadImage(str(tmp_path / "scan.nii.gz")), volume.to_sitk()
+    assert (sitk.GetArrayFromImage(read) == voxels(row)).all()
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(read, name)(), getattr(expected, name)(), atol=1e-5)
+        np.testing.assert_allclose(getattr(itk_image(row), name)(), getattr(expected, name)())
+
+
+def test_a_volume_without_a_frame_has_no_image() -> None:
+    for method in ("to_sitk", "to_nibabel", "to_monai", "to_torchio"):
+        with pytest.raises(ValueError, match=f"{method}: this volume has no frame.*numpy"):
+            getattr(Volume(np.zeros((2, 2, 2), np.uint8)), method)()
+
+
+@pytest.mark.parametrize(
+    ("method", "module", "extra"),
+    [("to_monai", "monai", "monai"), ("to_torchio", "torchio", "torchio"), ("to_sitk", "SimpleITK", "imaging"), ("to_nibabel", "nibabel", "export")],
+)  # fmt: skip
+def test_a_missing_library_is_named_with_its_extra(monkeypatch, method, module, extra) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, f"{module}.data", None)
+    with pytest.raises(
+        MissingExtraError, match=rf'needs the package {module}.*pip install "lung_nodule_ct\[{extra}\]"'
+    ):
+        getattr(Volume(np.zeros((2, 2, 2), np.int16), Frame()), method)()
+
+
+def test_decoded_rows_hold_arrays_and_keep_nulls(dummy, scans, tmp_path) -> None:
+    decoder = lung_nodule_ct.decoded("numpy")
+    assert pickle.loads(pickle.dumps(decoder)) == decoder
+    decoded = scans.with_transform(decoder)
+    for row, plain in zip(decoded, scans, strict=True):
+        assert (row["volume"] == voxels(plain)).all()
+        assert (row["lung_mask"] is None) == (plain["lung_mask"] is None)
+        assert row["spacing"].dtype == np.float64
+        assert row["fold"] == plain["fold"]
+        for nodule, stored in zip(row["nodules"], plain["nodules"], strict=True):
+            assert nodule["center_world"].tolist() == stored["center_world"]
+            assert nodule["diameter_mm"] == stored["diameter_mm"]
+    assert any(row["lung_mask"] is None for row in decoded)
+    slices = lung_nodule_ct.load("det2d_1.25mm", source=dummy, split="train", cache_dir=tmp_path)
+    for row, plain in zip(slices.with_transform(decoder), slices, strict=True):
+        assert (row["image"] == np.asarray(plain["image"])).all()
+        assert [list(entry["bbox"]) for entry in row["objects"]] == [entry["bbox"] for entry in plain["objects"]]
+
+
+def test_an_unknown_framework_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="expected numpy, torch, jax, got 'tensorflow'"):
+        lung_nodule_ct.decoded("tensorflow")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import functools
 import hashlib
 import json
 import socket
@@ -36,6 +37,14 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.connection.settimeout(20)
+        with self.server.owner.lock:
+            self.server.owner.connections += 1
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            super().finish()
+        with self.server.owner.lock:
+            self.server.owner.connections -= 1
 
     def do_GET(self) -> None:
         with contextlib.suppress(OSError):
@@ -45,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         owner: ArchiveServer = self.server.owner
         parts = [unquote(part) for part in self.path.split("/") if part]
         owner.requests.append((self.path, dict(self.headers.items())))
+        time.sleep(owner.delay_s)
         if len(parts) == 3 and parts[:2] == ["api", "records"]:
             if owner.record_faults:
                 owner.record_faults.pop(0)(self, b"{}")
@@ -132,18 +142,22 @@ class ArchiveServer:
 
     Args:
         files: The content of each file by record and name.
-        rate: The maximum rate in bytes per second.
+        rate: The maximum rate of a connection in bytes per second.
+        delay_s: Seconds before each response, as of a server that is far away.
     """
 
-    def __init__(self, files: Mapping[int, Mapping[str, bytes]], rate: float | None = None) -> None:
+    def __init__(
+        self, files: Mapping[int, Mapping[str, bytes]], rate: float | None = None, delay_s: float = 0.0
+    ) -> None:
         self.files = {number: dict(named) for number, named in files.items()}
-        self.rate = rate
+        self.rate, self.delay_s = rate, delay_s
         self.faults: list[Fault] = []
         self.record_faults: list[Fault] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.changes: dict[str, Any] = {}
         self.tags = True
         self.sent = 0  # bytes of the content of files
+        self.connections = 0  # that are open
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -163,7 +177,7 @@ class ArchiveServer:
 
     def tag_of(self, body: bytes) -> str:
         """Return the ETag of a file."""
-        return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"' if self.tags else ""
+        return f'"{_md5(body)}"' if self.tags else ""
 
     def record(self, number: int) -> dict[str, Any]:
         """Return a record in the format of Zenodo."""
@@ -172,7 +186,7 @@ class ArchiveServer:
                 "id": f"id-{key}",
                 "key": key,
                 "size": len(body),
-                "checksum": f"md5:{hashlib.md5(body, usedforsecurity=False).hexdigest()}",
+                "checksum": f"md5:{_md5(body)}",
                 "links": {"self": f"https://zenodo.invalid/api/records/{number}/files/{key}/content"},
             }
             for key, body in self.files[number].items()
@@ -192,6 +206,11 @@ class ArchiveServer:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+@functools.cache
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def dropped(after: int) -> Fault:
@@ -355,10 +374,10 @@ def http_date(seconds: float) -> str:
     return email.utils.formatdate(seconds, usegmt=True)
 
 
-def serve(folder: Path) -> ArchiveServer:
-    """Return a server of two records with the archives of a folder."""
+def serve(folder: Path, *, rate: float | None = None, delay_s: float = 0.0) -> ArchiveServer:
+    """Return a server of two records with the archives of a folder; see :class:`ArchiveServer`."""
     files: dict[int, dict[str, bytes]] = {DEFAULT_RELEASE.part_a: {}, DEFAULT_RELEASE.part_b: {}}
     for path in sorted(folder.rglob("*.zip")):
         (spec,) = (spec for spec in ARCHIVES if spec.matches(path.name))
         files[DEFAULT_RELEASE.record(spec.part)][spec.name] = path.read_bytes()
-    return ArchiveServer(files)
+    return ArchiveServer(files, rate, delay_s)

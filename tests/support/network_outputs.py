@@ -12,33 +12,62 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from seeded_weights import SHALLOW, seeded_images, seeded_labels, seeded_weights
+from seeded_weights import (
+    DETECTIONS,
+    SHALLOW,
+    seeded_boxes,
+    seeded_images,
+    seeded_labels,
+    seeded_weights,
+    sparse_matches,
+)
 
-from lung_nodule_ct.train.models import NETWORKS, build_network, cabnet, convnext, efficientnet, inception_v4, resnet
+from lung_nodule_ct.train.boxes import suppress
+from lung_nodule_ct.train.models import (
+    NETWORKS,
+    build_network,
+    cabnet,
+    convnext,
+    detector_module,
+    efficientnet,
+    faster_rcnn,
+    inception_v4,
+    resnet,
+    retinanet,
+    ssd,
+)
 from lung_nodule_ct.train.models.layers import Layers
 from lung_nodule_ct.train.models.weights import load_weights, torch_weights
 
 Values = dict[str, Any]
 CLASSES = 6
+LOSSES = {"faster_rcnn": ("loss_objects", "loss_proposals", "loss_where", "loss_boxes")}
+"""The losses in the order of the reference."""
 _CLASSES: dict[str, Any] = {
     "resnet": resnet.ResNet,
     "convnext": convnext.ConvNeXt,
     "efficientnet": efficientnet.EfficientNet,
     "inception_v4": inception_v4.InceptionV4,
     "cabnet": cabnet.CABNet,
+    "faster_rcnn": faster_rcnn.FasterRCNN,
+    "retinanet": retinanet.RetinaNet,
+    "ssd": ssd.SSD,
 }
 
 
 def _shapes_only(name: str, channels: int, *, shallow: bool) -> Any:
     def build() -> Any:
         layers = Layers(nnx.Rngs(0), dtype=None)
+        classes = CLASSES if NETWORKS[name].task == "classification" else 1
         if not shallow:
-            return build_network(name, layers, channels=channels, classes=CLASSES)
+            return build_network(name, layers, channels=channels, classes=classes)
         network = _CLASSES[NETWORKS[name].module]
-        options = {"variant": resnet.VARIANTS[name]} if network is resnet.ResNet else {}
+        options: dict[str, Any] = {"variant": resnet.VARIANTS[name]} if network is resnet.ResNet else {}
         if network is inception_v4.InceptionV4:
             layers = replace(layers, epsilon=1e-3)
-        return network(layers, channels, CLASSES, blocks=SHALLOW[name], **options)
+        if name in SHALLOW:
+            options["blocks"] = SHALLOW[name]
+        return network(layers, channels, classes, **options)
 
     return nnx.eval_shape(build)
 
@@ -56,7 +85,7 @@ def parameter_count(name: str) -> int:
 
 
 def _zeros(model: Any, dtype: Any = np.float32) -> Values:
-    _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    _, params, statistics, _ = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)
     shapes = {"params": nnx.to_pure_dict(params), "statistics": nnx.to_pure_dict(statistics)}
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), shapes)
 
@@ -76,12 +105,22 @@ class Split:
         self.training = nnx.graphdef(model)
         model.eval()
         self.evaluation = nnx.graphdef(model)
+        streams = nnx.to_pure_dict(nnx.state(model, nnx.RngState))
+        self.streams = jax.tree.map(
+            lambda leaf: (
+                jax.random.key(0)
+                if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+                else jnp.zeros(leaf.shape, leaf.dtype)
+            ),
+            streams,
+        )
         zeros = _zeros(model, dtype)
         self.values = load_weights(zeros, seeded_weights(name, weight_shapes(name, shallow=shallow)))
 
     def merge(self, values: Values, *, training: bool) -> Any:
         """The network with values."""
-        return nnx.merge(self.training if training else self.evaluation, values["params"], values["statistics"])
+        graph = self.training if training else self.evaluation
+        return nnx.merge(graph, values["params"], values["statistics"], self.streams)
 
 
 def classifier_outputs(name: str, learning_rate: float, *, shallow: bool, dtype: Any = np.float32) -> dict[str, Any]:
@@ -109,4 +148,38 @@ def classifier_outputs(name: str, learning_rate: float, *, shallow: bool, dtype:
         "loss": float(loss),
         "gradients": torch_weights({"params": gradients, "statistics": {}}),
         "stepped": np.asarray(evaluate({"params": params, "statistics": statistics})),
+    }
+
+
+def detector_outputs(name: str, learning_rate: float, *, shallow: bool, dtype: Any = np.float32) -> dict[str, Any]:
+    """What a detector computes; see the function of the same name in ``torch_reference``."""
+    net, module = Split(name, shallow=shallow, dtype=dtype), detector_module(name)
+    images = jnp.asarray(seeded_images(name), dtype)[..., None]
+    boxes, valid = seeded_boxes()
+    batch, totals = jax.jit(module.add_targets)({"image": images, "boxes": jnp.asarray(boxes, dtype), "valid": valid})
+    counts = {key: jnp.maximum(total, 1) for key, total in totals.items()}
+
+    @jax.jit
+    def candidates(values: Values) -> Any:
+        return module.candidates(net.merge(values, training=False), images)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def train(params: Any, statistics: Any) -> Any:
+        losses = module.losses(net.merge({"params": params, "statistics": statistics}, training=True), batch, counts)
+        return sum(losses.values()), losses
+
+    params, statistics = net.values["params"], net.values["statistics"]
+    (_, losses), gradients = train(params, statistics)
+    stepped = jax.tree.map(lambda value, gradient: value - learning_rate * gradient, params, gradients)
+    _, after = train(stepped, statistics)[0]
+    found, scores = (np.asarray(array) for array in candidates(net.values))
+    kept = [suppress(found[index], scores[index], module.MAX_IOU)[:DETECTIONS] for index in range(len(found))]
+    return {
+        "boxes": [found[index][rows] for index, rows in enumerate(kept)],
+        "scores": [scores[index][rows] for index, rows in enumerate(kept)],
+        "matches": [sparse_matches(matches) for matches in np.asarray(batch["matches"])],
+        "losses": [float(losses[key]) for key in LOSSES.get(name, ("loss_where", "loss_boxes"))],
+        "gradients": torch_weights({"params": gradients, "statistics": {}}),
+        "stepped": [float(after[key]) for key in LOSSES.get(name, ("loss_where", "loss_boxes"))],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import zlib
 from collections.abc import Mapping
@@ -10,18 +11,21 @@ from typing import Any
 
 import numpy as np
 
-SIZES = {"inception_v4": 112}
+SIZES = {"inception_v4": 112, "faster_rcnn": 96, "retinanet": 96, "ssd": 96}
 """Pixels per axis of the images, where 64 are too few."""
 SHALLOW = {
     **dict.fromkeys(("resnet50", "resnext50", "res2net50", "se_resnet50", "convnext"), (2, 1, 1, 1)),
     "cabnet": (2, 1, 1, 1),
     "inception_v4": (1, 1, 1),
     "efficientnet": (1, 2, 1, 1, 1, 1, 1),
+    **dict.fromkeys(("retinanet", "faster_rcnn"), (1, 1, 1, 1)),
 }
 """Blocks per stage of shallow variants, which have every kind of layer and compile in seconds."""
-GAINS = {"inception_v4": 2.8, "efficientnet": 2.6, "cabnet": 2.8}
+GAINS = {"inception_v4": 2.8, "efficientnet": 2.6, "cabnet": 2.8, "ssd": 2}
 """Variance of the kernels, where with 1 the image has no influence on the logits."""
 BATCH = 3
+DETECTIONS = 12
+"""Boxes per image that are pinned, those of the highest scores."""
 
 
 def seeded_weights(network: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -54,10 +58,39 @@ def seeded_labels(batch: int = BATCH) -> np.ndarray:
     return np.arange(batch, dtype=np.int32) * 2
 
 
+def seeded_boxes() -> tuple[np.ndarray, np.ndarray]:
+    """Boxes x0 y0 x1 y1 of three images, padded to three, and which are real.
+
+    One image has none. The first box of the last image is equally far from two anchors.
+    """
+    boxes = np.zeros((BATCH, 3, 4), np.float32)
+    boxes[0, :2] = (10, 12, 42, 50), (50, 46, 84, 80)
+    boxes[2] = (4, 8, 36, 40), (30, 8, 60, 44), (0, 40, 90, 96)
+    return boxes, np.arange(3) < np.array([2, 0, 3])[:, None]
+
+
+def sparse_matches(matches: np.ndarray) -> list[list[int]]:
+    """The anchors of an image that are not background, and their matches."""
+    return [[int(index), int(matches[index])] for index in np.flatnonzero(matches != -1)]
+
+
 def fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Names and shapes as a hash."""
     text = "".join(f"{name} {tuple(shapes[name])}\n" for name in sorted(shapes))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def safetensors(arrays: dict[str, np.ndarray], types: dict[str, str] | None = None) -> bytes:
+    """Arrays in the format ``safetensors``. ``types`` has the names of types that are not ``F32``."""
+    header: dict[str, Any]
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in arrays.items():
+        end = len(data) + array.nbytes
+        kind = (types or {}).get(name, "F32")
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(data), end]}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
 
 
 def rounded(values: Any) -> Any:

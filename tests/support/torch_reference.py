@@ -13,11 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from seeded_weights import SHALLOW, fingerprint, rounded, seeded_images, seeded_labels, seeded_weights
+from seeded_weights import (
+    DETECTIONS,
+    SHALLOW,
+    SIZES,
+    fingerprint,
+    rounded,
+    seeded_boxes,
+    seeded_images,
+    seeded_labels,
+    seeded_weights,
+    sparse_matches,
+)
 from torch import nn
 
 PINNED = Path(__file__).parents[1] / "train" / "published_networks.json"
 LEARNING_RATE = 1e-4
+DETECTOR_LEARNING_RATE = 1e-5
 CLASSES = 6
 COUNTER = "num_batches_tracked"
 TIMM = {
@@ -31,6 +43,10 @@ TIMM = {
 }
 
 
+DETECTORS = {"faster_rcnn": "fasterrcnn_resnet50_fpn", "retinanet": "retinanet_resnet50_fpn", "ssd": "ssd300_vgg16"}
+LOSSES = {"faster_rcnn": ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")}
+
+
 def import_torchvision() -> Any:
     """Import torchvision, also a build for another device, whose compiled operators are missing: only two are declared."""
     try:
@@ -42,6 +58,8 @@ def import_torchvision() -> Any:
         library.impl("nms", _suppress, "CPU")
         import_torchvision.library = library  # type: ignore[attr-defined] -- operators exist as long as their library
         import torchvision
+
+        torchvision.extension._has_ops = lambda: True
     return torchvision
 
 
@@ -88,10 +106,14 @@ class CABNet(nn.Module):
 
 
 def build(name: str) -> nn.Module:
-    """The reference of a classifier, with six classes and three channels."""
+    """The reference of a network with three channels: a classifier of six classes, or a detector of one."""
     if name == "cabnet":
         return CABNet((6, 12, 24, 16))
-    import_torchvision()
+    models = import_torchvision().models.detection
+    if name in DETECTORS:
+        background = name != "retinanet"  # whose class 0 is a class
+        make = getattr(models, DETECTORS[name])
+        return make(weights=None, weights_backbone=None, num_classes=1 + background)
     import timm
 
     return timm.create_model(TIMM[name], pretrained=False, num_classes=CLASSES)
@@ -102,11 +124,16 @@ def build_shallow(name: str) -> Any:
     if name == "cabnet":
         return CABNet(SHALLOW[name])
     model: Any = build(name)
+    if name not in SHALLOW:
+        return model
     if name == "inception_v4":
         model.features = nn.Sequential(*(model.features[index] for index in (*range(7), 10, 11, 18, 19)))
         return model
     for index, count in enumerate(SHALLOW[name]):
-        if name == "convnext":
+        if name in DETECTORS:
+            body = model.backbone.body
+            setattr(body, f"layer{index + 1}", getattr(body, f"layer{index + 1}")[:count])
+        elif name == "convnext":
             model.stages[index].blocks = model.stages[index].blocks[:count]
         elif name == "efficientnet":
             model.blocks[index] = model.blocks[index][:count]
@@ -171,6 +198,74 @@ def classifier_outputs(name: str, model: nn.Module) -> dict[str, Any]:
     }
 
 
+def detector_outputs(name: str, model: Any) -> dict[str, Any]:
+    """What a detector computes: predicted boxes, matches, losses, their gradients, and losses after a step of SGD."""
+    transform, size = model.transform, SIZES[name]
+    transform.image_mean, transform.image_std = [0.0] * 3, [1.0] * 3
+    if name != "ssd":
+        transform.min_size, transform.max_size = (size,), size
+    images = list(torch.from_numpy(seeded_images(name)).double()[:, None].expand(-1, 3, -1, -1))
+    boxes, valid = seeded_boxes()
+    label = int(name != "retinanet")
+    targets = [
+        {
+            "boxes": torch.from_numpy(some[real]).double(),
+            "labels": torch.full((int(real.sum()),), label),
+        }
+        for some, real in zip(boxes, valid, strict=True)
+    ]
+    matches: list[torch.Tensor] = []
+    owner = model.rpn if name == "faster_rcnn" else model
+    matcher = owner.proposal_matcher
+    record = type(matcher).__call__
+
+    def recorded(overlap: torch.Tensor) -> torch.Tensor:
+        matches.append(record(matcher, overlap))
+        return matches[-1]
+
+    if name == "faster_rcnn":  # instead of random samples, the first ones are taken
+        torch.randperm = lambda count, **_: torch.arange(count)
+        recorded.BELOW_LOW_THRESHOLD, recorded.BETWEEN_THRESHOLDS = -1, -2
+        del owner.proposal_matcher
+    owner.proposal_matcher = recorded
+    model.eval()
+    with torch.no_grad():
+        detections = model(images)
+    model.train()
+    parts = model(images, targets)
+    sum(parts.values()).backward()
+    gradients = {key: value.grad.numpy().copy() for key, value in model.named_parameters()}
+    stem = first_layer(model)
+    gradients[stem] = gradients[stem][:, :1]
+    model.get_parameter(stem).grad /= 3
+    torch.optim.SGD(model.parameters(), DETECTOR_LEARNING_RATE).step()
+    with torch.no_grad():
+        stepped = model(images, targets)
+    losses = LOSSES.get(name, ("classification", "bbox_regression"))
+    return {
+        "boxes": [found["boxes"][:DETECTIONS].numpy() for found in detections],
+        "scores": [found["scores"][:DETECTIONS].numpy() for found in detections],
+        "matches": [sparse_matches(found.numpy()) for found in matches[:2]],
+        "losses": [parts[key].item() for key in losses],
+        "gradients": gradients,
+        "stepped": [stepped[key].item() for key in losses],
+    }
+
+
+def pinned_detector(name: str) -> dict[str, Any]:
+    """What is pinned of a detector; see :func:`pinned_classifier`."""
+    whole, model = build(name), build_shallow(name).double()
+    load_seeded(name, model)
+    outputs = detector_outputs(name, model)
+    norms = [np.linalg.norm(outputs["gradients"][key]) for key in sorted(outputs["gradients"])]
+    return {
+        "parameters": grey_parameters(whole),
+        "names": fingerprint(weight_shapes(whole)),
+        **rounded({key: outputs[key] for key in ("boxes", "scores", "losses", "stepped")} | {"gradients": norms}),
+        "matches": outputs["matches"],
+    }
+
+
 def pinned_classifier(name: str) -> dict[str, Any]:
     """What is pinned: names and shapes of the network, and outputs of its shallow variant.
 
@@ -190,8 +285,8 @@ def pinned_classifier(name: str) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     document = json.loads(PINNED.read_text()) if PINNED.is_file() else {}
-    for each in sys.argv[1:] or [*TIMM, "cabnet"]:
-        document[each] = pinned_classifier(each)
+    for each in sys.argv[1:] or [*TIMM, "cabnet", *DETECTORS]:
+        document[each] = pinned_detector(each) if each in DETECTORS else pinned_classifier(each)
     import timm
 
     document["versions"] = {"torch": torch.__version__, "timm": timm.__version__}

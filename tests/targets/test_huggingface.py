@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lung_nodule_ct
-from lung_nodule_ct.errors import BuildFolderError, OptionError
+from lung_nodule_ct.errors import BuildFolderError, OptionError, UnknownConfigError
 from lung_nodule_ct.system import disk_writes
 from lung_nodule_ct.system.files import file_hash
 from lung_nodule_ct.targets import huggingface, prepared_cache
@@ -282,6 +282,17 @@ def test_formats_keep_trailing_zeros(tmp_path) -> None:
         assert len(row["volume"]["bytes"]) == volume.nbytes
 
 
+def test_options_of_load_that_do_not_exist_are_refused_with_the_choices(dummy, tmp_path) -> None:
+    with pytest.raises(
+        OptionError, match=r"split_by: there is no way to split by 'scan'; expected published or patient"
+    ):
+        lung_nodule_ct.load("cls_1.25mm", source=dummy, split_by="scan", cache_dir=tmp_path)
+    with pytest.raises(UnknownConfigError, match=r"expected one of cls_1\.25mm, .*Did you mean cls_1\.25mm\?"):
+        lung_nodule_ct.load("cls_1.25", source=dummy, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"test.*train"):
+        lung_nodule_ct.load("cls_1.25mm", source=dummy, split="test", cache_dir=tmp_path)
+
+
 def test_a_changed_line_in_any_folder_changes_the_code_hash(tmp_path) -> None:
     """A prepared cache must not outlive the code that built it."""
     original = Path(lung_nodule_ct.__file__).parent
@@ -295,7 +306,7 @@ def test_a_changed_line_in_any_folder_changes_the_code_hash(tmp_path) -> None:
         text = changed.read_text()
         changed.write_text(text + "# changed\n")
         room = changed.relative_to(package).parts[0]
-        changes_rows = room not in ("cli", "train", "preview", "publish")
+        changes_rows = room not in ("cli", "train", "preview", "publish", "torch")
         assert (prepared_cache.hash_of_code(package) != before) == changes_rows, changed
         changed.write_text(text)
     assert prepared_cache.hash_of_code(package) == before

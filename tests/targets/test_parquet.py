@@ -15,7 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lung_nodule_ct.declaration.configs import CONFIGS
+from lung_nodule_ct.declaration.configs import CONFIGS, DET3D_1_25MM
+from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.targets.build import build_folder
+from lung_nodule_ct.targets.options import BuildOptions
+from lung_nodule_ct.targets.parquet import ParquetLayout
 from lung_nodule_ct.testing.archives import CT0, metaimage, noise_volume
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
@@ -60,6 +64,22 @@ def test_two_processes_write_the_same_bytes(hub, cli, dummy, tmp_path) -> None:
     done = cli("build", "--all", "--source", dummy, "--out", tmp_path / "again", "--num-proc", "2")
     assert done.returncode == 0, done.stderr
     assert files_of(tmp_path / "again") == files_of(hub)
+
+
+@pytest.mark.parametrize("workers", [4, 5])
+def test_shards_do_not_depend_on_the_workers_that_the_last_of_them_has(tmp_path, monkeypatch, workers) -> None:
+    monkeypatch.setattr(BuildOptions, "layout", lambda *_: ParquetLayout(shard_bytes=40_000))
+    tiny = TinyArchives()
+    for number in range(300, 312):
+        tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (8, 40, 40)))
+    source = open_folder(tiny.write(tmp_path / "in"))
+    shards = []
+    for number in (1, workers):
+        folder = tmp_path / str(number)
+        build_folder([DET3D_1_25MM], source, folder, BuildOptions(num_proc=number))
+        shards.append(files_of(folder / "data"))
+    assert len(shards[0]) % workers
+    assert shards[0] == shards[1]
 
 
 @pytest.mark.slow

@@ -19,19 +19,23 @@ jax = pytest.importorskip("jax")
 pytest.importorskip("flax")
 pytest.importorskip("optax")
 
+import jax.numpy as jnp  # noqa: E402
+
 jax.config.update("jax_disable_most_optimizations", True)
 
 import network_outputs  # noqa: E402
 from seeded_weights import fingerprint  # noqa: E402
 
 from lung_nodule_ct.declaration.published import BASELINES  # noqa: E402
-from lung_nodule_ct.train.models import NETWORKS  # noqa: E402
+from lung_nodule_ct.train.models import NETWORKS, faster_rcnn  # noqa: E402
 
 pytestmark = pytest.mark.train
 
 PINNED = json.loads((Path(__file__).parent / "published_networks.json").read_text())
+DETECTORS = [name for name, network in NETWORKS.items() if network.task == "detection"]
 CLASSIFIERS = [name for name, network in NETWORKS.items() if network.task == "classification"]
 LEARNING_RATE = 1e-4
+DETECTOR_LEARNING_RATE = 1e-5
 PRECISE = {"cabnet"}
 """Networks whose gradients in float32 differ by 1e-2 even if they are shallow. Others take longer in float64."""
 
@@ -47,7 +51,7 @@ def test_every_classifier_of_the_paper_is_there() -> None:
     assert {network.baseline for network in NETWORKS.values() if network.task == "classification"} == published
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_names_and_shapes_are_those_of_the_reference(name) -> None:
     assert fingerprint(network_outputs.weight_shapes(name, shallow=False)) == PINNED[name]["names"]
     assert NETWORKS[name].parameters == PINNED[name]["parameters"]
@@ -84,3 +88,46 @@ def test_a_classifier_computes_what_its_reference_does(name) -> None:
         ours = network_outputs.classifier_outputs(name, LEARNING_RATE, shallow=False, dtype=dtype)
     for key in ("evaluation", "training"):
         assert_close(ours[key], reference[key], key)
+
+
+def assert_detector_equals(ours: dict[str, Any], reference: dict[str, Any]) -> None:
+    matched = [matches for matches in ours["matches"] if matches]  # the reference does not match images without boxes
+    assert matched == reference["matches"]
+    for key in ("losses", "stepped", "scores", "boxes"):
+        for one, other in zip(ours[key], reference[key], strict=True):
+            assert_close(one, other, key)
+
+
+@pytest.fixture
+def first_samples(monkeypatch) -> None:
+    """Samples that are otherwise drawn are the first ones, as in the reference."""
+    monkeypatch.setattr(
+        faster_rcnn, "_priorities", lambda _, shape: jnp.broadcast_to(1 - jnp.arange(shape[1]) / shape[1], shape)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("first_samples")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_computes_what_is_pinned_of_its_reference(name) -> None:
+    pinned = PINNED[name]
+    ours = network_outputs.detector_outputs(name, DETECTOR_LEARNING_RATE, shallow=True)
+    assert_detector_equals(ours, pinned)
+    norms = np.array([np.linalg.norm(ours["gradients"][key]) for key in sorted(ours["gradients"])])
+    reference = np.array(pinned["gradients"])
+    np.testing.assert_allclose(norms, reference, rtol=1e-3, atol=1e-5 * reference.max())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("first_samples")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_computes_what_its_reference_does(name) -> None:
+    if not all(map(find_spec, ("torch", "timm", "torchvision"))):
+        pytest.skip("needs torch, timm and torchvision")
+    import torch_reference
+
+    model = torch_reference.build(name)
+    torch_reference.load_seeded(name, model)
+    reference = torch_reference.detector_outputs(name, model.double())
+    ours = network_outputs.detector_outputs(name, DETECTOR_LEARNING_RATE, shallow=False)
+    assert_detector_equals(ours, reference)

@@ -20,6 +20,7 @@ from unittest import mock
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from altered import alter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -506,6 +507,83 @@ def test_a_config_of_an_unknown_kind_is_refused(built) -> None:
         TrainingError, match=r"detection cannot be trained on det2d_1.25mm; expected .* slice or .*, got kind other"
     ):
         open_data_source(replace(build, manifest=manifest), recipe, "train")
+
+
+# --- tracks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_decoys(built, tmp_path) -> Path:
+    """The build with a larger nodule in the first scan of each patient, and with tracks of the other ones."""
+    shutil.copytree(built, tmp_path / "build")
+
+    def change(rows) -> None:
+        for row in rows:
+            (nodule,) = row["nodules"]
+            track = {"track_id": f"{row['patient_id']}-t1", "track_pathology": 5}
+            decoy = nodule | {
+                "diameter_mm": 40.0,
+                "track_reason": "no scan of another date has an annotation at its place",
+            }
+            row["nodules"] = [nodule | track] if row["timepoint"] else [decoy, nodule | track]
+
+    return alter(tmp_path / "build", "longitudinal", change)
+
+
+def sequences(folder: Path, follow: str):
+    recipe = RECIPES["longitudinal" if follow == "tracks" else "longitudinal-largest"]
+    assert recipe.input.follow == follow
+    return open_data_source(open_build(folder), recipe, "train")
+
+
+def test_sequences_follow_tracks_and_their_twin_the_largest_nodule(built, with_decoys) -> None:
+    plain, tracks, largest = (
+        sequences(built, "tracks"),
+        sequences(with_decoys, "tracks"),
+        sequences(with_decoys, "largest"),
+    )
+    assert len(plain) == len(tracks) == len(largest) > 4
+    assert {name.split(" at ")[0] for name in tracks.ids} == {f"{patient}-t1" for patient in plain.patients}
+    assert largest.ids == plain.ids
+    assert tracks.patients == plain.patients
+    for index in range(len(plain)):
+        sizes = [[nodule.diameter_mm for nodule in source.nodules(index)] for source in (plain, tracks, largest)]
+        assert sizes[0] == sizes[1]
+        assert sizes[2] == [40.0, *sizes[0][1:]]
+        examples = [source.load(index, np.random.default_rng(0)) for source in (plain, tracks, largest)]
+        for name in ("image", "change", "years", "present"):
+            assert np.array_equal(examples[0][name], examples[1][name])
+        assert examples[2]["change"] != examples[1]["change"]
+
+
+def test_the_class_of_a_track_is_that_of_any_of_its_scans(built, with_decoys) -> None:
+    def only_the_track_knows(rows) -> None:
+        for row in rows:
+            row["nodules"] = [nodule | {"pathology": None} for nodule in row["nodules"]]
+
+    folder = alter(with_decoys, "longitudinal", only_the_track_knows)
+    by_source = [
+        {int(source.load(index, np.random.default_rng(0))["malignant"]) for index in range(len(source))}
+        for source in (sequences(folder, "tracks"), sequences(folder, "largest"))
+    ]
+    assert by_source == [{0}, {-1}]  # class 5 is benign
+
+
+def test_a_patient_without_a_track_has_its_latest_scan(with_decoys) -> None:
+    def lose(rows) -> None:
+        for row in rows:
+            reason = {
+                "track_id": None,
+                "track_reason": "the scans are unregistered: no lungs were found in the fixed scan",
+            }
+            row["nodules"] = [nodule | reason for nodule in row["nodules"]]
+
+    source = sequences(alter(with_decoys, "longitudinal", lose), "tracks")
+    patients = sequences(with_decoys, "largest")
+    assert source.ids == patients.ids
+    for index in range(len(source)):
+        assert [nodule.diameter_mm for nodule in source.nodules(index)] == [patients.nodules(index)[-1].diameter_mm]
+        assert not source.load(index, np.random.default_rng(0))["changed"]
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system that is full")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import pytest
 
 pytest.importorskip("jax")
 pytest.importorskip("flax")
+
+from seeded_weights import safetensors
 
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.train.models.weights import load_weights, read_safetensors, torch_weights
@@ -42,17 +43,6 @@ def weights(classes: int = 6) -> dict[str, np.ndarray]:
     return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def safetensors(arrays: dict[str, np.ndarray], types: dict[str, str] | None = None) -> bytes:
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, array in arrays.items():
-        end = len(data) + array.nbytes
-        kind = (types or {}).get(name, "F32")
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(data), end]}
-        data += array.tobytes()
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
-
-
 def test_weights_are_loaded_by_name_with_the_axes_of_jax() -> None:
     given = weights()
     loaded = load_weights(VALUES, given)
@@ -80,6 +70,13 @@ def test_names_that_are_missing_or_not_used_are_refused() -> None:
     del given["blocks.0.gamma"]
     with pytest.raises(TrainingError, match=r"the weights have no blocks\.0\.gamma"):
         load_weights(VALUES, given)
+    given |= {"fc.weight": np.zeros((5, 2)), "fc.bias": np.zeros(5)} | {f"a.{n}": np.zeros(1) for n in range(7)}
+    with pytest.raises(TrainingError) as error:
+        load_weights(VALUES, given)
+    problem = "the weights have no blocks.0.gamma; the network has no a.0, a.1, a.2, a.3, a.4 and 2 more; "
+    assert error.value.problem == problem + "the array fc.weight, fc.bias has another shape"
+    assert "(2, 6)" in str(error.value)
+    assert "(2, 5)" in str(error.value)
 
 
 def test_a_safetensors_file_is_read(tmp_path) -> None:

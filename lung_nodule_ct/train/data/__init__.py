@@ -7,6 +7,7 @@ are applied on the device, in :mod:`lung_nodule_ct.train.preprocessing`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -55,28 +56,27 @@ class RowSource:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """The first of ``id_columns`` that is not null, of each row."""
         return self.rows.ids(*self.id_columns)
 
-    @property
+    @cached_property
     def patients(self) -> tuple[str | None, ...]:
         """``patient_id`` of each row."""
         return self.rows.patients
 
 
 def pad_boxes(boxes: NDArray[Any], count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Pad boxes with zeros to a fixed number, or drop those that are too many.
+    """Pad boxes with zeros to a fixed number.
 
     Args:
         boxes: Shape (n, 4) or (n, 6).
-        count: The number of boxes to return.
+        count: The number of boxes to return, at least n.
 
     Returns:
         The boxes, shape (count, 4) or (count, 6), and which of them are real, shape (count,).
     """
-    kept = boxes[:count]
     padded = np.zeros((count, *boxes.shape[1:]), np.float32)
-    padded[: len(kept)] = kept
-    return padded, np.arange(count) < len(kept)
+    padded[: len(boxes)] = boxes
+    return padded, np.arange(count) < len(boxes)

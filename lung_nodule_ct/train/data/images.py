@@ -45,7 +45,7 @@ class Crops(RowSource):
                 remedy="choose another split or build",
             )
 
-    @property
+    @cached_property
     def labels(self) -> tuple[int, ...]:
         """The class index of each crop."""
         return tuple(row["label"] for row in self.rows.metadata)
@@ -92,6 +92,10 @@ class Slices(RowSource):
     def _largest(self) -> tuple[int, int]:
         return max(row["height"] for row in self.rows.metadata), max(row["width"] for row in self.rows.metadata)
 
+    @cached_property
+    def _most_boxes(self) -> int:
+        return max(self.recipe.input.boxes, *(len(row["objects"]) for row in self.rows.metadata))
+
     @property
     def canvas(self) -> tuple[int, ...]:
         """The size of the examples (y, x): the recipe's size, or one that fits the largest slice."""
@@ -113,5 +117,5 @@ class Slices(RowSource):
         image = np.zeros(self.canvas, np.uint8)
         image[: picture.shape[0], : picture.shape[1]] = picture
         boxes = np.clip(self.published_boxes(index)[:, [1, 0, 3, 2]], 0, (*picture.shape, *picture.shape))
-        padded, valid = pad_boxes(boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)], self.recipe.input.boxes)
+        padded, valid = pad_boxes(boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)], self._most_boxes)
         return {"image": image, "boxes": padded, "valid": valid}

@@ -8,6 +8,7 @@ Boxes are z0 y0 x0 z1 y1 x1 on the scale of voxel edges: voxel i reaches from i 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -19,7 +20,7 @@ from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.geometry.boxes import convert_boxes
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.read.volumes import Volume
+from lung_nodule_ct.read.volumes import PADDING, Volume
 from lung_nodule_ct.train.data import RowSource, pad_boxes
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class VolumeSource(RowSource):
     def cut(self, row: int, first_voxel: NDArray[np.int64]) -> NDArray[Any]:
         """Cut a patch of size ``extent``. Outside the volume it is filled with air, or with black in 8-bit stacks."""
         center = first_voxel + (np.array(self.extent) - 1) // 2
-        return Volume(self.volume(row)).patch(center_voxel=center[::-1].tolist(), size=self.extent[::-1])
+        volume = Volume(self.volume(row))
+        outside = PADDING[volume.array.dtype.name]  # a nodule may be outside its volume
+        return volume.patch(center_voxel=center[::-1].tolist(), size=self.extent[::-1], outside=outside)
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,17 @@ class Patches(VolumeSource):
         boxes = self.nodule_boxes(index) - np.tile(first_voxel, 2)
         center = (boxes[:, :3] + boxes[:, 3:]) / 2
         inside = ((center >= 0) & (center < self.extent)).all(1)
-        padded, valid = pad_boxes(boxes[inside], self.recipe.input.boxes)
+        padded, valid = pad_boxes(boxes[inside], self._most_boxes)
         return {
             "image": self.cut(index, first_voxel),
             "spacing": self.spacing(index).astype(np.float32),
             "boxes": padded,
             "valid": valid,
         }
+
+    @cached_property
+    def _most_boxes(self) -> int:
+        return max(self.recipe.input.boxes, *(len(row["nodules"]) for row in self.rows.metadata))
 
     def grid(self, index: int, overlap: float) -> list[NDArray[np.int64]]:
         """The first voxels (z, y, x) of patches that cover a scan.
@@ -170,6 +177,13 @@ class Patches(VolumeSource):
         return draws[0] + 0.5
 
 
+class _ScanNodule(NamedTuple):
+    """A nodule of a scan: the row, and the index among its :meth:`~VolumeSource.sized_nodules`."""
+
+    row: int
+    nodule: int
+
+
 class PatchNodule(NamedTuple):
     """The nodule that a patch of a sequence shows.
 
@@ -184,11 +198,15 @@ class PatchNodule(NamedTuple):
 
 @dataclass(frozen=True)
 class Sequences(VolumeSource):
-    """The scans of one patient and slice thickness in the order of time, with a patch at the largest nodule of each.
+    """The scans of one patient and slice thickness in the order of time, with a patch at the same nodule in each.
+
+    In a build with tracks, a sequence is a track. Of a patient without a track at this thickness, it is the latest scan, at its
+    largest nodule. Without tracks, or if ``input.follow`` is ``largest``, a sequence is a patient, at the largest nodule of each
+    scan, which may be different nodules.
 
     An example has t scans, the latest last, after zeros where the patient has fewer: ``image`` (t, z, y, x),
     ``spacing`` (t, 3) in mm, ``years`` (t,) since the first of these scans, ``present`` (t,), ``malignant`` (1, 0, or
-    -1 if no pathology is known or the pathologies disagree), ``change`` of the diameter in mm from the first to the
+    -1 if no pathology is known or the pathologies disagree; a track has the class of any of its scans), ``change`` of the diameter in mm from the first to the
     last of these scans, and ``changed``, whether there are at least two scans to compare.
     """
 
@@ -200,20 +218,31 @@ class Sequences(VolumeSource):
     def __len__(self) -> int:
         return len(self._groups)
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
-        """Patient and slice thickness of each sequence."""
-        first = [self.rows.metadata[group[0]] for group in self._groups]
-        return tuple(f"{row['patient_id']} at {row['slice_thickness_mm']:g} mm" for row in first)
-
-    @property
-    def patients(self) -> tuple[str | None, ...]:
-        """``patient_id`` of each sequence."""
-        return tuple(self.rows.metadata[group[0]]["patient_id"] for group in self._groups)
+        """Track, or patient, and slice thickness of each sequence."""
+        rows = [self.rows.metadata[group[0].row] for group in self._groups]
+        tracks = [self._nodule(group[0]).get("track_id") if self.has_tracks else None for group in self._groups]
+        return tuple(
+            f"{track or row['patient_id']} at {row['slice_thickness_mm']:g} mm"
+            for row, track in zip(rows, tracks, strict=True)
+        )
 
     @cached_property
-    def _groups(self) -> list[list[int]]:
-        """The rows of each sequence: those with a nodule, in the order of time, at most the latest ``input.scans``."""
+    def patients(self) -> tuple[str | None, ...]:
+        """``patient_id`` of each sequence."""
+        return tuple(self.rows.metadata[group[0].row]["patient_id"] for group in self._groups)
+
+    @cached_property
+    def has_tracks(self) -> bool:
+        """Whether sequences follow tracks: the recipe wants them, and the build has them."""
+        nodules = (nodule for row in self.rows.metadata for nodule in row["nodules"])
+        wanted = self.recipe.input.follow == "tracks"
+        return wanted and any(nodule.get("track_id") or nodule.get("track_reason") for nodule in nodules)
+
+    @cached_property
+    def _groups(self) -> list[list[_ScanNodule]]:
+        """The scans of each sequence with their nodule, in the order of time, at most the latest ``input.scans``."""
 
         def key(row: int) -> tuple[Any, ...]:
             return self.rows.metadata[row]["patient_id"], self.rows.metadata[row]["slice_thickness_mm"]
@@ -223,14 +252,29 @@ class Sequences(VolumeSource):
 
         with_nodule = (row for row in range(len(self.rows)) if self.sized_nodules(row))
         ordered = sorted(with_nodule, key=lambda row: (*key(row), time(row)))
-        return [list(group)[-self.recipe.input.scans :] for _, group in groupby(ordered, key)]
+        groups: list[list[_ScanNodule]] = []
+        for _, rows in groupby(ordered, key):
+            groups += self._sequences(list(rows))
+        return [group[-self.recipe.input.scans :] for group in groups]
+
+    def _sequences(self, rows: list[int]) -> list[list[_ScanNodule]]:
+        """The sequences of one patient and slice thickness, from its rows in the order of time."""
+        largest = [_ScanNodule(row, self._largest_nodule_index(row)) for row in rows]
+        if not self.has_tracks:
+            return [largest]
+        tracks: defaultdict[str, list[_ScanNodule]] = defaultdict(list)
+        for row in rows:
+            for index, nodule in enumerate(self.sized_nodules(row)):
+                if nodule["track_id"] is not None:
+                    tracks[nodule["track_id"]].append(_ScanNodule(row, index))
+        return list(tracks.values()) or [largest[-1:]]
 
     def nodules(self, index: int) -> list[PatchNodule]:
-        """The largest nodule of each scan of a sequence, in the order of time."""
+        """The nodule of each scan of a sequence, in the order of time."""
         nodules = []
-        for row in self._groups[index]:
-            center = self._nodule_center(row)
-            diameter = self._largest_nodule(row)["diameter_mm"]
+        for scan in self._groups[index]:
+            center = self._nodule_center(scan)
+            diameter = self._nodule(scan)["diameter_mm"]
             nodules.append(PatchNodule(diameter, center - self.first_voxel(center) - 0.5))
         return nodules
 
@@ -240,10 +284,10 @@ class Sequences(VolumeSource):
         missing = length - len(group)
         image = np.zeros((length, *self.extent), np.int16)
         spacing = np.ones((length, 3), np.float32)
-        for position, row in enumerate(group, missing):
-            image[position] = self.cut(row, self.first_voxel(self._nodule_center(row)))
-            spacing[position] = self.spacing(row)
-        days = np.array([self.rows.metadata[row]["days_since_first"] for row in group], np.float32)
+        for position, scan in enumerate(group, missing):
+            image[position] = self.cut(scan.row, self.first_voxel(self._nodule_center(scan)))
+            spacing[position] = self.spacing(scan.row)
+        days = np.array([self.rows.metadata[scan.row]["days_since_first"] for scan in group], np.float32)
         diameters = [nodule.diameter_mm for nodule in self.nodules(index)]
         return {
             "image": image,
@@ -258,14 +302,18 @@ class Sequences(VolumeSource):
     def _largest_nodule_index(self, row: int) -> int:
         return int(np.argmax([nodule["diameter_mm"] for nodule in self.sized_nodules(row)]))
 
-    def _largest_nodule(self, row: int) -> dict[str, Any]:
-        return self.sized_nodules(row)[self._largest_nodule_index(row)]
+    def _nodule(self, scan: _ScanNodule) -> dict[str, Any]:
+        return self.sized_nodules(scan.row)[scan.nodule]
 
-    def _nodule_center(self, row: int) -> NDArray[np.float64]:
-        center: NDArray[np.float64] = self.nodule_boxes(row)[self._largest_nodule_index(row)].reshape(2, 3).mean(0)
+    def _nodule_center(self, scan: _ScanNodule) -> NDArray[np.float64]:
+        center: NDArray[np.float64] = self.nodule_boxes(scan.row)[scan.nodule].reshape(2, 3).mean(0)
         return center
 
-    def _malignancy(self, group: list[int]) -> int:
-        classes = {self._largest_nodule(row)["pathology"] for row in group} - {None}
+    def _malignancy(self, group: list[_ScanNodule]) -> int:
+        nodules = [self._nodule(scan) for scan in group]
+        classes = {nodule["pathology"] for nodule in nodules}
+        if self.has_tracks:
+            classes |= {nodule["track_pathology"] for nodule in nodules}
+        classes -= {None}
         malignant = {PATHOLOGY[index].malignant for index in classes}
         return int(malignant.pop()) if len(malignant) == 1 else UNKNOWN_MALIGNANCY

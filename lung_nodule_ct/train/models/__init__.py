@@ -6,9 +6,10 @@ weights can be loaded by name (:mod:`.weights`).
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from lung_nodule_ct.errors import TrainingError
 
@@ -29,6 +30,8 @@ class PublishedNetwork:
         variant: Which of the published variants it is. The paper does not say which one it used.
         reference: The implementation that it equals.
         head: The names of the layers whose shape depends on the number of classes begin with one of these.
+        grey: Mean and standard deviation of the grey values 0 to 1 that the reference's weights were trained with. Of
+            its three colours, it is the mean.
     """
 
     name: str
@@ -39,6 +42,7 @@ class PublishedNetwork:
     variant: str
     reference: str
     head: tuple[str, ...]
+    grey: tuple[float, float] = (0.449, 0.226)
 
     def document(self) -> dict[str, Any]:
         """What ``train --models --json`` prints."""
@@ -122,6 +126,7 @@ _NETWORKS: Final = (
         variant="Inception-v4",
         reference="timm inception_v4",
         head=("last_linear.",),
+        grey=(0.5, 0.5),
     ),
     PublishedNetwork(
         name="efficientnet",
@@ -132,6 +137,37 @@ _NETWORKS: Final = (
         variant="EfficientNet-B0",
         reference="timm efficientnet_b0",
         head=("classifier.",),
+    ),
+    PublishedNetwork(
+        name="faster_rcnn",
+        task="detection",
+        module="faster_rcnn",
+        baseline="Faster R-CNN",
+        parameters=41_346_009,
+        variant="ResNet-50 with FPN",
+        reference="torchvision fasterrcnn_resnet50_fpn",
+        head=("roi_heads.box_predictor.",),
+    ),
+    PublishedNetwork(
+        name="ssd",
+        task="detection",
+        module="ssd",
+        baseline="SSD",
+        parameters=23_744_756,
+        variant="SSD300 on VGG-16",
+        reference="torchvision ssd300_vgg16",
+        head=("head.classification_head.",),
+        grey=(0.44966, 1 / 255),
+    ),
+    PublishedNetwork(
+        name="retinanet",
+        task="detection",
+        module="retinanet",
+        baseline="RetinaNet",
+        parameters=32_194_797,
+        variant="ResNet-50 with FPN",
+        reference="torchvision retinanet_resnet50_fpn",
+        head=("head.classification_head.cls_logits.",),
     ),
 )
 NETWORKS: Final = {network.name: network for network in _NETWORKS}
@@ -147,7 +183,41 @@ def get_network(name: str) -> PublishedNetwork:
     try:
         return NETWORKS[name]
     except KeyError:
-        raise TrainingError(f"no network is named {name!r}", expected=f"one of {', '.join(NETWORKS)}") from None
+        close = difflib.get_close_matches(name, NETWORKS, n=1)
+        raise TrainingError(
+            f"no network is named {name!r}",
+            expected=f"one of {', '.join(NETWORKS)}",
+            remedy=f"did you mean {close[0]}?" if close else "train --models describes them",
+        ) from None
+
+
+class DetectorModule(Protocol):
+    """What a module of a detector has in addition to ``build``. Boxes are x0 y0 x1 y1."""
+
+    MIN_SCORE: float
+    """Candidates with a lower score are left out."""
+    MAX_IOU: float
+    """The largest IoU of two predicted boxes of an image."""
+    MAX_BOXES: int
+    """The largest number of predicted boxes of an image."""
+
+    def add_targets(self, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Add to ``image``, ``boxes`` and ``valid`` what the losses need, and return it with what they are divided by."""
+
+    def losses(self, model: Any, batch: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+        """Return the losses by name. Their sum is minimised."""
+
+    def candidates(self, model: Any, image: Any) -> tuple[Any, Any]:
+        """Return candidate boxes, shape (batch, k, 4), and their scores, shape (batch, k)."""
+
+
+def detector_module(name: str) -> DetectorModule:
+    """The module of a published detector. This needs the extra ``train``.
+
+    Raises:
+        TrainingError: There is no such network.
+    """
+    return cast("DetectorModule", import_module(f"lung_nodule_ct.train.models.{get_network(name).module}"))
 
 
 def build_network(name: str, layers: Layers, *, channels: int, classes: int) -> Any:

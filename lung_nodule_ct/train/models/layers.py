@@ -46,6 +46,7 @@ class Layers:
         bias: bool = False,
         padding: int | tuple[int, int] | None = None,
         dilation: int = 1,
+        kernel_init: nnx.Initializer = _KERNELS,
     ) -> nnx.Conv:
         """A convolution. By default, its padding keeps the size of the image if the stride is 1."""
         sizes = (size, size) if isinstance(size, int) else size
@@ -61,7 +62,7 @@ class Layers:
             kernel_dilation=dilation,
             feature_group_count=groups,
             use_bias=bias,
-            kernel_init=_KERNELS,
+            kernel_init=kernel_init,
             dtype=self.dtype,
             rngs=self.rngs,
         )

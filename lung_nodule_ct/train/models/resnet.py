@@ -105,7 +105,7 @@ class ResNet(nnx.Module):
     Args:
         layers: Makes the layers.
         channels: Channels of the image.
-        classes: Number of classes.
+        classes: Number of classes; 0 for no linear layer, then there are only :meth:`features`.
         variant: The kind of bottleneck.
         blocks: Bottlenecks per stage.
     """
@@ -128,7 +128,7 @@ class ResNet(nnx.Module):
                 made.append(Bottleneck(inputs, planes, stride, layers, variant, first=not index))
                 inputs = planes * _EXPANSION
             setattr(self, name, nnx.List(made))
-        self.fc = layers.linear(inputs, classes)
+        self.fc = layers.linear(inputs, classes) if classes else None
 
     def features(self, x: jax.Array) -> list[jax.Array]:
         """Map images (batch, y, x, channels) to the results of the stages, with strides 4, 8, 16 and 32."""
@@ -142,6 +142,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map images (batch, y, x, channels) to logits (batch, classes)."""
+        assert self.fc is not None  # noqa: S101 -- a backbone is not called
         return self.fc(self.features(x)[-1].mean((1, 2)))
 
 

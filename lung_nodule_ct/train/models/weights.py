@@ -28,6 +28,8 @@ _LEAVES: Final = {"kernel": "weight", "scale": "weight", "mean": "running_mean",
 """The names of PyTorch for those of NNX, where they differ."""
 _COUNTER: Final = "num_batches_tracked"
 """PyTorch counts the batches of a batch normalisation, and uses the count only if there is no momentum."""
+_NAMED: Final = 5
+"""Number of names in an error."""
 _TYPES: Final = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -53,7 +55,7 @@ def load_weights(values: Values, weights: Mapping[str, NDArray[Any]], *, new: tu
     equal colours.
 
     Args:
-        values: Parameters and statistics of a network.
+        values: Parameters and statistics of a network, or their shapes and types.
         weights: Arrays by name, as in a ``state_dict``.
         new: Layers whose names begin with one of these keep their ``values`` if the shape differs: their number of classes
             is another one.
@@ -61,34 +63,48 @@ def load_weights(values: Values, weights: Mapping[str, NDArray[Any]], *, new: tu
     Raises:
         TrainingError: A name is missing or not used, or a shape differs.
     """
+    fixed = new or ("\0",)  # no name begins with it
     unused = {name for name in weights if not name.endswith(_COUNTER)}
     loaded: Values = {}
+    missing: list[str] = []
+    other: dict[str, tuple[Any, Any]] = {}
     for kind in ("params", "statistics"):
         arrays = {}
         for path, value in nnx.traversals.flatten_mapping(values[kind]).items():
             name = _name(path)
             if name not in unused:
-                raise TrainingError(
-                    f"the weights have no {name}", expected=f"shape {value.shape}", remedy="check that --model matches"
-                )
+                missing.append(name)
+                continue
             unused.remove(name)
             array = _from_torch(weights[name], value.shape)
-            if array.shape != value.shape and not name.startswith(new or ("\0",)):
-                raise TrainingError(
-                    f"{name} has another shape",
-                    expected=f"{value.shape}, with the axes as in JAX",
-                    got=array.shape,
-                    remedy="check that --model matches",
-                )
+            if array.shape != value.shape and not name.startswith(fixed):
+                other[name] = value.shape, array.shape
             arrays[path] = jnp.asarray(array, value.dtype) if array.shape == value.shape else value
         loaded[kind] = nnx.traversals.unflatten_mapping(arrays)
-    if unused:
+    problems = [
+        f"{subject} {_first(names)}{ending}"
+        for subject, names, ending in (
+            ("the weights have no", sorted(missing), ""),
+            ("the network has no", sorted(unused), ""),
+            ("the array", list(other), " has another shape"),
+        )
+        if names
+    ]
+    if problems:
+        expected, got = next(iter(other.values()), (None, None))
         raise TrainingError(
-            f"the network has no {', '.join(sorted(unused)[:5])}",
-            got=f"{len(unused)} entries that are not used",
-            remedy="check that --model matches",
+            "; ".join(problems),
+            expected=expected and f"{expected}, with the axes as in JAX",
+            got=got,
+            remedy="check that the weights are of the network of --model",
         )
     return loaded
+
+
+def _first(names: list[str]) -> str:
+    """The first names, and the number of the others."""
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest
 
 
 def _name(path: tuple[Any, ...]) -> str:

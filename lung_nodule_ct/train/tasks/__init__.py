@@ -20,14 +20,22 @@ if TYPE_CHECKING:
 class Task(Protocol):
     """The functions of a task's module.
 
-    The first three run on the device, and their batches are preprocessed. The last two run on the host.
+    The first four run on the device, and their batches are preprocessed. The last two run on the host.
     """
 
     def build_model(self, recipe: Recipe, rngs: Any) -> Any:
         """Return the network as an NNX module, with random weights."""
 
-    def loss(self, model: Any, batch: dict[str, Any], recipe: Recipe) -> tuple[Any, dict[str, Any]]:
-        """Return the loss of a batch, and the parts of it by name."""
+    def add_targets(self, batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Add to a batch what the network is to predict, and return it with the counts that sums of losses are divided by."""
+
+    def loss(
+        self, model: Any, batch: dict[str, Any], recipe: Recipe, counts: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the loss of a batch, and the parts of it by name.
+
+        If the batch is a part of a larger one, ``counts`` are those of the larger one divided by the number of parts.
+        """
 
     def predict(self, model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         """Return predictions for a batch."""

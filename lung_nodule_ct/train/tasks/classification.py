@@ -13,7 +13,10 @@ from flax import nnx
 from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES
 from lung_nodule_ct.train import metrics
 from lung_nodule_ct.train.batches import evaluation_batches
-from lung_nodule_ct.train.layers import Encoder
+from lung_nodule_ct.train.layers import Encoder, compute_dtype
+from lung_nodule_ct.train.models import build_network
+from lung_nodule_ct.train.models.layers import Layers
+from lung_nodule_ct.train.preprocessing import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,26 +47,42 @@ class Classifier(nnx.Module):
         return out if self.thresholds is None else out + self.thresholds[...]
 
 
-def build_model(recipe: Recipe, rngs: nnx.Rngs) -> Classifier:
-    """Return the network."""
-    return Classifier(recipe, rngs)
+def build_model(recipe: Recipe, rngs: nnx.Rngs) -> Any:
+    """Return the network: our own, or a published one."""
+    if recipe.model.network is None:
+        return Classifier(recipe, rngs)
+    layers = Layers(rngs, dtype=compute_dtype(recipe.model))
+    return build_network(recipe.model.network, layers, channels=1, classes=CLASSES)
 
 
-def loss(model: Classifier, batch: dict[str, Any], recipe: Recipe) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _logits(model: Any, image: jax.Array, recipe: Recipe) -> jax.Array:
+    if recipe.model.network is None:
+        return model(image)
+    return model(normalise(image, recipe.model.network)).astype(jnp.float32)
+
+
+def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG001
+    """Return the batch, whose losses are divided by the number of examples."""
+    return batch, {"examples": jnp.array(len(batch["label"]), jnp.float32)}
+
+
+def loss(
+    model: Any, batch: dict[str, Any], recipe: Recipe, counts: dict[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the cross-entropy, in which rare classes have a larger weight."""
-    logits = model(batch["image"])
+    logits = _logits(model, batch["image"], recipe)
     if recipe.model.ordinal:
         above = (batch["label"][:, None] > jnp.arange(CLASSES - 1)).astype(jnp.float32)
         each = optax.sigmoid_binary_cross_entropy(logits, above).sum(1)
     else:
         each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-    total = (each * batch["weight"]).mean()
+    total = (each * batch["weight"]).sum() / counts["examples"]
     return total, {"loss": total}
 
 
-def predict(model: Classifier, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.Array]:
+def predict(model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.Array]:
     """Return the ``probabilities`` of the six classes, shape (batch, 6)."""
-    logits = model(batch["image"])
+    logits = _logits(model, batch["image"], recipe)
     if not recipe.model.ordinal:
         return {"probabilities": jax.nn.softmax(logits)}
     above = jax.lax.cummin(jax.nn.sigmoid(logits), axis=1)  # probabilities of a chain never increase

@@ -20,8 +20,12 @@ from flax import nnx
 
 from lung_nodule_ct.train import metrics
 from lung_nodule_ct.train.batches import evaluation_batches, stack_examples
+from lung_nodule_ct.train.boxes import encode, exchange_axes, intersection_over_union, split_corners, suppress
 from lung_nodule_ct.train.data.images import Slices
-from lung_nodule_ct.train.layers import Conv, Encoder, upsample
+from lung_nodule_ct.train.layers import Conv, Encoder, compute_dtype, upsample
+from lung_nodule_ct.train.models import build_network, detector_module
+from lung_nodule_ct.train.models.layers import Layers
+from lung_nodule_ct.train.preprocessing import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,52 +45,10 @@ _MAX_CANDIDATES: Final = 64
 _MAX_BOXES: Final = 100
 """Predicted boxes per slice or volume."""
 _MIN_SCORE: Final = 0.01
+_MAX_IOU: Final = 0.3
+"""The largest IoU of two predicted boxes."""
 _PATCH_OVERLAP: Final = 0.25
 """The fraction by which neighbouring patches of a volume overlap."""
-
-
-def _split_corners(boxes: Any) -> tuple[Any, Any]:
-    """Low and high corners of boxes."""
-    axes = boxes.shape[-1] // 2
-    return boxes[..., :axes], boxes[..., axes:]
-
-
-def intersection_over_union(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the IoU of boxes, and the generalised IoU (Rezatofighi et al. 2019).
-
-    Args:
-        a: Boxes, shape (…, 2 n). It is broadcast with ``b``.
-        b: Boxes, shape (…, 2 n).
-    """
-    (a_low, a_high), (b_low, b_high) = _split_corners(a), _split_corners(b)
-    common = jnp.clip(jnp.minimum(a_high, b_high) - jnp.maximum(a_low, b_low), 0).prod(-1)
-    union = jnp.clip(a_high - a_low, 0).prod(-1) + jnp.clip(b_high - b_low, 0).prod(-1) - common
-    hull = (jnp.maximum(a_high, b_high) - jnp.minimum(a_low, b_low)).prod(-1)
-    iou = common / jnp.maximum(union, 1e-6)
-    return iou, iou - (hull - union) / jnp.maximum(hull, 1e-6)
-
-
-def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64], max_iou: float = 0.3) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes: Shape (k, 2 n).
-        scores: Shape (k,).
-        max_iou: The largest IoU of two boxes that are both kept.
-
-    Returns:
-        The indices of the boxes to keep, the highest score first.
-    """
-    low, high = _split_corners(boxes)
-    volume = np.clip(high - low, 0, None).prod(1)
-    remaining = np.argsort(-scores, kind="mergesort")
-    kept = []
-    while remaining.size:
-        best, others = remaining[0], remaining[1:]
-        kept.append(best)
-        common = np.clip(np.minimum(high[best], high[others]) - np.maximum(low[best], low[others]), 0, None).prod(1)
-        remaining = others[common <= max_iou * (volume[best] + volume[others] - common)]
-    return np.array(kept, np.int64)
 
 
 class Detector(nnx.Module):
@@ -97,9 +59,8 @@ class Detector(nnx.Module):
         self.axes = axes = 3 if len(recipe.input.size) == 3 else 2
         self.encoder = Encoder(axes, options, rngs)
         with_anchors = options.head == "anchors"
-        self.anchor_sides = _ANCHOR_SIDES if with_anchors else (1.0,)
-        self.strides = tuple(options.patch * 2**stage for stage in range(len(options.blocks) if with_anchors else 1))
-        width, anchors = 2 * options.width, len(self.anchor_sides)
+        self.outputs = len(options.blocks) if with_anchors else 1
+        width, anchors = 2 * options.width, len(_ANCHOR_SIDES) if with_anchors else 1
         self.across = nnx.List(
             [Conv(axes, inputs, width, 1, options=options, rngs=rngs) for inputs in self.encoder.widths]
         )
@@ -111,25 +72,35 @@ class Detector(nnx.Module):
             kernel = last.kernel[...]
             last.kernel[...] = nnx.initializers.normal(0.01)(rngs.params(), kernel.shape, kernel.dtype)
 
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Predict a score and a box for each of m anchors.
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Predict a score and a box for each of the m anchors of :func:`_anchors`.
 
         Returns:
-            Logits (batch, m), encoded boxes (batch, m, 2 n), and the anchors (m, 2 n). The anchors of the head
-            ``center`` are cells.
+            Logits (batch, m), and encoded boxes (batch, m, 2 n).
         """
         features = self.encoder(x)
         levels = [self.across[-1](features[-1])]
         for index in range(len(features) - 2, -1, -1):
             finer = self.across[index](features[index])
             levels.append(finer + upsample(levels[-1], finer.shape[1:-1]))
-        logits, shapes, anchors = [], [], []
-        for level, stride in zip(levels[::-1], self.strides, strict=False):
+        logits, shapes = [], []
+        for level in levels[::-1][: self.outputs]:
             y = nnx.relu(self.tower(nnx.relu(level)))
             logits.append(self.score(y).astype(jnp.float32).reshape(len(x), -1))
             shapes.append(self.shape(y).astype(jnp.float32).reshape(len(x), -1, 2 * self.axes))
-            anchors.append(_make_anchors(level.shape[1:-1], stride, self.anchor_sides))
-        return jnp.concatenate(logits, 1), jnp.concatenate(shapes, 1), jnp.concatenate(anchors)
+        return jnp.concatenate(logits, 1), jnp.concatenate(shapes, 1)
+
+
+def _anchors(recipe: Recipe, shape: tuple[int, ...]) -> jax.Array:
+    """The anchors in an image of that shape, (m, 2 n). Those of the head ``center`` are the cells of its finest level."""
+    options = recipe.model
+    with_anchors = options.head == "anchors"
+    made = []
+    for stage in range(len(options.blocks) if with_anchors else 1):
+        stride = options.patch * 2**stage
+        cells = tuple(-(-length // stride) for length in shape)
+        made.append(_make_anchors(cells, stride, _ANCHOR_SIDES if with_anchors else (1.0,)))
+    return jnp.concatenate(made)
 
 
 def _make_anchors(shape: tuple[int, ...], stride: int, sides: tuple[float, ...]) -> jax.Array:
@@ -143,7 +114,7 @@ def _make_anchors(shape: tuple[int, ...], stride: int, sides: tuple[float, ...])
 def _decode_boxes(shapes: jax.Array, anchors: jax.Array, recipe: Recipe) -> jax.Array:
     """The boxes that the head predicts, shape (batch, m, 2 n)."""
     axes = anchors.shape[-1] // 2
-    low, high = _split_corners(anchors)
+    low, high = split_corners(anchors)
     center, side = (low + high) / 2, high - low
     if recipe.model.head == "center":
         distances = jax.nn.softplus(shapes) * jnp.tile(side, 2)
@@ -153,35 +124,56 @@ def _decode_boxes(shapes: jax.Array, anchors: jax.Array, recipe: Recipe) -> jax.
     return jnp.concatenate([center - side / 2, center + side / 2], -1)
 
 
-def _encode_boxes(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
-    """The inverse of :func:`_decode_boxes` for the head ``anchors``: shift and log of the size, in sides of the anchor."""
-    (low, high), (anchor_low, anchor_high) = _split_corners(boxes), _split_corners(anchors)
-    side = anchor_high - anchor_low
-    shift = ((low + high) / 2 - (anchor_low + anchor_high) / 2) / side
-    return jnp.concatenate([shift, jnp.log(jnp.maximum(high - low, 1e-3) / side)], -1)
+def build_model(recipe: Recipe, rngs: nnx.Rngs) -> Any:
+    """Return the network: our own, or a published one."""
+    if recipe.model.network is None:
+        return Detector(recipe, rngs)
+    layers = Layers(rngs, dtype=compute_dtype(recipe.model))
+    return build_network(recipe.model.network, layers, channels=1, classes=1)
 
 
-def build_model(recipe: Recipe, rngs: nnx.Rngs) -> Detector:
-    """Return the network."""
-    return Detector(recipe, rngs)
+def _as_published(batch: dict[str, Any], name: str) -> dict[str, Any]:
+    """A batch as a published network takes it: normalised grey values, and boxes x0 y0 x1 y1."""
+    result = batch | {"image": normalise(batch["image"], name)}
+    return result | {"boxes": exchange_axes(batch["boxes"])} if "boxes" in batch else result
 
 
-def loss(model: Detector, batch: dict[str, Any], recipe: Recipe) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the focal loss of the scores plus the loss of the boxes, each per positive anchor."""
-    logits, shapes, anchors = model(batch["image"])
+def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Add ``heat``, ``counted``, ``weight`` and ``truth`` of each anchor, and count the positive ones and the weights.
+
+    A published network has its own targets.
+    """
+    if (name := recipe.model.network) is not None:
+        return detector_module(name).add_targets(_as_published(batch, name))
+    anchors = _anchors(recipe, batch["image"].shape[1:-1])
     targets = _center_targets if recipe.model.head == "center" else _anchor_targets
     heat, counted, weight, matches = jax.vmap(lambda boxes, valid: targets(anchors, boxes, valid))(
         batch["boxes"], batch["valid"]
     )
     truth = jnp.take_along_axis(batch["boxes"], matches[..., None], 1)
+    added = {"heat": heat, "counted": counted, "weight": weight, "truth": truth}
+    return batch | added, {"positive": (heat == 1).sum(), "weight": weight.sum()}
+
+
+def loss(
+    model: Any, batch: dict[str, Any], recipe: Recipe, counts: dict[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return the focal loss of the scores plus the loss of the boxes, each per positive anchor; of a published network, its own."""
+    if recipe.model.network is not None:
+        losses = detector_module(recipe.model.network).losses(model, batch, counts)
+        total = jnp.sum(jnp.stack(list(losses.values())))
+        return total, {"loss": total} | losses
+    logits, shapes = model(batch["image"])
+    anchors = _anchors(recipe, batch["image"].shape[1:-1])
+    heat, counted, weight, truth = (batch[name] for name in ("heat", "counted", "weight", "truth"))
     if recipe.model.head == "center":
         score_losses = _heatmap_loss(logits, heat)
         box_losses = 1 - intersection_over_union(_decode_boxes(shapes, anchors, recipe), truth)[1]
     else:
         score_losses = optax.sigmoid_focal_loss(logits, heat, alpha=0.25, gamma=2.0) * counted
-        box_losses = optax.huber_loss(shapes, _encode_boxes(truth, anchors), delta=0.11).sum(-1) / 0.11
-    where = score_losses.sum() / jnp.maximum((heat == 1).sum(), 1)
-    boxes = (box_losses * weight).sum() / jnp.maximum(weight.sum(), 1)
+        box_losses = optax.huber_loss(shapes, encode(truth, anchors), delta=0.11).sum(-1) / 0.11
+    where = score_losses.sum() / counts["positive"]
+    boxes = (box_losses * weight).sum() / counts["weight"]
     return where + boxes, {"loss": where + boxes, "loss_where": where, "loss_boxes": boxes}
 
 
@@ -200,7 +192,7 @@ def _center_targets(cells: jax.Array, boxes: jax.Array, valid: jax.Array) -> tup
         Four arrays of shape (m,): the heat (1 in the cell of a centre), whether the score counts, the weight of the
         box, and the index of the nodule that the cell is matched to.
     """
-    low, high = _split_corners(boxes)
+    low, high = split_corners(boxes)
     axes = low.shape[-1]
     stride = cells[0, axes] - cells[0, 0]
     index = jnp.floor(cells[:, None, :axes] / stride + 0.5)
@@ -227,10 +219,14 @@ def _anchor_targets(anchors: jax.Array, boxes: jax.Array, valid: jax.Array) -> t
     return heat, (positive | (best < 0.4)).astype(jnp.float32), heat, matches
 
 
-def predict(model: Detector, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.Array]:
-    """Return the highest ``scores`` (batch, k), in descending order, and their ``boxes`` (batch, k, 2 n)."""
-    logits, shapes, anchors = model(batch["image"])
+def predict(model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.Array]:
+    """Return the highest ``scores`` (batch, k) and their ``boxes`` (batch, k, 2 n)."""
+    if (name := recipe.model.network) is not None:
+        found, found_scores = detector_module(name).candidates(model, normalise(batch["image"], name))
+        return {"scores": found_scores, "boxes": exchange_axes(found)}
+    logits, shapes = model(batch["image"])
     scores, kept = jax.lax.top_k(logits, min(_MAX_CANDIDATES, logits.shape[1]))
+    anchors = _anchors(recipe, batch["image"].shape[1:-1])
     boxes = jnp.take_along_axis(_decode_boxes(shapes, anchors, recipe), kept[..., None], 1)
     return {"scores": jax.nn.sigmoid(scores), "boxes": boxes}
 
@@ -248,7 +244,7 @@ def _predict_slices(source: Slices, apply: Apply, recipe: Recipe) -> Iterator[Pr
     for indices, batch in evaluation_batches(source, recipe.batch_size):
         output = apply(batch)
         for index, candidates, candidate_scores in zip(indices, output["boxes"], output["scores"], strict=False):
-            boxes, scores = _select_boxes(candidates, candidate_scores)
+            boxes, scores = _select_boxes(candidates, candidate_scores, recipe)
             yield {
                 "id": source.ids[index],
                 "patient_id": source.patients[index],
@@ -262,7 +258,7 @@ def _predict_slices(source: Slices, apply: Apply, recipe: Recipe) -> Iterator[Pr
 def _predict_volumes(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
     """Predict each volume by overlapping patches. ``boxes`` are x0 y0 z0 x1 y1 z1 on the scale of voxel edges."""
     for index in range(len(source)):
-        boxes, scores = _select_boxes(*_volume_candidates(source, index, apply, recipe))
+        boxes, scores = _select_boxes(*_volume_candidates(source, index, apply, recipe), recipe)
         centers = _voxel_centers(boxes)
         truth = source.nodule_boxes(index)
         frame = source.frame(index)
@@ -311,10 +307,17 @@ def _volume_candidates(
     return np.concatenate(boxes), np.concatenate(scores)
 
 
-def _select_boxes(boxes: np.ndarray, scores: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _select_boxes(
+    boxes: np.ndarray, scores: np.ndarray, recipe: Recipe
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The boxes that remain after suppression, and their scores, the highest first."""
-    boxes, scores = boxes[scores >= _MIN_SCORE].astype(np.float64), scores[scores >= _MIN_SCORE].astype(np.float64)
-    kept = suppress(boxes, scores)[:_MAX_BOXES]
+    if recipe.model.network is None:
+        lowest, max_iou, most = _MIN_SCORE, _MAX_IOU, _MAX_BOXES
+    else:
+        module = detector_module(recipe.model.network)
+        lowest, max_iou, most = module.MIN_SCORE, module.MAX_IOU, module.MAX_BOXES
+    boxes, scores = boxes[scores >= lowest].astype(np.float64), scores[scores >= lowest].astype(np.float64)
+    kept = suppress(boxes, scores, max_iou)[:most]
     return boxes[kept], scores[kept]
 
 

@@ -1,5 +1,6 @@
-"""Prediction from all scans of a patient: malignancy of the largest nodule, and the change of its diameter.
+"""Prediction from all scans of a patient: malignancy of a nodule, and the change of its diameter.
 
+The nodule is a track, or the largest one of each scan in a build without tracks.
 With ``model.last_only`` the same network sees only the last scan. The difference of the scores is what earlier scans
 add.
 """
@@ -71,18 +72,24 @@ def build_model(recipe: Recipe, rngs: nnx.Rngs) -> SequenceNetwork:
     return SequenceNetwork(recipe, rngs)
 
 
+def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG001
+    """Return the batch, and the number of sequences with a known malignancy and with a change."""
+    return batch, {"known": (batch["malignant"] >= 0).sum(), "changed": batch["changed"].sum()}
+
+
 def loss(
     model: SequenceNetwork,
     batch: dict[str, Any],
     recipe: Recipe,  # noqa: ARG001 -- every task takes it
+    counts: dict[str, Any],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the cross-entropy of known malignancy plus the Huber loss of the change between two scans."""
     output = model(batch["image"], batch["years"], batch["present"])
     known, changed = batch["malignant"] >= 0, batch["changed"]
     cross_entropy = optax.sigmoid_binary_cross_entropy(output[:, 0], (batch["malignant"] == 1).astype(jnp.float32))
-    malignant = jnp.where(known, cross_entropy, 0).sum() / jnp.maximum(known.sum(), 1)
+    malignant = jnp.where(known, cross_entropy, 0).sum() / counts["known"]
     error = optax.huber_loss(output[:, 1], batch["change"] / _MM_PER_CM)
-    change = jnp.where(changed, error, 0).sum() / jnp.maximum(changed.sum(), 1)
+    change = jnp.where(changed, error, 0).sum() / counts["changed"]
     return malignant + change, {"loss": malignant + change, "loss_malignant": malignant, "loss_change": change}
 
 

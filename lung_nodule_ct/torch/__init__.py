@@ -1,0 +1,58 @@
+"""Datasets for PyTorch, which read a finished build: patches, slices, crops and patients. Needs the extra ``torch``.
+
+The names in ``__all__`` are public, and they are imported at their first use. A sample holds only tensors, numbers, strings and lists. It
+depends on the seed, the epoch and its index alone, so it is the same with any number of workers, forked or spawned. docs/pytorch.md shows
+how to use them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lung_nodule_ct.system.imports import optional_imports
+
+if TYPE_CHECKING:
+    from lung_nodule_ct.torch.batches import PatientSampler, collate
+    from lung_nodule_ct.torch.patch_dataset import Patches, patches
+    from lung_nodule_ct.torch.picture_datasets import Crops, Detection2D, crops, detection2d
+    from lung_nodule_ct.torch.sequence_dataset import Sequences, sequences
+
+_MODULES = {
+    "Crops": "picture_datasets",
+    "Detection2D": "picture_datasets",
+    "Patches": "patch_dataset",
+    "PatientSampler": "batches",
+    "Sequences": "sequence_dataset",
+    "collate": "batches",
+    "crops": "picture_datasets",
+    "detection2d": "picture_datasets",
+    "patches": "patch_dataset",
+    "sequences": "sequence_dataset",
+}
+
+__all__ = [
+    "Crops",
+    "Detection2D",
+    "Patches",
+    "PatientSampler",
+    "Sequences",
+    "collate",
+    "crops",
+    "detection2d",
+    "patches",
+    "sequences",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with optional_imports("torch", "lung_nodule_ct.torch"):
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
