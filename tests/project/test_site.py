@@ -51,7 +51,9 @@ def make_reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(("page", "module"), [("python.md", lung_nodule_ct), ("imaging.md", imaging), ("torch.md", lung_nodule_ct.torch)])
+@pytest.mark.parametrize(
+    ("page", "module"), [("python.md", lung_nodule_ct), ("imaging.md", imaging), ("torch.md", lung_nodule_ct.torch)]
+)
 def test_every_public_name_is_on_its_page_of_the_reference(page, module) -> None:
     text = (REFERENCE / page).read_text(encoding="utf-8")
     documented = set(re.findall(rf"^\.\. (?:auto\w+|py:\w+):: {module.__name__}\.(\w+)$", text, re.MULTILINE))
