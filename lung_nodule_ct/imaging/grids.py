@@ -123,6 +123,12 @@ def crop(volume: Volume, box: Sequence[int], *, outside: float | None = None) ->
 
     Raises:
         ValueError: The volume has no frame, or the box contains no voxel.
+
+    Example:
+        >>> scan = Scan(np.zeros((2, 3, 4), np.int16), Frame())
+        >>> part = crop(scan, [1, 0, 0, 3, 3, 2])
+        >>> part.shape, part.frame.origin
+        ((2, 3, 2), (1.0, 0.0, 0.0))
     """
     scan = Scan.from_volume(volume)
     if len(box) != 6 or any(high <= low for low, high in zip(box[:3], box[3:], strict=True)):
@@ -166,6 +172,13 @@ def crop_to_lungs(volume: Volume, *, margin_mm: float = MARGIN_MM) -> Scan:
 
     Raises:
         ValueError: The volume has no frame, or there are no lungs.
+
+    Example:
+        >>> from lung_nodule_ct.testing.phantoms import make_chest
+        >>> chest = make_chest((24, 128, 160), (2.2, 2.2, 2.5), [])
+        >>> cut = crop_to_lungs(Scan(chest.volume, chest.frame))
+        >>> cut.shape[1] < 128, cut.shape[2] < 160
+        (True, True)
     """
     scan = Scan.from_volume(volume)
     frame, shape = scan.grid
@@ -194,6 +207,11 @@ def canonical(volume: Volume) -> Scan:
 
     Raises:
         ValueError: The volume has no frame.
+
+    Example:
+        >>> turned = Frame(direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))
+        >>> canonical(Scan(np.zeros((2, 3, 4), np.int16), turned)).frame.matrix.diagonal().tolist()
+        [1.0, 1.0, 1.0]
     """
     scan = Scan.from_volume(volume)
     frame, shape = scan.grid

@@ -116,6 +116,15 @@ def measure_nodule(volume: Volume, nodule: Mapping[str, Any]) -> NoduleMeasure:
 
     Raises:
         ValueError: The volume has no frame.
+
+    Example:
+        >>> from lung_nodule_ct.imaging import Scan
+        >>> from lung_nodule_ct.testing.phantoms import PhantomNodule, make_chest
+        >>> chest = make_chest((24, 128, 160), (2.2, 2.2, 2.5), [PhantomNodule((74.0, -4.0, 5.0), 18.0)])
+        >>> nodule = {"center_world": (74.0, -4.0, 5.0), "diameter_mm": 18.0}
+        >>> volume = measure_nodule(Scan(chest.volume, chest.frame), nodule).volume_mm3
+        >>> volume.low < 3054 < volume.high  # a sphere of 18 mm
+        True
     """
     frame, shape = Scan.from_volume(volume).grid
     diameter = nodule.get("diameter_mm")

@@ -222,6 +222,14 @@ def registered_pair(
     Raises:
         ValueError: A row has no volume or no frame.
         MissingExtraError: The extra ``imaging`` is not installed.
+
+    Example:
+        >>> import lung_nodule_ct
+        >>> scans = lung_nodule_ct.load("longitudinal", source="dummy_data", split="train")
+        >>> patient = next(iter(lung_nodule_ct.patient_sequences(scans)))
+        >>> fixed, moving = registered_pair(patient, 0, 1)
+        >>> moving.shape == fixed.shape
+        True
     """
     one, two = (
         prepare_scan(Scan.from_row(item) if isinstance(item, Mapping) else item)
