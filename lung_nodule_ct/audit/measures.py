@@ -11,6 +11,7 @@ import numpy as np
 from lung_nodule_ct.audit.views import View, views_of
 from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.imaging.anatomy import Anatomy, measure_anatomy
+from lung_nodule_ct.imaging.chest_search import chest_thumbnails
 from lung_nodule_ct.imaging.comparison import CoarseScan, MaskAgreement, coarse_scan, compare_mask
 from lung_nodule_ct.imaging.evidence import EvidenceFinder, finder_of
 from lung_nodule_ct.imaging.hounsfield import OFFSET, Calibration, calibrate
@@ -79,6 +80,7 @@ class ScanMeasures:
         nodules: The evidence of each nodule.
         seen_here: The nodules of other scans for which there is clear evidence at the same place in this one.
         thumbnail: The thumbnails of its slices on the coarse grid, shape (z, 32, 32).
+        chest: The same, cut to its lungs and in radiological orientation; ``None`` without lungs.
     """
 
     calibration: Calibration
@@ -90,6 +92,7 @@ class ScanMeasures:
     nodules: tuple[Judged, ...]
     seen_here: tuple[OtherNodule, ...]
     thumbnail: Thumbnail
+    chest: Thumbnail | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +240,7 @@ def measure_scan(
         nodules=evidence,
         seen_here=seen,
         thumbnail=slice_thumbnails(coarse),
+        chest=None if lungs.is_empty else chest_thumbnails(coarse, lungs.mask, frame),
     )
 
 

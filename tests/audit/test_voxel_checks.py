@@ -46,6 +46,19 @@ def test_a_sound_build_has_no_flag(flags) -> None:
     assert flags(ChestArchives()) == []
 
 
+@pytest.mark.slow
+def test_patients_with_the_same_lungs_are_a_hint(tmp_path, build) -> None:
+    archives = ChestArchives()  # its phantoms have the same lungs
+    found = []
+    for _ in range(2):
+        folder = build(archives.write(tmp_path / "in"), "det3d_1.25mm", keep_source_names=False).folder
+        audit = audit_build(open_build(folder), only=["identity"])
+        assert audit.flags == ()
+        found.append(audit.document()["numbers"]["identity"]["patients_alike"])
+        archives.set_scan(THIRD, other_chest())
+    assert found == [[["7", "9"]], []]
+
+
 def test_real_ct_has_no_flag(mirror, build) -> None:
     folder = build(mirror, *CONFIGS, keep_source_names=False).folder
     audit = audit_build(open_build(folder), only=VOXELS)
