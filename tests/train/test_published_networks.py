@@ -90,12 +90,20 @@ def test_a_classifier_computes_what_its_reference_does(name) -> None:
         assert_close(ours[key], reference[key], key)
 
 
+def ordered(scores: Any, boxes: Any) -> np.ndarray:
+    """Scores and boxes by score. Boxes of equal scores are in the order of their corners."""
+    rows = np.concatenate([np.asarray(scores)[:, None], np.asarray(boxes)], 1)
+    return rows[np.lexsort(rows.round(5).T[::-1])]
+
+
 def assert_detector_equals(ours: dict[str, Any], reference: dict[str, Any], *keys: str) -> None:
     matched = [matches for matches in ours["matches"] if matches]  # the reference does not match images without boxes
     assert matched == reference["matches"]
-    for key in ("losses", "scores", "boxes", *keys):
-        for one, other in zip(ours[key], reference[key], strict=True):
-            assert_close(one, other, key)
+    for key in ("losses", *keys):
+        assert_close(ours[key], reference[key], key)
+    for index in range(len(ours["boxes"])):
+        one, other = (ordered(found["scores"][index], found["boxes"][index]) for found in (ours, reference))
+        assert_close(one, other, f"boxes of image {index}")
 
 
 @pytest.fixture
@@ -129,5 +137,6 @@ def test_a_detector_computes_what_its_reference_does(name) -> None:
     model = torch_reference.build(name)
     torch_reference.load_seeded(name, model)
     reference = torch_reference.detector_outputs(name, model.double())
-    ours = network_outputs.detector_outputs(name, DETECTOR_LEARNING_RATE, shallow=False)
-    assert_detector_equals(ours, reference)  # as of classifiers, not after a step: float32 is not accurate enough
+    with jax.enable_x64(True):  # rounding in float32 exchanges boxes of nearly equal scores or overlaps
+        ours = network_outputs.detector_outputs(name, DETECTOR_LEARNING_RATE, shallow=False, dtype=np.float64)
+    assert_detector_equals(ours, reference, "stepped")
