@@ -71,7 +71,8 @@ def _suppress(boxes: torch.Tensor, scores: torch.Tensor, max_iou: float) -> torc
         kept.append(best)
         low, high = torch.maximum(boxes[best, :2], boxes[order, :2]), torch.minimum(boxes[best, 2:], boxes[order, 2:])
         common = (high - low).clamp(0).prod(1)
-        order = order[common / (area[best] + area[order] - common) <= max_iou]
+        # as the compiled operator: empty boxes, whose overlap is not a number, suppress nothing
+        order = order[~(common / (area[best] + area[order] - common) > max_iou)]
     return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.long)
 
 

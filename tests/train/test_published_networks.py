@@ -90,12 +90,20 @@ def test_a_classifier_computes_what_its_reference_does(name) -> None:
         assert_close(ours[key], reference[key], key)
 
 
-def assert_detector_equals(ours: dict[str, Any], reference: dict[str, Any]) -> None:
+def ordered(scores: Any, boxes: Any) -> np.ndarray:
+    """Scores and boxes by score. Boxes of equal scores are in the order of their corners."""
+    rows = np.concatenate([np.asarray(scores)[:, None], np.asarray(boxes)], 1)
+    return rows[np.lexsort(rows.round(5).T[::-1])]
+
+
+def assert_detector_equals(ours: dict[str, Any], reference: dict[str, Any], *keys: str) -> None:
     matched = [matches for matches in ours["matches"] if matches]  # the reference does not match images without boxes
     assert matched == reference["matches"]
-    for key in ("losses", "stepped", "scores", "boxes"):
-        for one, other in zip(ours[key], reference[key], strict=True):
-            assert_close(one, other, key)
+    for key in ("losses", *keys):
+        assert_close(ours[key], reference[key], key)
+    for index in range(len(ours["boxes"])):
+        one, other = (ordered(found["scores"][index], found["boxes"][index]) for found in (ours, reference))
+        assert_close(one, other, f"boxes of image {index}")
 
 
 @pytest.fixture
@@ -112,7 +120,7 @@ def first_samples(monkeypatch) -> None:
 def test_a_detector_computes_what_is_pinned_of_its_reference(name) -> None:
     pinned = PINNED[name]
     ours = network_outputs.detector_outputs(name, DETECTOR_LEARNING_RATE, shallow=True)
-    assert_detector_equals(ours, pinned)
+    assert_detector_equals(ours, pinned, "stepped")
     norms = np.array([np.linalg.norm(ours["gradients"][key]) for key in sorted(ours["gradients"])])
     reference = np.array(pinned["gradients"])
     np.testing.assert_allclose(norms, reference, rtol=1e-3, atol=1e-5 * reference.max())
@@ -129,5 +137,6 @@ def test_a_detector_computes_what_its_reference_does(name) -> None:
     model = torch_reference.build(name)
     torch_reference.load_seeded(name, model)
     reference = torch_reference.detector_outputs(name, model.double())
-    ours = network_outputs.detector_outputs(name, DETECTOR_LEARNING_RATE, shallow=False)
-    assert_detector_equals(ours, reference)
+    with jax.enable_x64(True):  # rounding in float32 exchanges boxes of nearly equal scores or overlaps
+        ours = network_outputs.detector_outputs(name, DETECTOR_LEARNING_RATE, shallow=False, dtype=np.float64)
+    assert_detector_equals(ours, reference, "stepped")
