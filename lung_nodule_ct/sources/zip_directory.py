@@ -213,6 +213,14 @@ def read_directory(source: ByteSource, location: str, name: str) -> Archive:
             expected=f"at most {_MAX_MEMBERS:,} members",
             got=f"{len(infos):,}",
         )
+    if before := [info for info in infos if info.header_offset < 0]:
+        raise ArchiveError(
+            "has a directory at another position than its end states",
+            archive=name,
+            expected="entries that start within the file",
+            got=f"{before[0].filename!r} at byte {before[0].header_offset}",
+            remedy="download it again and compare its size and md5 with the record",
+        )
     names = [_checked_name(info, name) for info in infos]
     entries = [(info, own) for info, own in zip(infos, names, strict=True) if info.file_size or not own.endswith("/")]
     ignored = tuple(own for _, own in entries if _SYSTEM_FILES.search(own))

@@ -196,6 +196,16 @@ def test_a_duplicate_name_is_a_finding_and_the_first_is_used(tmp_path) -> None:
     assert [str(finding.code) for finding in archive.findings] == ["duplicate-id"]
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_entry_before_the_start_of_the_file_is_an_error(tmp_path, ignored) -> None:
+    """Also if nothing else is read from it; found by fuzzing, as an uncaught error."""
+    data = bytearray(zip_archive({"__MACOSX/._a" if ignored else "a.raw": b"first", "b.raw": b"second"}))
+    at = data.rindex(b"PK\5\6") + 16
+    data[at : at + 4] = (int.from_bytes(data[at : at + 4], "little") + 4).to_bytes(4, "little")
+    with pytest.raises(ArchiveError, match=r"at byte -4"):
+        open_zip(tmp_path, bytes(data))
+
+
 def gap_details(folder: Path, data: bytes) -> list[str | None]:
     """What is reported of bytes that the directory does not list; all members must be read as before."""
     archives, archive = open_zip(folder, data)

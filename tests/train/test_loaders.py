@@ -9,14 +9,11 @@ import lung_nodule_ct
 
 jax = pytest.importorskip("jax")
 grain = pytest.importorskip("grain")
+voxel_totals = pytest.importorskip("voxel_totals")  # imports grain
 
 pytestmark = pytest.mark.train
 
 THIN = "det3d_1.25mm"
-
-
-def _total(view) -> np.ndarray:
-    return np.array(view.array.astype(np.int64).sum())
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -30,7 +27,7 @@ def test_volumes_are_a_source_of_grain(dummy, dummy_build, tmp_path, kind, worke
     loader = grain.DataLoader(
         data_source=views,
         sampler=grain.samplers.IndexSampler(len(views), grain.sharding.NoSharding(), shuffle=False, num_epochs=1),
-        operations=[_Total()],
+        operations=[voxel_totals.Total()],
         worker_count=workers,
     )
     if workers:
@@ -38,12 +35,7 @@ def test_volumes_are_a_source_of_grain(dummy, dummy_build, tmp_path, kind, worke
 
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # the workers of grain read flags
-    assert list(map(int, loader)) == [int(_total(view)) for view in views]
-
-
-class _Total(grain.transforms.Map):
-    def map(self, element):
-        return _total(element)
+    assert list(map(int, loader)) == [int(voxel_totals.total(view)) for view in views]
 
 
 def test_decoded_rows_are_jax_arrays(dummy, tmp_path) -> None:
