@@ -124,7 +124,7 @@ def growth(scans: Iterable[Mapping[str, Any]], *, tracks: Sequence[TrackedNodule
         >>> patient = make_followups((0, 180), [lesion], shape=(40, 90, 110), spacing=(3.0, 3.0, 2.0))
         >>> rows = growth([scan.row("7", index) for index, scan in enumerate(patient)])
         >>> rows[1].volume_change is not None, rows[1].reason, round(rows[1].volume_doubling_days.value / 10) * 10
-        (True, None, 210)
+        (True, None, 200)
     """
     if tracks is None:
         if iter(scans) is scans:

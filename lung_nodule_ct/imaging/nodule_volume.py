@@ -47,8 +47,9 @@ _STARTS = ((0.0, 0.0, 0.0), (0.2, 0.0, 0.0), (0.0, -0.2, 0.0), (0.0, 0.0, 0.2))
 _CHOICES = (*product(_THRESHOLDS, _SURFACES, _STARTS[:1]), *product(_THRESHOLDS[:1], _SURFACES[:1], _STARTS[1:]))
 _EDGE = 0.75
 """The edge of a nodule is this many voxels wide on each side."""
-_SLACK = 0.7
-"""The share of a voxel on the surface that may be nodule."""
+_SLACK = 0.6
+"""The share of a voxel on the surface that may be nodule. With 0.5, 0.55, 0.6 and 0.7 the median error of 72 generated nodules
+among vessels was -3.1, -0.7, +1.1 and +3.6 %. With 0.55, a sphere of 16 mm in slices of 5 mm is 9 % too small."""
 _WHOLE = 0.9
 """A voxel of this share is all nodule, and its value is the density."""
 _STEP_MM = 0.25
