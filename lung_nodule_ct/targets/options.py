@@ -109,12 +109,10 @@ class BuildOptions:
         Raises:
             OptionError: None of the configs has what an option computes.
         """
+        has_scans = any("lung_mask" in config.schema.names for config in configs)
         needed = {
-            "make_lung_masks": (self.make_lung_masks, any("lung_mask" in config.schema.names for config in configs)),
-            "key_slices": (
-                self.key_slices is KeySlices.EVIDENCE,
-                any("lung_mask" in config.schema.names for config in configs),
-            ),
+            "make_lung_masks": (self.make_lung_masks, has_scans),
+            "key_slices": (self.key_slices is KeySlices.EVIDENCE, has_scans),
             "track": (self.track, any(config.longitudinal for config in configs)),
         }
         for option, (is_used, fits) in needed.items():

@@ -48,18 +48,13 @@ def with_computed(
         MissingExtraError: The extra ``imaging`` is not installed.
         MemberError: A scan that is read for tracks is damaged.
     """
-    if not all(isinstance(unit, ScanUnit) for unit in plan.units) or not plan.units:
+    units = [unit for unit in plan.units if isinstance(unit, ScanUnit)]
+    if not units or len(units) < len(plan.units):
         return plan
     computed = replace(computed, tracks=computed.tracks and plan.config.longitudinal)
     if not computed.needs_imaging:
         return replace(plan, computed=computed)
     require_modules("imaging", "what is computed from voxels", *_MODULES)
-    seeks = computed.key_slices is KeySlices.EVIDENCE
-    units = [
-        replace(unit, makes_mask=computed.lung_masks, seeks_key_slices=seeks)
-        for unit in plan.units
-        if isinstance(unit, ScanUnit)
-    ]
     findings = [
         replace(finding, resolution="one is made")
         if finding.code is Code.MASK_MISSING and computed.lung_masks
@@ -69,6 +64,8 @@ def with_computed(
     if computed.tracks:
         units = _tracked(units, run, progress or BuildProgress(), plan.config.name)
         findings += _track_findings(units)
+    seeks = computed.key_slices is KeySlices.EVIDENCE
+    units = [replace(unit, makes_mask=computed.lung_masks, seeks_key_slices=seeks) for unit in units]
     return replace(plan, units=tuple(units), findings=tuple(findings), computed=computed)
 
 
@@ -112,7 +109,7 @@ def _rows(units: Sequence[ScanUnit]) -> Iterator[Mapping[str, Any]]:
     with ArchivePool() as archives:
         reading = Reading(archives, NoReuse())
         for unit in units:
-            yield make_scan(replace(unit, makes_mask=False, seeks_key_slices=False), reading)[0].row
+            yield make_scan(replace(unit, mask=None, mask_data=()), reading)[0].row  # tracks need no lung mask
 
 
 def _track(nodule: TrackedNodule, classes: Mapping[str, int]) -> Track:
