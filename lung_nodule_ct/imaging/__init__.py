@@ -8,10 +8,9 @@ other modules measure lungs, evidence of a nodule at a place, calibration, orien
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.system.imports import optional_imports
+from lung_nodule_ct.system.imports import import_name
 
 if TYPE_CHECKING:
     from lung_nodule_ct.imaging.grids import canonical, crop, crop_to_lungs, on_grid, pad, resample
@@ -89,12 +88,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with optional_imports("imaging", f"imaging.{name}"):
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+    return import_name(__name__, _MODULES, name, "imaging", f"imaging.{name}")
 
 
 def __dir__() -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -30,6 +31,28 @@ def optional_imports(extra: str, purpose: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise _missing(extra, purpose, str(error.name)) from error
+
+
+def import_name(package: str, modules: Mapping[str, str], name: str, extra: str, purpose: str) -> Any:
+    """Import a public name of a package at its first use: the body of the ``__getattr__`` of a package that needs an extra.
+
+    Args:
+        package: The package, which keeps the value.
+        modules: The module of each public name, without the package.
+        name: The name.
+        extra: The name of the extra in ``pyproject.toml``.
+        purpose: What needs the packages, as the subject of a sentence.
+
+    Raises:
+        AttributeError: The package has no such name.
+        MissingExtraError: An import fails.
+    """
+    if name not in modules:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    with optional_imports(extra, purpose):
+        value = getattr(import_module(f"{package}.{modules[name]}"), name)
+    setattr(sys.modules[package], name, value)
+    return value
 
 
 def require_modules(extra: str, purpose: str, *modules: str) -> None:

@@ -7,10 +7,9 @@ how to use them.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lung_nodule_ct.system.imports import optional_imports
+from lung_nodule_ct.system.imports import import_name
 
 if TYPE_CHECKING:
     from lung_nodule_ct.torch.batches import PatientSampler, collate
@@ -46,12 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with optional_imports("torch", "lung_nodule_ct.torch"):
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+    return import_name(__name__, _MODULES, name, "torch", "lung_nodule_ct.torch")
 
 
 def __dir__() -> list[str]:
