@@ -123,10 +123,10 @@ class Handler(BaseHTTPRequestHandler):
         owner: ArchiveServer = self.server.owner
         for start in range(0, len(body), 1 << 18):
             piece = body[start : start + (1 << 18)]
-            self.wfile.write(piece)
-            if self.path.endswith("/content"):
+            if self.path.endswith("/content"):  # counted first: a client may look as soon as it has the last byte
                 with owner.lock:
                     owner.sent += len(piece)
+            self.wfile.write(piece)
             if owner.rate:
                 time.sleep(len(piece) / owner.rate)
 
