@@ -151,6 +151,15 @@ def dummy_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return folder
 
 
+@pytest.fixture(scope="session")
+def dummy_pairs(dummy_build: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The registered pairs of the embedded archives, exported once per session."""
+    out = tmp_path_factory.mktemp("exported") / "pairs"
+    done = run_in_process("export", dummy_build("arrow"), "longitudinal", "--to", "nifti-pairs", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Built]:
     """Build configs in this process and keep the source names: ``build(source, "det2d_1.25mm")``. An earlier build is replaced."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lung_nodule_ct.declaration.schema import Schema
-    from lung_nodule_ct.geometry.affine import Affine
     from lung_nodule_ct.imaging.prepared_scan import PreparedScan
     from lung_nodule_ct.imaging.registration import Registration
     from lung_nodule_ct.imaging.scan import Scan
@@ -29,7 +28,10 @@ if TYPE_CHECKING:
 
 _MODULES: Final = ("scipy", "skimage", "SimpleITK")
 _QUALITY: Final = ("correlation", "overlap", "jacobian", "rotation_deg", "blocks", "agreement", "residual_mm")
-_SCANS: Final = ("patient_id", "slice_thickness_mm", "fixed", "moving", "fixed_timepoint", "moving_timepoint", "days")
+_SCANS: Final = (
+    *("patient_id", "slice_thickness_mm", "fixed", "moving", "fixed_scan_id", "moving_scan_id"),
+    *("fixed_timepoint", "moving_timepoint", "days"),
+)
 _MASKS: Final = ("fixed_lung_mask_origin", "moving_lung_mask_origin")
 _FILES: Final = ("fixed_image", "fixed_lung_mask", "warped_image", "warped_lung_mask", "transform")
 _PAIR_COLUMNS: Final = ("pair", *_SCANS, "is_registered", "reason", *_QUALITY, *_MASKS, *_FILES)
@@ -39,23 +41,6 @@ _ITK_OR_NIBABEL: Final = "Their pairs have the same grid; SimpleITK cannot read 
 def has_follow_ups(schema: Schema) -> bool:
     """Return whether a row is a volume in space with its patient, timepoint and slice thickness."""
     return has_volumes_in_space(schema) and {"patient_id", "timepoint", "slice_thickness_mm"} <= set(schema.names)
-
-
-def transform_text(transform: Affine) -> str:
-    """Return an affine map of LPS millimetres as an ITK transform file. The numbers are exact.
-
-    Example:
-        >>> from lung_nodule_ct.geometry.affine import Affine
-        >>> print(transform_text(Affine(offset=(1.5, 0, 0))), end="")
-        #Insight Transform File V1.0
-        #Transform 0
-        Transform: AffineTransform_double_3_3
-        Parameters: 1.0 0.0 0.0 0.0 1.0 0.0 0.0 0.0 1.0 1.5 0.0 0.0
-        FixedParameters: 0 0 0
-    """
-    parameters = " ".join(map(repr, (*transform.matrix, *transform.offset)))
-    head = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
-    return f"{head}Parameters: {parameters}\nFixedParameters: 0 0 0\n"
 
 
 def write_pairs(_schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
@@ -95,7 +80,7 @@ def write_pairs(_schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Ex
         pair |= fixed_files[fixed.case] | _write_scan(folder, "warped", pair["pair"], warped)
         pair["transform"] = f"transforms/{pair['pair']}.tfm"
         (folder / "transforms").mkdir(exist_ok=True)
-        (folder / pair["transform"]).write_text(transform_text(registration.transform), encoding="ascii")
+        (folder / pair["transform"]).write_text(registration.transform.to_itk(), encoding="ascii")
     write_table(folder / "pairs.csv", _PAIR_COLUMNS, pairs)
     write_table(folder / "nodules.csv", [*NODULE_COLUMNS, "track_id"], nodules)
     registered = sum(pair["is_registered"] for pair in pairs)
@@ -116,6 +101,7 @@ class _DatedScan:
     """A scan, its place in time, and the name of its files."""
 
     case: str
+    scan_id: str | None
     patient: str | None
     timepoint: int | None
     thickness: float
@@ -134,6 +120,7 @@ class _DatedScan:
         }
         return cls(
             scan_stem(indexed),
+            row.get("scan_id"),
             row["patient_id"],
             row["timepoint"],
             float(row["slice_thickness_mm"]),
@@ -181,6 +168,8 @@ def _entry(fixed: _DatedScan, moving: _DatedScan, registration: Registration) ->
         "slice_thickness_mm": fixed.thickness,
         "fixed": fixed.case,
         "moving": moving.case,
+        "fixed_scan_id": fixed.scan_id,
+        "moving_scan_id": moving.scan_id,
         "fixed_timepoint": fixed.timepoint,
         "moving_timepoint": moving.timepoint,
         "days": days,

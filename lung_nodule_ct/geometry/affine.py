@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.geometry.frame import WorldPoints
 
 _LEAST_DETERMINANT: Final = 1e-6
+_ITK_HEAD: Final = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,35 @@ class Affine:
     def from_arrays(cls, matrix: ArrayLike, offset: ArrayLike) -> Affine:
         """Return the map with a matrix of shape (3, 3) and an offset of shape (3,)."""
         return cls(tuple(np.ravel(matrix).tolist()), tuple(np.ravel(offset).tolist()))
+
+    @classmethod
+    def from_itk(cls, text: str) -> Affine:
+        """Return the map of an ITK transform file that :meth:`to_itk` wrote.
+
+        Raises:
+            ValueError: The text is another one, or the map is not valid.
+        """
+        found = re.fullmatch(re.escape(_ITK_HEAD) + r"Parameters: (.+)\nFixedParameters: 0 0 0\n", text)
+        if found is None:
+            raise ValueError(f"expected an affine transform around 0 0 0 of an ITK file, got {text[:200]!r}")
+        parameters = tuple(map(float, found[1].split()))
+        return cls(parameters[:9], parameters[9:])
+
+    def to_itk(self) -> str:
+        """Return the map as the text of an ITK transform file. The numbers are exact.
+
+        Example:
+            >>> print(Affine(offset=(1.5, 0, 0)).to_itk(), end="")
+            #Insight Transform File V1.0
+            #Transform 0
+            Transform: AffineTransform_double_3_3
+            Parameters: 1.0 0.0 0.0 0.0 1.0 0.0 0.0 0.0 1.0 1.5 0.0 0.0
+            FixedParameters: 0 0 0
+            >>> Affine.from_itk(Affine(offset=(1.5, 0, 0)).to_itk()).offset
+            (1.5, 0.0, 0.0)
+        """
+        parameters = " ".join(map(repr, (*self.matrix, *self.offset)))
+        return f"{_ITK_HEAD}Parameters: {parameters}\nFixedParameters: 0 0 0\n"
 
     @cached_property
     def array(self) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ axes are parallel; SimpleITK otherwise and for B-splines. The first two take the
 
 from __future__ import annotations
 
+import itertools
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _EXACT: Final = 1e-4
 """Voxels coincide if they are this near, in voxels: headers are written with six digits."""
+
+_MARGIN: Final = 2
+"""Voxels around the part of a volume that SimpleITK is given."""
 
 _Shape = tuple[int, int, int]
 
@@ -161,6 +165,8 @@ def _by_simpleitk(
         Interpolation.B_SPLINE: sitk.sitkBSpline,
     }
     is_nearest = interpolation is Interpolation.NEAREST
+    if interpolation is not Interpolation.B_SPLINE:  # whose coefficients depend on all voxels
+        volume, offset = _needed(volume, matrix, offset, shape)
     image = sitk.GetImageFromArray(volume if is_nearest else volume.astype(np.float32, copy=False))
     transform = sitk.AffineTransform(matrix.ravel().tolist(), offset.tolist())
     depth, height, width = shape
@@ -180,3 +186,15 @@ def _by_simpleitk(
     limits = np.iinfo(volume.dtype)
     rounded = np.clip(np.rint(found), limits.min, limits.max)  # a B-spline overshoots
     return np.asarray(rounded, volume.dtype)
+
+
+def _needed(
+    volume: NDArray[Any], matrix: NDArray[np.float64], offset: NDArray[np.float64], shape: _Shape
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The part of a volume that contributes to a grid, with a margin, and where voxel 0 of the grid is in it."""
+    corners = np.array(list(itertools.product(*((0, count - 1) for count in shape[::-1])))) @ matrix.T + offset
+    size = np.array(volume.shape[::-1])
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - _MARGIN, 0, size - 1)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1 + _MARGIN, low + 1, size)
+    part = volume[tuple(slice(first, last) for first, last in zip(low[::-1], high[::-1], strict=True))]
+    return part, offset - low

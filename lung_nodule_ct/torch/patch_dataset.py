@@ -102,7 +102,7 @@ class Patches(RowDataset):
         if per_scan < 1:
             raise OptionError("per_scan", "an epoch has patches of every scan", expected="1 or more", got=per_scan)
         if axes not in get_args(Axes):
-            raise OptionError("axes", "there is no such order", expected=" or ".join(get_args(Axes)), got=axes)
+            raise OptionError("axes", "it is not an order of axes", expected=" or ".join(get_args(Axes)), got=axes)
         self.size, self.positives, self.per_scan, self.axes = size, positives, per_scan, axes
         self._ids = rows.ids("scan_id", "case_id")
 

@@ -55,7 +55,7 @@ def open_rows(
         )
     by = folder.manifest["split_by"] if split_by is None else split_by
     if by not in set(SplitBy):
-        raise OptionError("split_by", "there is no such way to split", expected=" or ".join(SplitBy), got=by)
+        raise OptionError("split_by", "it is not a way to split", expected=" or ".join(SplitBy), got=by)
     return split_rows(folder, config, split, SplitBy(by))
 
 
@@ -122,9 +122,21 @@ class Cut:
     size: tuple[int, int, int]
 
     @classmethod
-    def whole(cls, volume: Volume) -> Cut:
-        """The complete volume."""
-        return cls((0, 0, 0), volume.shape)
+    def at_largest(
+        cls, nodules: Sequence[Mapping[str, Any]], shape: tuple[int, int, int], size: tuple[int, int, int] | None
+    ) -> Cut:
+        """A box of a size at the largest nodule, or at the centre of a volume that has none; ``None`` for the complete volume."""
+        if size is None:
+            return cls((0, 0, 0), shape)
+        volume, wanted = np.array(shape), np.array(size)
+        inside = [nodule for nodule in nodules if nodule["box_voxel"] is not None]
+        largest = max(inside, key=lambda nodule: nodule["diameter_mm"] or 0, default=None)
+        center = volume / 2 if largest is None else np.array(largest["center_voxel"][::-1]) + 0.5
+        first = np.floor(np.clip(center, 0, volume - 1) - wanted / 2 + 0.5).astype(np.int64)
+        z, y, x = np.where(
+            wanted > volume, -((wanted - volume) // 2), np.clip(first, 0, np.maximum(volume - wanted, 0))
+        ).tolist()
+        return cls((z, y, x), size)
 
     def image(self, volume: Volume) -> torch.Tensor:
         """The voxels, float32, axes (1, z, y, x), with padding outside the volume."""
@@ -132,10 +144,14 @@ class Cut:
         patch = volume.patch(center_voxel=center[::-1], size=self.size[::-1])
         return torch.from_numpy(patch.astype(np.float32))[None]
 
+    def frame(self, frame: Frame) -> Frame:
+        """The frame of the box in a volume with a frame."""
+        x, y, z = frame.to_world(self.first[::-1]).tolist()
+        return Frame((x, y, z), frame.spacing, frame.direction)
+
     def affine(self, frame: Frame) -> torch.Tensor:
         """The affine from voxels x, y, z of the box to RAS mm, shape (4, 4), float64."""
-        x, y, z = frame.to_world(self.first[::-1]).tolist()
-        return torch.from_numpy(Frame((x, y, z), frame.spacing, frame.direction).affine("RAS"))
+        return torch.from_numpy(self.frame(frame).affine("RAS"))
 
     def annotations(self, nodules: Sequence[Mapping[str, Any]]) -> Sample:
         """The nodules whose centre is in the box, as tensors, and the number of those in it that have no box in the sample.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from lung_nodule_ct.declaration.labels import TRAIN
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.labels import SplitBy
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.read.rows import Rows
-    from lung_nodule_ct.read.volumes import Volume
     from lung_nodule_ct.torch.rows import Sample
 
 _COLUMNS = {"volume", "nodules", "patient_id", "timepoint", "days_since_first", "slice_thickness_mm"}
@@ -120,26 +118,13 @@ class Sequences(RowDataset):
         }
         for row in group:
             volume = volume_of(self.rows, row)
-            cut = self._cut(row, volume)
+            cut = Cut.at_largest(self.rows.metadata[row]["nodules"], volume.shape, self.size)
             sample["images"].append(cut.image(volume))
             if volume.frame is not None:
                 sample["affines"].append(cut.affine(volume.frame))
             for name, value in cut.annotations(self.rows.metadata[row]["nodules"]).items():
                 sample.setdefault(name, []).append(value)
         return self._transformed(self._random(number), sample)
-
-    def _cut(self, row: int, volume: Volume) -> Cut:
-        if self.size is None:
-            return Cut.whole(volume)
-        shape, size = np.array(volume.shape), np.array(self.size)
-        inside = [nodule for nodule in self.rows.metadata[row]["nodules"] if nodule["box_voxel"] is not None]
-        largest = max(inside, key=lambda nodule: nodule["diameter_mm"] or 0, default=None)
-        center = shape / 2 if largest is None else np.array(largest["center_voxel"][::-1]) + 0.5
-        first = np.floor(np.clip(center, 0, shape - 1) - size / 2 + 0.5).astype(np.int64)
-        z, y, x = np.where(
-            size > shape, -((size - shape) // 2), np.clip(first, 0, np.maximum(shape - size, 0))
-        ).tolist()
-        return Cut((z, y, x), self.size)
 
 
 def _key(rows: Rows, row: int) -> tuple[Any, ...]:

@@ -79,6 +79,19 @@ def test_values_are_those_of_simpleitk(name, interpolation, interpolator) -> Non
     assert (found.array == -1024).any() == (expected == -1024).any()
 
 
+@pytest.mark.parametrize("interpolation", ["linear", "nearest"])
+@pytest.mark.parametrize("origin", [(4.0, 5.0, 6.0), (-9.0, 8.0, 9.0), (17.0, 18.0, 17.0), (-300.0, 0.0, 0.0)])
+def test_a_tilted_part_is_that_of_the_tilted_whole(interpolation, origin) -> None:
+    """Only the part of a volume that contributes is given to SimpleITK."""
+    volume, tilted = (
+        Volume(noise((22, 22, 22)), Frame((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),
+        Frame(origin, (0.8,) * 3, TILTED),
+    )
+    whole = imaging.on_grid(volume, tilted, (60, 60, 60), interpolation=interpolation)
+    part = imaging.on_grid(volume, tilted, (5, 6, 7), interpolation=interpolation)
+    np.testing.assert_allclose(part.array, whole.array[:5, :6, :7], atol=1e-3)
+
+
 def test_resampling_to_a_spacing_is_that_of_simpleitk() -> None:
     scan = scan_of(Frame((3.0, -2.0, 1.0), (0.7, 0.7, 2.5)))
     found = imaging.resample(scan, (1.0, 1.0, 1.0))

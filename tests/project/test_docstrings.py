@@ -34,9 +34,10 @@ def test_examples_run(name, monkeypatch) -> None:
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", TORCH)
-def test_examples_of_the_datasets_run(name, dummy_build) -> None:
+def test_examples_of_the_datasets_run(name, dummy_build, dummy_pairs) -> None:
     pytest.importorskip("torch", reason="needs the extra torch")
-    result = doctest.testmod(importlib.import_module(name), extraglobs={"build": dummy_build("arrow")})
+    folders = {"build": dummy_build("arrow"), "pairs": dummy_pairs}
+    result = doctest.testmod(importlib.import_module(name), extraglobs=folders)
     assert result.attempted
     assert not result.failed
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import pickle
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from worker_functions import shape_and_sum, with_noise
 
 import lung_nodule_ct
+from lung_nodule_ct import imaging
 from lung_nodule_ct.errors import OptionError, TrainingError
 from lung_nodule_ct.read.build_folder import open_build
 
@@ -125,6 +128,68 @@ def test_every_way_to_store_volumes_gives_the_same_samples(build, dummy, dummy_b
             one, two = make(build, config, **options), make(other, config, **options)
             assert len(one) == len(two)
             assert all(same(one[index], two[index]) for index in range(len(one)))
+
+
+@pytest.mark.parametrize("size", [None, (8, 30, 40), (40, 100, 100)])
+def test_a_registered_pair_is_a_part_of_both_scans_on_the_grid_of_the_first(build, dummy_pairs, size) -> None:
+    dataset = lung_nodule_ct.torch.registered_pairs(build, dummy_pairs, size=size)
+    stored = open_build(build).rows("longitudinal", "train")
+    rows = {(row["scan_id"], row["slice_thickness_mm"]): dict(row) for row in stored}
+    shown = 0
+    for index, patient in enumerate(dataset.patients):
+        sample = dataset[index]
+        assert_plain(sample)
+        earlier, later = (rows[sample[name], sample["slice_thickness_mm"]] for name in ("id", "moving_id"))
+        days = later["days_since_first"] - earlier["days_since_first"]
+        assert (sample["patient_id"], sample["days"]) == (patient, days)
+        expected = imaging.registered_pair([earlier, later], 0, 1)
+        x, y, z = sample["first_voxel"]
+        depth, height, width = size or expected.fixed.shape
+        box = (x, y, z, x + width, y + height, z + depth)
+        parts = [imaging.crop(scan, box) for scan in expected]
+        assert sample["image"].shape == (2, depth, height, width)
+        assert (sample["image"][0].numpy() == parts[0].array).all()
+        inside = (
+            imaging.crop(expected.fixed, box, outside=9999).array != 9999
+        )  # outside of the earlier scan there is more
+        assert (sample["image"][1].numpy() == parts[1].array)[inside].mean() > 0.999  # as rounded
+        world = sample["affine"].numpy() @ [2.0, 3.0, 4.0, 1.0]
+        np.testing.assert_allclose(world[:3] * [-1, -1, 1], parts[0].frame.to_world([2, 3, 4]), rtol=0, atol=1e-9)
+        for scan, prefix in zip(expected, ("", "moving_"), strict=True):
+            boxes = [np.array(nodule["box_voxel"]) - np.tile([x, y, z], 2) for nodule in scan.nodules]
+            clipped = {tuple(np.clip(box, 0, np.tile([width, height, depth], 2)).tolist()) for box in boxes}
+            assert {tuple(box) for box in sample[f"{prefix}boxes"].int().tolist()} <= clipped
+            assert len(sample[f"{prefix}boxes"]) + sample[f"{prefix}left_out"] <= len(boxes)
+        shown += len(sample["boxes"]) > 0 and len(sample["moving_boxes"]) > 0
+    assert len(dataset) == shown == 5
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_give_the_registered_pairs_of_this_process(build, dummy_pairs, context) -> None:
+    dataset = lung_nodule_ct.torch.registered_pairs(build, dummy_pairs, size=(6, 20, 24), transform=with_noise)
+    loader = torch.utils.data.DataLoader(dataset, None, num_workers=1, multiprocessing_context=context)
+    assert all(same(sample, dataset[index]) for index, sample in enumerate(loader))
+
+
+def test_pairs_that_do_not_fit_the_build_are_refused(build, dummy_pairs, tmp_path) -> None:
+    def refused(message: str, pairs: Path, **options: Any) -> None:
+        with pytest.raises(OptionError, match=message):
+            lung_nodule_ct.torch.registered_pairs(build, pairs, **options)
+
+    refused("has no pairs.csv; expected a folder of export --to nifti-pairs", tmp_path)
+    refused("has no days_since_first .* and volume", dummy_pairs, config="cls_1.25mm")
+    copy = tmp_path / "pairs"
+    shutil.copytree(dummy_pairs, copy)
+    (transform, *_) = sorted((copy / "transforms").iterdir())
+    transform.write_text("Transform: BSplineTransform_double_3_3\n")
+    refused(f"{transform.name} cannot be read: expected an affine transform.*export the pairs again", copy)
+    transform.unlink()
+    refused(f"{transform.name} cannot be read", copy)
+    (copy / "pairs.csv").write_text("pair,fixed,moving\n")
+    refused("no column fixed_scan_id", copy)
+    head = "fixed_scan_id,moving_scan_id,slice_thickness_mm,transform\n"
+    (copy / "pairs.csv").write_text(f"{head}12-1,12-2,1.25,\n800-1,800-2,1.25,transforms/none.tfm\n")
+    refused("no registered pair whose scans are both in the split.*got 2 pairs, 1 of them registered", copy)
 
 
 def test_a_patch_larger_than_the_volume_is_padded(build) -> None:

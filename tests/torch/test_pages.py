@@ -23,11 +23,12 @@ def blocks(page: str) -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path, dummy_build, monkeypatch) -> Path:
+def workplace(tmp_path, dummy_build, dummy_pairs, monkeypatch) -> Path:
     """A folder with the archives and a build, as the pages name them."""
     (tmp_path / "dummy_data").symlink_to(ROOT / "dummy_data")
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "lung_nodule_ct").symlink_to(dummy_build("arrow"))
+    (tmp_path / "pairs").symlink_to(dummy_pairs)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -38,6 +39,7 @@ def test_the_code_of_the_page_for_pytorch_runs(workplace, python) -> None:
         "\nassert batch['spacing'].shape == (2, 3) and str(batch['spacing'].dtype) == 'torch.float64'"
         "\nassert tuple(even.shape[1:]) == (167, 119, 10), even.shape"
         "\nassert sequence['days'].tolist() == [0, 463, 913]"
+        "\nassert pair['image'].shape == (2, 64, 64, 64) and len(pair['boxes']) == len(pair['moving_boxes']) == 1"
         "\nassert rows[0]['image'].shape == (1, 84, 60, 16)"
         "\nassert dataset[0]['image'].max() <= 1"
         "\nprint('completed')"
