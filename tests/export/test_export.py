@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import json
@@ -31,8 +32,10 @@ from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
 from lung_nodule_ct.export import FORMATS, export_config
 from lung_nodule_ct.export.nndetection import draw_spheres
+from lung_nodule_ct.export.pictures import write_coco
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.rows import IndexedRow
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.options import BuildOptions
@@ -142,7 +145,7 @@ def test_coco_is_read_by_pycocotools(build, dummy, tmp_path, config, capsys) -> 
         assert evaluator.stats[0] == pytest.approx(1)  # the predictions are the annotations
     assert found == expected
     assert len(set(ids)) == len(ids)
-    assert 0 not in ids
+    assert all(0 < number < 1 << 31 for number in ids)  # many readers keep them as int32
 
 
 def test_coco_ids_do_not_depend_on_other_pictures(tiny, build, tmp_path) -> None:
@@ -159,6 +162,28 @@ def test_coco_ids_do_not_depend_on_other_pictures(tiny, build, tmp_path) -> None
     after = ids("two")
     assert len(after) == len(before) + 1
     assert {name: after[name] for name in before} == before
+
+
+def test_coco_ids_of_names_with_the_same_hash_differ(tmp_path) -> None:
+    """Among 100,000 names, some pairs have the same hash of 31 bits."""
+    known: dict[int, str] = {}
+    for number in itertools.count():
+        name = f"s{number}"
+        value = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % ((1 << 31) - 1)
+        if value in known:
+            break
+        known[value] = name
+    pixels = noise_picture(1, kind="PNG")
+    rows = [
+        IndexedRow(SLICES, "train", index, {"image": pixels, "image_id": stem, "objects": []})
+        for index, stem in enumerate((known[value], name, "other"))
+    ]
+    write_coco(CONFIGS[SLICES].schema, rows, tmp_path)
+    images = json.loads((tmp_path / "annotations" / "instances_train.json").read_text())["images"]
+    ids = [image["id"] for image in images]
+    assert ids[0] == value + 1
+    assert len(set(ids)) == 3
+    assert all(0 < number < 1 << 31 for number in ids)
 
 
 @pytest.mark.parametrize("config", [SLICES, STACKS])
