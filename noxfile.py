@@ -98,12 +98,14 @@ def train(session: nox.Session) -> None:
 
 @nox.session
 def torch(session: nox.Session) -> None:
-    """The datasets for PyTorch, the images of MONAI and TorchIO, and exports that Ultralytics and supervision read; on a CPU."""
+    """The datasets for PyTorch, the images of MONAI and TorchIO, and exports that Ultralytics, supervision and nnU-Net read; on a CPU."""
     session.install("torch==2.13.0")  # first: a build for CPUs, where pip knows one
     install(session, "test", "torch", "monai", "torchio")
     # torchvision does not work with a torch for CPUs, but Ultralytics only asks for its version. The rest is what its readers import.
     session.install("--no-deps", "ultralytics>=8.4", "torchvision==0.28.0")
     session.install("supervision", "opencv-python-headless", "polars", "psutil")
+    # what nnU-Net needs to check a dataset; all that it needs to train is much more
+    session.install("--no-deps", "nnunetv2>=2.6", "acvl_utils", "batchgenerators", "dynamic_network_architectures")
     session.run("pytest", "-m", "torch", *session.posargs)
 
 

@@ -20,6 +20,11 @@ class FormatName(StrEnum):
     VOC = "voc"
     MONAI = "monai"
     NNDETECTION = "nndetection"
+    LUNA16 = "luna16"
+    NNUNET = "nnunet"
+    NNUNET_LUNGS = "nnunet-lungs"
+    SLICER = "slicer"
+    DICOM_SEG = "dicom-seg"
     NIFTI = "nifti"
     NIFTI_PAIRS = "nifti-pairs"
 
@@ -31,7 +36,8 @@ def export(
         FormatName,
         typer.Option(
             "--to",
-            help="The format. Boxes in pictures or 8-bit stacks: coco, yolo, voc. Scans: nifti, monai, nndetection. "
+            help="The format. Boxes in pictures or 8-bit stacks: coco, yolo, voc. Scans: nifti, monai, nndetection, luna16, slicer, "
+            "nnunet (spheres for nodules), nnunet-lungs and dicom-seg (lung masks). "
             "Follow-ups registered on the first scan of the patient: nifti-pairs.",
         ),
     ],

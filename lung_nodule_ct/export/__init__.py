@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.declaration.manifest import GENERATOR, to_json
 from lung_nodule_ct.errors import ExportError, LungNoduleCTError, OutputError
-from lung_nodule_ct.export import nifti, nndetection
+from lung_nodule_ct.export import nifti, nndetection, nnunet
+from lung_nodule_ct.export.dicom_seg import write_dicom_seg
 from lung_nodule_ct.export.formats import (
     ExportFormat,
     has_boxes_in_pictures,
+    has_masks_in_space,
     has_spheres_in_space,
     has_volumes_in_space,
 )
+from lung_nodule_ct.export.luna16 import write_luna16
 from lung_nodule_ct.export.pairs import has_follow_ups, write_pairs
 from lung_nodule_ct.export.pictures import write_coco, write_voc, write_yolo
+from lung_nodule_ct.export.slicer import write_slicer
 from lung_nodule_ct.read.rows import iterate_rows
 from lung_nodule_ct.system.staging import staged_folder
 
@@ -39,6 +43,7 @@ _CACHES = re.compile(r"labels/[^/]+\.cache")  # written by Ultralytics when it r
 _PICTURES = "2D boxes in pictures or in 8-bit slices"
 _VOLUMES = "volumes with origin, spacing and direction"
 _FOLLOW_UPS = f"{_VOLUMES}, and the patient and timepoint of each scan"
+_MASKS = f"{_VOLUMES}, and a mask"
 _SPHERES = f"{_VOLUMES}, and nodules with world centres and diameters"
 
 FORMATS: Final[Mapping[str, ExportFormat]] = {
@@ -49,6 +54,11 @@ FORMATS: Final[Mapping[str, ExportFormat]] = {
         ExportFormat("voc", has_boxes_in_pictures, _PICTURES, write_voc),
         ExportFormat("monai", has_spheres_in_space, _SPHERES, nifti.write_monai),
         ExportFormat("nndetection", has_spheres_in_space, _SPHERES, nndetection.write_nndetection),
+        ExportFormat("luna16", has_spheres_in_space, _SPHERES, write_luna16),
+        ExportFormat("nnunet", has_spheres_in_space, _SPHERES, nnunet.write_nnunet),
+        ExportFormat("nnunet-lungs", has_masks_in_space, _MASKS, nnunet.write_nnunet_lungs),
+        ExportFormat("slicer", has_spheres_in_space, _SPHERES, write_slicer),
+        ExportFormat("dicom-seg", has_masks_in_space, _MASKS, write_dicom_seg),
         ExportFormat("nifti", has_volumes_in_space, _VOLUMES, nifti.write_nifti),
         ExportFormat("nifti-pairs", has_follow_ups, _FOLLOW_UPS, write_pairs),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.declaration.schema import Picture, Records, Voxels
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from lung_nodule_ct.declaration.schema import Schema
     from lung_nodule_ct.read.rows import IndexedRow
+
+_MAX_NAMES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ def has_spheres_in_space(schema: Schema) -> bool:
     return has_volumes_in_space(schema) and has_records(schema, "center_world", "diameter_mm")
 
 
+def has_masks_in_space(schema: Schema) -> bool:
+    """Return whether a row is a volume in space with another volume on its grid, as a lung mask."""
+    return has_volumes_in_space(schema) and len(column_names(schema, Voxels)) > 1
+
+
 def column_names(schema: Schema, type_: type[Picture | Voxels]) -> list[str]:
     """Return the names of the columns of a type, in their order."""
     return [column.name for column in schema.columns if isinstance(column.type, type_)]
@@ -113,3 +120,21 @@ def scan_stem(indexed: IndexedRow) -> str:
     stem: str = row.get("scan_id") or f"{indexed.split}{indexed.number:05d}"
     thickness = row.get("slice_thickness_mm")
     return stem if thickness is None else f"{stem}_{thickness:g}mm".replace(".", "p")
+
+
+def shortened_list(cases: Sequence[str]) -> str:
+    """Return the names of some cases for a note: the first ones, and a sign if there are more."""
+    return ", ".join(cases[:_MAX_NAMES]) + (", …" if len(cases) > _MAX_NAMES else "")
+
+
+def patient_splits(folds: Mapping[int, Sequence[str]]) -> list[dict[str, list[str]]]:
+    """Return a split into ``train`` and ``val`` for each fold that has cases; none if all cases have the same fold.
+
+    Args:
+        folds: The cases of each fold. A fold has complete patients.
+    """
+    splits = [
+        {"train": sorted(case for other in folds if other != fold for case in folds[other]), "val": sorted(folds[fold])}
+        for fold in sorted(folds)
+    ]
+    return splits if len(splits) > 1 else []

@@ -13,7 +13,7 @@ import numpy as np
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES, TEST, TRAIN, VALIDATION
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.declaration.schema import Category, Flag, Integer, Real, Text, Voxels
-from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem
+from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem, shortened_list
 from lung_nodule_ct.read.conversions import to_nibabel
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _XYZ = ("x", "y", "z")
 _CENTERS: Final = tuple(f"{space}_{axis}" for space in ("lps_mm", "voxel") for axis in _XYZ)
 NODULE_COLUMNS: Final = ("case", "nodule_id", *_CENTERS, "diameter_mm", "pathology")
 _NODULE = 0
-_MAX_NAMES = 5
 _ITK_OR_NIBABEL = "SimpleITK cannot read them, nibabel can"
 _MONAI_SPLITS = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
 
@@ -69,9 +68,8 @@ def sheared_note(cases: Sequence[str], readers: str) -> tuple[str, ...]:
     """
     if not cases:
         return ()
-    names = ", ".join(cases[:_MAX_NAMES]) + (", …" if len(cases) > _MAX_NAMES else "")
     return (
-        f"{len(cases):,} scans have a direction matrix that is not a rotation, which ITK refuses to open. {readers}: {names}",
+        f"{len(cases):,} scans have a direction matrix that is not a rotation, which ITK refuses to open. {readers}: {shortened_list(cases)}",
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from lung_nodule_ct.declaration.labels import TEST
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.declaration.schema import Voxels
-from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem
+from lung_nodule_ct.export.formats import ExportSummary, column_names, patient_splits, records_of, scan_stem
 from lung_nodule_ct.export.nifti import SUFFIX, save_nifti, sheared_note
 
 if TYPE_CHECKING:
@@ -126,7 +126,10 @@ def write_nndetection(schema: Schema, rows: Iterable[IndexedRow], folder: Path) 
         images += 1
         num_instances += len(drawn)
         left_out += len(annotated) - len(drawn)
-    _write_splits(task / "preprocessed", folds)
+    if splits := patient_splits(folds):
+        (task / "preprocessed").mkdir()
+        (task / "preprocessed" / "splits_final.pkl").write_bytes(pickle.dumps(splits))
+        (task / "preprocessed" / "splits_final.json").write_text(json.dumps(splits, indent=2), encoding="utf-8")
     document = {
         "task": TASK,
         "name": "lung_nodule_ct",
@@ -142,15 +145,3 @@ def write_nndetection(schema: Schema, rows: Iterable[IndexedRow], folder: Path) 
     if without_fold:
         notes += (f"{without_fold:,} scans have no fold and are in no split of splits_final.pkl",)
     return ExportSummary(images, num_instances, left_out, notes)
-
-
-def _write_splits(folder: Path, folds: dict[int, list[str]]) -> None:
-    """Write one split per fold that has scans, unless all scans have the same fold."""
-    splits = [
-        {"train": sorted(case for other in folds if other != fold for case in folds[other]), "val": sorted(folds[fold])}
-        for fold in sorted(folds)
-    ]
-    if len(splits) > 1:
-        folder.mkdir()
-        (folder / "splits_final.pkl").write_bytes(pickle.dumps(splits))
-        (folder / "splits_final.json").write_text(json.dumps(splits, indent=2), encoding="utf-8")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,7 @@ CATEGORIES: Final = ("nodule",)
 """The names of the classes of boxes: there is only one."""
 
 _SUFFIXES: Final[Mapping[str | None, str]] = {"JPEG": ".jpg", "BMP": ".bmp", "PNG": ".png"}
+_MAX_COCO_ID: Final = (1 << 31) - 1
 _IDENTITY: Final = ("case_id", "patient_id", "scan_id", "slice", "fold")
 
 Box = tuple[float, float, float, float]
@@ -142,24 +144,25 @@ def _identity(row: Mapping[str, Any]) -> dict[str, str | int | None]:
 def write_coco(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
     """Write pictures, and one annotation file per split.
 
-    Ids are hashes of names, so that an image keeps its id whatever else is exported. ``bbox`` is x, y, width, height
-    from 0 at the corner of the image. Images carry ``patient_id`` and ``fold`` if the config has them; readers of COCO
-    ignore them.
+    Ids are hashes of names, so that an image keeps its id whatever else is exported; only where two names have the same
+    hash does the second one depend on the first. ``bbox`` is x, y, width, height from 0 at the corner of the image. Images
+    carry ``patient_id`` and ``fold`` if the config has them; readers of COCO ignore them.
     """
+    taken: set[int] = set()
     images: dict[str, list[dict[str, Any]]] = {}
     annotations: dict[str, list[dict[str, Any]]] = {}
     for picture in boxed_pictures(schema, rows):
         path = folder / picture.split / picture.file_name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(picture.data)
-        image_id = _coco_id(picture.stem)
+        image_id = _coco_id(picture.stem, taken)
         size = {"width": picture.width, "height": picture.height}
         images.setdefault(picture.split, []).append(
             {"id": image_id, "file_name": picture.file_name, **size, **picture.identity}
         )
         annotations.setdefault(picture.split, []).extend(
             {
-                "id": _coco_id(f"{picture.stem}/{number}"),
+                "id": _coco_id(f"{picture.stem}/{number}", taken),
                 "image_id": image_id,
                 "category_id": 1,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
@@ -181,9 +184,19 @@ def write_coco(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Expo
     return ExportSummary(sum(map(len, images.values())), sum(map(len, annotations.values())))
 
 
-def _coco_id(name: str) -> int:
-    """Return a hash of 52 bits, which every JSON reader represents exactly. Never 0: COCOeval reads it as "no match"."""
-    return 1 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % ((1 << 52) - 1)
+def _coco_id(name: str, taken: set[int]) -> int:
+    """Return a hash of a name that is not taken, and take it.
+
+    It has 31 bits, because many readers keep ids as int32. Among 100,000 names a pair with the same hash is likely, so
+    the next hash is tried. Never 0: COCOeval reads it as "no match".
+    """
+    for attempt in itertools.count():
+        text = f"{name}#{attempt}" if attempt else name
+        found = 1 + int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % _MAX_COCO_ID
+        if found not in taken:
+            taken.add(found)
+            return found
+    raise AssertionError
 
 
 _YOLO_SPLITS = {TRAIN: "train", VALIDATION: "val", TEST: "test"}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 Triple = tuple[float, float, float]
+Section = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,64 @@ LUNG: Final = Window("lung", -600, 1500)
 MEDIASTINAL: Final = Window("mediastinal", 40, 400)
 PRESETS: Final = (LUNG, MEDIASTINAL)
 """The usual windows of chest CT."""
+
+_MAX_LABEL: Final = 15
+"""8-bit pixels up to this value are labels rather than greys."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane through a volume in display order. The numbers are axes: 0 x, 1 y, 2 z.
+
+    Attributes:
+        name: Name that radiologists use.
+        normal: The axis that is normal to the plane.
+        across: The axis of its columns.
+        down: The axis of its rows.
+    """
+
+    name: str
+    normal: int
+    across: int
+    down: int
+
+    def cut(self, volume: NDArray[Any], index: int) -> NDArray[Any]:
+        """Return the pixels of the plane; rows along ``down``, columns along ``across``."""
+        pixels: NDArray[Any] = np.take(volume, index, axis=2 - self.normal)
+        return pixels
+
+    def section(
+        self, center: Sequence[float], diameter_mm: float, index: int, steps: Sequence[float]
+    ) -> Section | None:
+        """Return the section of a sphere: x and y of its centre, width and height, in voxel edges; ``None`` if there is none.
+
+        A slice counts as a slab: the section is the largest one within half a slice.
+
+        Args:
+            center: The centre of the sphere, in voxels x, y, z of the displayed volume.
+            diameter_mm: Its diameter.
+            index: The slice.
+            steps: Size of the voxels in mm, x, y, z.
+        """
+        distance = max(0.0, abs(index - center[self.normal]) - 0.5) * steps[self.normal]
+        squared = (diameter_mm / 2) ** 2 - distance**2
+        if diameter_mm <= 0 or squared <= 0:
+            return None
+        width_mm = 2 * math.sqrt(squared)
+        x, y = center[self.across] + 0.5, center[self.down] + 0.5
+        return x, y, width_mm / steps[self.across], width_mm / steps[self.down]
+
+
+PLANES: Final = (Plane("axial", 2, 0, 1), Plane("coronal", 1, 0, 2), Plane("sagittal", 0, 1, 2))
+
+
+def stretch_labels(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int | None]:
+    """Stretch the greys of a mask, which would all look black, to 255. Any shape.
+
+    Returns:
+        The pixels, and the highest label if they were stretched, else ``None``.
+    """
+    top = int(pixels.max(initial=0))
+    if not 0 < top <= _MAX_LABEL:
+        return pixels, None
+    return pixels * np.uint8(255 // top), top

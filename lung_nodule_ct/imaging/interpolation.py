@@ -29,7 +29,12 @@ _Shape = tuple[int, int, int]
 
 
 class Interpolation(StrEnum):
-    """How values between voxels are found."""
+    """How values between voxels are found.
+
+    Example:
+        >>> [str(way) for way in Interpolation]
+        ['linear', 'nearest', 'b-spline']
+    """
 
     LINEAR = "linear"
     NEAREST = "nearest"

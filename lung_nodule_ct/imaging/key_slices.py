@@ -34,7 +34,12 @@ _AS_MUCH = 0.98
 
 
 class KeySliceBasis(StrEnum):
-    """What a key slice was chosen by."""
+    """What a key slice was chosen by.
+
+    Example:
+        >>> [str(basis) for basis in KeySliceBasis]
+        ['evidence', 'centre']
+    """
 
     EVIDENCE = "evidence"
     CENTRE = "centre"
@@ -51,6 +56,11 @@ class KeySlice:
 
     Raises:
         ValueError: An index has no basis, or there is a basis without an index.
+
+    Example:
+        >>> found = KeySlice(13, KeySliceBasis.CENTRE, reason="no lung was found around the nodule")
+        >>> found.index, str(found.basis)
+        (13, 'centre')
     """
 
     index: int | None
@@ -71,6 +81,11 @@ class SpatialSeries:
         slices: The complete slices, axes (z, y, x); none if the nodule is outside the volume.
         key: The key slice. ``slices[key.index - first]`` is P_k.
         box: The nodule's box in voxels of the scan, half-open ``x0 y0 z0 x1 y1 z1``; ``None`` if it has none.
+
+    Example:
+        >>> series = SpatialSeries(12, np.zeros((4, 128, 160), np.int16), KeySlice(13, KeySliceBasis.CENTRE), None)
+        >>> len(series), series.slices[series.key.index - series.first].shape
+        (4, (128, 160))
     """
 
     first: int

@@ -56,6 +56,15 @@ class GrowthRow:
         volume_doubling_days: Days in which the volume doubles, ``None`` with a reason.
         mass_doubling_days: Days in which the mass doubles, ``None`` with a reason.
         reason: Why there is no doubling time of the volume.
+
+    Example:
+        >>> from lung_nodule_ct.imaging.nodule_volume import NoduleMeasure
+        >>> from lung_nodule_ct.imaging.tracks import TrackedNodule
+        >>> track = TrackedNodule("7", "7-2", 1, 1.25, 0, track_id="7-1", track_confidence=0.97)
+        >>> measure = NoduleMeasure(reason="it touches the chest wall")
+        >>> row = GrowthRow(track, 180, 9.2, measure, diameter_change=0.15, reason=measure.reason)
+        >>> row.as_dict()["track_id"], row.as_dict()["diameter_mm"], row.as_dict()["volume_doubling_days"]
+        ('7-1', 9.2, None)
     """
 
     track: TrackedNodule

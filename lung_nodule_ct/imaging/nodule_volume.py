@@ -92,6 +92,11 @@ class NoduleMeasure:
         mass_mg: Its mass: air weighs nothing, water 1 mg per mm3.
         mean_hu: The mean density.
         reason: Why there is no volume.
+
+    Example:
+        >>> measure = NoduleMeasure(volume_mm3=Interval(3054.0, 2810.0, 3300.0), mean_hu=24.0)
+        >>> round(measure.diameter_mm, 1)
+        18.0
     """
 
     volume_mm3: Interval | None = None

@@ -100,5 +100,12 @@ def prepare_scan(volume: Volume | PreparedScan) -> PreparedScan:
 
     Raises:
         ValueError: The volume has no frame.
+
+    Example:
+        >>> from lung_nodule_ct.testing.phantoms import make_chest
+        >>> chest = make_chest((24, 128, 160), (2.2, 2.2, 2.5))
+        >>> prepared = prepare_scan(Scan(chest.volume, chest.frame))
+        >>> prepared.has_lungs, prepare_scan(prepared) is prepared
+        (True, True)
     """
     return volume if isinstance(volume, PreparedScan) else PreparedScan(Scan.from_volume(volume))

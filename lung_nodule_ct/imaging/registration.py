@@ -67,6 +67,14 @@ class Registration:
 
     Raises:
         ValueError: There is neither a transform nor a reason, or both.
+
+    Example:
+        >>> from lung_nodule_ct.geometry.affine import Affine
+        >>> found = Registration(Affine(offset=(14.0, -9.0, 11.0)))
+        >>> found.is_registered, found.map((74.0, 20.0, 0.0)).tolist()
+        (True, [88.0, 11.0, 11.0])
+        >>> Registration(None, reason="the scans do not overlap").map((74.0, 20.0, 0.0)) is None
+        True
     """
 
     transform: Affine | None
@@ -101,6 +109,15 @@ def register(fixed: Volume | PreparedScan, moving: Volume | PreparedScan) -> Reg
     Raises:
         ValueError: A volume has no frame.
         MissingExtraError: The extra ``imaging`` is not installed.
+
+    Example:
+        >>> from lung_nodule_ct.testing.followups import Warp, make_followups
+        >>> warps = Warp(), Warp((14.0, -9.0, 11.0))
+        >>> scans = make_followups((0, 180), warps=warps, shape=(40, 90, 110), spacing=(3.0, 3.0, 2.0))
+        >>> fixed, moving = (Scan.from_row(scan.row("7", index)) for index, scan in enumerate(scans))
+        >>> found = register(fixed, moving)
+        >>> found.is_registered, [round(float(value)) for value in found.map((0.0, 0.0, 0.0))]
+        (True, [14, -9, 11])
     """
     one, two = prepare_scan(fixed), prepare_scan(moving)
     for scan, name in ((one, "fixed"), (two, "moving")):
@@ -150,6 +167,15 @@ def refine(
     Raises:
         ValueError: A volume has no frame.
         MissingExtraError: The extra ``imaging`` is not installed.
+
+    Example:
+        >>> from lung_nodule_ct.testing.followups import Warp, make_followups
+        >>> warps = Warp(), Warp((14.0, -9.0, 11.0))
+        >>> scans = make_followups((0, 180), warps=warps, shape=(40, 90, 110), spacing=(3.0, 3.0, 2.0))
+        >>> fixed, moving = (Scan.from_row(scan.row("7", index)) for index, scan in enumerate(scans))
+        >>> around = refine(fixed, moving, register(fixed, moving), (74.0, 20.0, 0.0), diameter_mm=16.0)
+        >>> around.is_registered, around.center_world
+        (True, (74.0, 20.0, 0.0))
     """
     one, two = prepare_scan(fixed), prepare_scan(moving)
     x, y, z = (float(value) for value in center_world)
@@ -192,6 +218,14 @@ class RegisteredPair:
         moving: The later scan on the grid of the earlier one: its voxels and mask are resampled and the centres of its nodules are
             moved; their diameters stay as published. ``None`` if the scans are unregistered.
         registration: The transform and its quality, or the reason why there is none.
+
+    Example:
+        >>> from lung_nodule_ct.geometry.frame import Frame
+        >>> fixed = Scan(np.zeros((4, 8, 8), np.int16), Frame())
+        >>> pair = RegisteredPair(fixed, None, Registration(None, reason="no lungs were found in the fixed scan"))
+        >>> first, second = pair
+        >>> second is None, pair.registration.reason
+        (True, 'no lungs were found in the fixed scan')
     """
 
     fixed: Scan

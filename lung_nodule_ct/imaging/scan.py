@@ -15,6 +15,7 @@ import numpy as np
 from lung_nodule_ct.geometry.boxes import sphere_box
 from lung_nodule_ct.geometry.display import LUNG, Window
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.planes import summary_html
 from lung_nodule_ct.read.volumes import Volume
 from lung_nodule_ct.read.voxel_columns import decode_cell
 
@@ -61,6 +62,10 @@ class Scan(Volume):
     def __repr__(self) -> str:
         mask = "no lung mask" if self.lung_mask is None else "lung mask"
         return f"{super().__repr__()[:-1]}; {mask}, {len(self.nodules)} nodules)"
+
+    def _repr_html_(self) -> str:
+        """The scan in a notebook, with its nodules."""
+        return summary_html(repr(self), self.array[...], self.frame, self.nodules)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Scan:

@@ -57,6 +57,11 @@ class TrackedNodule:
 
     Raises:
         ValueError: There is neither a track nor a reason, or a confidence is not between 0 and 1.
+
+    Example:
+        >>> alone = TrackedNodule("7", "7-1", 0, 1.25, 0, reason="the patient has one date")
+        >>> alone.track_id is None, alone.reason
+        (True, 'the patient has one date')
     """
 
     patient_id: str | None

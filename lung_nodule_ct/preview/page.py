@@ -23,8 +23,8 @@ from lung_nodule_ct.declaration.manifest import GENERATOR
 from lung_nodule_ct.declaration.published import SIZE_GROUPS
 from lung_nodule_ct.declaration.schema import Flag, Integer, Real, Records
 from lung_nodule_ct.errors import OutputError
-from lung_nodule_ct.geometry.display import PRESETS
-from lung_nodule_ct.preview.pixels import KNOTS, encode, encode_lossless, shrink, stretch_labels
+from lung_nodule_ct.geometry.display import PRESETS, stretch_labels
+from lung_nodule_ct.preview.pixels import KNOTS, encode, encode_lossless, shrink
 from lung_nodule_ct.preview.samples import (
     ShownColumns,
     draw,

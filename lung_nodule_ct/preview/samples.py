@@ -7,7 +7,6 @@ by the name of the config.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from lung_nodule_ct.declaration.published import SIZE_GROUPS
 from lung_nodule_ct.declaration.schema import Category, Flag, Picture, Records, Schema, Voxels
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.geometry.display import LUNG
+from lung_nodule_ct.read.planes import largest_nodule, published_diameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
@@ -145,37 +145,11 @@ def nodules_of(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return records_with(row, "center_voxel")
 
 
-def key_position(nodule: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Return where planes through a nodule cross: its centre, on its key slice if it has one. Voxel index x, y, z."""
-    x, y, z = nodule["center_voxel"]
-    key = nodule.get("key_slice")
-    return x, y, z if key is None else float(key)
-
-
-def largest_nodule(nodules: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the index of the largest nodule, ``None`` if there are no nodules.
-
-    Nodules with a box come first. Among them the diameter decides, then the size of the box, then the order.
-    """
-
-    def size(index: int) -> tuple[bool, float, int]:
-        box = nodules[index].get("box_voxel") or ()
-        num_voxels = math.prod(high - low for low, high in zip(box[:3], box[3:], strict=True))
-        return bool(box), _diameter(nodules[index]) or 0.0, num_voxels
-
-    return max(range(len(nodules)), key=size, default=None)
-
-
 def largest(row: Row) -> Mapping[str, Any] | None:
     """Return the largest nodule of a volume that has a box, ``None`` if no nodule has one."""
     nodules = nodules_of(row)
     index = largest_nodule(nodules)
     return None if index is None or nodules[index].get("box_voxel") is None else nodules[index]
-
-
-def _diameter(nodule: Mapping[str, Any]) -> float | None:
-    diameter: float | None = nodule.get("diameter_mm", nodule.get("diameter"))
-    return diameter
 
 
 def pathology_classes(schema: Schema, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -278,7 +252,7 @@ def _slice_sample(config: str, split: str, index: int, row: Row, volume: NDArray
     z = len(volume) // 2 if nodule is None else (nodule["box_voxel"][2] + nodule["box_voxel"][5] - 1) // 2
     z = z if key is None else key
     marked = tuple(
-        MarkedNodule((box[0], box[1], box[3], box[4]), _diameter(entry), entry.get("pathology"))
+        MarkedNodule((box[0], box[1], box[3], box[4]), published_diameter(entry), entry.get("pathology"))
         for entry in nodules_of(row)
         if (box := entry.get("box_voxel")) is not None and box[2] <= z < box[5]
     )

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
-from lung_nodule_ct.geometry.display import Orientation
+from lung_nodule_ct.geometry.display import Orientation, stretch_labels
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink, stretch_labels
-from lung_nodule_ct.preview.samples import ShownColumns, grey, key_position, largest_nodule, nodules_of, scan_key
+from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink
+from lung_nodule_ct.preview.samples import ShownColumns, grey, nodules_of, scan_key
+from lung_nodule_ct.read.planes import key_position, largest_nodule
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence

@@ -6,17 +6,17 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from lung_nodule_ct.declaration.labels import PATHOLOGY, PATHOLOGY_NAMES
 from lung_nodule_ct.errors import ExampleError
-from lung_nodule_ct.geometry.display import PRESETS, Orientation, Window
+from lung_nodule_ct.geometry.display import PLANES, PRESETS, Orientation, Plane, Window, stretch_labels
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.preview.pixels import stretch_labels
-from lung_nodule_ct.preview.samples import key_position, largest_nodule, nodules_of, records_with
+from lung_nodule_ct.preview.samples import nodules_of, records_with
+from lung_nodule_ct.read.planes import key_position, largest_nodule
 from lung_nodule_ct.read.voxel_columns import decode_cell
 from lung_nodule_ct.system.imports import optional_imports
 
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
 # orange, sky blue and bluish green of Okabe and Ito, which all kinds of colour vision can distinguish
 _CIRCLE, _BOX, _LUNGS = "#e69f00", "#56b4e9", "#009e73"
 _ZOOM = 3.0  # side of the view of a selected 2D box, relative to the box
-
-
-@dataclass(frozen=True)
-class _Plane:
-    """A plane through a volume. The numbers are displayed axes: 0 x, 1 y, 2 z; ``normal`` is normal to the plane."""
-
-    name: str
-    normal: int
-    across: int
-    down: int
-
-
-_PLANES: Final = (_Plane("axial", 2, 0, 1), _Plane("coronal", 1, 0, 2), _Plane("sagittal", 0, 1, 2))
 
 
 def show(example: Any, *, window: str | Window = "lung", nodule: int | None = None) -> Figure:
@@ -182,9 +169,9 @@ def _draw_volume(
     center = [(count - 1) / 2 for count in size] if chosen is None else nodules[chosen].key_position
     indices = [min(max(0, math.floor(value + 0.5)), count - 1) for value, count in zip(center, size, strict=True)]
     figure.set_size_inches(12, 4.6)
-    for axes, plane in zip(figure.subplots(1, 3), _PLANES, strict=True):
+    for axes, plane in zip(figure.subplots(1, 3), PLANES, strict=True):
         index, upward = indices[plane.normal], plane.down == 2
-        pixels = _cut(volume, plane, index)
+        pixels = plane.cut(volume, index)
         extent = (
             (0, size[plane.across], 0, size[plane.down]) if upward else (0, size[plane.across], size[plane.down], 0)
         )
@@ -199,7 +186,7 @@ def _draw_volume(
             aspect=steps[plane.down] / steps[plane.across],
         )
         if mask is not None:
-            lungs = _cut(orientation.volume(mask), plane, index) > 0
+            lungs = plane.cut(orientation.volume(mask), index) > 0
             if lungs.any() and not lungs.all() and min(lungs.shape) > 1:
                 axes.contour(lungs, [0.5], colors=_LUNGS, linewidths=0.8, extent=extent, origin=origin)
         for entry in nodules:
@@ -247,13 +234,7 @@ class _DrawnNodule:
         return cls(center, key, orientation.box(box, shape) if box else None, diameter, text)
 
 
-def _cut(volume: NDArray[Any], plane: _Plane, index: int) -> NDArray[Any]:
-    """Return the pixels of a plane; rows along ``down``, columns along ``across``."""
-    pixels: NDArray[Any] = np.take(volume, index, axis=2 - plane.normal)
-    return pixels
-
-
-def _draw_nodule(axes: Axes, nodule: _DrawnNodule, plane: _Plane, index: int, steps: Sequence[float]) -> None:
+def _draw_nodule(axes: Axes, nodule: _DrawnNodule, plane: Plane, index: int, steps: Sequence[float]) -> None:
     """Draw the box and the circle of a nodule. Coordinates are voxel edges: voxel i extends from i to i + 1."""
     from matplotlib.patches import Ellipse, Rectangle  # noqa: PLC0415 -- an extra
 
@@ -263,13 +244,10 @@ def _draw_nodule(axes: Axes, nodule: _DrawnNodule, plane: _Plane, index: int, st
         axes.add_patch(Rectangle(corner, width, height, fill=False, color=_BOX, lw=1.2, ls="--"))
     if nodule.diameter is None:
         return
-    distance = max(0.0, abs(index - nodule.center[plane.normal]) - 0.5) * steps[plane.normal]
-    squared = (nodule.diameter / 2) ** 2 - distance**2
-    if nodule.diameter > 0 and squared > 0:
-        center = nodule.center[plane.across] + 0.5, nodule.center[plane.down] + 0.5
-        width_mm = 2 * math.sqrt(squared)
-        size = (width_mm / steps[plane.across], width_mm / steps[plane.down])
-        axes.add_patch(Ellipse(center, *size, fill=False, color=_CIRCLE, lw=1.5))
+    section = plane.section(nodule.center, nodule.diameter, index, steps)
+    if section is not None:
+        x, y, across, down = section
+        axes.add_patch(Ellipse((x, y), across, down, fill=False, color=_CIRCLE, lw=1.5))
 
 
 def _description(example: Mapping[str, Any]) -> list[str]:

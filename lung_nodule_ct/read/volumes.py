@@ -18,6 +18,7 @@ import numpy as np
 from lung_nodule_ct.geometry.frame import FRAME_COLUMNS, Frame
 from lung_nodule_ct.read import conversions
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.planes import summary_html
 from lung_nodule_ct.read.voxel_columns import VoxelColumn, decode_cell
 from lung_nodule_ct.system.memory import prefetch_pages
 
@@ -49,6 +50,10 @@ class Volume:
     def __repr__(self) -> str:
         spacing = "no frame" if self.frame is None else f"{_times(self.frame.spacing)} mm"
         return f"{type(self).__name__}({_times(self.shape)} {self.array.dtype}, axes z y x; {spacing}, axes x y z)"
+
+    def _repr_html_(self) -> str:
+        """The volume in a notebook."""
+        return summary_html(repr(self), self.array[...], self.frame)
 
     @property
     def shape(self) -> tuple[int, int, int]:

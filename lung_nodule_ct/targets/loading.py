@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from lung_nodule_ct.declaration.computed import KeySlices
 from lung_nodule_ct.declaration.configs import DEFAULT_CONFIG, get_config
@@ -14,9 +14,48 @@ from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.read.verification import verify as verify_files
 from lung_nodule_ct.targets.huggingface import DATASET_NAME, HuggingFaceBuilder, LungNoduleCTConfig
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import datasets
+
 _OPTIONS = ("split_by", "keep_source_names", "make_lung_masks", "key_slices", "track")
 
 
+class LoadOptions(TypedDict, total=False):
+    """The options of :func:`load` that do not change the type of its result."""
+
+    source: str | os.PathLike[str] | None
+    split_by: SplitBy | str
+    keep_source_names: bool
+    make_lung_masks: bool
+    key_slices: KeySlices | str
+    track: bool
+    num_proc: int | None
+    cache_dir: str | os.PathLike[str] | None
+    verify: bool
+
+
+@overload
+def load(
+    config: str = ..., *, split: None = None, streaming: Literal[False] = False, **options: Unpack[LoadOptions]
+) -> datasets.DatasetDict: ...
+@overload
+def load(
+    config: str = ..., *, split: str, streaming: Literal[False] = False, **options: Unpack[LoadOptions]
+) -> datasets.Dataset: ...
+@overload
+def load(
+    config: str = ..., *, split: None = None, streaming: Literal[True], **options: Unpack[LoadOptions]
+) -> datasets.IterableDatasetDict: ...
+@overload
+def load(
+    config: str = ..., *, split: str, streaming: Literal[True], **options: Unpack[LoadOptions]
+) -> datasets.IterableDataset: ...
+@overload
+def load(
+    config: str = ..., *, split: str | None = None, streaming: bool = False, **options: Unpack[LoadOptions]
+) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict: ...
 def load(
     config: str = DEFAULT_CONFIG.name,
     *,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lung_nodule_ct.declaration.archives import ARCHIVES
+from lung_nodule_ct.formats.metaimage_writer import header_fields, header_text
 from lung_nodule_ct.geometry.frame import Frame
 
 if TYPE_CHECKING:
@@ -129,23 +130,7 @@ def metaimage_header(name: str, shape: Sequence[int] = SHAPE, frame: Frame = FRA
         ElementType = MET_SHORT
         ElementDataFile = 9.raw
     """
-    lines: dict[str, str | None] = {
-        "ObjectType": "Image",
-        "NDims": "3",
-        "BinaryData": "True",
-        "BinaryDataByteOrderMSB": "False",
-        "TransformMatrix": _numbers(frame.matrix.T.ravel()),  # written axis by axis
-        "Offset": _numbers(frame.origin),
-        "CenterOfRotation": None,
-        "ElementSpacing": _numbers(frame.spacing),
-        "DimSize": _numbers(reversed(shape)),
-        "ElementType": "MET_SHORT",
-        "CompressedData": "False",
-        "CompressedDataSize": None,
-        **fields,
-    }
-    lines["ElementDataFile"] = lines.pop("ElementDataFile", f"{name}.raw")  # always the last
-    return "".join(f"{key} = {value}\n" for key, value in lines.items() if value is not None).encode()
+    return header_text({**header_fields(shape, frame, f"{name}.raw"), **fields})
 
 
 def metaimage(
@@ -334,11 +319,6 @@ def write_archives(
     for name, members in archives.items():
         (folder / name).write_bytes(zip_archive(members, method=method, level=level))
     return folder
-
-
-def _numbers(values: Iterable[float]) -> str:
-    """Numbers as ITK writes them: exact, and without ``.0``."""
-    return " ".join(repr(float(value)).removesuffix(".0") for value in values)
 
 
 def _without_reference(part: bytes, target: str) -> bytes:

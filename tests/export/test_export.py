@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import json
@@ -31,8 +32,10 @@ from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.errors import BuildFolderError, ExportError, OutputError
 from lung_nodule_ct.export import FORMATS, export_config
 from lung_nodule_ct.export.nndetection import draw_spheres
+from lung_nodule_ct.export.pictures import write_coco
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import open_build
+from lung_nodule_ct.read.rows import IndexedRow
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.options import BuildOptions
@@ -59,11 +62,12 @@ from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
 _PICTURES, _SCANS = (SLICES, STACKS), (THIN, "det3d_5mm", "longitudinal")
 EXPORTABLE = dict.fromkeys(("coco", "yolo", "voc"), _PICTURES) | dict.fromkeys(
-    ("monai", "nndetection", "nifti", "nifti-pairs"), _SCANS
+    ("monai", "nndetection", "luna16", "nnunet", "nnunet-lungs", "slicer", "dicom-seg", "nifti", "nifti-pairs"), _SCANS
 )
 ROTATED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, -0.6, 0.0, 0.6, 0.8)
 MIRRORED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
+LEFT_HANDED = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 SHEARED = (1.0, 0.2, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -142,7 +146,7 @@ def test_coco_is_read_by_pycocotools(build, dummy, tmp_path, config, capsys) -> 
         assert evaluator.stats[0] == pytest.approx(1)  # the predictions are the annotations
     assert found == expected
     assert len(set(ids)) == len(ids)
-    assert 0 not in ids
+    assert all(0 < number < 1 << 31 for number in ids)  # many readers keep them as int32
 
 
 def test_coco_ids_do_not_depend_on_other_pictures(tiny, build, tmp_path) -> None:
@@ -159,6 +163,28 @@ def test_coco_ids_do_not_depend_on_other_pictures(tiny, build, tmp_path) -> None
     after = ids("two")
     assert len(after) == len(before) + 1
     assert {name: after[name] for name in before} == before
+
+
+def test_coco_ids_of_names_with_the_same_hash_differ(tmp_path) -> None:
+    """Among 100,000 names, some pairs have the same hash of 31 bits."""
+    known: dict[int, str] = {}
+    for number in itertools.count():
+        name = f"s{number}"
+        value = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % ((1 << 31) - 1)
+        if value in known:
+            break
+        known[value] = name
+    pixels = noise_picture(1, kind="PNG")
+    rows = [
+        IndexedRow(SLICES, "train", index, {"image": pixels, "image_id": stem, "objects": []})
+        for index, stem in enumerate((known[value], name, "other"))
+    ]
+    write_coco(CONFIGS[SLICES].schema, rows, tmp_path)
+    images = json.loads((tmp_path / "annotations" / "instances_train.json").read_text())["images"]
+    ids = [image["id"] for image in images]
+    assert ids[0] == value + 1
+    assert len(set(ids)) == 3
+    assert all(0 < number < 1 << 31 for number in ids)
 
 
 @pytest.mark.parametrize("config", [SLICES, STACKS])
@@ -330,7 +356,7 @@ def test_nifti_has_the_voxels_and_the_frame_of_the_build(tiny, build, tmp_path, 
             assert (sitk.GetArrayFromImage(read) == row[column]).all()
 
 
-@pytest.mark.parametrize("to", ["nifti", "monai", "nndetection"])
+@pytest.mark.parametrize("to", ["nifti", "monai", "nndetection", "slicer"])
 def test_scans_that_itk_refuses_are_named(tiny, build, tmp_path, to) -> None:
     tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, SHEARED))
     folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
@@ -496,6 +522,238 @@ def test_spheres_contain_the_voxels_whose_centres_are_inside(spheres, direction)
         else:
             assert voxels.sum() == 1
     assert set(np.unique(labels).tolist()) <= set(range(len(drawn) + 1))
+
+
+# --- LUNA16 -----------------------------------------------------------------------------------------------------------
+
+
+def test_luna16_is_read_as_its_tools_read_it(tiny, build, tmp_path) -> None:
+    """They find a scan by its seriesuid in ``subset*``, open it with SimpleITK, and go from world to voxels by origin and spacing."""
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, MIRRORED))
+    rows = ["7_20180102,2.5,-12.25,33.1,2.2", "9,-6,-17,33,3", "9,-5,-16,33,0", "7_20190304,-6,-17,33,3.5"]
+    tiny[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, *rows)
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    summary = export_config(open_build(folder), THIN, "luna16", tmp_path / "luna16")
+    out = tmp_path / "luna16"
+    stored = {f"{row['scan_id']}_1p25mm": (split, row) for split, row in every_row(folder, THIN)}
+    assert (out / "seriesuids.csv").read_text().splitlines() == list(stored)  # without a header, as in LUNA16
+    for split in {split for split, _ in stored.values()}:
+        listed = (out / f"seriesuids_{split}.csv").read_text().splitlines()
+        assert listed == [case for case, (own, _) in stored.items() if own == split]
+    with (out / "annotations.csv").open(newline="") as file:
+        annotations = list(csv.reader(file))
+    assert annotations[0] == ["seriesuid", "coordX", "coordY", "coordZ", "diameter_mm"]
+    found: dict[str, list[list[float]]] = {}
+    for case, (_, row) in stored.items():
+        (path,) = out.glob(f"subset{row['fold']}/{case}.mhd")
+        image = sitk.ReadImage(str(path))
+        assert (sitk.GetArrayFromImage(image) == row["volume"]).all()
+        np.testing.assert_allclose(image.GetOrigin(), row["origin"])
+        np.testing.assert_allclose(image.GetSpacing(), row["spacing"])
+        np.testing.assert_allclose(image.GetDirection(), row["direction"])
+        mask = sitk.ReadImage(str(out / "seg-lungs-LUNA16" / f"{case}.mhd"))
+        assert (sitk.GetArrayFromImage(mask) == row["lung_mask"]).all()
+        assert mask.GetOrigin() == image.GetOrigin()
+        for seriesuid, *world, diameter in annotations[1:]:
+            if seriesuid == case:
+                voxel = image.TransformPhysicalPointToContinuousIndex([float(value) for value in world])
+                found.setdefault(case, []).append([*voxel, float(diameter)])
+    for case, (_, row) in stored.items():
+        expected = [[*n["center_voxel"], n["diameter_mm"]] for n in row["nodules"] if n["diameter_mm"]]
+        np.testing.assert_allclose(found.get(case, []), expected, atol=1e-9)
+    (excluded,) = csv.DictReader((out / "annotations_excluded.csv").open(newline=""))
+    assert [float(excluded[name]) for name in ("coordX", "coordY", "coordZ", "diameter_mm")] == [-5, -16, 33, -1]
+    assert (summary.images, summary.annotations, summary.left_out) == (3, 3, 1)
+    assert summary.notes == ("1 nodules without a positive diameter are in annotations_excluded.csv",)
+
+
+def test_luna16_has_every_scan_without_fold(tiny, build, tmp_path) -> None:
+    tiny[CT1] |= metaimage("20200101", noise_volume(9))
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    assert any(row["fold"] is None for _, row in every_row(folder, THIN))
+    summary = export_config(open_build(folder), THIN, "luna16", tmp_path / "export")
+    assert len(list((tmp_path / "export").glob("subset*/*.mhd"))) == 4
+    assert "1 scans have no fold and are in subset_unassigned" in summary.notes
+
+
+# --- nnU-Net ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("to", "label"), [("nnunet", "sphere_of_published_diameter"), ("nnunet-lungs", "lung")])
+def test_nnunet_folder_follows_the_rules_of_nnunet(tiny, build, tmp_path, to, label) -> None:
+    """The rules are those of its ``verify_dataset_integrity``, which the test below runs itself."""
+    tiny[MASKS] = {name: data for name, data in tiny[MASKS].items() if not name.startswith("9.")}
+    tiny[NODULES]["annotations.csv"] = table(NODULE_COLUMNS, "9,-6,-17,33,3.5", "9,500,0,0,4", "7_20180102,-6,-17,33,3")
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    summary = export_config(open_build(folder), THIN, to, tmp_path / "export")
+    rows = {f"{row['scan_id']}_1p25mm": row for _, row in every_row(folder, THIN)}
+    (raw,) = (tmp_path / "export" / "nnUNet_raw").iterdir()
+    dataset = json.loads((raw / "dataset.json").read_text())
+    assert dataset["channel_names"] == {"0": "CT"}
+    assert dataset["labels"] == {"background": 0, label: 1}
+    assert f"{summary.notes[0]}." == dataset["description"]
+    assert "not a segmentation" in dataset["description"] or label == "lung"
+    cases = [path.name.removesuffix("_0000.nii.gz") for path in (raw / "imagesTr").iterdir()]
+    assert dataset["numTraining"] == len(cases) == summary.images == (3 if to == "nnunet" else 2)
+    assert {path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").iterdir()} == set(cases)
+    for case in cases:
+        image = sitk.ReadImage(str(raw / "imagesTr" / f"{case}_0000.nii.gz"))
+        labels = sitk.ReadImage(str(raw / "labelsTr" / f"{case}.nii.gz"))
+        for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(image, name)() == getattr(labels, name)()
+        voxels, row = sitk.GetArrayFromImage(labels), rows[case]
+        assert set(np.unique(voxels).tolist()) <= {0, 1}
+        if to == "nnunet-lungs":
+            assert (voxels == (row["lung_mask"] > 0)).all()
+            continue
+        frame = Frame(*(tuple(row[name]) for name in ("origin", "spacing", "direction")))
+        world = frame.to_world(np.stack(np.nonzero(np.ones(voxels.shape)), -1)[:, ::-1])
+        inside = [
+            np.linalg.norm(world - n["center_world"], axis=1) <= n["diameter_mm"] / 2 + 1e-6 for n in row["nodules"]
+        ]
+        assert (voxels.ravel() == np.any([np.zeros(voxels.size, bool), *inside], axis=0)).all()
+    if to == "nnunet":
+        assert (summary.annotations, summary.left_out) == (2, 1)  # one sphere has no voxel in its volume
+    else:
+        (missing,) = set(rows) - set(cases)
+        assert any(note.endswith(f"no lung mask and are left out: {missing}") for note in summary.notes)
+
+
+def test_nnunet_splits_keep_patients_apart(build, dummy, tmp_path) -> None:
+    folder = build(dummy, THIN).folder
+    out = exported(folder, THIN, "nnunet", tmp_path / "nnunet")
+    (path,) = out.glob("nnUNet_preprocessed/Dataset100_*/splits_final.json")
+    patient = {f"{row['scan_id']}_1p25mm": row["patient_id"] for _, row in every_row(folder, THIN)}
+    splits = json.loads(path.read_text())
+    for split in splits:
+        train, validation = ({patient[case] for case in split[key]} for key in ("train", "val"))
+        assert train
+        assert validation
+        assert not train & validation
+    assert sorted(itertools.chain.from_iterable(split["val"] for split in splits)) == sorted(patient)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("to", ["nnunet", "nnunet-lungs"])
+@pytest.mark.parametrize("direction", [ROTATED, SHEARED], ids=["rotated", "sheared"])
+def test_nnunet_accepts_its_dataset(tiny, build, tmp_path, to, direction, capsys) -> None:
+    integrity = pytest.importorskip(
+        "nnunetv2.experiment_planning.verify_dataset_integrity",
+        reason="nnU-Net needs PyTorch and a separate environment",
+    )
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, direction))
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    (raw,) = (exported(folder, THIN, to, tmp_path / "export") / "nnUNet_raw").iterdir()
+    integrity.verify_dataset_integrity(str(raw), num_processes=1)
+    printed = capsys.readouterr().out
+    assert "verify_dataset_integrity Done" in printed
+    assert "arning" not in printed.replace("error messages", "")
+
+
+# --- 3D Slicer --------------------------------------------------------------------------------------------------------
+
+
+def test_slicer_markups_have_the_centres_and_cubes_in_lps(tiny, build, tmp_path) -> None:
+    """The keys and types are those of version 1.0.3 of Slicer's schema of markups."""
+    tiny[NODULES]["annotations.csv"] = table(
+        NODULE_COLUMNS, "9,-6,-17,33,3.5", "9,-5,-16,33,0", "7_20180102,-6,-17.25,33,3"
+    )
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    summary = export_config(open_build(folder), THIN, "slicer", tmp_path / "slicer")
+    assert (summary.images, summary.annotations, summary.left_out) == (3, 3, 0)
+    for _, row in every_row(folder, THIN):
+        case = f"{row['scan_id']}_1p25mm"
+        document = json.loads((tmp_path / "slicer" / "markups" / f"{case}.mrk.json").read_text())
+        assert document["@schema"].startswith("https://raw.githubusercontent.com/slicer/slicer/master/")
+        assert document["@schema"].endswith("/markups-schema-v1.0.3.json#")
+        points, *boxes = document["markups"]
+        for markup in (points, *boxes):
+            assert (markup["coordinateSystem"], markup["coordinateUnits"]) == ("LPS", "mm")
+            assert isinstance(markup["name"], str)
+            for point in markup["controlPoints"]:
+                assert isinstance(point["id"], str)
+                assert point["positionStatus"] in ("undefined", "preview", "defined")
+        assert points["type"] == "Fiducial"
+        assert [point["position"] for point in points["controlPoints"]] == [n["center_world"] for n in row["nodules"]]
+        assert [point["label"] for point in points["controlPoints"]] == [n["nodule_id"] for n in row["nodules"]]
+        sized = [nodule for nodule in row["nodules"] if nodule["diameter_mm"]]
+        assert len(boxes) == len(sized)
+        for box, nodule in zip(boxes, sized, strict=True):
+            assert (box["type"], box["roiType"]) == ("ROI", "Box")
+            assert box["center"] == box["controlPoints"][0]["position"] == nodule["center_world"]
+            assert box["size"] == [nodule["diameter_mm"]] * 3
+            assert np.array(box["orientation"]).reshape(3, 3).tolist() == np.eye(3).tolist()
+        image = sitk.ReadImage(str(tmp_path / "slicer" / "images" / f"{case}.nii.gz"))
+        for point, nodule in zip(points["controlPoints"], row["nodules"], strict=True):
+            voxel = image.TransformPhysicalPointToContinuousIndex(point["position"])
+            np.testing.assert_allclose(voxel, nodule["center_voxel"], atol=1e-4)
+
+
+# --- DICOM ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", [ROTATED, TILTED, LEFT_HANDED], ids=["rotated", "tilted", "left-handed"])
+def test_dicom_is_read_by_highdicom_and_itk(tiny, build, tmp_path, direction) -> None:
+    highdicom = pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    pydicom = pytest.importorskip("pydicom")
+    frame = Frame((5, -8.0625, 30), FRAME.spacing, direction)
+    labels = (np.arange(720).reshape(6, 10, 12) // 100).astype(np.int16)
+    labels = np.select([labels == 1, labels == 3, labels == 4], [3, 4, 7], 0).astype(np.int16)
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), frame)
+    tiny[MASKS] |= metaimage("7_20180102", labels, frame)
+    tiny[MASKS] = {name: data for name, data in tiny[MASKS].items() if not name.startswith("9.")}
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    summary = export_config(open_build(folder), THIN, "dicom-seg", tmp_path / "dicom")
+    assert (summary.images, summary.annotations) == (3, 2)
+    uids: list[str] = []
+    for _, row in every_row(folder, THIN):
+        case = tmp_path / "dicom" / f"{row['scan_id']}_1p25mm"
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames([str(path) for path in sorted((case / "ct").iterdir())])
+        image = reader.Execute()
+        assert (sitk.GetArrayFromImage(image) == row["volume"]).all()
+        np.testing.assert_allclose(image.GetOrigin(), row["origin"], atol=1e-9)
+        np.testing.assert_allclose(image.GetSpacing(), row["spacing"], atol=1e-9)
+        if row["direction"] != list(LEFT_HANDED):  # ITK takes the third axis from the first two
+            np.testing.assert_allclose(image.GetDirection(), row["direction"], atol=1e-9)
+        slices = [pydicom.dcmread(path) for path in sorted((case / "ct").iterdir())]
+        uids += [dataset.SOPInstanceUID for dataset in slices]
+        assert {dataset.PatientID for dataset in slices} == {row["patient_id"]}
+        if row["lung_mask"] is None:
+            assert any(case.name in note for note in summary.notes)
+            continue
+        segmentation = highdicom.seg.segread(case / "lung_mask.dcm")
+        assert segmentation.StudyInstanceUID == slices[0].StudyInstanceUID
+        assert segmentation.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
+        referenced = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        assert {item.ReferencedSOPInstanceUID for item in referenced} <= {dataset.SOPInstanceUID for dataset in slices}
+        own = Frame.from_row(row)
+        for number in segmentation.segment_numbers:
+            description = segmentation.get_segment_description(number)
+            assert description.segmented_property_type.meaning == "Lung"
+            volume = segmentation.get_volume(segment_numbers=[number], allow_missing_positions=True)
+            indices = np.argwhere(volume.array[..., 0])
+            world = volume.map_indices_to_reference(indices)
+            found = np.rint(own.to_voxel(world)).astype(int)
+            value = int(description.segment_label.rpartition(" ")[2])
+            assert sorted(map(tuple, found[:, ::-1])) == sorted(map(tuple, np.argwhere(row["lung_mask"] == value)))
+        assert segmentation.number_of_segments == len(np.unique(row["lung_mask"])) - 1
+        for dataset in (*slices, segmentation):
+            dates = [e for e in dataset.iterall() if e.VR in ("DA", "DT") and e.value]
+            assert [str(e.value) for e in dates] in ([], ["19000101"])  # the content date of a segmentation is required
+    assert len(set(uids)) == len(uids)
+
+
+def test_dicom_leaves_out_sheared_scans_by_name(tiny, build, tmp_path) -> None:
+    pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, SHEARED))
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False).folder
+    summary = export_config(open_build(folder), THIN, "dicom-seg", tmp_path / "dicom")
+    (sheared,) = (row for _, row in every_row(folder, THIN) if not Frame.from_row(row).is_orthonormal)
+    written = {path.name for path in (tmp_path / "dicom").iterdir() if path.is_dir()}
+    assert summary.images == len(written) == 2
+    assert f"{sheared['scan_id']}_1p25mm" not in written
+    assert summary.notes[0].endswith(f"DICOM cannot describe, and are left out: {sheared['scan_id']}_1p25mm")
 
 
 # --- registered pairs -------------------------------------------------------------------------------------------------
@@ -669,7 +927,7 @@ def test_a_new_scan_config_can_be_exported(dummy_build, tmp_path) -> None:
     columns = {"volume": "ct", "nodules": "lesions", "lung_mask": None, "fold": None, "patient_id": None}
     build = as_unknown_config(dummy_build(), tmp_path / "build", THIN, "lesions_3d", columns, kind="lesion_scan")
     rows = list(build.rows("lesions_3d", "train"))
-    for to in ("nifti", "monai", "nndetection"):
+    for to in ("nifti", "monai", "nndetection", "luna16", "nnunet", "slicer"):
         summary = export_config(build, "lesions_3d", to, tmp_path / to)
         assert summary.images == len(rows)
         assert 0 < summary.annotations <= sum(len(row["lesions"]) for row in rows)
@@ -682,7 +940,9 @@ def test_a_new_scan_config_can_be_exported(dummy_build, tmp_path) -> None:
     for scan, row in zip(scans, rows, strict=True):
         image = nibabel.load(tmp_path / "nifti" / "images" / f"{scan['case']}.nii.gz")
         assert (np.asarray(image.dataobj) == row["ct"].transpose(2, 1, 0)).all()
-    with pytest.raises(ExportError, match="Export lesions_3d to monai or nndetection or nifti"):
+    with pytest.raises(
+        ExportError, match="Export lesions_3d to monai or nndetection or luna16 or nnunet or slicer or nifti"
+    ):
         export_config(build, "lesions_3d", "coco", tmp_path / "coco")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lung_nodule_ct
+from lung_nodule_ct import imaging
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lung_nodule_ct"
@@ -52,3 +53,7 @@ def test_every_public_name_has_an_example() -> None:
         docs = module.__doc__ if name == "CONFIGS" else value.__doc__
         assert docs
         assert ">>> " in docs, name
+
+
+def test_every_public_name_of_imaging_has_an_example() -> None:
+    assert [name for name in imaging.__all__ if ">>> " not in (getattr(imaging, name).__doc__ or "")] == []

@@ -189,7 +189,14 @@ def test_commands_on_a_build(builds, cli, command) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "format_"),
-    [(SLICES, "coco"), (SLICES, "voc"), ("det3d_bmp_1.25mm", "yolo"), (SCANS, "nifti"), (SCANS, "nndetection")],
+    [
+        (SLICES, "coco"),
+        (SLICES, "voc"),
+        ("det3d_bmp_1.25mm", "yolo"),
+        (SCANS, "nifti"),
+        (SCANS, "nndetection"),
+        (SCANS, "luna16"),
+    ],
 )
 def test_exporting(builds, cli, tmp_path, config, format_) -> None:
     def work(count: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -48,6 +51,35 @@ def test_tab_completion_shows_the_public_names_only() -> None:
     assert set(dir(lung_nodule_ct)) == {*lung_nodule_ct.__all__, *packages, "__version__"}
     for name in packages:
         assert getattr(lung_nodule_ct, name).__doc__
+
+
+@pytest.mark.slow
+def test_the_result_of_load_has_a_type(tmp_path) -> None:
+    """The package datasets has no types for mypy, so its classes are declared here. Editors read them from its source."""
+    names = ("Dataset", "DatasetDict", "IterableDataset", "IterableDatasetDict")
+    stubs = tmp_path / "stubs"
+    (stubs / "datasets").mkdir(parents=True)
+    (stubs / "datasets" / "__init__.pyi").write_text("".join(f"class {name}: ...\n" for name in names))
+    calls = {
+        'load("det2d_1.25mm", split="train")': "Dataset",
+        'load("det2d_1.25mm", source="dummy_data", num_proc=2)': "DatasetDict",
+        'load("det2d_1.25mm", split="train", streaming=True, track=True)': "IterableDataset",
+        "load(streaming=True)": "IterableDatasetDict",
+        "load(streaming=len(str()) > 1)": " | datasets.".join(("Dataset", *names[1:])),
+    }
+    lines = [f"reveal_type(lung_nodule_ct.{call})\n" for call in calls]
+    (tmp_path / "use.py").write_text("".join(["import lung_nodule_ct\n", *lines, "lung_nodule_ct.load(sauce=1)\n"]))
+    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--config-file", str(ROOT / "pyproject.toml")]
+    environment = {**os.environ, "MYPYPATH": f"{stubs}{os.pathsep}{ROOT}"}
+    cache = ["--cache-dir", str(tmp_path / "cache"), "--no-warn-unused-ignores"]
+    done = subprocess.run(
+        [*command, *cache, str(tmp_path / "use.py")], capture_output=True, text=True, env=environment, check=False
+    )
+    assert re.findall(r'use\.py:\d+: note: Revealed type is "(.+)"', done.stdout) == [
+        f"datasets.{name}" for name in calls.values()
+    ], done.stdout
+    (wrong,) = re.findall(r"use\.py:\d+: error: (.+)", done.stdout)
+    assert "overload" in wrong
 
 
 def test_the_installed_package_contains_the_template_of_the_card() -> None:

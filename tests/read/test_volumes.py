@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import multiprocessing
 import pickle
+import re
 import sys
 
 import nibabel
@@ -13,11 +16,13 @@ import SimpleITK as sitk
 from datasets import DatasetDict, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scan_rows import itk_image, voxels
 
 import lung_nodule_ct
 from lung_nodule_ct.errors import MissingExtraError
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.imaging import Scan
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.volumes import Volume
 from lung_nodule_ct.testing.strategies import frames
@@ -331,3 +336,72 @@ def test_decoded_rows_hold_arrays_and_keep_nulls(dummy, scans, tmp_path) -> None
 def test_an_unknown_framework_is_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="expected numpy, torch, jax, got 'tensorflow'"):
         lung_nodule_ct.decoded("tensorflow")
+
+
+def pictures_of(page: str) -> list[np.ndarray]:
+    """The pictures in a page, axes (y, x, colour)."""
+    found = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="[^"]+" title="[^"]+">', page)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+
+
+def test_a_volume_is_three_planes_in_a_notebook() -> None:
+    """The phantom has one bright corner: left, back, head. The pictures are in radiological orientation, whatever is stored."""
+    corner = np.full((10, 20, 40), -1024, np.int16)
+    corner[-3:, -6:, -12:] = 150
+    frame = Frame((0, 0, 0), (1.0, 1.0, 2.0))
+    for axis in (None, 0, 1, 2):
+        stored = corner if axis is None else np.flip(corner, axis)
+        direction = np.ones(3) if axis is None else np.where(np.arange(3) == 2 - axis, -1.0, 1.0)
+        volume = Volume(stored, Frame(frame.origin, frame.spacing, tuple(np.diag(direction).ravel())))
+        page = volume._repr_html_()
+        assert repr(volume) in page
+        scan = Scan.from_volume(volume)
+        shown = Scan(
+            scan.array, scan.frame, nodules=({"center_world": scan.frame.to_world(_corner(axis)), "diameter_mm": None},)
+        )
+        for picture, bright in zip(
+            pictures_of(shown._repr_html_()), (("bottom", "right"), ("top", "right"), ("top", "right")), strict=True
+        ):
+            rows, columns = np.nonzero(picture[..., 0] > 200)
+            assert (rows.mean() > picture.shape[0] / 2) == (bright[0] == "bottom")
+            assert columns.mean() > picture.shape[1] / 2
+            assert max(picture.shape) == 200
+        heights = [picture.shape[:2] for picture in pictures_of(page)]
+        assert heights == [(100, 200), (100, 200), (200, 200)]  # 40 x 20 x 20 mm
+        assert len(page) < 40_000
+
+
+def _corner(axis: int | None) -> list[float]:
+    """The stored voxel x, y, z of the bright corner."""
+    return [2.0 if axis == 2 - number else size - 3.0 for number, size in enumerate((40, 20, 10))]
+
+
+def test_a_scan_in_a_notebook_marks_and_lists_its_nodules() -> None:
+    frame = Frame((-30, -20, 0), (1.0, 1.0, 2.0))
+    nodule = {"center_world": (5.0, 5.0, 20.0), "diameter_mm": 12.0, "nodule_id": "<script>1", "pathology": 0}
+    scan = Scan(np.full((20, 60, 60), -800, np.int16), frame, nodules=(nodule,))
+    page = scan._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;1" in page
+    assert "invasive adenocarcinoma" in page
+    assert "5.0, 5.0, 20.0" in page
+    assert "1 nodules" in page
+    for picture in pictures_of(page):
+        orange = picture[..., 0].astype(int) - picture[..., 2] > 60
+        assert orange.any()
+    for picture in pictures_of(Scan(scan.array, frame)._repr_html_()):
+        assert not (picture[..., 0].astype(int) - picture[..., 2] > 60).any()
+    many = Scan(scan.array, frame, nodules=(nodule,) * 10)
+    assert many._repr_html_().count("<tr>") == 9
+    assert "2 more nodules" in many._repr_html_()
+
+
+def test_masks_are_shown_in_a_notebook() -> None:
+    labels = np.zeros((10, 20, 30), np.uint8)
+    labels[:, :, 5:12], labels[:, :, 18:25] = 3, 4
+    page = Volume(labels)._repr_html_()
+    axial, coronal, _ = pictures_of(page)  # labels up to 15 are stretched
+    for picture in (axial, coronal):
+        assert picture.max() > 240
+        assert picture.min() < 15
+    assert 'alt="plane, ' in page
