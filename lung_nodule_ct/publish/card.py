@@ -46,6 +46,8 @@ PLACEHOLDER: Final = "USER/lung_nodule_ct"
 
 # The Creative Commons licences with a name on the Hub: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENCE = re.compile(r"cc0-1\.0|cc-by(?:-nc)?(?:-sa|-nd)?-[234]\.0")
+# What the code of a card loads, as _loading writes it.
+_LOADED: Final = re.compile(r"""(load_dataset\(")([^"\s]+)(")""")
 _EMPTY_FOLD = re.compile(r"<details><summary>[^\n]*</summary>\s*</details>")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -120,6 +122,16 @@ def card_text(
     }
     body = re.sub(r"\n{3,}", "\n\n", _EMPTY_FOLD.sub("", fill("README", facts)))
     return f"---\n{head}---\n\n{body}"
+
+
+def loaded_repositories(text: str) -> set[str]:
+    """Return the repositories that the code of a card loads."""
+    return {name for _, name, _ in _LOADED.findall(text)}
+
+
+def with_repository(text: str, repository: str) -> str:
+    """Return a card whose code loads another repository."""
+    return _LOADED.sub(lambda match: match[1] + repository + match[3], text)
 
 
 def write_first_card(folder: Path) -> None:
