@@ -81,6 +81,16 @@ def build(
         bool,
         typer.Option("--track", help="In longitudinal, follow the nodules over the scans of each patient: track_id."),
     ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Build only the first N examples of each split, to try things out. Findings, manifest "
+            "and card say that the build is not complete.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a finding of error grade; nothing is written.")
     ] = False,
@@ -109,6 +119,7 @@ def build(
             make_lung_masks=make_lung_masks,
             key_slices=key_slices,
             track=track,
+            limit=limit,
         )
         options.check(chosen)
     except OptionError as error:

@@ -26,7 +26,7 @@ from lung_nodule_ct.publish.prose import (
     markdown_table,
     prose_of,
     record_links,
-    shows_phantoms,
+    warnings,
 )
 from lung_nodule_ct.read.build_folder import read_build
 from lung_nodule_ct.read.sidecars import record_sidecar
@@ -103,11 +103,11 @@ def card_text(
     facts = {
         **build_facts(build),
         **prose_of(build),
+        **warnings(build),
         "citation": CITATION,
         "licence": _licence_text(build),
         "loading": _loading(build, repository),
         "volumes": _volumes(build),
-        "phantoms": fill("phantoms", {}) if shows_phantoms(build) else "",
         "picture": _gallery(first),
         "pictures": _gallery(picture for picture in pictures if picture not in first),
         "configs": markdown_table(("config", "one example is", "examples", "size"), _config_rows(build, preview)),

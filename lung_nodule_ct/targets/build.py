@@ -85,7 +85,7 @@ def build_folder(
         if base is not None:
             base.check(header, scan_numbers(source), source, configs)
         with temporary_folder(folder) as stage, options.open_engine() as engine:
-            plans = [make_plan(config, source, options.split_by) for config in configs]
+            plans = [make_plan(config, source, options.split_by, limit=options.limit) for config in configs]
             if existing is not None:
                 planned = _planned_names(plans, layout, options)
                 existing.kept_files(kept, planned, nested=nested, overwrite=overwrite).refuse_conflicts(target)
