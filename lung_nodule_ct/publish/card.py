@@ -30,6 +30,7 @@ from lung_nodule_ct.publish.prose import (
 )
 from lung_nodule_ct.read.build_folder import read_build
 from lung_nodule_ct.read.sidecars import record_sidecar
+from lung_nodule_ct.system.progress import readable_size
 from lung_nodule_ct.targets.columns import InfoOfConfig
 
 if TYPE_CHECKING:
@@ -252,19 +253,11 @@ def _splits_note(build: BuildFolder) -> str:
 
 def _config_rows(build: BuildFolder, preview: PreviewShard | None) -> Iterator[tuple[str, ...]]:
     if preview is not None:
-        yield f"`{PREVIEW}`", f"one picture. {PREVIEW_SUMMARY}", f"{preview.rows:,}", _size(preview.file_bytes)
+        yield f"`{PREVIEW}`", f"one picture. {PREVIEW_SUMMARY}", f"{preview.rows:,}", readable_size(preview.file_bytes)
     for name, splits in build.configs.items():
         rows = ", ".join(f"{escape(split)} {count:,}" for split, count in splits.items())
         size = sum(file["bytes"] for file in build.files(name))
-        yield f"`{name}`", f"{build.config(name).example}. {build.config(name).summary}", rows, _size(size)
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"
+        yield f"`{name}`", f"{build.config(name).example}. {build.config(name).summary}", rows, readable_size(size)
 
 
 def _columns(build: BuildFolder, preview: PreviewShard | None) -> Iterator[str]:

@@ -35,9 +35,10 @@ from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.files import machine_key
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
 from lung_nodule_ct.system.processes import start_worker
-from lung_nodule_ct.system.progress import DownloadProgressBar
+from lung_nodule_ct.system.progress import DownloadProgressBar, notice
 from lung_nodule_ct.targets.batches import make_batches
 from lung_nodule_ct.targets.columns import to_features
+from lung_nodule_ct.targets.estimate import CACHE, estimate
 from lung_nodule_ct.targets.prepared_cache import (
     JobShards,
     ShardHashes,
@@ -254,6 +255,10 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             raise SourceError(
                 f"{self.config.name} has no example in {source.name} with split_by={self.config.split_by!r}"
             )
+        if self._report_folder is not None and datasets.utils.is_progress_bar_enabled():
+            expected = estimate([plan], CACHE, computes=self.config.computed.needs_imaging)
+            if expected.is_long:
+                notice(f"{plan.config.name}: {expected}")
         plan = with_computed(plan, self.config.computed)
         self._report(0, 0, plan.findings, [])
         numbers = count(1)
