@@ -110,6 +110,14 @@ def torch(session: nox.Session) -> None:
 
 
 @nox.session
+def conda(session: nox.Session) -> None:
+    """The conda recipe is rendered. To build the package: ``rattler-build build --recipe conda``."""
+    install(session, "test")
+    session.install("py-rattler-build")
+    session.run("pytest", "-n", "0", "tests/project/test_supply_chain.py", "-k", "conda", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation site. A warning is an error, and every notebook is run."""
     install(session, "docs", "imaging", "train")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lung_nodule_ct.cli.options import DEFAULT_BUILD, Json, NumProc, Offline, SourceOption, chosen_configs
+from lung_nodule_ct.cli.options import DEFAULT_BUILD, Json, NumProc, Offline, Quiet, SourceOption, chosen_configs
 from lung_nodule_ct.cli.terminal import print_findings, print_json, terminal
 from lung_nodule_ct.declaration.computed import KeySlices
 from lung_nodule_ct.declaration.labels import SplitBy
@@ -16,6 +17,8 @@ from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.targets.options import BuildOptions, EngineName
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lung_nodule_ct.targets.shards import Build
 
 
@@ -81,6 +84,16 @@ def build(
         bool,
         typer.Option("--track", help="In longitudinal, follow the nodules over the scans of each patient: track_id."),
     ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Build only the first N examples of each split, to try things out. Findings, manifest "
+            "and card say that the build is not complete.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a finding of error grade; nothing is written.")
     ] = False,
@@ -92,6 +105,7 @@ def build(
         ),
     ] = False,
     offline: Offline = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Build configs: Parquet that load_dataset opens and the Hub shows, Arrow, or a data_dir for TFDS."""
@@ -109,6 +123,7 @@ def build(
             make_lung_masks=make_lung_masks,
             key_slices=key_slices,
             track=track,
+            limit=limit,
         )
         options.check(chosen)
     except OptionError as error:
@@ -122,13 +137,13 @@ def build(
         )
     from lung_nodule_ct.publish.card import write_first_card
     from lung_nodule_ct.sources.resolve import open_source
-    from lung_nodule_ct.system.progress import BuildProgressBar, DownloadProgressBar
+    from lung_nodule_ct.system.progress import BuildProgress, BuildProgressBar, DownloadProgress, DownloadProgressBar
     from lung_nodule_ct.targets.build import build_folder
 
-    with DownloadProgressBar() as downloads:
+    with nullcontext(DownloadProgress()) if quiet else DownloadProgressBar() as downloads:
         archives = open_source(source, chosen, offline=offline, progress=downloads)
     add_files = write_first_card if format_ is Format.PARQUET else None
-    with BuildProgressBar() as progress:
+    with nullcontext(BuildProgress()) if quiet else BuildProgressBar() as progress:
         done = build_folder(chosen, archives, out, options, progress, add_files, overwrite=overwrite)
     _print_build(out, done, as_json)
 
@@ -185,15 +200,17 @@ def prepare(
     cache_dir: Annotated[
         Path | None, typer.Option("--cache-dir", help="A folder to use instead of the cache of datasets.")
     ] = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Prepare the cache of Hugging Face datasets, so that load_dataset("lung_nodule_ct", CONFIG) works anywhere."""
     chosen = chosen_configs(names, every)
     from lung_nodule_ct.targets.loading import prepare_builder
 
-    builders = [
-        prepare_builder(config.name, source=source, num_proc=num_proc, cache_dir=cache_dir) for config in chosen
-    ]
+    with _without_bars() if quiet else nullcontext():
+        builders = [
+            prepare_builder(config.name, source=source, num_proc=num_proc, cache_dir=cache_dir) for config in chosen
+        ]
     if as_json:
         print_json({builder.config.name: str(builder.cache_dir) for builder in builders})
         return
@@ -201,3 +218,17 @@ def prepare(
     for builder in builders:
         state = " (existed already)" if builder.findings is None else ""
         terminal().print(f"[bold]{builder.config.name}[/]: {builder.cache_dir}{state}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Switch the progress bars of ``datasets`` off, which also decide on those of this package."""
+    from datasets.utils import disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+
+    shown = is_progress_bar_enabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()

@@ -24,6 +24,7 @@ SourceOption = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option("--data", hidden=True)]  # an earlier spelling of the argument BUILD
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Samples of patients for the intervals.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress, and no estimate of size and time.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never contact a server; use the cache only.")]
 
 

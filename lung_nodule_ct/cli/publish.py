@@ -83,10 +83,11 @@ def publish(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Upload a build to the Hugging Face Hub, if it passes the checks."""
+    """Upload a build to the Hugging Face Hub, if it passes the checks. The code of its card then loads USER/REPO."""
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
     from lung_nodule_ct.errors import PublishError
+    from lung_nodule_ct.publish.card_folder import name_repository
     from lung_nodule_ct.publish.publication import OVERRIDABLE, plan_publication, upload
     from lung_nodule_ct.read.build_folder import open_build
 
@@ -99,7 +100,9 @@ def publish(
         raise typer.BadParameter(
             f"{min(unknown)} is not a check that can be overridden: {', '.join(OVERRIDABLE)}", param_hint="--allow"
         )
-    publication = plan_publication(open_build(build))
+    if not dry_run:
+        name_repository(open_build(build).folder, repository)
+    publication = plan_publication(open_build(build), repository)
     refused = publication.refused(allowed)
     if not as_json:
         _print(publication, allowed)

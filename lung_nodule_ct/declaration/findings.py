@@ -72,6 +72,7 @@ class Code(StrEnum):
     INTENSITY_CLIPPED = "intensity-clipped"
     INTENSITY_ROUNDED = "intensity-rounded"
     INVALID_DATE = "invalid-date"
+    LIMITED = "limited"
     LISTED_BUT_MISSING = "listed-but-missing"
     LISTED_TWICE = "listed-twice"
     LUNG_MASK_MADE = "lung-mask-made"
@@ -176,6 +177,7 @@ _DECLARED: dict[Code, tuple[Grade, str]] = {
     Code.INTENSITY_CLIPPED: (_E, "intensities do not fit int16"),
     Code.INTENSITY_ROUNDED: (_W, "intensities have fractions"),
     Code.INVALID_DATE: (_E, "the value in the position of a date is not a date"),
+    Code.LIMITED: (_W, "examples were left out on request (--limit)"),
     Code.LISTED_BUT_MISSING: (_E, "a split list names an image or a case that is not in the archives"),
     Code.LISTED_TWICE: (_E, "two splits claim the same image or case"),
     Code.LUNG_MASK_MADE: (_N, "a lung mask was made from the voxels, because the archives have none that can be used"),

@@ -124,13 +124,16 @@ class Plan:
         return {f"{one} & {other}": len(patients[one] & patients[other]) for one, other in combinations(patients, 2)}
 
 
-def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.PUBLISHED) -> Plan:
+def make_plan(
+    config: Config, source: Source, split_by: SplitBy | str = SplitBy.PUBLISHED, *, limit: int | None = None
+) -> Plan:
     """Plan the build of one config.
 
     Args:
         config: The declaration.
         source: The archives.
         split_by: Use the published splits, or split by patient.
+        limit: Plan only the first units of each split that make so many examples. A finding reports the others.
 
     Raises:
         UnknownConfigError: The kind of the config has no family.
@@ -150,7 +153,26 @@ def make_plan(config: Config, source: Source, split_by: SplitBy | str = SplitBy.
         report.extend(archive.findings)
     report.extend(_unrecognised(config, source))
     report.extend(planned.findings)
-    return Plan(config, tuple(planned.units), report.findings, archives, planned.uses)
+    plan = Plan(config, tuple(planned.units), report.findings, archives, planned.uses)
+    return plan if limit is None else _limited(plan, limit)
+
+
+def _limited(plan: Plan, limit: int) -> Plan:
+    """The plan of the first units of each split, with a finding about the others, and their members accounted for."""
+    limited = plan.limited_to(limit)
+    kept = set(map(id, limited.units))
+    left_out = [unit for unit in plan.units if id(unit) not in kept]
+    if not left_out:
+        return plan
+    counts = ", ".join(
+        f"{split} {len(limited.splits[split]):,} of {len(units):,}" for split, units in plan.splits.items()
+    )
+    place = Place(left_out[0].members[0].archive)
+    finding = Finding(Code.LIMITED, "left out; build without --limit for all", place, f"kept: {counts}", len(left_out))
+    # whether the examples that are left out would have read a member that only examples decide on is not known
+    members = (*(member for unit in left_out for member in unit.members), *plan.uses.undecided)
+    uses = plan.uses.without(members, (row for unit in left_out for row in unit.rows))
+    return replace(limited, findings=(*plan.findings, finding), uses=replace(uses, undecided=()))
 
 
 def _refuse_empty_archives(config: Config, source: Source, findings: Sequence[Finding]) -> None:

@@ -26,10 +26,11 @@ from lung_nodule_ct.publish.prose import (
     markdown_table,
     prose_of,
     record_links,
-    shows_phantoms,
+    warnings,
 )
 from lung_nodule_ct.read.build_folder import read_build
 from lung_nodule_ct.read.sidecars import record_sidecar
+from lung_nodule_ct.system.progress import readable_size
 from lung_nodule_ct.targets.columns import InfoOfConfig
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ PLACEHOLDER: Final = "USER/lung_nodule_ct"
 
 # The Creative Commons licences with a name on the Hub: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENCE = re.compile(r"cc0-1\.0|cc-by(?:-nc)?(?:-sa|-nd)?-[234]\.0")
+# What the code of a card loads, as _loading writes it.
+_LOADED: Final = re.compile(r"""(load_dataset\(")([^"\s]+)(")""")
 _EMPTY_FOLD = re.compile(r"<details><summary>[^\n]*</summary>\s*</details>")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -101,11 +104,11 @@ def card_text(
     facts = {
         **build_facts(build),
         **prose_of(build),
+        **warnings(build),
         "citation": CITATION,
         "licence": _licence_text(build),
         "loading": _loading(build, repository),
         "volumes": _volumes(build),
-        "phantoms": fill("phantoms", {}) if shows_phantoms(build) else "",
         "picture": _gallery(first),
         "pictures": _gallery(picture for picture in pictures if picture not in first),
         "configs": markdown_table(("config", "one example is", "examples", "size"), _config_rows(build, preview)),
@@ -120,6 +123,16 @@ def card_text(
     }
     body = re.sub(r"\n{3,}", "\n\n", _EMPTY_FOLD.sub("", fill("README", facts)))
     return f"---\n{head}---\n\n{body}"
+
+
+def loaded_repositories(text: str) -> set[str]:
+    """Return the repositories that the code of a card loads."""
+    return {name for _, name, _ in _LOADED.findall(text)}
+
+
+def with_repository(text: str, repository: str) -> str:
+    """Return a card whose code loads another repository."""
+    return _LOADED.sub(lambda match: match[1] + repository + match[3], text)
 
 
 def write_first_card(folder: Path) -> None:
@@ -240,19 +253,11 @@ def _splits_note(build: BuildFolder) -> str:
 
 def _config_rows(build: BuildFolder, preview: PreviewShard | None) -> Iterator[tuple[str, ...]]:
     if preview is not None:
-        yield f"`{PREVIEW}`", f"one picture. {PREVIEW_SUMMARY}", f"{preview.rows:,}", _size(preview.file_bytes)
+        yield f"`{PREVIEW}`", f"one picture. {PREVIEW_SUMMARY}", f"{preview.rows:,}", readable_size(preview.file_bytes)
     for name, splits in build.configs.items():
         rows = ", ".join(f"{escape(split)} {count:,}" for split, count in splits.items())
         size = sum(file["bytes"] for file in build.files(name))
-        yield f"`{name}`", f"{build.config(name).example}. {build.config(name).summary}", rows, _size(size)
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"
+        yield f"`{name}`", f"{build.config(name).example}. {build.config(name).summary}", rows, readable_size(size)
 
 
 def _columns(build: BuildFolder, preview: PreviewShard | None) -> Iterator[str]:

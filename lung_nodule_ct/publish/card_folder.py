@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from lung_nodule_ct.declaration.manifest import Format
 from lung_nodule_ct.declaration.schema import Category
 from lung_nodule_ct.errors import BuildFolderError
 from lung_nodule_ct.preview.samples import samples, spread
-from lung_nodule_ct.publish.card import CARD, CARD_COMMAND, PLACEHOLDER, CardPicture, card_text
+from lung_nodule_ct.publish.card import CARD, CARD_COMMAND, PLACEHOLDER, CardPicture, card_text, with_repository
 from lung_nodule_ct.publish.card_pictures import config_picture
 from lung_nodule_ct.publish.croissant import CROISSANT, croissant_text
 from lung_nodule_ct.publish.preview_config import write_preview_shard
@@ -92,6 +93,34 @@ def add_card(
             for path in sorted(stage.rglob("*"))
             if path.is_file()
         }
+
+
+def name_repository(folder: Path, repository: str) -> bool:
+    """Make the code of the card load a repository. A card that was edited stays as it is.
+
+    Args:
+        folder: A finished build with a card.
+        repository: ``USER/REPO``.
+
+    Returns:
+        Whether the card was changed.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    ours = [name for name, command in own_sidecars(folder).items() if command == CARD_COMMAND]
+    if CARD not in ours:
+        return False
+    text = (folder / CARD).read_text(encoding="utf-8")
+    named = with_repository(text, repository)
+    if named == text:
+        return False
+    with add_sidecars(folder, by=CARD_COMMAND) as stage:
+        for name in ours:  # those that are not written again would be removed
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, stage / name)
+        (stage / CARD).write_text(named, encoding="utf-8")
+    return True
 
 
 def _preview_samples(build: BuildFolder, limit: int, on_sample: Callable[[], None]) -> Iterator[Sample]:

@@ -29,7 +29,7 @@ from lung_nodule_ct.declaration.schema import (
     Voxels,
 )
 from lung_nodule_ct.publish.preview_config import PREVIEW, PREVIEW_SCHEMA, PREVIEW_SPLIT, PREVIEW_SUMMARY
-from lung_nodule_ct.publish.prose import TAGS, TITLE, date_published, fill, licences, prose_of, shows_phantoms
+from lung_nodule_ct.publish.prose import TAGS, TITLE, date_published, licences, prose_of, warnings
 from lung_nodule_ct.system.imports import require_modules
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
 
     writer = _Writer(mlc, VolumeCodec(build.manifest.get("volume_codec", VolumeCodec.RAW)))
     prose = prose_of(build)
-    phantoms = [fill("phantoms", {}).strip()] if shows_phantoms(build) else []
+    first = [text for text in warnings(build).values() if text]
     distribution: list[Any] = []
     record_sets = [writer.classes()]
     shards = {
@@ -94,7 +94,7 @@ def croissant_text(build: BuildFolder, preview: PreviewShard | None = None) -> s
     metadata = mlc.Metadata(
         ctx=writer.context,
         name=TITLE,
-        description="\n\n".join([*phantoms, prose["summary"], prose["origin"]]),
+        description="\n\n".join([*first, prose["summary"], prose["origin"]]),
         conforms_to=list(_CONFORMS_TO),
         cite_as=CITATION,
         creators=[mlc.Person(ctx=writer.context, name="Jian et al.")],

@@ -100,6 +100,15 @@ def shows_phantoms(build: BuildFolder) -> bool:
     return not _EMBEDDED.isdisjoint(build.manifest["source"].values())
 
 
+def warnings(build: BuildFolder) -> dict[str, str]:
+    """Return what a reader must know before anything else: that scans are phantoms, or that examples were left out; empty if not so."""
+    limit = build.manifest.get("limit")  # builds of earlier versions have none
+    return {
+        "phantoms": fill("phantoms", {}).strip() if shows_phantoms(build) else "",
+        "limited": "" if limit is None else fill("limited", {"limit": str(limit)}).strip(),
+    }
+
+
 def licences(build: BuildFolder) -> list[str]:
     """Return the licences of the records; none if the licence of any record is unknown, because it is never assumed."""
     records = build.manifest["records"]

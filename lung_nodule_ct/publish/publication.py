@@ -21,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from lung_nodule_ct.audit.date_checks import date_check, search_dates
 from lung_nodule_ct.declaration.manifest import FINDINGS, GENERATOR, MANIFEST, Format
 from lung_nodule_ct.errors import BuildFolderError, PublishError
-from lung_nodule_ct.publish.card import CARD, PLACEHOLDER
+from lung_nodule_ct.publish.card import CARD, PLACEHOLDER, loaded_repositories
 from lung_nodule_ct.publish.croissant import CROISSANT
 from lung_nodule_ct.publish.preview_config import PREVIEW
 from lung_nodule_ct.publish.prose import licences
@@ -104,12 +104,14 @@ class _Candidate:
         files: As in :class:`Publication`.
         audit: The stored audit, ``None`` if there is none.
         unchanged: The files that our commands added and that were not changed, with the name of the command.
+        repository: The repository that they are for, if it is known.
     """
 
     build: BuildFolder
     files: Mapping[str, int]
     audit: AuditReport | None
     unchanged: Mapping[str, str]
+    repository: str | None
 
     @property
     def card(self) -> Path:
@@ -117,11 +119,12 @@ class _Candidate:
         return self.build.folder / CARD
 
 
-def plan_publication(build: BuildFolder) -> Publication:
+def plan_publication(build: BuildFolder, repository: str | None = None) -> Publication:
     """List the files of a build and check them. No server is contacted.
 
     Args:
         build: A finished Parquet build.
+        repository: The repository that they are for, which a note compares with the code of the card.
 
     Raises:
         BuildFolderError: The build is not Parquet or has no card, or ``audit.json`` is damaged.
@@ -136,7 +139,7 @@ def plan_publication(build: BuildFolder) -> Publication:
     shards = [file["path"] for name in build.configs for file in build.files(name)]
     names = sorted({CARD, MANIFEST, FINDINGS, SIDECARS, *sidecars, *shards})
     files = {name: path.stat().st_size for name in names if (path := build.folder / name).is_file()}
-    candidate = _Candidate(build, files, read_audit(build.folder), sidecars)
+    candidate = _Candidate(build, files, read_audit(build.folder), sidecars, repository)
     checks = tuple(Requirement(name, title, problem(candidate)) for name, (title, problem) in _CHECKS.items())
     return Publication(build, files, (*checks, _dates(candidate)), tuple(_notes(candidate)))
 
@@ -304,11 +307,16 @@ def _notes(candidate: _Candidate) -> Iterator[str]:
     present = {path.relative_to(build.folder).as_posix() for path in build.folder.rglob("*") if not path.is_dir()}
     if left_out := sorted(present - set(files)):
         yield f"left out, because our commands did not write them or they were changed: {', '.join(left_out)}"
+    if (limit := build.manifest.get("limit")) is not None:
+        yield f"the build is not complete: it was made with --limit {limit}"
     if CARD not in candidate.unchanged:
         yield f"{CARD} was edited after it was written: `lung-nodule-ct verify` of a copy will name it"
     card = candidate.card.read_text("utf-8")
-    if PLACEHOLDER in card:
-        yield f"the code in the card loads {PLACEHOLDER}: write the card again with --repository"
+    loaded, wanted = loaded_repositories(card), candidate.repository
+    if others := sorted(loaded & {PLACEHOLDER} if wanted is None else loaded - {wanted}):
+        renamed = wanted is not None and CARD in candidate.unchanged
+        todo = f"the upload changes that to {wanted}" if renamed else "write the card again with --repository"
+        yield f"the code in the card loads {', '.join(others)}: {todo}"
     if not _preview_shards(candidate):
         yield "there is no preview config for the viewer of the Hub: lung-nodule-ct card writes one"
     if CROISSANT not in files:

@@ -105,11 +105,14 @@ def is_verified(path: Path, file: RecordFile, sha256: str | None, *, rehash: boo
     return all(hashes[algorithm] == value for algorithm, value in expected.items())
 
 
-def require_space_for(folders: Mapping[RecordFile, Path]) -> None:
+def require_space_for(folders: Mapping[RecordFile, Path]) -> int:
     """Check that there is enough free space for some downloads, less what they have downloaded already.
 
     Args:
         folders: The folder of each file.
+
+    Returns:
+        The number of bytes to download.
 
     Raises:
         OutputError: There is not.
@@ -118,7 +121,9 @@ def require_space_for(folders: Mapping[RecordFile, Path]) -> None:
     for file, folder in folders.items():
         part = _part_of(file, folder)
         needs[folder] += file.size - min(file.size, part.stat().st_size if part.exists() else 0)
-    require_free_space(", ".join(file.key for file in folders), sum(needs.values()), needs)
+    total = sum(needs.values())
+    require_free_space(", ".join(file.key for file in folders), total, needs)
+    return total
 
 
 class _Transfer:

@@ -35,7 +35,7 @@ from lung_nodule_ct.system.files import (
     write_atomically,
 )
 from lung_nodule_ct.system.processes import locked
-from lung_nodule_ct.system.progress import DownloadProgress
+from lung_nodule_ct.system.progress import LONG_BYTES, DownloadProgress, readable_size, readable_time
 
 URL_VARIABLE: Final = "LUNG_NODULE_CT_ZENODO_URL"
 OFFLINE_VARIABLE: Final = "LUNG_NODULE_CT_OFFLINE"
@@ -221,7 +221,10 @@ class Zenodo:
             )
         needed = self.files(missing) if missing else {}
         if needed:
-            require_space_for({file: self.folder(spec.part) for spec, file in needed.items()})
+            size = require_space_for({file: self.folder(spec.part) for spec, file in needed.items()})
+            if size >= LONG_BYTES:
+                at_10 = f"{readable_time(size / 1e7)} at 10 MB/s, {readable_time(size / 1e8)} at 100 MB/s"
+                self._progress.announce(f"{readable_size(size)} to download ({len(needed)} archives): {at_10}")
         for spec, file in needed.items():
             sha256 = self._pinned_sha256(spec, file)
             paths[spec] = download(file, self.folder(spec.part), self._http, self._progress, sha256)

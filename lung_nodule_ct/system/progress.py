@@ -6,7 +6,7 @@ terminal, with bytes, rate and remaining time: one per downloaded file, one per 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
 
@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
+LONG_BYTES: Final = 1_000_000_000
+LONG_S: Final = 60
+"""Downloads, files and builds from this size or duration on are announced with an estimate."""
 _LONG_WAIT_S = 10
 """A wait of this many seconds is reported although its reason was reported before."""
 
 
 class BuildProgress:
     """Callbacks of a build, or of reading a finished build. Does nothing."""
+
+    def announce(self, text: str) -> None:
+        """Work begins that takes long; ``text`` is a line about how long."""
 
     def begin(self, config: str, packed_bytes: int, units: int) -> None:
         """A config begins.
@@ -40,6 +46,9 @@ class BuildProgress:
 
 class DownloadProgress:
     """Callbacks of downloads. Does nothing."""
+
+    def announce(self, text: str) -> None:
+        """Downloads begin that take long; ``text`` is a line about how long."""
 
     def begin(self, name: str, size: int) -> None:
         """The download of a file of ``size`` bytes begins."""
@@ -83,6 +92,9 @@ class _Bars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+
+    def announce(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _add(self, name: str, description: str, total: int) -> None:
         self._tasks[name] = self._bars.add_task(description, total=total)
@@ -138,3 +150,30 @@ class DownloadProgressBar(_Bars, DownloadProgress):
 def notice(message: str) -> None:
     """Print a message to standard error, unchanged."""
     Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def readable_size(count: float) -> str:
+    """Return a number of bytes for a person.
+
+    Example:
+        >>> readable_size(481_470_967), readable_size(2_500)
+        ('481 MB', '2.5 kB')
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def readable_time(seconds: float) -> str:
+    """Return a duration for a person.
+
+    Example:
+        >>> readable_time(40), readable_time(250), readable_time(9000)
+        ('1 minute', '4 minutes', '2.5 hours')
+    """
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return "1 minute" if minutes == 1 else f"{minutes} minutes"
+    return f"{seconds / 3600:.2g} hours"

@@ -22,6 +22,7 @@ from lung_nodule_ct.read.sidecars import remove_sidecars
 from lung_nodule_ct.system.progress import BuildProgress
 from lung_nodule_ct.system.staging import changing, exclusive, replace_folder, temporary_folder
 from lung_nodule_ct.targets.documents import findings_report, manifest, manifest_header, scan_numbers, write_manifest
+from lung_nodule_ct.targets.estimate import estimate, volume_rate
 from lung_nodule_ct.targets.existing import ExistingBuild
 from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.targets.shards import Build, BuiltConfig, plan_shards, publish_names, without_empty_splits
@@ -85,10 +86,11 @@ def build_folder(
         if base is not None:
             base.check(header, scan_numbers(source), source, configs)
         with temporary_folder(folder) as stage, options.open_engine() as engine:
-            plans = [make_plan(config, source, options.split_by) for config in configs]
+            plans = [make_plan(config, source, options.split_by, limit=options.limit) for config in configs]
             if existing is not None:
                 planned = _planned_names(plans, layout, options)
                 existing.kept_files(kept, planned, nested=nested, overwrite=overwrite).refuse_conflicts(target)
+            _announce(plans, options, progress)
             plans = [with_computed(plan, options.computed, engine.map, progress) for plan in plans]
             results = {
                 plan.config.name: build_config(
@@ -178,6 +180,14 @@ def refuse_errors(findings: Mapping[str, tuple[Finding, ...]]) -> None:
             f"a strict build met a finding of error grade{more}: {errors[0]}",
             remedy="nothing was written; build without --strict to get the other examples and the report",
         )
+
+
+def _announce(plans: Sequence[Plan], options: BuildOptions, progress: BuildProgress) -> None:
+    """Announce a build that takes long."""
+    rate = volume_rate(options.format, options.volume_codec)
+    expected = estimate(plans, rate, options.num_proc, computes=options.computed.needs_imaging)
+    if expected.is_long:
+        progress.announce(str(expected))
 
 
 def _planned_names(plans: Sequence[Plan], layout: Layout, options: BuildOptions) -> set[str]:

@@ -51,6 +51,7 @@ def manifest_header(layout: Layout, options: BuildOptions) -> dict[str, Any]:
         **layout.manifest_extra,
         "split_by": str(options.split_by),
         "keep_source_names": options.keep_source_names,
+        "limit": options.limit,
     }
 
 
@@ -156,7 +157,7 @@ def findings_report(
 def _plan_again(name: str, source: Source, options: BuildOptions) -> Plan | None:
     """The plan of a kept config; ``None`` if the source lacks its archives."""
     try:
-        return make_plan(CONFIGS[name], source, options.split_by) if name in CONFIGS else None
+        return make_plan(CONFIGS[name], source, options.split_by, limit=options.limit) if name in CONFIGS else None
     except LungNoduleCTError:
         return None
 

@@ -35,10 +35,12 @@ from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.files import machine_key
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
 from lung_nodule_ct.system.processes import start_worker
-from lung_nodule_ct.system.progress import DownloadProgressBar
+from lung_nodule_ct.system.progress import DownloadProgressBar, notice
 from lung_nodule_ct.targets.batches import make_batches
 from lung_nodule_ct.targets.columns import to_features
+from lung_nodule_ct.targets.estimate import CACHE, estimate
 from lung_nodule_ct.targets.prepared_cache import (
+    JobShards,
     ShardHashes,
     code_hash,
     collect_findings,
@@ -124,6 +126,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
     builder_configs = _DeclaredConfigs(lambda configs: configs)
     DEFAULT_CONFIG_NAME = DEFAULT_CONFIG.name
     _cache_dir: str
+    config_id: str
     findings: tuple[Finding, ...] | None
 
     def __init__(self, *, archives: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
@@ -131,7 +134,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         self._source: Source | None = None
         self.findings = None
         self._report_folder: str | None = None
-        self._job: _JobShards | None = None
+        self._job: JobShards | None = None
         self._streamed = SharedArchives()
         self._shard_hashes: dict[int, str] = {}
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
@@ -144,6 +147,8 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         super().__init__(**kwargs)
         if self._archives is None:
             self._use_prepared()
+        elif not self._is_prepared:
+            self._use_equal()
 
     def __setstate__(self, state: Any) -> None:
         """Also called where a worker process of ``datasets`` receives its copy."""
@@ -159,6 +164,22 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             folder = source_of_cache(prepared)
             if folder is not None:
                 logger.warning(f"{self.config.name}: using the cache that was prepared from {folder}")
+
+    def _create_builder_config(self, *args: Any, **kwargs: Any) -> tuple[datasets.BuilderConfig, str]:
+        """Also keep the id of the config without ``data_dir``, under which :func:`.loading.prepare` writes."""
+        create = super()._create_builder_config
+        _, self._plain_id = create(*args, **{**kwargs, "data_dir": None})
+        return create(*args, **kwargs)  # type: ignore[no-any-return]  # datasets has no types
+
+    def _use_equal(self) -> None:
+        """With a source, use what :func:`.loading.prepare` wrote if it is of the same code and of equal archives: the hash says so."""
+        own, self.config_id = self.config_id, self._plain_id
+        self._set_hash(self.hash)
+        if self._is_prepared:
+            self.info = datasets.DatasetInfo.from_directory(self._cache_dir)
+        else:
+            self.config_id = own
+            self._set_hash(self.hash)
 
     def _set_hash(self, hash_: str) -> None:
         """Use the cache with this hash."""
@@ -234,6 +255,10 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             raise SourceError(
                 f"{self.config.name} has no example in {source.name} with split_by={self.config.split_by!r}"
             )
+        if self._report_folder is not None and datasets.utils.is_progress_bar_enabled():
+            expected = estimate([plan], CACHE, computes=self.config.computed.needs_imaging)
+            if expected.is_long:
+                notice(f"{plan.config.name}: {expected}")
         plan = with_computed(plan, self.config.computed)
         self._report(0, 0, plan.findings, [])
         numbers = count(1)
@@ -316,7 +341,7 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         try:
             with WriteBackThrottle(hashes.update) as throttle:
                 is_local = "://" not in fpath
-                self._job = _JobShards(fpath.replace("JJJJJ", f"{job_id:05d}"), throttle) if is_local else None
+                self._job = JobShards(fpath.replace("JJJJJ", f"{job_id:05d}"), throttle) if is_local else None
                 yield from super()._prepare_split_single(gen_kwargs, fpath, *args, job_id=job_id, **kwargs)
             if is_local:
                 hashes.save(Path(fpath).parent)
@@ -345,26 +370,6 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
                 f"{self.config.name}: {counts[Grade.ERROR]} findings of error grade and {counts[Grade.WARNING]} warnings "
                 f"in the data; see {Path(self._cache_dir, FINDINGS)}"
             )
-
-
-class _JobShards:
-    """The shards that one job of ``datasets`` writes, one after the other.
-
-    Args:
-        pattern: The path of a shard, with ``SSSSS`` for its number.
-        throttle: Writes them back to the disk.
-    """
-
-    def __init__(self, pattern: str, throttle: WriteBackThrottle) -> None:
-        self._pattern, self._throttle, self._current = pattern, throttle, 0
-
-    def write_back(self) -> None:
-        """Write back what was added to the current shard."""
-        self._current += self._path(self._current + 1).exists()
-        self._throttle.more(self._path(self._current))
-
-    def _path(self, shard: int) -> Path:
-        return Path(self._pattern.replace("SSSSS", f"{shard:05d}"))
 
 
 def _log(findings: Sequence[Finding]) -> None:

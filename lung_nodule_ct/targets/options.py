@@ -44,6 +44,7 @@ class BuildOptions:
         make_lung_masks: Make a lung mask for each scan without a published one that can be used.
         key_slices: Choose the key slices by the annotated centre, or by evidence in the voxels.
         track: Follow the nodules over the scans of each patient, in ``longitudinal``.
+        limit: Build only the first examples of each split, so many. Manifest, findings and card say so.
 
     Raises:
         OptionError: Options do not go together. ``option`` names the field.
@@ -65,6 +66,7 @@ class BuildOptions:
     make_lung_masks: bool = False
     key_slices: KeySlices = KeySlices.CENTRE
     track: bool = False
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -78,6 +80,8 @@ class BuildOptions:
             object.__setattr__(self, name, choice(getattr(self, name)))
         if self.num_proc < 1:
             raise OptionError("num_proc", "expected at least 1", got=self.num_proc)
+        if self.limit is not None and self.limit < 1:
+            raise OptionError("limit", "expected at least 1", got=self.limit)
         if self.num_proc > 1 and self.engine is EngineName.BEAM:
             raise OptionError(
                 "num_proc", "Beam has its own option for workers", remedy="name it among the options of Beam"

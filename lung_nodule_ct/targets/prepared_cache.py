@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from lung_nodule_ct.system.disk_writes import WriteBackThrottle
+
 
 _FINDINGS_PART = "findings-{}.part"
 _HASHES_PART = "hashes-{}.part"
@@ -61,6 +63,26 @@ class ShardHashes:
         hashes = {path.stat().st_ino: digest.hexdigest() for path, digest in self._digests.items()}
         if hashes:
             (folder / _HASHES_PART.format(min(hashes))).write_text(json.dumps(hashes), encoding="utf-8")
+
+
+class JobShards:
+    """The shards that one job of ``datasets`` writes, one after the other.
+
+    Args:
+        pattern: The path of a shard, with ``SSSSS`` for its number.
+        throttle: Writes them back to the disk.
+    """
+
+    def __init__(self, pattern: str, throttle: WriteBackThrottle) -> None:
+        self._pattern, self._throttle, self._current = pattern, throttle, 0
+
+    def write_back(self) -> None:
+        """Write back what was added to the current shard."""
+        self._current += self._path(self._current + 1).exists()
+        self._throttle.more(self._path(self._current))
+
+    def _path(self, shard: int) -> Path:
+        return Path(self._pattern.replace("SSSSS", f"{shard:05d}"))
 
 
 def collect_hashes(folder: Path) -> dict[int, str]:

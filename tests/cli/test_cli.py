@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 import typer
 
 from lung_nodule_ct.cli import EXAMPLES, app
+from lung_nodule_ct.declaration.configs import get_config
+from lung_nodule_ct.declaration.manifest import Format
+from lung_nodule_ct.examples.plan import make_plan
+from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.targets import estimate
 from lung_nodule_ct.testing.archives import CLS, DET2D, zip_archive
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
@@ -243,3 +249,46 @@ def test_a_pipe_gets_unbroken_lines_without_blanks_at_the_end(cli, dummy_build, 
 
 def test_the_help_names_extras_in_brackets(cli) -> None:
     assert "lung_nodule_ct[croissant]" in cli("card", "--help", COLUMNS="200").stdout
+
+
+def test_long_work_is_announced_unless_quiet(cli, dummy, tmp_path, monkeypatch) -> None:
+    """Of det3d_1.25mm, the embedded archives have 0.5 MB; an estimate is a multiple of what is read."""
+    commands = {
+        "build": ["build", "det3d_1.25mm", "--source", dummy, "--out", tmp_path / "out"],
+        "prepare": ["prepare", "det3d_1.25mm", "--source", dummy],
+    }
+    for name, arguments in commands.items():
+        short = cli(*arguments, *(("--cache-dir", tmp_path / "short") if name == "prepare" else ()))
+        assert "to write" not in short.stderr
+    monkeypatch.setattr(estimate, "LONG_BYTES", 1000)
+    for name, arguments in commands.items():
+        long = cli(*arguments, *(("--cache-dir", tmp_path / "long") if name == "prepare" else ()))
+        assert long.returncode == 0, long.stderr
+        (line,) = [line for line in long.stderr.splitlines() if "to write" in line]
+        read, written = (float(number) for number in re.findall(r"([\d.]+) [kM]B to", line))
+        assert "about 1 minute" in line
+        assert ("MB to write" in line) == (name == "prepare")
+        assert written == pytest.approx((read * 126 / 42) / 1000 if name == "prepare" else read * 48 / 42, abs=1)
+        quiet = cli(*arguments, "--quiet", *(("--cache-dir", tmp_path / "quiet") if name == "prepare" else ()))
+        assert quiet.returncode == 0, quiet.stderr
+        assert "to write" not in quiet.stderr
+        assert "Generating" not in quiet.stderr
+        assert quiet.stdout  # the result is not progress
+
+
+def test_an_estimate_grows_with_the_data_and_shrinks_with_workers(dummy, monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    plans = [make_plan(get_config(name), open_folder(dummy)) for name in ("det3d_1.25mm", "det2d_1.25mm")]
+    scans = estimate.estimate(plans[:1], estimate.volume_rate(Format.PARQUET))
+    arrow = estimate.estimate(plans[:1], estimate.volume_rate(Format.ARROW))
+    both = estimate.estimate(plans, estimate.volume_rate(Format.PARQUET), computes=True)
+    assert scans.packed_bytes == arrow.packed_bytes == sum(unit.packed_bytes for unit in plans[0].units)
+    assert arrow.disk_bytes > 2 * scans.disk_bytes
+    assert both.packed_bytes > scans.packed_bytes
+    assert both.seconds > scans.seconds
+    assert "computed from the voxels" in str(both)
+    shared = estimate.estimate(plans[:1], estimate.volume_rate(Format.PARQUET), 2)
+    assert shared.seconds == pytest.approx(scans.seconds / 2)
+    assert estimate.estimate(plans[:1], estimate.volume_rate(Format.PARQUET), 64).seconds == pytest.approx(
+        scans.seconds / 4
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +59,45 @@ def test_the_lock_file_has_every_dependency_with_hashes() -> None:
         for file in locked[name].get("wheels", []):
             assert re.fullmatch(r"sha256:[0-9a-f]{64}", file["hash"])
             assert file["url"].startswith("https://files.pythonhosted.org/")
+
+
+_CONDA_NAMES = {"isal": "python-isal"}
+"""Where conda-forge has another name than PyPI."""
+
+
+def test_the_conda_recipe_has_the_dependencies_of_the_package() -> None:
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = pyproject["project"]
+    assert recipe["schema_version"] == 1
+    context = recipe["context"]
+    assert (context["version"], f">={context['python_min']}") == (project["version"], project["requires-python"])
+    assert recipe["package"]["name"] == project["name"]
+    wanted = {}
+    for requirement in project["dependencies"]:
+        name, bounds = re.fullmatch(r"([\w-]+)([^;]*)(?:;.*)?", requirement).groups()
+        wanted[_CONDA_NAMES.get(name, name)] = bounds.strip()
+    python, *run = recipe["requirements"]["run"]
+    assert python == "python >=${{ python_min }}"
+    assert dict(entry.split(" ", 1) for entry in run) == wanted
+    hatchling = pyproject["build-system"]["requires"][0].replace(">", " >")
+    assert set(recipe["requirements"]["host"]) == {"python ${{ python_min }}.*", hatchling, "pip"}
+    assert recipe["build"]["noarch"] == "python"
+    assert recipe["build"]["python"]["entry_points"] == [
+        f"{name} = {target}" for name, target in project["scripts"].items()
+    ]
+    assert recipe["about"]["license"] == project["license"]
+    assert (ROOT / "conda" / recipe["source"]["path"] / recipe["about"]["license_file"]).is_file()
+
+
+def test_the_conda_recipe_is_rendered_by_rattler_build() -> None:
+    rattler_build = pytest.importorskip("rattler_build", reason="nox -s conda installs it")
+    recipe = rattler_build.Stage0Recipe.from_file(str(ROOT / "conda" / "recipe.yaml"))
+    (variant,) = recipe.render(rattler_build.VariantConfig())
+    rendered = variant.recipe.to_dict()
+    assert rendered["package"] == {"name": "lung_nodule_ct", "version": version("lung_nodule_ct")}
+    assert rendered["requirements"]["run"][0] == "python >=3.11"
+    assert "${{" not in str(rendered)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from lung_nodule_ct.publish.card_folder import CardOptions, add_card
 from lung_nodule_ct.publish.publication import plan_publication
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import SIDECARS, add_sidecars, record_file, record_sidecar
+from lung_nodule_ct.read.verification import verify
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,28 @@ def test_only_the_build_is_uploaded(folder, cli_process, hub, tmp_path) -> None:
         cli_process("publish", folder, "me/nodules", "--private", **environment(hub, tmp_path / "hf")).returncode == 0
     )
     assert hub.repos["me/nodules"] == expected | {"notes.md": b"of another author"}
+
+
+@pytest.mark.slow
+def test_the_card_loads_the_repository_that_it_is_published_to(folder, cli_process, hub, tmp_path) -> None:
+    env = environment(hub, tmp_path / "hf")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    dry = cli_process("publish", folder, "you/lungs", "--dry-run", **env)
+    assert "the code in the card loads me/nodules: the upload changes that to you/lungs" in dry.stdout
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    done = cli_process("publish", folder, "you/lungs", **env)
+    assert done.returncode == 0, done.stderr
+    assert "the code in the card" not in done.stdout
+    card = hub.repos["you/lungs"]["README.md"].decode()
+    assert 'load_dataset("you/lungs", ' in card
+    assert "me/nodules" not in card
+    assert before[folder / "README.md"].decode().replace("me/nodules", "you/lungs") == card
+    assert set(hub.repos["you/lungs"]) == {path.relative_to(folder).as_posix() for path in before}
+    assert not verify(folder).faults
+    (folder / "README.md").write_text(card + "\nEdited.\n")
+    edited = cli_process("publish", folder, "me/nodules", **env)
+    assert "the code in the card loads you/lungs: write the card again with --repository" in edited.stdout
+    assert "Edited." in hub.repos["me/nodules"]["README.md"].decode()
 
 
 @pytest.mark.slow

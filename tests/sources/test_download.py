@@ -25,7 +25,7 @@ from lung_nodule_ct.sources.http import USER_AGENT
 from lung_nodule_ct.sources.records import TOKEN_VARIABLE, Lock, Record, parse_record
 from lung_nodule_ct.sources.retry import Retry, Timeouts, TransientError
 from lung_nodule_ct.sources.zenodo import Zenodo
-from lung_nodule_ct.system.progress import DownloadProgress
+from lung_nodule_ct.system.progress import DownloadProgress, readable_size
 from lung_nodule_ct.testing.archives import DET2D
 
 NAME = "class_dataset.zip"
@@ -514,6 +514,23 @@ def test_too_little_free_space_is_an_error_before_the_first_download(server, tmp
     with pytest.raises(OutputError, match=rf"not enough free space for .*{DET2D}.*1,000,000,0"):
         client(server, tmp_path).download(specs)
     assert not server.content_requests
+
+
+def test_a_long_download_is_announced(server, tmp_path, monkeypatch) -> None:
+    announced: list[str] = []
+
+    class Recorder(DownloadProgress):
+        def announce(self, text: str) -> None:
+            announced.append(text)
+
+    client(server, tmp_path / "short", progress=Recorder()).download([SPEC])
+    assert not announced
+    monkeypatch.setattr("lung_nodule_ct.sources.zenodo.LONG_BYTES", 10)
+    client(server, tmp_path / "long", progress=Recorder()).download([SPEC])
+    size = readable_size(len(BODY))
+    assert announced == [f"{size} to download (1 archives): 1 minute at 10 MB/s, 1 minute at 100 MB/s"]
+    client(server, tmp_path / "long", progress=Recorder()).download([SPEC])  # nothing is left to download
+    assert len(announced) == 1
 
 
 def test_a_file_in_the_cache_can_be_hashed_again(server, tmp_path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import datasets
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 
 import lung_nodule_ct
+from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.errors import BuildFolderError, OptionError, UnknownConfigError
 from lung_nodule_ct.system import disk_writes
 from lung_nodule_ct.system.files import file_hash
@@ -108,6 +111,31 @@ print("loaded")
         done = python(code, cwd=tmp_path / "elsewhere", HF_DATASETS_CACHE=cache)
         assert done.stdout.splitlines()[-1:] == ["loaded"], done.stderr
         assert (f"the cache that was prepared from {dummy}" in done.stderr) == bool(imports)
+
+
+def test_load_with_a_source_uses_what_prepare_wrote(cli, dummy, tmp_path) -> None:
+    """Only if the archives are equal, wherever they are, and with the same options."""
+    cache, copy = tmp_path / "cache", tmp_path / "copy"
+    done = cli("prepare", "cls_1.25mm", "--source", dummy, "--cache-dir", cache, "--json")
+    folder = Path(json.loads(done.stdout)["cls_1.25mm"])
+    shutil.copytree(dummy, copy)
+    for archives in (dummy, copy):
+        loaded = lung_nodule_ct.load("cls_1.25mm", source=archives, split="train", cache_dir=cache)
+        assert {Path(file["filename"]).parent for file in loaded.cache_files} == {folder}
+        again = load_dataset("lung_nodule_ct", "cls_1.25mm", data_dir=str(archives), split="train", cache_dir=cache)
+        assert {Path(file["filename"]).parent for file in again.cache_files} == {folder}
+    by_patient = lung_nodule_ct.load(
+        "cls_1.25mm", source=dummy, split="train", cache_dir=cache, split_by=SplitBy.PATIENT
+    )
+    assert folder not in {Path(file["filename"]).parent for file in by_patient.cache_files}
+    (path,) = copy.rglob("class_dataset.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("class_dataset/train/1/new.txt", "")
+    other = lung_nodule_ct.load("cls_1.25mm", source=copy, split="train", cache_dir=cache)
+    assert folder not in {Path(file["filename"]).parent for file in other.cache_files}
+    # a source that was only loaded is not what a call without a source gets
+    lung_nodule_ct.load("det2d_1.25mm", source=dummy, cache_dir=cache)
+    assert not list((cache / "lung_nodule_ct").glob("det2d_1.25mm/*"))
 
 
 def test_changed_archives_are_prepared_again(tmp_path) -> None:

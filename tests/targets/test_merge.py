@@ -14,6 +14,8 @@ import pytest
 
 from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.errors import OutputError
+from lung_nodule_ct.publish.publication import plan_publication
+from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.system import staging
 from lung_nodule_ct.targets.build import build_folder
@@ -460,3 +462,41 @@ def test_an_edited_manifest_is_never_replaced_unasked(done, add, tmp_path, remov
     assert refused.returncode == 1
     assert "build.json" in refused.stderr
     assert (out / "build.json").read_text() == edited
+
+
+def test_a_limited_build_says_that_it_is_one(dummy_build, done, add, tmp_path) -> None:
+    out, full = tmp_path / "out", open_build(dummy_build())
+    printed = done(out, "--all", "--limit", "2").stdout
+    limited = open_build(out)
+    for config in full.configs:
+        for split, count in full.configs[config].items():
+            assert limited.configs[config][split] == min(2, count)
+            rows, first = (
+                [row.get("image_id") or row.get("scan_id") or row.get("case_id") for row in build.rows(config, split)]
+                for build in (limited, full)
+            )
+            assert rows == first[:2]
+    assert (limited.manifest["limit"], full.manifest["limit"]) == (2, None)
+    assert "warning limited x" in printed
+    findings = {entry["config"]: entry for entry in limited.report["findings"] if entry["code"] == "limited"}
+    assert set(findings) == set(full.configs)
+    for config, entry in findings.items():
+        assert entry["count"] == sum(max(0, count - 2) for count in full.configs[config].values())
+    assert findings["cls_1.25mm"]["detail"] == "kept: train 2 of 22, validation 2 of 11"
+    account = limited.report["account"]
+    assert {name: (entry["vanished"], entry["lost_examples"]) for name, entry in account.items()} == dict.fromkeys(
+        full.configs, (0, 0)
+    )
+    assert {name: entry["items"] for name, entry in account.items()} == {
+        name: entry["items"] for name, entry in full.report["account"].items()
+    }
+    card = (out / "README.md").read_text()
+    assert "made with `--limit 2`" in card
+    assert "--limit" not in (full.folder / "README.md").read_text()
+    assert any("made with --limit 2" in note for note in plan_publication(limited).notes)
+    # a full config is not added to it, and a limit that leaves nothing out leaves no finding
+    assert "another limit" in add(out, "cls_1.25mm").stderr
+    everything = tmp_path / "everything"
+    done(everything, "cls_1.25mm", "--limit", "1000")
+    assert not [entry for entry in open_build(everything).report["findings"] if entry["code"] == "limited"]
+    assert add(out, "cls_1.25mm", "--limit", "0").returncode == 2
