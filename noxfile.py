@@ -90,6 +90,13 @@ def tfds(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Beam on a Dask cluster of two workers on this machine."""
+    install(session, "test", "cluster")
+    session.run("pytest", "-m", "cluster", *session.posargs)
+
+
+@nox.session
 def train(session: nox.Session) -> None:
     """Training."""
     install(session, "test", "train")

@@ -38,7 +38,7 @@ BENCHMARKS = {
     "codecs": Arguments("", "--reads 5"),
     "tfds": Arguments("--volumes 16 --rounds 1", "--volumes 1 --rounds 1"),
     "scale": Arguments(
-        "--volumes 4 32 256 1000 --workers-volumes 256", "--volumes 2 4 --workers-volumes 4 --scans 500"
+        "--volumes 4 32 256 1000 --workers-volumes 256", "--volumes 2 4 --workers-volumes 4 --scans 500 --units 2000"
     ),
     "learning": Arguments("", "--only longitudinal-single --steps 5"),
     "training": Arguments("", "--recipes longitudinal --rounds 1"),

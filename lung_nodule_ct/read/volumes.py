@@ -20,7 +20,7 @@ from lung_nodule_ct.read import conversions
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.planes import summary_html
 from lung_nodule_ct.read.voxel_columns import VoxelColumn, decode_cell
-from lung_nodule_ct.system.memory import prefetch_pages
+from lung_nodule_ct.system.memory import copy_part, prefetch_pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,32 +98,33 @@ class Volume:
             raise ValueError("expected one of center_voxel and center_world, and one of size and size_mm")
         if self.frame is None and (center_world is not None or size_mm is not None):
             raise ValueError("this volume has no frame: give center_voxel and size in voxels")
-        given = {"center_voxel": center_voxel, "center_world": center_world, "size": size, "size_mm": size_mm}
-        for name, values in given.items():
-            if values is not None and (len(values) != 3 or not all(map(math.isfinite, values))):
-                raise ValueError(f"{name}: expected three numbers x, y, z, got {tuple(values)}")
-            if values is not None and name.startswith("size") and min(values) <= 0:
-                raise ValueError(f"{name}: expected positive numbers, got {tuple(values)}")
-        center = center_voxel
-        if self.frame is not None and center_world is not None:
-            center = self.frame.to_voxel(center_world).tolist()
-        extent = size
-        if self.frame is not None and size_mm is not None:
-            extent = [max(1, round(mm / step)) for mm, step in zip(size_mm, self.frame.spacing, strict=True)]
-        assert center is not None  # noqa: S101 -- one of the two was given
-        assert extent is not None  # noqa: S101
+        if center_world is not None and self.frame is not None:
+            center: Sequence[float] = self.frame.to_voxel(_three("center_world", center_world)).tolist()
+        else:
+            center = _three("center_voxel", center_voxel)
+        if size_mm is not None and self.frame is not None:
+            mm = _three("size_mm", size_mm, positive=True)
+            extent: Sequence[int] = [max(1, round(a / step)) for a, step in zip(mm, self.frame.spacing, strict=True)]
+        else:
+            extent = _three("size", size, positive=True)
         starts = [math.floor(c - n / 2 + 1) for c, n in zip(center, extent, strict=True)][::-1]
-        ends = [start + count for start, count in zip(starts, extent[::-1], strict=True)]
-        if outside is None and any(
-            end <= 0 or start >= limit for start, end, limit in zip(starts, ends, self.shape, strict=True)
-        ):
+        extent = extent[::-1]
+        limits = self.array.shape
+        inside = overlaps = True
+        for start, count, limit in zip(starts, extent, limits, strict=True):
+            inside = inside and 0 <= start <= limit - count
+            overlaps = overlaps and -count < start < limit
+        if inside:
+            (z, y, x), (depth, height, width) = starts, extent
+            return copy_part(self.array[z : z + depth, y : y + height, x : x + width])
+        if outside is None and not overlaps:
             where = "" if center_world is None else f" (center_world {_listed(center_world)}, LPS mm)"
             raise ValueError(
                 f"the patch around voxel {_listed(center)}{where} has no voxel of the volume, which has "
-                f"{_times(self.shape[::-1])} voxels along x, y, z. Check the order of the axes and the world (LPS, not RAS), or give "
+                f"{_times(limits[::-1])} voxels along x, y, z. Check the order of the axes and the world (LPS, not RAS), or give "
                 "outside= for a patch of padding"
             )
-        return self._cut(starts, list(extent)[::-1], outside)
+        return self._padded(starts, extent, outside)
 
     def to_monai(self) -> Any:
         """Return the volume as a ``monai.data.MetaTensor`` of shape (1, x, y, z), with its affine (RAS mm).
@@ -172,18 +173,15 @@ class Volume:
             raise ValueError(f"{method}: this volume has no frame, so its size in mm is unknown; use numpy() instead")
         return self.array[...], self.frame
 
-    def _cut(self, starts: Sequence[int], extent: Sequence[int], outside: float | None) -> NDArray[Any]:
+    def _padded(self, starts: Sequence[int], extent: Sequence[int], outside: float | None) -> NDArray[Any]:
         inside = tuple(
             slice(min(max(0, start), limit), max(0, min(limit, start + count)))
             for start, count, limit in zip(starts, extent, self.array.shape, strict=True)
         )
-        voxels = self.array[inside]
-        prefetch_pages(voxels)
-        if voxels.shape == tuple(extent):
-            copy: NDArray[Any] = voxels.copy()
-            return copy
         patch = np.full(extent, PADDING[self.array.dtype.name] if outside is None else outside, self.array.dtype)
+        voxels = self.array[inside]
         if voxels.size:
+            prefetch_pages(voxels)
             patch[tuple(slice(s.start - start, s.stop - start) for s, start in zip(inside, starts, strict=True))] = (
                 voxels
             )
@@ -384,6 +382,19 @@ def _only(what: str, names: Sequence[str], chosen: str | None) -> str:
     if chosen is None and len(names) != 1:
         raise ValueError(f"{what}: expected one of {', '.join(names) or 'none'}, got none")
     return names[0] if chosen is None else chosen
+
+
+def _three(name: str, values: Sequence[Any] | None, *, positive: bool = False) -> Sequence[Any]:
+    """Check a centre or a size.
+
+    Raises:
+        ValueError: It does not consist of three numbers, or not of positive ones where they must be.
+    """
+    if values is None or len(values) != 3 or not all(map(math.isfinite, values)):
+        raise ValueError(f"{name}: expected three numbers x, y, z, got {tuple(values or ())}")
+    if positive and min(values) <= 0:
+        raise ValueError(f"{name}: expected positive numbers, got {tuple(values)}")
+    return values
 
 
 def _times(numbers: Iterable[float]) -> str:

@@ -148,6 +148,11 @@ def sweep(target: Path) -> None:
     remove_unused(_write_lock(target))
 
 
+def jobs_folder(target: Path) -> Path:
+    """Return the hidden folder next to ``target`` that keeps what jobs on other machines finished, until the folder is complete."""
+    return target.with_name(f".{target.name}.jobs")
+
+
 def real_path(target: Path) -> Path:
     """Return the absolute path of a folder, with all links followed. The folder need not exist."""
     return Path(os.path.realpath(target))

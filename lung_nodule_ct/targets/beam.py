@@ -1,24 +1,25 @@
 """Shards written by Apache Beam, one element per shard, on any runner.
 
-Workers must be able to read the archives and write the output under the same paths as this machine.
+Workers must be able to read the archives and the folder of the job (:mod:`.job`) under the same paths as this machine.
 """
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.dask.dask_runner import DaskOptions
 from apache_beam.runners.runner import create_runner
 
-from lung_nodule_ct.errors import LungNoduleCTError, OptionError
-from lung_nodule_ct.system.files import write_atomically
-from lung_nodule_ct.targets.shards import write_shard
+from lung_nodule_ct.errors import LungNoduleCTError, OptionError, OutputError
+from lung_nodule_ct.system.progress import notice
+from lung_nodule_ct.targets.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from lung_nodule_ct.system.progress import BuildProgress
     from lung_nodule_ct.targets.shards import Shard, ShardLayout, WrittenShard
 
-_RESULTS = ".results"
+_DASK: Final = "apache_beam.runners.dask.dask_runner.DaskRunner"
+"""The runner for Dask, which Beam knows by its full name only."""
+
+_MAX_PARTITIONS: Final = 10_000
+"""Of one job on Dask. More would keep its scheduler busy, and fewer than shards only means that a worker takes several at a time."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,23 +41,35 @@ class BeamEngine:
     """Writes the shards of a build in one pipeline per config.
 
     Args:
-        options: The options of Beam's command line, as ``["--runner=FlinkRunner"]``, or as Beam parses them.
+        options: The options of Beam's command line, as ``["--runner=DaskRunner"]``, or as Beam parses them.
         runner: Used instead of the runner in the options.
+        jobs: Folder for the files of jobs. It stays where a job fails, so that the next one goes on. The default is a folder of the stage.
 
     Raises:
         OptionError: Beam has no such runner, or the runner needs a package that is not installed.
     """
 
-    def __init__(self, options: Sequence[str] | PipelineOptions = (), runner: str | None = None) -> None:
+    def __init__(
+        self, options: Sequence[str] | PipelineOptions = (), runner: str | None = None, jobs: Path | None = None
+    ) -> None:
         self._options = options if isinstance(options, PipelineOptions) else PipelineOptions(list(options))
-        self._runner = runner
+        self._jobs = jobs
         name = runner or self._options.view_as(StandardOptions).runner
+        self._on_dask = isinstance(name, str) and name.lower() in ("dask", "daskrunner", _DASK.lower())
+        self._runner = _DASK if self._on_dask else runner
+        dask = self._options.view_as(DaskOptions)
+        self._counts_partitions = self._on_dask and not dask.npartitions and not dask.partition_size
         try:
             if isinstance(name, str):
-                create_runner(name)
+                create_runner(_DASK if self._on_dask else name)
+            if self._on_dask:
+                import_module("distributed")  # Beam imports it when the job starts
         except (ValueError, TypeError, ImportError, AttributeError) as error:
             problem = " ".join(str(error).split())
-            raise OptionError("beam_options", f"the runner {name!r} cannot be used", got=problem) from error
+            remedy = 'install it: python -m pip install "lung_nodule_ct[cluster]"' if self._on_dask else None
+            raise OptionError(
+                "beam_options", f"the runner {name!r} cannot be used", got=problem, remedy=remedy
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -67,39 +84,61 @@ class BeamEngine:
 
         Raises:
             LungNoduleCTError: A shard failed; the error of the first one in the order of the shards.
+            OutputError: The job failed.
         """
-        results = stage / _RESULTS
-        results.mkdir(exist_ok=True)
-        with beam.Pipeline(self._runner, options=self._options) as pipeline:
-            elements = pipeline | "Shards" >> beam.Create(list(enumerate(shards))) | "Spread" >> beam.Reshuffle()
-            _ = elements | "Write" >> beam.Map(_ShardWriter(layout, str(stage)))
-        for number, shard in enumerate(shards):
-            # written by a worker of this build
-            written = pickle.loads((results / str(number)).read_bytes())  # noqa: S301
-            if isinstance(written, LungNoduleCTError):
-                raise written
-            progress.advance(shard.config.name, shard.packed_bytes)
-            yield written
-        shutil.rmtree(results)
+        if not shards:
+            return
+        job = Job((self._jobs or stage / ".jobs") / shards[0].config.name)
+        try:
+            plans = job.submit(layout, shards)
+            self._run(job, len(shards))
+            for plan, shard in zip(plans, shards, strict=True):
+                written = job.collect(plan, shard, stage)
+                progress.advance(shard.config.name, shard.packed_bytes)
+                yield written
+            if self._jobs is None:
+                shutil.rmtree(job.folder.parent)
+        except LungNoduleCTError:
+            if self._jobs is not None:
+                notice(f"the shards that are finished are in {self._jobs}; the same command goes on from there")
+            raise
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """Yield the results of a function for some items, in their order, on this machine."""
         yield from map(function, items)
 
+    def _run(self, job: Job, count: int) -> None:
+        """Run the pipeline. ``Create`` spreads its elements over the workers.
+
+        On Dask that takes one partition per shard, unless the options state another number: the default is 128 shards in each.
+
+        Raises:
+            OutputError: The runner failed.
+        """
+        if self._counts_partitions:
+            self._options.view_as(DaskOptions).npartitions = min(count, _MAX_PARTITIONS)
+        pipeline = beam.Pipeline(self._runner, options=self._options)
+        _ = pipeline | "Shards" >> beam.Create(range(count)) | "Write" >> beam.FlatMap(_ShardWriter(job))
+        try:
+            result = pipeline.run()
+            try:
+                result.wait_until_finish()
+            finally:
+                if self._on_dask:
+                    result.client.close()
+        except Exception as error:
+            raise OutputError(
+                f"the job failed on the runner: {' '.join(str(error).split())[:1000] or type(error).__name__}",
+                remedy="see the messages of the workers, and run the same command again",
+            ) from error
+
 
 @dataclass(frozen=True)
 class _ShardWriter:
-    """What a worker does. An error of this package is stored and not raised, since Beam would retry and wrap it."""
+    """What a worker does with an element. It gives no elements back."""
 
-    layout: ShardLayout
-    stage: str
+    job: Job
 
-    def __call__(self, element: tuple[int, Shard]) -> int:
-        number, shard = element
-        result: WrittenShard | LungNoduleCTError
-        try:
-            result = write_shard(self.layout, shard, Path(self.stage), prefetch=0)
-        except LungNoduleCTError as error:
-            result = error
-        write_atomically(Path(self.stage, _RESULTS, str(number)), pickle.dumps(result))
-        return number
+    def __call__(self, number: int) -> tuple[()]:
+        self.job.write(number)
+        return ()

@@ -6,6 +6,7 @@ A folder that holds a build of the same archives with the same options keeps its
 from __future__ import annotations
 
 import filecmp
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from lung_nodule_ct.examples.report import same_pixels
 from lung_nodule_ct.examples.scans.computed import with_computed
 from lung_nodule_ct.read.sidecars import remove_sidecars
 from lung_nodule_ct.system.progress import BuildProgress
-from lung_nodule_ct.system.staging import changing, exclusive, replace_folder, temporary_folder
+from lung_nodule_ct.system.staging import changing, exclusive, jobs_folder, replace_folder, temporary_folder
 from lung_nodule_ct.targets.documents import findings_report, manifest, manifest_header, scan_numbers, write_manifest
 from lung_nodule_ct.targets.estimate import estimate, volume_rate
 from lung_nodule_ct.targets.existing import ExistingBuild
@@ -85,7 +86,7 @@ def build_folder(
         header = manifest_header(layout, options)
         if base is not None:
             base.check(header, scan_numbers(source), source, configs)
-        with temporary_folder(folder) as stage, options.open_engine() as engine:
+        with temporary_folder(folder) as stage, options.open_engine(jobs_folder(folder)) as engine:
             plans = [make_plan(config, source, options.split_by, limit=options.limit) for config in configs]
             if existing is not None:
                 planned = _planned_names(plans, layout, options)
@@ -119,6 +120,7 @@ def build_folder(
                 if existing is not None:
                     build = _keep_files(existing, stage, build, document, target, nested=nested, overwrite=overwrite)
                 replace_folder(stage, folder)
+        shutil.rmtree(jobs_folder(folder), ignore_errors=True)
     return build
 
 

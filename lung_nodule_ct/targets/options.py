@@ -15,6 +15,7 @@ from lung_nodule_ct.system.imports import optional_imports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.targets.engine import Engine
@@ -149,8 +150,11 @@ class BuildOptions:
 
         return TfdsLayout("tfrecord" if self.format is Format.TFRECORD else "array_record")
 
-    def open_engine(self) -> Engine:
+    def open_engine(self, jobs: Path) -> Engine:
         """Return the engine, as a context manager.
+
+        Args:
+            jobs: Folder for the files of jobs on other machines.
 
         Raises:
             MissingExtraError: The engine needs the extra ``beam``.
@@ -162,4 +166,4 @@ class BuildOptions:
         with optional_imports("beam", "--engine beam"):
             from lung_nodule_ct.targets.beam import BeamEngine  # noqa: PLC0415
 
-        return BeamEngine(shlex.split(self.beam_options))
+        return BeamEngine(shlex.split(self.beam_options), jobs=jobs)

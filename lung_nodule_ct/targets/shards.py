@@ -188,7 +188,7 @@ def _write(
     on_unit: Callable[[Unit], None],
     new_buffers: Callable[[], BufferPool],
 ) -> WrittenShard:
-    path = _partial(stage / layout.path_of(shard))
+    path = unpublished(stage / layout.path_of(shard))
     path.parent.mkdir(parents=True, exist_ok=True)
     report = FindingCollector()
     pixels: list[Pixels] = []
@@ -235,7 +235,7 @@ def _write(
     )
 
 
-def _partial(path: Path) -> Path:
+def unpublished(path: Path) -> Path:
     """The name of a file until the build is complete, under which nothing loads it."""
     return path.with_name(path.name + _PARTIAL)
 
@@ -245,7 +245,7 @@ def without_empty_splits(stage: Path, files: Sequence[WrittenShard]) -> tuple[Wr
     filled = {written.shard.split for written in files if written.rows}
     for written in files:
         if written.shard.split not in filled:
-            _partial(stage / written.path).unlink()
+            unpublished(stage / written.path).unlink()
     return tuple(written for written in files if written.shard.split in filled)
 
 
@@ -253,7 +253,7 @@ def publish_names(stage: Path, files: Iterable[WrittenShard]) -> None:
     """Rename the files of a complete build to their final names."""
     for written in files:
         path = stage / written.path
-        _partial(path).rename(path)
+        unpublished(path).rename(path)
 
 
 @dataclass(frozen=True)

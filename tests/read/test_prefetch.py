@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from lung_nodule_ct.system.memory import prefetch_pages
+from lung_nodule_ct.system import memory
+from lung_nodule_ct.system.memory import copy_part, prefetch_pages
 
 SHAPE = (40, 256, 256)
 
@@ -55,6 +56,40 @@ def test_only_the_pages_of_a_patch_are_read(uncached) -> None:
     assert (patch == np.arange(np.prod(SHAPE), dtype="<u4").astype("<i2").reshape(SHAPE)[10:20, 64:128, 32:200]).all()
 
 
-@pytest.mark.parametrize("part", [np.s_[:0], np.s_[:, :0], np.s_[::-1], np.s_[3], np.s_[5:6, 2:3, 1:2], np.s_[:]])
+PARTS = [np.s_[:0], np.s_[:, :0], np.s_[::-1], np.s_[3], np.s_[5:6, 2:3, 1:2], np.s_[:], np.s_[1:4, 2:, 3:8]]
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_any_part_can_be_prefetched(part) -> None:
-    prefetch_pages(np.zeros((7, 8, 9), np.int16)[part])
+    assert prefetch_pages(np.zeros((7, 8, 9), np.int16)[part]) is False
+
+
+@pytest.mark.parametrize("part", [*PARTS, np.s_[..., ::-1], np.s_[..., ::2], np.s_[:, ::-2, 1:3]])
+@pytest.mark.parametrize("dtype", ["i2", "u1", "f4"])
+def test_a_copy_is_equal_writable_and_in_c_order(part, dtype) -> None:
+    volume = np.arange(7 * 8 * 9).reshape(7, 8, 9).astype(dtype)
+    volume.flags.writeable = False
+    for array in (volume, volume.transpose(2, 0, 1)):
+        copy = copy_part(array[part])
+        assert (copy == array[part]).all()
+        assert (copy.dtype, copy.shape) == (array.dtype, array[part].shape)
+        assert copy.flags.writeable
+        assert copy.flags.c_contiguous
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can remove pages from the cache")
+def test_pages_are_probed_again_once_a_copy_waited_for_the_disk(uncached, monkeypatch) -> None:
+    probed = []
+    monkeypatch.setattr(memory, "prefetch_pages", lambda view: probed.append(view) or prefetch_pages(view))
+    monkeypatch.setattr(memory, "_recent", memory._RecentCopies())
+    monkeypatch.setattr(memory, "_SHORT_NS", 0)
+    monkeypatch.setattr(memory, "_SLOW_NS_PER_BYTE", 0)
+    memory._recent.waited_for_disk()
+    in_memory = np.zeros((7, 8, 9), np.int16)
+    for _ in range(30):
+        copy_part(in_memory)
+    assert len(probed) == 16
+    patches = [uncached[start : start + 5, 64:128, 32:200] for start in (0, 20, 30)]
+    for patch in patches:
+        copy_part(patch)
+    assert [id(view) for view in probed[16:]] == [id(patch) for patch in patches[1:]]
