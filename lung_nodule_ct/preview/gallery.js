@@ -28,7 +28,9 @@ function sampledText(config) {
     return `${split} ${shown.toLocaleString("en")} of ${count.toLocaleString("en")}`;
   });
   let how = "all examples";
-  if (config.items.length < total) {
+  if (config.items.length < total && page.choice && page.choice !== "all scans") {
+    how = `of ${page.choice}${config.hasVolumes ? "" : ", a sample if there are many"}`;
+  } else if (config.items.length < total) {
     how = config.longitudinal ? "all scans of some patients, those with the most timepoints first" : "a random sample of each split, class and size";
     how += `, seed ${page.seed}`;
   }

@@ -14,7 +14,7 @@ import numpy as np
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.geometry.display import Orientation
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink, stretch_labels
+from lung_nodule_ct.preview.pixels import encode, encode_stack, estimate_bytes, shrink, stretch_labels
 from lung_nodule_ct.preview.samples import ShownColumns, grey, key_position, largest_nodule, nodules_of, scan_key
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.preview.samples import SampledRow, Selection
+    from lung_nodule_ct.preview.samples import SampledRow
+    from lung_nodule_ct.preview.selection import Selection
     from lung_nodule_ct.read.build_folder import BuildFolder
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the name of a config, the number of rows that are read, and the number of rows to read."""
 
+_ESTIMATED_FROM = 2  # scans of each config
 _RESERVED = 24_000  # bytes for the thumbnail, the close-up and the description of each scan, in addition to its slices
 _WORTH_SECOND_PASS = 0.2  # of the budget
 _TEXT: Final = 4 / 3  # size of base64 relative to the bytes
@@ -57,6 +59,19 @@ class CloseUp:
     def __post_init__(self) -> None:
         if not self.side_mm > 0:
             raise ValueError(f"side_mm: expected more than 0, got {self.side_mm}")
+
+
+def fill(build: BuildFolder, selection: Selection, max_bytes: float, pool: Executor) -> Selection:
+    """Add volumes to a sample as long as all of them, with all slices at full size, are likely to fit a budget.
+
+    The size of a volume is estimated from the first ones of the sample. No other volume is read.
+    """
+    if not selection.more:
+        return selection
+    probes, shown = selection.rows[:_ESTIMATED_FROM], ShownColumns.of(selection.config.schema)
+    volumes = (volume for _, volume, _ in _read_volumes(build, probes, shown) if volume is not None)
+    sizes = [estimate_bytes(volume, pool) * _TEXT + _RESERVED for volume in volumes]
+    return selection.extended(int(max_bytes * len(sizes) / sum(sizes))) if sizes else selection
 
 
 class PageScans:
