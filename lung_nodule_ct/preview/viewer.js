@@ -1,12 +1,6 @@
 // The dialog that shows one example of a list, a scan or a picture, and steps through the list.
 
 const dialog = document.getElementById("viewer");
-const PRESETS = page.windows.map((preset) => ({ ...preset, greys: greysOf(preset) }));
-const PLAIN = { name: "grey", greys: greysOf(null) };
-
-/** The choices of the reader, kept from scan to scan. */
-const chosen = { preset: 0, circles: true, boxes: true, crosshair: true, mask: false };
-
 let shown = null; // { list, index, view, track }
 
 /** Show one example of a list of [config, item], at one of its nodules, or at its largest. */
@@ -23,7 +17,8 @@ function openViewer(list, index, nodule = null) {
   document.getElementById("next").disabled = index === list.length - 1;
   if (!dialog.open) dialog.showModal();
   const body = document.getElementById("viewer-body");
-  shown.view = item.scan ? new ScanView(body, page.scans[item.scan], item, nodule) : new PictureView(body, item);
+  if (!item.scan) shown.view = new PictureView(body, item);
+  else shown.view = page.scans[item.scan].slices ? new ScanView(body, item, nodule) : new StillView(body, item);
 }
 
 /** The nodule of a scan that belongs to the track on which the viewer is; null if none does. */
@@ -48,7 +43,8 @@ dialog.addEventListener("close", () => {
 });
 dialog.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("input") && event.key.length > 1) return; // the slider handles arrow keys itself
+  if (event.target.matches("input[type=number], select")) return;
+  if (event.target.matches("input") && event.key.length > 1 && event.key !== "Delete") return; // the slider handles arrow keys itself
   if (event.key === "ArrowLeft") openNeighbour(-1);
   else if (event.key === "ArrowRight") openNeighbour(1);
   else if (!shown?.view?.press(event.key)) return;
@@ -79,11 +75,27 @@ class PictureView {
         ),
       ),
     );
-    if (item.picture) fitPicture(body.querySelector(".stage"), body.querySelector(".picture"), item.width / item.height);
+    if (item.picture) this.enlarge(body.querySelector(".stage"), body.querySelector(".picture"), item.width / item.height);
   }
 
-  press() {
-    return false;
+  /** The wheel and the keys + and − enlarge the picture, and dragging moves it. */
+  enlarge(stage, picture, shape) {
+    this.zoom = new Zoom(stage, picture, shape);
+    stage.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.zoom.by(Math.exp(-Math.sign(event.deltaY) / 5), event.clientX, event.clientY);
+    }, { passive: false });
+    stage.addEventListener("pointerdown", (event) => { event.preventDefault(); stage.setPointerCapture(event.pointerId); });
+    stage.addEventListener("pointermove", (event) => { if (event.buttons) this.zoom.pan(event.movementX, event.movementY); });
+  }
+
+  press(key) {
+    const ratio = { "+": ZOOM_STEP, "=": ZOOM_STEP, "-": 1 / ZOOM_STEP }[key];
+    const bounds = this.zoom?.stage.getBoundingClientRect();
+    if (bounds && ratio) this.zoom.by(ratio, bounds.left + bounds.width / 2, bounds.top + bounds.height / 2);
+    else if (bounds && key === "0") this.zoom.reset();
+    else return false;
+    return true;
   }
 
   close() {}
@@ -92,13 +104,4 @@ class PictureView {
 /** The columns of an example that the page shows only as text, as [name, text]. */
 function listedFacts(item) {
   return Object.entries(item.facts ?? {}).map(([name, value]) => [name, value === null ? null : String(value)]);
-}
-
-/** Make a picture as large as possible within its stage, at its aspect ratio. */
-function fitPicture(stage, picture, shape) {
-  new ResizeObserver(() => {
-    const width = Math.min(stage.clientWidth, stage.clientHeight * shape);
-    picture.style.width = `${width}px`;
-    picture.style.height = `${width / shape}px`;
-  }).observe(stage);
 }

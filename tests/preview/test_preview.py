@@ -608,7 +608,10 @@ def test_the_page_shows_the_chosen_patients_or_scans(browser, build, tmp_path, i
 
 
 def test_an_unknown_patient_or_scan_is_refused_with_what_there_is(build, tmp_path, cli):
-    for option, value, hint in (("--patient", "270", "one of 3, 12, 27, 41. Did you mean 27?"), ("--scan", "27-9", "Did you mean 27-")):
+    for option, value, hint in (
+        ("--patient", "270", "one of 3, 12, 27, 41. Did you mean 27?"),
+        ("--scan", "27-9", "Did you mean 27-"),
+    ):
         done = cli("preview", build.folder, option, value, "--out", tmp_path / "page.html")
         assert done.returncode == 1
         assert f"no {option[2:]} '{value}'" in done.stderr
@@ -689,7 +692,7 @@ def test_a_config_of_an_unknown_kind_is_shown_by_the_types_of_its_columns(browse
         open_scan(tab, "lesions_3d", 0)
         assert tab.locator(".nodules button").count() == len(rows[0]["lesions"])
         assert tab.get_by_label("lung mask").is_enabled()
-        assert "z_mm\n1.25" in tab.locator(".about dl").inner_text()
+        assert "z_mm\n1.25" in tab.locator(".about dl.facts").inner_text()
     pictures = as_unknown_config(
         build.folder,
         tmp_path / "pictures",
