@@ -112,6 +112,26 @@ function card(config, item, open) {
   );
 }
 
+/** With the focus on a card, the arrow keys go to the next card in their direction. */
+function walkCards(event) {
+  const current = event.target.closest?.(".card");
+  if (!current || event.ctrlKey || event.metaKey || event.altKey) return;
+  const cards = [...current.closest("[role=tabpanel]").querySelectorAll(".card")];
+  const index = cards.indexOf(current);
+  const by = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: cards.length - 1 }[event.key];
+  let next = cards[by];
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    const sign = event.key === "ArrowDown" ? 1 : -1;
+    const { left, top } = current.getBoundingClientRect();
+    const beyond = cards.map((card) => [card, card.getBoundingClientRect()]).filter(([, bounds]) => sign * (bounds.top - top) > 1);
+    const nearest = Math.min(...beyond.map(([, bounds]) => sign * bounds.top));
+    [[next]] = [...beyond.filter(([, bounds]) => sign * bounds.top - nearest < 1)
+      .sort(([, a], [, b]) => Math.abs(a.left - left) - Math.abs(b.left - left)), [current]];
+  } else if (by === undefined) return;
+  event.preventDefault();
+  next?.focus();
+}
+
 /** The panel of a config that is not longitudinal. */
 function galleryPanel(config) {
   const grid = element("ul", { className: "grid" });

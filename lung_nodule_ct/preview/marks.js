@@ -1,10 +1,10 @@
 // Marks of nodules. Their coordinates are voxel edges: voxel i extends from i to i + 1, and a centre c is at c + 0.5.
 
 const PLANES = {
-  // displayed axes (0 x to the patient's left, 1 y to the back, 2 z to the head): normal to the plane, across it and down it
-  axial: { through: 2, across: 0, down: 1, upward: false, sides: ["R", "L", "A", "P"] },
-  coronal: { through: 1, across: 0, down: 2, upward: true, sides: ["R", "L", "S", "I"] },
-  sagittal: { through: 0, across: 1, down: 2, upward: true, sides: ["A", "P", "S", "I"] },
+  // displayed axes (0 x to the patient's left, 1 y to the back, 2 z to the head): normal to the plane, across it and down it; `from` is where its slices are counted from
+  axial: { through: 2, across: 0, down: 1, upward: false, sides: ["R", "L", "A", "P"], from: "foot" },
+  coronal: { through: 1, across: 0, down: 2, upward: true, sides: ["R", "L", "S", "I"], from: "front" },
+  sagittal: { through: 0, across: 1, down: 2, upward: true, sides: ["A", "P", "S", "I"], from: "right" },
 };
 
 const steps = (scan) => scan.spacing ?? [1, 1, 1];

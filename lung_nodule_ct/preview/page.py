@@ -193,11 +193,14 @@ _SCRIPTS = (
     "pane.js",
     "side.js",
     "scan.js",
+    "linking.js",
+    "compare.js",
     "viewer.js",
     "gallery.js",
     "curve.js",
     "patients.js",
     "audit.js",
+    "links.js",
     "main.js",
 )
 _HEAD_BYTES = 4096

@@ -33,7 +33,8 @@ class Pane {
       this.stage,
       this.slider,
     );
-    this.zoom = new Zoom(this.stage, this.picture, (across * steps(scan)[this.plane.across]) / (down * steps(scan)[this.plane.down]));
+    this.extent = [across * steps(scan)[this.plane.across], down * steps(scan)[this.plane.down]]; // in mm
+    this.zoom = new Zoom(this.stage, this.picture, this.extent[0] / this.extent[1]);
     this.input.addEventListener("input", () => this.go(Number(this.input.value)));
     this.listen();
   }
@@ -160,7 +161,8 @@ class Pane {
     const slab = chosen.slab ? [`MIP ${chosen.slab} ${scan.spacing ? "mm" : "voxels"}`] : [];
     this.keys.textContent = [...slab, ...keys].join(" · ");
     const axis = this.plane.through;
-    const text = `${scan.storedAxes[axis]} = ${view.stored(axis, this.index)} of ${scan.shape[axis]}`;
+    const from = view.oriented ? ` from the ${this.plane.from}` : "";
+    const text = `${this.index + 1} of ${scan.shape[axis]}${from}, ${scan.storedAxes[axis]} = ${view.stored(axis, this.index)}`;
     this.output.textContent = text;
     this.input.value = this.slot;
     this.input.setAttribute("aria-valuetext", text);

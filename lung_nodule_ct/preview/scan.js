@@ -1,15 +1,16 @@
 // A scan in the dialog: three planes with a common position, windows, and a list of the nodules.
 
 class ScanView extends Side {
-  constructor(body, item, nodule) {
+  constructor(body, item, { nodule = null, at = null }) {
     const scan = page.scans[item.scan];
     super(item.scan, scan, Object.keys(PLANES));
     this.sides = [this];
-    const start = nodule ?? scan.largest;
+    const start = scan.nodules[nodule] ? nodule : scan.largest;
     if (start !== null) {
       this.position = this.within(scan.nodules[start].keyPosition);
       this.follow(start);
     }
+    if (at) this.position = this.within(this.shownAt(at));
     this.nodules = scan.nodules.map((each, number) => this.noduleButton(each, number));
     this.markers = scan.nodules.map((each, number) => this.marker(each, number));
     this.panes[0].slider.append(...this.markers.filter(Boolean));
@@ -24,11 +25,19 @@ class ScanView extends Side {
 
   /** Called after the planes were drawn. */
   drawn() {
-    this.nodules.forEach((button, number) => {
-      const nodule = this.scan.nodules[number];
-      button.setAttribute("aria-current", String(this.within(nodule.keyPosition).every((value, axis) => (
-        axis === 2 ? this.volume.nearest[value] === this.volume.nearest[this.position[2]] : value === this.position[axis]))));
-    });
+    this.nodules.forEach((button, number) => button.setAttribute("aria-current", String(this.isAt(number))));
+    linkChanged();
+  }
+
+  /** Whether the crosshair is at a nodule. */
+  isAt(number) {
+    return this.within(this.scan.nodules[number].keyPosition).every((value, axis) => (
+      axis === 2 ? this.volume.nearest[value] === this.volume.nearest[this.position[2]] : value === this.position[axis]));
+  }
+
+  /** The number of the nodule at the crosshair; -1 if there is none. */
+  get currentNodule() {
+    return this.nodules.findIndex((_, number) => this.isAt(number));
   }
 
   showMasks() {
@@ -36,7 +45,7 @@ class ScanView extends Side {
   }
 
   applyMarks() {
-    for (const name of ["circles", "boxes", "crosshair"]) this.planes.classList.toggle(`without-${name}`, !chosen[name]);
+    applyMarksTo(this.planes);
   }
 
   isInside(nodule) {
@@ -122,8 +131,7 @@ class ScanView extends Side {
   press(key) {
     if (this.pressSlice(key) || this.pressTool(key.toLowerCase())) return true;
     if (key.toLowerCase() !== "n" || !this.nodules.length) return false;
-    const current = this.nodules.findIndex((button) => button.getAttribute("aria-current") === "true");
-    this.jump((current + 1) % this.nodules.length);
+    this.jump((this.currentNodule + 1) % this.nodules.length);
     return true;
   }
 }

@@ -211,6 +211,8 @@ def describe_scan(
     described: dict[str, Any] = {
         "shape": list(reversed(volume.shape)),
         "spacing": spacing,
+        "toWorld": None if frame is None else _to_world(frame, orientation, stored.shape),
+        "lungs": None if mask is None else _extent(orientation.volume(mask)),
         "storedAxes": [_AXES[axis] for axis in orientation.axes],
         "flipped": orientation.flipped,
         "tilt": round(orientation.tilt_degrees, 1),
@@ -299,6 +301,22 @@ def followed_tracks(rows: Sequence[Mapping[str, Any]]) -> dict[str | None, str]:
     for patient, track in sorted(dates, key=lambda key: (len(dates[key]), sizes[key])):
         best[patient] = track
     return best
+
+
+def _to_world(frame: Frame, orientation: Orientation, shape: Sequence[int]) -> list[list[float]]:
+    """Return the affine from voxels in display order to world millimetres, three rows of four."""
+    corners = np.vstack([np.zeros(3), np.eye(3)])
+    shown = np.array([[*orientation.point(corner, shape), 1.0] for corner in corners.tolist()])
+    affine = np.linalg.solve(shown, frame.to_world(corners)).T
+    return [[round(value, 6) for value in row] for row in affine.tolist()]
+
+
+def _extent(mask: NDArray[np.uint8]) -> list[int] | None:
+    """Return the half-open box ``x0 y0 z0 x1 y1 z1`` of a mask (z, y, x), ``None`` if it is empty."""
+    found = [np.flatnonzero(mask.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+    if not all(map(len, found)):
+        return None
+    return [*(int(along[0]) for along in found), *(int(along[-1]) + 1 for along in found)]
 
 
 def _nearest(position: float, count: int) -> int:

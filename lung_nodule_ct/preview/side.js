@@ -19,6 +19,18 @@ class Side {
     return this.scan.flipped[axis] ? this.scan.shape[axis] - 1 - index : index;
   }
 
+  /** The position as in the build: x, y, z. */
+  get at() {
+    const at = [];
+    this.position.forEach((index, axis) => { at["xyz".indexOf(this.scan.storedAxes[axis])] = this.stored(axis, index); });
+    return at;
+  }
+
+  /** A position as in the build, in display order. */
+  shownAt(at) {
+    return this.scan.storedAxes.map((name, axis) => this.stored(axis, at["xyz".indexOf(name)]));
+  }
+
   /** The nearest voxel inside the scan. */
   within(point) {
     return point.map((value, axis) => Math.min(this.scan.shape[axis] - 1, Math.max(0, Math.round(value))));

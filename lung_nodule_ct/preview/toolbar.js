@@ -91,6 +91,11 @@ function showTools(host) {
   );
 }
 
+/** Show or hide the marks over some planes. */
+function applyMarksTo(planes) {
+  for (const name of ["circles", "boxes", "crosshair"]) planes.classList.toggle(`without-${name}`, !chosen[name]);
+}
+
 /**
  * The toolbar. `host` has `sides` (one or two scans), `redraw`, `applyMarks` and `showMasks`; it gets `windowChanged`,
  * `rulersChanged`, `zoom` and `pressTool`.
@@ -111,7 +116,8 @@ function toolbarOf(host) {
     if (rulers.length) host.status.textContent = `ruler: ${rulers.at(-1)}`;
   };
   host.zoom = (ratio) => {
-    for (const pane of host.sides.flatMap((side) => side.panes)) {
+    const [{ panes }] = host.sides; // of two scans, the other one follows
+    for (const pane of panes) {
       if (ratio) pane.zoom.by(ratio, ...pane.crosshairAt());
       else pane.zoom.reset();
     }

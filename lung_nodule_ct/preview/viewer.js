@@ -1,14 +1,21 @@
 // The dialog that shows one example of a list, a scan or a picture, and steps through the list.
 
 const dialog = document.getElementById("viewer");
-let shown = null; // { list, index, view, track }
+let shown = null; // { list, index, other, view, track }
 
-/** Show one example of a list of [config, item], at one of its nodules, or at its largest. */
-function openViewer(list, index, nodule = null) {
+/**
+ * Show one example of a list of [config, item]. `place` has the number of a `nodule` (otherwise the largest), a position `at`
+ * as in the build, and the index of an `other` scan to show next to it.
+ */
+function openViewer(list, index, place = {}) {
   shown?.view?.close();
   const [config, item] = list[index];
-  shown = { list, index, view: null, track: shown?.track ?? null };
-  document.getElementById("viewer-title").textContent = titleOf(config, item);
+  const others = comparable(list, index);
+  const other = others.includes(place.other) ? place.other : null;
+  shown = { list, index, other, view: null, track: shown?.track ?? null };
+  document.getElementById("viewer-title").textContent =
+    other === null ? titleOf(config, item) : `${titleOf(config, item)} and ${dayAndThickness(list[other][1])}`;
+  fillComparison(others);
   const details = [`${item.split}, row ${item.row}`, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
   if (item.augmented !== undefined) details.push({ true: "augmented copy", false: "original" }[item.augmented] ?? "augmented or original: unknown");
   document.getElementById("viewer-facts").textContent =
@@ -18,8 +25,25 @@ function openViewer(list, index, nodule = null) {
   if (!dialog.open) dialog.showModal();
   const body = document.getElementById("viewer-body");
   if (!item.scan) shown.view = new PictureView(body, item);
-  else shown.view = page.scans[item.scan].slices ? new ScanView(body, item, nodule) : new StillView(body, item);
+  else if (!page.scans[item.scan].slices) shown.view = new StillView(body, item);
+  else if (other === null) shown.view = new ScanView(body, item, place);
+  else shown.view = new CompareView(body, [item, list[other][1]], place);
+  linkChanged();
 }
+
+/** The choice of a scan to compare with; hidden if the patient has no other scan. */
+function fillComparison(others) {
+  const select = document.getElementById("compare");
+  select.closest("label").hidden = !others.length;
+  select.replaceChildren(
+    element("option", { value: "" }, "none"),
+    ...others.map((number) => element("option", { value: number, selected: number === shown.other }, dayAndThickness(shown.list[number][1]))),
+  );
+}
+
+document.getElementById("compare").addEventListener("change", (event) => {
+  showComparison(event.target.value === "" ? null : Number(event.target.value), shown.view.at);
+});
 
 /** The nodule of a scan that belongs to the track on which the viewer is; null if none does. */
 function sameTrack(item) {
@@ -30,7 +54,7 @@ function sameTrack(item) {
 
 function openNeighbour(by) {
   const next = shown.list[shown.index + by];
-  if (next) openViewer(shown.list, shown.index + by, sameTrack(next[1]));
+  if (next) openViewer(shown.list, shown.index + by, { nodule: sameTrack(next[1]) });
 }
 
 document.getElementById("previous").addEventListener("click", () => openNeighbour(-1));
@@ -40,6 +64,7 @@ dialog.addEventListener("close", () => {
   shown?.view?.close();
   shown = null;
   document.getElementById("viewer-body").replaceChildren();
+  linkChanged();
 });
 dialog.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;

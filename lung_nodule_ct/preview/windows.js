@@ -14,7 +14,7 @@ const WINDOW_LIMITS = { hounsfield: { center: [-1350, 1300], width: [1, 2650] },
 
 /** The choices of the reader, kept from scan to scan. */
 const chosen = {
-  window: PRESETS[0], greyWindow: ALL_GREYS, tool: "crosshair", slab: 0,
+  window: PRESETS[0], greyWindow: ALL_GREYS, tool: "crosshair", slab: 0, plane: "axial",
   circles: true, boxes: true, crosshair: true, mask: false,
 };
 

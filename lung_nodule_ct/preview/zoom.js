@@ -7,20 +7,40 @@ class Zoom {
     this.stage = stage;
     this.picture = picture;
     this.shape = shape;
-    this.reset();
+    this.all = null;
+    this.partner = null; // another picture that is enlarged and moved together with this one
+    [this.factor, this.x, this.y] = [1, 0, 0];
     new ResizeObserver(() => this.apply()).observe(stage);
   }
 
   /** Width and height without enlargement. */
   get size() {
-    const width = Math.min(this.stage.clientWidth, this.stage.clientHeight * this.shape);
+    const { clientWidth, clientHeight } = this.stage;
+    if (this.all) {
+      const scale = Math.min(...this.all.map(([width, height]) => Math.min(clientWidth / width, clientHeight / height)));
+      return this.extent.map((side) => side * scale);
+    }
+    const width = Math.min(clientWidth, clientHeight * this.shape);
     return [width, width / this.shape];
+  }
+
+  /** Show this extent (width and height in mm) at the same scale as other extents that fill stages of the same size. */
+  scaleWith(extent, all) {
+    this.extent = extent;
+    this.all = all;
   }
 
   reset() {
     this.factor = 1;
     [this.x, this.y] = [0, 0]; // from the centre of the stage to the centre of the picture, in pixels
+    this.changed();
+  }
+
+  changed() {
     this.apply();
+    if (!this.partner) return;
+    [this.partner.factor, this.partner.x, this.partner.y] = [this.factor, this.x, this.y];
+    this.partner.apply();
   }
 
   apply() {
@@ -35,7 +55,7 @@ class Zoom {
   pan(dx, dy) {
     this.x += dx;
     this.y += dy;
-    this.apply();
+    this.changed();
   }
 
   /** Enlarge by a ratio. The point at these coordinates of the window keeps its place. */
@@ -47,6 +67,6 @@ class Zoom {
     const change = next / this.factor;
     this.factor = next;
     [this.x, this.y] = next === 1 ? [0, 0] : [px - (px - this.x) * change, py - (py - this.y) * change];
-    this.apply();
+    this.changed();
   }
 }

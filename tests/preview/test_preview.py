@@ -110,7 +110,9 @@ def test_wheel_keys_and_slider_change_the_slice(browser, build, page):
             until_slice(tab, expected)
         tab.locator(".pane.axial input").fill("3")
         until_slice(tab, 3)
-        assert "3 of" in tab.locator(".pane.axial input").get_attribute("aria-valuetext")
+        assert (
+            tab.locator(".pane.axial input").get_attribute("aria-valuetext") == f"4 of {last + 1} from the foot, z = 3"
+        )
         before = shown_slice(tab, "coronal")
         tab.locator(".pane.coronal .stage").hover()
         tab.mouse.wheel(0, -100)
@@ -219,8 +221,8 @@ def test_a_scan_opens_at_the_key_slice_of_its_largest_nodule(browser, tmp_path):
             open_scan(tab, "det3d_1.25mm", number)
             until_ready(tab)
             shown = tab.locator(".pane output").all_inner_texts()
-            assert any(text.startswith(f"z = {nodule['key_slice']} of") for text in shown), shown
-            pane = tab.locator(".pane").nth(next(n for n, text in enumerate(shown) if text.startswith("z =")))
+            assert any(text.endswith(f", z = {nodule['key_slice']}") for text in shown), shown
+            pane = tab.locator(".pane").nth(next(n for n, text in enumerate(shown) if ", z =" in text))
             basis = "by evidence in the voxels" if number % 2 else "by the annotated centre"
             assert f"key slice of nodule {index + 1}, {basis}" in pane.locator(".keys").inner_text()
             mark = pane.locator(f"path.key[data-nodule='{index}']")

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+from pathlib import Path
 
 import chromium
 import numpy as np
 import pytest
-from preview_page import open_scan, rows_of, shown_pixels, shown_slice, until_ready
+from altered import alter
+from preview_page import build_into, open_scan, rows_of, shown_pixels, shown_slice, until_ready
 
 from lung_nodule_ct.geometry.display import Window
+from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.preview import write_preview
+from lung_nodule_ct.read.build_folder import open_build
+
+DUMMY = Path(__file__).parents[2] / "dummy_data"
 
 
 def _undrawn(tab) -> None:
@@ -256,3 +264,229 @@ def test_the_keys_are_listed(browser, page):
         for key, tool in (("w", "window"), ("p", "move"), ("r", "ruler"), ("c", "crosshair")):
             tab.keyboard.press(key)
             assert tab.get_by_role("radio", name=tool, exact=True).is_checked()
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """Scans of a patient on two dates; the second is moved by 12 mm towards the head and by 5 mm to the left in the scanner."""
+
+    def move(rows):
+        for row in rows:
+            if row["patient_id"] == "27" and row["timepoint"] == 1:
+                row["origin"] = [row["origin"][0] + 5, row["origin"][1], row["origin"][2] + 12]
+                for nodule in row["nodules"]:
+                    x, y, z = nodule["center_world"]
+                    nodule["center_world"] = [x + 5, y, z + 12]
+
+    folder = tmp_path_factory.mktemp("followed") / "build"
+    build_into(DUMMY, folder, "longitudinal")
+    return open_build(alter(folder, "longitudinal", move))
+
+
+def _compare(tab, build, number: int, other: int) -> tuple[dict, dict]:
+    """Open two scans of patient 27 side by side, and return their rows."""
+    rows = [row for row in rows_of(build, "longitudinal") if row["patient_id"] == "27"]
+    rows.sort(key=lambda row: (row["slice_thickness_mm"], row["timepoint"]))
+    tab.get_by_role("tab", name="longitudinal").click()
+    patient = tab.locator(".patient").filter(has=tab.get_by_role("heading", name="Patient 27", exact=True))
+    patient.locator(".card").nth(number).click()
+    choice = tab.get_by_label("Compare with")
+    row = rows[other]
+    choice.select_option(f"day {row['days_since_first']} · {row['slice_thickness_mm']:g} mm slices")
+    tab.wait_for_function("() => shown.view.sides?.every(({ volume }) => volume.ready === volume.pictures.length)")
+    return rows[number], row
+
+
+def _positions(tab) -> list[list[int]]:
+    """Return the positions of both scans as in the build, x, y, z."""
+    return tab.evaluate("shown.view.sides.map((side) => side.at)")
+
+
+def _world(row: dict, voxel: list[int]) -> np.ndarray:
+    return Frame.from_row(row).to_world(voxel)
+
+
+@pytest.mark.parametrize("other", [1, 3], ids=["same thickness", "thicker slices"])
+def test_two_dates_are_linked_by_a_track(browser, followed, tmp_path, other):
+    def track(rows):
+        for row in rows:
+            if row["patient_id"] == "27":
+                row["nodules"][-1] |= {"track_id": "27-t1", "track_reason": None}
+
+    shutil.copytree(followed.folder, tmp_path / "build")
+    tracked = open_build(alter(tmp_path / "build", "longitudinal", track))
+    with chromium.opened(browser, write_preview(tracked, tmp_path / "page.html").path) as tab:
+        first, second = _compare(tab, tracked, 0, other)
+        assert "Linked at the nodule of track 27-t1" in tab.locator(".how").inner_text()
+        shift = np.subtract(second["nodules"][-1]["center_world"], first["nodules"][-1]["center_world"])
+        one = _positions(tab)[0]
+        for key in ("ArrowUp", "ArrowUp", "ArrowDown", "PageDown"):
+            tab.keyboard.press(key)
+            _undrawn_pair(tab)
+            one, two = _positions(tab)
+            error = np.abs(_world(first, one) + shift - _world(second, two)) / second["spacing"]
+            last = np.array(second["volume"].shape[::-1]) - 1
+            inside = (np.array(two) > 0) & (np.array(two) < last)
+            assert (error[inside] <= 0.51).all(), key
+        canvases = tab.locator(".compared canvas")
+        box = canvases.nth(1).bounding_box()
+        tab.mouse.click(*_at(box, 0.4, 0.6))  # the crosshair of the second scan moves that of the first one
+        _undrawn_pair(tab)
+        one, two = _positions(tab)
+        error = np.abs(_world(second, two) - shift - _world(first, one)) / first["spacing"]
+        assert (error[:2] <= 0.51).all()
+        tab.get_by_label("linked", exact=True).uncheck()
+        tab.mouse.click(*_at(box, 0.6, 0.4))
+        _undrawn_pair(tab)
+        assert _positions(tab)[0] == one
+        assert tab.locator(".how").inner_text() == "Not linked."
+
+
+def _undrawn_pair(tab) -> None:
+    tab.wait_for_timeout(50)
+    tab.wait_for_function("() => shown.view.sides.every((side) => !side.frame)")
+
+
+def test_without_tracks_two_dates_are_linked_by_their_lungs(browser, followed, tmp_path):
+    with chromium.opened(browser, write_preview(followed, tmp_path / "page.html").path) as tab:
+        first, second = _compare(tab, followed, 0, 1)
+        assert "by the extent of the lungs from foot to head, not registered" in tab.locator(".how").inner_text()
+        one, two = _positions(tab)
+        moved = _world(second, two) - _world(first, one)
+        # the second scan was moved by 5 mm to the left and by 12 mm towards the head, and so were its lungs
+        assert moved[[0, 2]] == pytest.approx([5, 12], abs=max(second["spacing"]))
+
+
+def test_without_lungs_two_dates_are_linked_by_the_scanner(browser, followed, tmp_path):
+    with chromium.opened(browser, write_preview(followed, tmp_path / "page.html").path) as tab:
+        first, second = _compare(tab, followed, 0, 3)
+        assert second["lung_mask"] is None
+        assert "by the position in the scanner, not registered" in tab.locator(".how").inner_text()
+        tab.keyboard.press("Home")
+        _undrawn_pair(tab)
+        assert "outside the other scan" in tab.locator(".how").inner_text()  # which begins 12 mm higher
+        tab.keyboard.press("End")
+        _undrawn_pair(tab)
+        assert "outside" not in tab.locator(".how").inner_text()
+        one, two = _positions(tab)
+        error = np.abs(_world(second, two) - _world(first, one)) / second["spacing"]
+        assert (error <= 0.51).all()
+
+
+def test_planes_tools_and_marks_act_on_both_scans(browser, followed, tmp_path):
+    with chromium.opened(browser, write_preview(followed, tmp_path / "page.html").path) as tab:
+        _compare(tab, followed, 0, 1)
+        canvases = tab.locator(".compared canvas")
+        widths = [canvases.nth(n).bounding_box()["width"] for n in range(2)]
+        tab.get_by_role("button", name="zoom in").click()
+        assert [canvases.nth(n).bounding_box()["width"] for n in range(2)] == pytest.approx(
+            [1.5 * w for w in widths], rel=0.01
+        )
+        before = [
+            tab.evaluate("n => document.querySelectorAll('.compared canvas')[n].toDataURL()", n) for n in range(2)
+        ]
+        tab.keyboard.press("2")
+        _undrawn_pair(tab)
+        after = [tab.evaluate("n => document.querySelectorAll('.compared canvas')[n].toDataURL()", n) for n in range(2)]
+        assert before[0] != after[0]
+        assert before[1] != after[1]
+        position = _positions(tab)[0]
+        tab.get_by_role("combobox", name="Plane").select_option("coronal")
+        assert tab.locator(".compared .pane.coronal").count() == 2
+        assert _positions(tab)[0] == position
+        tab.get_by_label("Compare with").select_option("none")
+        assert tab.locator(".compared").count() == 0
+        assert tab.evaluate("shown.view.at") == position
+
+
+def test_a_scan_without_another_one_of_its_patient_has_nothing_to_compare(browser, build, page):
+    patients = [row["patient_id"] for row in rows_of(build, "det3d_1.25mm")]
+    number = next(n for n, patient in enumerate(patients) if patients.count(patient) == 1)
+    with chromium.opened(browser, page) as tab:
+        open_scan(tab, "det3d_1.25mm", number)
+        assert tab.get_by_label("Compare with").is_hidden()
+        tab.keyboard.press("Escape")
+        open_scan(tab, "det3d_bmp_1.25mm", 0)
+        assert tab.get_by_label("Compare with").is_hidden()
+
+
+def test_a_link_leads_to_tab_scan_slice_and_nodule(browser, build, page):
+    number, row = _plain_row(build)
+    with chromium.opened(browser, page) as tab:
+        open_scan(tab, "det3d_1.25mm", number)
+        tab.keyboard.press("Home")
+        tab.keyboard.press("ArrowUp")
+        tab.wait_for_function("() => /at=\\d+,\\d+,1(&|$)/.test(location.hash)")
+        assert re.match(rf"#det3d_1.25mm&example=train-{number}&at=", tab.evaluate("location.hash"))
+        tab.reload()
+        tab.locator(".pane.axial output", has_text=", z = 1").wait_for()
+        tab.get_by_role("button", name="Nodule 1:").click()
+        tab.wait_for_function("() => location.hash.endsWith('&nodule=1')")
+        tab.keyboard.press("Escape")
+        tab.wait_for_function("() => location.hash === '#det3d_1.25mm'")
+        tab.evaluate(f"location.hash = '#det3d_1.25mm&example=train-{number}&nodule=1'")
+        z = row["nodules"][0].get("key_slice")
+        z = math.floor(row["nodules"][0]["center_voxel"][2] + 0.5) if z is None else z
+        tab.locator(".pane.axial output", has_text=f", z = {z}").wait_for()
+        for broken in (
+            "#nothing&example=x-1",
+            "#det3d_1.25mm&example=train-9999",
+            "#%E0%A4%A&at=1",
+            "#cls_1.25mm&example",
+        ):
+            tab.evaluate("hash => { location.hash = hash; }", broken)
+            tab.locator("dialog").wait_for(state="hidden")
+        assert tab.get_by_role("tab", selected=True).inner_text().startswith("cls_1.25mm")
+
+
+def test_a_link_leads_to_two_scans(browser, followed, tmp_path):
+    with chromium.opened(browser, write_preview(followed, tmp_path / "page.html").path) as tab:
+        _compare(tab, followed, 0, 1)
+        tab.keyboard.press("ArrowUp")
+        _undrawn_pair(tab)
+        tab.wait_for_function("() => location.hash.includes(`at=${shown.view.at.join(',')}`)")
+        position, hash_ = _positions(tab), tab.evaluate("location.hash")
+        assert "&with=train-" in hash_
+        tab.reload()
+        tab.locator(".compared canvas").nth(1).wait_for()
+        assert _positions(tab) == position
+
+
+def test_slices_are_counted_from_one_and_the_page_says_from_where(browser, build, page):
+    """Also if the scan is stored with its last slice at the foot."""
+    rows = rows_of(build, "det3d_1.25mm")
+    with chromium.opened(browser, page) as tab:
+        for number, row in enumerate(rows):
+            open_scan(tab, "det3d_1.25mm", number)
+            tab.keyboard.press("Home")
+            depth = tab.evaluate("shown.view.scan.shape[2]")
+            tab.locator(".pane.axial output", has_text=f"1 of {depth} from the foot, ").wait_for()
+            stored = tab.evaluate("shown.view.at")
+            tab.keyboard.press("End")
+            tab.locator(".pane.axial output", has_text=f"{depth} of {depth} from the foot, ").wait_for()
+            upper = tab.evaluate("shown.view.at")
+            assert _world(row, upper)[2] > _world(row, stored)[2]
+            tab.keyboard.press("Escape")
+
+
+def test_the_arrow_keys_walk_the_grid(browser, page):
+    with chromium.opened(browser, page) as tab:
+        tab.get_by_role("tab", name="cls_1.25mm").click()
+        cards = tab.locator("[role=tabpanel]:not([hidden]) .card")
+        cards.first.focus()
+        columns = tab.evaluate(
+            "() => { const all = [...document.querySelectorAll('[role=tabpanel]:not([hidden]) .card')].map(c => c.offsetTop);"
+            " return all.filter((top) => top === all[0]).length; }"
+        )
+        focused = "() => [...document.querySelectorAll('[role=tabpanel]:not([hidden]) .card')].indexOf(document.activeElement)"
+        for key, expected in (
+            ("ArrowRight", 1),
+            ("ArrowDown", 1 + columns),
+            ("ArrowLeft", columns),
+            ("ArrowUp", 0),
+            ("ArrowUp", 0),
+            ("End", cards.count() - 1),
+            ("Home", 0),
+        ):
+            tab.keyboard.press(key)
+            assert tab.evaluate(focused) == expected, key

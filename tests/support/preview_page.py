@@ -50,7 +50,7 @@ def open_scan(tab, config: str, number: int) -> None:
 
 
 def shown_slice(tab, plane: str = "axial") -> int:
-    return int(re.match(r"[xyz] = (\d+) of \d+", tab.locator(f".pane.{plane} output").inner_text())[1])
+    return int(re.search(r"[xyz] = (\d+)$", tab.locator(f".pane.{plane} output").inner_text())[1])
 
 
 def until_slice(tab, index: int, plane: str = "axial") -> None:
