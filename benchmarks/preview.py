@@ -5,13 +5,15 @@
 Builds a synthetic scan (slices of 512 x 512 voxels), writes its page and opens it. Prints milliseconds to the first
 thumbnail and from the click to the first slice, and slices and frames per second while scrolling, first during decoding
 and then with all slices decoded. Then writes the pages of many small scans and, with ``--build``, of a build of your
-own, and prints time and memory.
+own, and prints time and memory. If that build has patients with two scans, two linked scans are scrolled as well.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,7 @@ def main() -> None:
         write_page(f"{options.scans:,} scans of 24 slices", many, page)
         if options.build:
             write_page(str(options.build), options.build, page)
+            measure_linked_scans(page)
 
 
 def build_of(root: Path, volumes: int, shape: tuple[int, int, int]) -> Path:
@@ -98,18 +101,29 @@ def write_page(title: str, build: Path, page: Path) -> None:
     )
 
 
-def measure_page(page: Path) -> None:
-    """Open the page in Chromium, open its first scan, scroll through it, and print the times."""
+@contextmanager
+def opened(page: Path) -> Iterator[Any]:
+    """Open the page in Chromium; ``None`` if Chromium was not found."""
     from playwright.sync_api import sync_playwright
 
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         print("Chromium was not found: the page is not measured")
+        yield None
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": 1400, "height": 900})
         tab.goto(page.as_uri())
+        yield tab
+        browser.close()
+
+
+def measure_page(page: Path) -> None:
+    """Open the page in Chromium, open its first scan, scroll through it, and print the times."""
+    with opened(page) as tab:
+        if tab is None:
+            return
         print(f"  first thumbnail {tab.evaluate(LOADED):.0f} ms after the start of the navigation")
         print(f"  first slice {tab.evaluate(OPEN):.0f} ms after the click")
         width, height = tab.evaluate("shown.view.scan.size")
@@ -117,7 +131,29 @@ def measure_page(page: Path) -> None:
         print_scrolling("during decoding", tab.evaluate(SCROLL, 120))
         tab.wait_for_function("() => shown.view.volume.ready === shown.view.volume.pictures.length", timeout=120_000)
         print_scrolling("all slices decoded", tab.evaluate(SCROLL, 600))
-        browser.close()
+
+
+def measure_linked_scans(page: Path) -> None:
+    """Scroll two linked scans of the first patient with two scans, and print the times."""
+    with opened(page) as tab:
+        if tab is None:
+            return
+        pair = tab.evaluate(
+            """() => {
+              for (const { list } of sections.filter((section) => section.list)) {
+                const index = list().findIndex((_, number) => comparable(list(), number).length);
+                if (index >= 0) { openViewer(list(), index, { other: comparable(list(), index)[0] }); return true; }
+              }
+              return false;
+            }"""
+        )
+        if not pair:
+            print("  no patient has two scans on the page")
+            return
+        decoded = "() => shown.view.sides.every(({ volume }) => volume.ready === volume.pictures.length)"
+        tab.wait_for_function(decoded, timeout=120_000)
+        sizes = tab.evaluate("shown.view.sides.map(({ volume }) => `${volume.width} x ${volume.height} pixels`)")
+        print_scrolling(f"two linked scans of {' and '.join(sizes)}", tab.evaluate(SCROLL, 300))
 
 
 def print_scrolling(state: str, result: dict[str, Any]) -> None:

@@ -21,6 +21,13 @@ def preview(
         typer.Option("--max-mb", min=1, max=500, help="Maximum size of the page in MB. A larger page shows more."),
     ] = 25,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw of the examples.")] = 0,
+    patient: Annotated[
+        list[str] | None, typer.Option("--patient", help="Show this patient; can be given several times.")
+    ] = None,
+    scan: Annotated[
+        list[str] | None, typer.Option("--scan", help="Show this scan or case, as 80-1; can be given several times.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show all scans. Pictures are sampled.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write an offline HTML page of a build: pictures with boxes, scans in three planes, and patients over time."""
@@ -28,8 +35,12 @@ def preview(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from lung_nodule_ct.preview import PreviewOptions, write_preview
+    from lung_nodule_ct.preview.selection import Choice
     from lung_nodule_ct.read.build_folder import open_build
 
+    if every and (patient or scan):
+        raise typer.BadParameter("name patients and scans, or use --all", param_hint="--all")
+    choice = Choice(tuple(patient or ()), tuple(scan or ()), every)
     folder = open_build(build)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=Console(stderr=True)) as bars:
@@ -38,7 +49,7 @@ def preview(
         def on_progress(config: str, done: int, total: int) -> None:
             bars.update(tasks[config], completed=done, total=total, visible=True)
 
-        written = write_preview(folder, out, PreviewOptions(max_mb, seed), on_progress)
+        written = write_preview(folder, out, PreviewOptions(max_mb, seed, choice), on_progress)
     if as_json:
         print_json({"page": str(written.path), "bytes": written.num_bytes, "shown": written.shown})
     else:

@@ -5,12 +5,13 @@ On the command line: ``lung-nodule-ct preview build/lung_nodule_ct``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.preview.page import check_output, collect_document, render_page, write_page
+from lung_nodule_ct.preview.selection import Choice
 from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ class PreviewOptions:
     Attributes:
         max_mb: Maximum size of the page in units of 1,000,000 bytes. A larger page shows more examples and finer
             slices.
-        seed: Seed of the draw of examples. The same build and seed give the same page.
+        seed: Seed of the draw of examples. The same build and options give the same page.
+        choice: The patients or scans that are shown; by default a sample of all.
     """
 
     max_mb: float = DEFAULT_MAX_MB
     seed: int = 0
+    choice: Choice = field(default_factory=Choice)
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_mb <= 500:
@@ -70,11 +73,11 @@ def write_preview(
     Args:
         build: The build, from :func:`lung_nodule_ct.read.build_folder.open_build`.
         out: The file to write; by default ``preview.html`` in the folder of the build. An earlier page is replaced.
-        options: Size and seed.
+        options: Size, seed and what is shown.
         on_progress: Called with the name of a config, the number of rows that are read, and the number of rows to read.
 
     Raises:
-        BuildFolderError: The build has no examples, or a shard or ``audit.json`` is damaged.
+        BuildFolderError: The build has no examples, or no such patient or scan, or a shard or ``audit.json`` is damaged.
         OutputError: ``out`` is another file, it cannot be written, or the page does not fit the maximum size.
     """
     if not any(sum(splits.values()) for splits in build.configs.values()):
@@ -84,7 +87,12 @@ def write_preview(
     check_output(target)
     limit = int(options.max_mb * 1e6)
     document = collect_document(
-        build, limit - _FIXED_BYTES, options.seed, options.max_mb / DEFAULT_MAX_MB, on_progress or (lambda *_: None)
+        build,
+        limit - _FIXED_BYTES,
+        options.seed,
+        options.max_mb / DEFAULT_MAX_MB,
+        options.choice,
+        on_progress or (lambda *_: None),
     )
     page = render_page(document)
     num_bytes = len(page.encode())

@@ -28,7 +28,9 @@ function sampledText(config) {
     return `${split} ${shown.toLocaleString("en")} of ${count.toLocaleString("en")}`;
   });
   let how = "all examples";
-  if (config.items.length < total) {
+  if (config.items.length < total && page.choice && page.choice !== "all scans") {
+    how = `of ${page.choice}${config.hasVolumes ? "" : ", a sample if there are many"}`;
+  } else if (config.items.length < total) {
     how = config.longitudinal ? "all scans of some patients, those with the most timepoints first" : "a random sample of each split, class and size";
     how += `, seed ${page.seed}`;
   }
@@ -108,6 +110,26 @@ function card(config, item, open) {
       element("span", { className: "quiet" }, details.filter(Boolean).join(" · ")),
     ),
   );
+}
+
+/** With the focus on a card, the arrow keys go to the next card in their direction. */
+function walkCards(event) {
+  const current = event.target.closest?.(".card");
+  if (!current || event.ctrlKey || event.metaKey || event.altKey) return;
+  const cards = [...current.closest("[role=tabpanel]").querySelectorAll(".card")];
+  const index = cards.indexOf(current);
+  const by = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: cards.length - 1 }[event.key];
+  let next = cards[by];
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    const sign = event.key === "ArrowDown" ? 1 : -1;
+    const { left, top } = current.getBoundingClientRect();
+    const beyond = cards.map((card) => [card, card.getBoundingClientRect()]).filter(([, bounds]) => sign * (bounds.top - top) > 1);
+    const nearest = Math.min(...beyond.map(([, bounds]) => sign * bounds.top));
+    [[next]] = [...beyond.filter(([, bounds]) => sign * bounds.top - nearest < 1)
+      .sort(([, a], [, b]) => Math.abs(a.left - left) - Math.abs(b.left - left)), [current]];
+  } else if (by === undefined) return;
+  event.preventDefault();
+  next?.focus();
 }
 
 /** The panel of a config that is not longitudinal. */

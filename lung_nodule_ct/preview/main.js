@@ -8,6 +8,7 @@ const sections = page.configs.map((config) => ({
   name: config.name,
   count: config.items.length,
   fill: () => (config.longitudinal ? patientsPanel(config) : galleryPanel(config)),
+  list: () => (config.longitudinal ? inOrderOfTime(config.items) : config.items).map((item) => [config, item]),
 }));
 if (page.audit) sections.push({ name: "audit", count: null, fill: () => auditPanel(page.audit) });
 
@@ -26,7 +27,10 @@ const tabs = sections.map((section, index) => {
 const bar = document.getElementById("tabs");
 bar.append(...tabs);
 
+let selected = 0;
+
 function select(index) {
+  selected = index;
   sections.forEach((section, other) => {
     section.panel.hidden = other !== index;
     tabs[other].setAttribute("aria-selected", String(other === index));
@@ -35,7 +39,7 @@ function select(index) {
   bar.scrollLeft = tabs[index].offsetLeft - bar.clientWidth / 2; // on a phone the tabs are wider than the screen
   const section = sections[index];
   if (!section.panel.hasChildNodes()) section.panel.append(...section.fill());
-  window.history.replaceState(null, "", `#${encodeURIComponent(section.name)}`);
+  linkChanged();
 }
 
 // keyboard use as in the ARIA Authoring Practices: Tab reaches the selected tab, and the arrow keys select another one
@@ -49,8 +53,9 @@ bar.addEventListener("keydown", (event) => {
   tabs[target].focus();
 });
 
-const wanted = decodeURIComponent(window.location.hash.slice(1));
-select(Math.max(0, sections.findIndex((section) => section.name === wanted)));
+followLink();
+window.addEventListener("hashchange", followLink);
+content.addEventListener("keydown", walkCards);
 
 // the theme of the system until the reader chooses one; a browser may not let a local file store the choice
 const theme = document.getElementById("theme");

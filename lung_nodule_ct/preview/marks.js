@@ -1,10 +1,10 @@
 // Marks of nodules. Their coordinates are voxel edges: voxel i extends from i to i + 1, and a centre c is at c + 0.5.
 
 const PLANES = {
-  // displayed axes (0 x to the patient's left, 1 y to the back, 2 z to the head): normal to the plane, across it and down it
-  axial: { through: 2, across: 0, down: 1, upward: false, sides: ["R", "L", "A", "P"] },
-  coronal: { through: 1, across: 0, down: 2, upward: true, sides: ["R", "L", "S", "I"] },
-  sagittal: { through: 0, across: 1, down: 2, upward: true, sides: ["A", "P", "S", "I"] },
+  // displayed axes (0 x to the patient's left, 1 y to the back, 2 z to the head): normal to the plane, across it and down it; `from` is where its slices are counted from
+  axial: { through: 2, across: 0, down: 1, upward: false, sides: ["R", "L", "A", "P"], from: "foot" },
+  coronal: { through: 1, across: 0, down: 2, upward: true, sides: ["R", "L", "S", "I"], from: "front" },
+  sagittal: { through: 0, across: 1, down: 2, upward: true, sides: ["A", "P", "S", "I"], from: "right" },
 };
 
 const steps = (scan) => scan.spacing ?? [1, 1, 1];
@@ -19,20 +19,21 @@ function rectangle(kind, x, y, width, height) {
 /**
  * The marks of the nodules of a scan on one slice of a plane: the box if the slice cuts it, and the section of the sphere.
  * A slice counts as a slab: the section is the largest within half a slice, so that a nodule between two thick slices is visible.
+ * `half` is half the thickness of a thicker slab, in voxels.
  */
-function nodulesOn(scan, planeName, index) {
+function nodulesOn(scan, planeName, index, half = 0) {
   const plane = PLANES[planeName];
   const [across, down] = [plane.across, plane.down];
   return scan.nodules.flatMap((nodule, number) => {
     const marks = [];
-    if (nodule.box && nodule.box[plane.through] <= index && index < nodule.box[plane.through + 3]) {
+    if (nodule.box && nodule.box[plane.through] <= index + half && index - half < nodule.box[plane.through + 3]) {
       const edges = [nodule.box[down], nodule.box[down + 3]].map((edge) => downwards(scan, plane, edge));
       const width = nodule.box[across + 3] - nodule.box[across];
       marks.push(rectangle("box", nodule.box[across], Math.min(...edges), width, Math.abs(edges[1] - edges[0])));
     }
     const x = nodule.center[across] + 0.5;
     const y = downwards(scan, plane, nodule.center[down] + 0.5);
-    const distance = Math.max(0, Math.abs(index - nodule.center[plane.through]) - 0.5) * steps(scan)[plane.through];
+    const distance = Math.max(0, Math.abs(index - nodule.center[plane.through]) - 0.5 - half) * steps(scan)[plane.through];
     const squared = (nodule.diameterMm / 2) ** 2 - distance ** 2;
     if (nodule.diameterMm > 0 && squared > 0) {
       const radius = Math.sqrt(squared);
@@ -78,6 +79,13 @@ function keyMarks(scan, planeName, index) {
     mark.dataset.nodule = number;
     return mark;
   });
+}
+
+/** The rulers of a plane that were drawn on a slice. */
+function rulerMarks(rulers, planeName, index) {
+  return rulers.filter((ruler) => ruler.pane === planeName && ruler.index === index).map(({ from, to }) => (
+    svgElement("line", { class: "mark ruler", x1: from[0], y1: from[1], x2: to[0], y2: to[1] })
+  ));
 }
 
 /** A picture with marks over it. `view` is the visible part [x, y, width, height], in pixels or voxels of the original. */

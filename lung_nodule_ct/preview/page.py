@@ -27,14 +27,14 @@ from lung_nodule_ct.geometry.display import PRESETS, stretch_labels
 from lung_nodule_ct.preview.pixels import KNOTS, encode, encode_lossless, shrink
 from lung_nodule_ct.preview.samples import (
     ShownColumns,
-    draw,
     pathology_classes,
     records_with,
     samples,
     size_groups,
     size_name,
 )
-from lung_nodule_ct.preview.scans import PageScans, as_text
+from lung_nodule_ct.preview.scans import PageScans, as_text, fill
+from lung_nodule_ct.preview.selection import draw
 from lung_nodule_ct.read.audit_report import read_audit
 from lung_nodule_ct.system.files import write_atomically
 
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from lung_nodule_ct.preview.samples import SampledRow, Selection
+    from lung_nodule_ct.preview.samples import SampledRow
     from lung_nodule_ct.preview.scans import OnProgress
+    from lung_nodule_ct.preview.selection import Choice, Selection
     from lung_nodule_ct.read.build_folder import BuildFolder
 
 
@@ -67,7 +68,9 @@ class Document:
     slices: Mapping[str, Mapping[str, Any]]
 
 
-def collect_document(build: BuildFolder, max_bytes: int, seed: int, scale: float, on_progress: OnProgress) -> Document:
+def collect_document(
+    build: BuildFolder, max_bytes: int, seed: int, scale: float, choice: Choice, on_progress: OnProgress
+) -> Document:
     """Read the content of the page. Pictures and volumes are read only of the rows that it shows.
 
     Args:
@@ -75,25 +78,28 @@ def collect_document(build: BuildFolder, max_bytes: int, seed: int, scale: float
         max_bytes: Maximum size of the content as text.
         seed: Seed of the draw of examples.
         scale: Number of examples, relative to the page of the default size.
+        choice: What is shown in place of a sample of the scans.
         on_progress: Called for each picture and scan that was read.
 
     Raises:
-        BuildFolderError: A shard or ``audit.json`` is damaged.
+        BuildFolderError: A shard or ``audit.json`` is damaged, or the build has no such patient or scan.
     """
     audit = read_audit(build.folder)
-    selections = draw(build, scale, seed)
-    items: dict[str, list[dict[str, Any]]] = {}
-    volumes = []
-    for selection in selections:
-        if selection.config.schema.has_voxels:
-            volumes.append(selection)
-        else:
-            items[selection.config.name] = list(_picture_items(build, selection, on_progress))
-    scans = PageScans(max_bytes - sum(len(item["picture"] or "") + 1000 for shown in items.values() for item in shown))
-    # longitudinal configs first: the scans that other configs share with them are then not read again
-    for selection in sorted(volumes, key=lambda selection: not selection.config.longitudinal):
-        scans.plan(selection)
+    selections = draw(build, scale, seed, choice)
+    pictures = [selection for selection in selections if not selection.config.schema.has_voxels]
+    items = {selection.config.name: list(_picture_items(build, selection, on_progress)) for selection in pictures}
+    left = max_bytes - sum(len(item["picture"] or "") + 1000 for shown in items.values() for item in shown)
+    scans = PageScans(left)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        share = left / max(1, len(selections) - len(pictures))
+        selections = [
+            fill(build, selection, share, pool) if selection.config.schema.has_voxels else selection
+            for selection in selections
+        ]
+        volumes = [selection for selection in selections if selection.config.schema.has_voxels]
+        # longitudinal configs first: the scans that other configs share with them are then not read again
+        for selection in sorted(volumes, key=lambda selection: not selection.config.longitudinal):
+            scans.plan(selection)
         scans.read(build, pool, on_progress)
     for selection in volumes:
         items[selection.config.name] = [
@@ -104,6 +110,7 @@ def collect_document(build: BuildFolder, max_bytes: int, seed: int, scale: float
         "generator": GENERATOR,
         "title": "lung_nodule_ct",  # not the name of the folder, which can contain anything
         "seed": seed,
+        "choice": choice.text,
         "splitBy": build.manifest["split_by"],
         "knots": KNOTS,
         "windows": [
@@ -117,6 +124,7 @@ def collect_document(build: BuildFolder, max_bytes: int, seed: int, scale: float
                 "summary": selection.config.summary,
                 "longitudinal": selection.config.longitudinal,
                 "totals": dict(selection.totals),
+                "hasVolumes": selection.config.schema.has_voxels,
                 "items": items[selection.config.name],
             }
             for selection in selections
@@ -176,14 +184,23 @@ MARK: Final = '<meta name="generator" content="lung_nodule_ct preview">'
 _SCRIPTS = (
     "dom.js",
     "marks.js",
+    "windows.js",
     "volume.js",
+    "zoom.js",
+    "tools.js",
+    "toolbar.js",
+    "help.js",
     "pane.js",
+    "side.js",
     "scan.js",
+    "linking.js",
+    "compare.js",
     "viewer.js",
     "gallery.js",
     "curve.js",
     "patients.js",
     "audit.js",
+    "links.js",
     "main.js",
 )
 _HEAD_BYTES = 4096

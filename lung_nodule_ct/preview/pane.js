@@ -10,8 +10,10 @@ class Pane {
     this.positions = name === "axial" ? scan.slices : Array.from({ length: scan.shape[this.plane.through] }, (_, i) => i);
     this.canvas = element("canvas", { role: "img" });
     this.image = null;
+    this.pointed = null; // the voxel under the pointer
     this.marks = svgElement("svg", { viewBox: `0 0 ${across} ${down}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-    this.picture = element("div", { className: "picture" }, this.canvas, this.marks);
+    this.lengths = element("div", { className: "lengths" });
+    this.picture = element("div", { className: "picture" }, this.canvas, this.marks, this.lengths);
     this.under = element("span", { className: "under" });
     this.keys = element("span", { className: "keys" });
     this.output = element("output", {});
@@ -31,7 +33,8 @@ class Pane {
       this.stage,
       this.slider,
     );
-    fitPicture(this.stage, this.picture, (across * steps(scan)[this.plane.across]) / (down * steps(scan)[this.plane.down]));
+    this.extent = [across * steps(scan)[this.plane.across], down * steps(scan)[this.plane.down]]; // in mm
+    this.zoom = new Zoom(this.stage, this.picture, this.extent[0] / this.extent[1]);
     this.input.addEventListener("input", () => this.go(Number(this.input.value)));
     this.listen();
   }
@@ -54,6 +57,10 @@ class Pane {
     let rolled = 0;
     this.stage.addEventListener("wheel", (event) => {
       event.preventDefault();
+      if (event.ctrlKey || event.metaKey) { // also what two fingers on a touchpad send
+        this.zoom.by(Math.exp(-event.deltaY / (event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? 200 : 4)), event.clientX, event.clientY);
+        return;
+      }
       const delta = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY : 100 * event.deltaY;
       rolled += delta;
       // one notch of a wheel is one slice; the small steps of a touchpad are summed
@@ -61,36 +68,33 @@ class Pane {
       this.go(this.slot - Math.sign(rolled));
       rolled = 0;
     }, { passive: false });
-    let start = null;
-    this.stage.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
-      this.stage.setPointerCapture(event.pointerId);
-      start = { y: event.clientY, slot: this.slot, moved: false };
-      if (event.pointerType !== "touch") this.pointTo(event);
-    });
-    this.stage.addEventListener("pointermove", (event) => {
-      this.describe(event);
-      if (!start) return;
-      if (event.pointerType !== "touch") { this.pointTo(event); return; }
-      const by = Math.round((start.y - event.clientY) / 8); // a finger scrolls, 8 pixels per slice
-      start.moved ||= by !== 0;
-      if (start.moved) this.go(start.slot + by);
-    });
-    this.stage.addEventListener("pointerup", (event) => {
-      if (start && event.pointerType === "touch" && !start.moved) this.pointTo(event);
-      start = null;
-    });
-    this.stage.addEventListener("pointercancel", () => { start = null; });
-    this.stage.addEventListener("pointerleave", () => { this.under.textContent = ""; });
+    listenToPointers(this);
+  }
+
+  /** Where the pointer is on the plane, in voxel edges across and down; it may be outside. */
+  edgeAt(event) {
+    const bounds = this.canvas.getBoundingClientRect();
+    const { shape } = this.view.scan;
+    return [
+      ((event.clientX - bounds.left) / bounds.width) * shape[this.plane.across],
+      ((event.clientY - bounds.top) / bounds.height) * shape[this.plane.down],
+    ];
+  }
+
+  /** Where the crosshair is, in coordinates of the window. */
+  crosshairAt() {
+    const bounds = this.canvas.getBoundingClientRect();
+    const { scan, position } = this.view;
+    const x = (position[this.plane.across] + 0.5) / scan.shape[this.plane.across];
+    const y = downwards(scan, this.plane, position[this.plane.down] + 0.5) / scan.shape[this.plane.down];
+    return [bounds.left + x * bounds.width, bounds.top + y * bounds.height];
   }
 
   /** The voxel under the pointer in display order; null outside the volume. */
   voxelAt(event) {
-    const bounds = this.canvas.getBoundingClientRect();
     const { shape } = this.view.scan;
     const [across, down] = [shape[this.plane.across], shape[this.plane.down]];
-    const x = Math.floor(((event.clientX - bounds.left) / bounds.width) * across);
-    const y = Math.floor(((event.clientY - bounds.top) / bounds.height) * down);
+    const [x, y] = this.edgeAt(event).map(Math.floor);
     if (x < 0 || y < 0 || x >= across || y >= down) return null;
     const voxel = [...this.view.position];
     voxel[this.plane.across] = x;
@@ -103,16 +107,25 @@ class Pane {
     if (voxel) this.view.move(voxel);
   }
 
-  /** Show the stored index and the value of the voxel under the pointer. */
+  /** Show the stored index and the value of the voxel under the pointer; null: of the voxel at the crosshair. */
   describe(event) {
-    const voxel = this.voxelAt(event);
+    this.pointed = event && this.voxelAt(event);
+    const voxel = this.pointed ?? this.view.position;
     const { scan, volume } = this.view;
-    if (!voxel) { this.under.textContent = ""; return; }
     const names = scan.storedAxes.map((name, axis) => [name, this.view.stored(axis, voxel[axis])]).sort();
-    const code = volume.codeAt(...voxel);
-    const grey = scan.stretchedFrom ? `label ${Math.round((code * scan.stretchedFrom) / 255)}` : `grey ${code}`;
-    const value = scan.hounsfield ? `about ${Math.round(HOUNSFIELD[code])} HU` : grey;
-    this.under.textContent = `${names.map(([name, index]) => `${name} ${index}`).join("  ")}: ${value}`;
+    this.under.textContent = `${names.map(([name, index]) => `${name} ${index}`).join("  ")}: ${valueText(scan, volume.codeAt(...voxel))}`;
+  }
+
+  /** The lengths of the rulers of this slice, next to their ends. */
+  drawLengths() {
+    const { scan, rulers } = this.view;
+    const own = rulers.filter((ruler) => ruler.pane === this.name && ruler.index === this.index);
+    this.lengths.replaceChildren(...own.map((ruler) => {
+      const label = element("span", { className: "length" }, rulerText(scan, ruler));
+      label.style.left = `${(100 * ruler.to[0]) / scan.shape[this.plane.across]}%`;
+      label.style.top = `${(100 * ruler.to[1]) / scan.shape[this.plane.down]}%`;
+      return label;
+    }));
   }
 
   /** Crosshair lines with a gap around the position, so that they do not cover it. */
@@ -125,8 +138,9 @@ class Pane {
   draw(pixels) {
     const { view } = this;
     const { scan } = view;
+    const half = view.halfSlab(this.plane.through);
     if (pixels) {
-      const image = view.volume.cut(this.name, this.index, view.preset.greys, chosen.mask, this.image);
+      const image = view.volume.cut(this.name, this.index, greysOf(scan), chosen.mask, this.image, half);
       if (!this.image) [this.canvas.width, this.canvas.height] = [image.width, image.height];
       this.image = image;
       this.canvas.getContext("2d").putImageData(image, 0, 0);
@@ -136,17 +150,22 @@ class Pane {
     const y = downwards(scan, this.plane, view.position[this.plane.down] + 0.5);
     this.marks.replaceChildren(
       svgElement("path", { class: "mark crosshair", d: this.crosshair(x, y, across, down) }),
-      ...nodulesOn(scan, this.name, this.index),
+      ...nodulesOn(scan, this.name, this.index, half),
       ...keyMarks(scan, this.name, this.index),
+      ...rulerMarks(view.rulers, this.name, this.index),
     );
+    this.drawLengths();
+    if (!this.pointed) this.describe(null);
     const keys = keyNodules(scan, this.name, this.index)
       .map((number) => `key slice of nodule ${number + 1}, ${basisText(scan.nodules[number])}`);
-    this.keys.textContent = keys.join(" · ");
+    const slab = chosen.slab ? [`MIP ${chosen.slab} ${scan.spacing ? "mm" : "voxels"}`] : [];
+    this.keys.textContent = [...slab, ...keys].join(" · ");
     const axis = this.plane.through;
-    const text = `${scan.storedAxes[axis]} = ${view.stored(axis, this.index)} of ${scan.shape[axis]}`;
+    const from = view.oriented ? ` from the ${this.plane.from}` : "";
+    const text = `${this.index + 1} of ${scan.shape[axis]}${from}, ${scan.storedAxes[axis]} = ${view.stored(axis, this.index)}`;
     this.output.textContent = text;
     this.input.value = this.slot;
     this.input.setAttribute("aria-valuetext", text);
-    this.canvas.setAttribute("aria-label", `${[`${this.name} slice`, text, ...keys].join(", ")}, ${view.preset.name} window`);
+    this.canvas.setAttribute("aria-label", `${[`${this.name} slice`, text, ...keys].join(", ")}, ${windowOf(scan).name} window`);
   }
 }

@@ -45,23 +45,26 @@ function sequence(config, items, list) {
     element("p", { className: "quiet" }, facts.filter(Boolean).join(", ")),
     timeline(items),
     element("ol", { className: "side-by-side" }, items.map((item) => (
-      element("li", {}, card(config, item, () => openViewer(list, list.findIndex(([, other]) => other === item), item.scan ? page.scans[item.scan].followed : null)))
+      element("li", {}, card(config, item, () => openViewer(list, list.findIndex(([, other]) => other === item), { nodule: item.scan ? page.scans[item.scan].followed : null })))
     ))),
   );
 }
 
+/** The scans by patient and slice thickness, in the order of time. */
+const inOrderOfTime = (items) => [...items].sort((a, b) => order.compare(a.patient ?? "", b.patient ?? "")
+  || (a.slice_thickness_mm ?? 0) - (b.slice_thickness_mm ?? 0) || (a.timepoint ?? 0) - (b.timepoint ?? 0));
+
 function patientsPanel(config) {
   const holder = element("div", {});
   const { bar, apply } = filterBar(config, (items) => {
-    const sorted = [...items].sort((a, b) => order.compare(a.patient ?? "", b.patient ?? "")
-      || (a.slice_thickness_mm ?? 0) - (b.slice_thickness_mm ?? 0) || (a.timepoint ?? 0) - (b.timepoint ?? 0));
+    const sorted = inOrderOfTime(items);
     const list = sorted.map((item) => [config, item]);
     const byPatient = Map.groupBy(sorted, (item) => item.patient);
     holder.replaceChildren(...[...byPatient].map(([patient, scans]) => element(
       "article",
       { className: "patient" },
       element("h2", {}, `Patient ${patient ?? "unknown"}`),
-      tracksSection(scans, ({ item, number }) => openViewer(list, list.findIndex(([, other]) => other === item), number)) ?? [],
+      tracksSection(scans, ({ item, number }) => openViewer(list, list.findIndex(([, other]) => other === item), { nodule: number })) ?? [],
       [...Map.groupBy(scans, (item) => item.slice_thickness_mm).values()].map((same) => sequence(config, same, list)),
     )));
   });

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from concurrent.futures import Executor
 
     from numpy.typing import NDArray
@@ -52,9 +52,9 @@ def shrink(plane: NDArray[Any], longest: int) -> NDArray[Any]:
     return np.asarray(picture.resize(size, Image.Resampling.BOX))
 
 
-def encode(pixels: NDArray[np.uint8]) -> bytes:
+def encode(pixels: NDArray[np.uint8], quality: int = _QUALITY) -> bytes:
     """Return 8-bit pixels, axes (y, x), as WebP."""
-    return _webp(pixels, quality=_QUALITY, method=_METHOD)
+    return _webp(pixels, quality=quality, method=_METHOD)
 
 
 def encode_lossless(pixels: NDArray[np.uint8]) -> bytes:
@@ -68,8 +68,19 @@ def _webp(pixels: NDArray[np.uint8], **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-_LEVELS: Final = ((512, 1), (384, 1), (256, 1), (256, 2), (256, 3), (256, 5), (192, 8), (128, 12))
-"""Longest side in pixels, and the distance between stored slices, from the best to the smallest stack."""
+_FINE = 94  # quality, where the budget is large enough
+_LEVELS: Final = (
+    (512, 1, _FINE),
+    (512, 1, _QUALITY),
+    (384, 1, _QUALITY),
+    (256, 1, _QUALITY),
+    (256, 2, _QUALITY),
+    (256, 3, _QUALITY),
+    (256, 5, _QUALITY),
+    (192, 8, _QUALITY),
+    (128, 12, _QUALITY),
+)
+"""Longest side in pixels, the distance between stored slices, and the quality, from the best to the smallest stack."""
 _MASK_SIDE = 192
 _PROBES = 4
 
@@ -118,20 +129,14 @@ def encode_stack(
         pool: Executor that encodes the slices.
     """
     longest = max(volume.shape[1:])
-    # of the levels that do not reduce the slices, only the last one is tried
-    levels = [
-        level
-        for level, next_ in zip(_LEVELS, (*_LEVELS[1:], (0, 0)), strict=True)
-        if next_[0] < longest or next_[1] > 1
-    ]
+    # levels that would give the same pictures are tried once
+    levels = dict.fromkeys((min(side, longest), step, quality) for side, step, quality in _LEVELS)
     small = None if mask is None else _subsample(mask)
-    for side, step in levels:
+    for side, step, quality in levels:
         slices = sorted({*range(0, len(volume), step), *required})
-        probes = {slices[(2 * number + 1) * len(slices) // (2 * _PROBES)] for number in range(_PROBES)}
-        probed = sum(pool.map(lambda index, side=side: len(_encode_slice(volume, side, index)), probes))
-        if probed / len(probes) * len(slices) > budget:
+        if _estimate(volume, slices, side, quality, pool) > budget:
             continue
-        pictures = tuple(pool.map(partial(_encode_slice, volume, side), slices))
+        pictures = tuple(pool.map(partial(_encode_slice, volume, side, quality), slices))
         masks = () if small is None else tuple(pool.map(encode_lossless, [small[index] for index in slices]))
         size, mask_size = _size(shrink(volume[0], side)), None if small is None else _size(small[0])
         stack = Stack(tuple(slices), size, pictures, mask_size, masks)
@@ -140,8 +145,19 @@ def encode_stack(
     return None
 
 
-def _encode_slice(volume: NDArray[Any], side: int, index: int) -> bytes:
-    return encode(to_codes(shrink(volume[index], side)))
+def estimate_bytes(volume: NDArray[Any], pool: Executor) -> float:
+    """Return the approximate size of the pictures of all slices of a volume (z, y, x) at full size, from a few slices."""
+    return _estimate(volume, range(len(volume)), _LEVELS[0][0], _QUALITY, pool)
+
+
+def _estimate(volume: NDArray[Any], slices: Sequence[int], side: int, quality: int, pool: Executor) -> float:
+    probes = {slices[(2 * number + 1) * len(slices) // (2 * _PROBES)] for number in range(_PROBES)}
+    probed = sum(pool.map(lambda index: len(_encode_slice(volume, side, quality, index)), probes))
+    return probed / len(probes) * len(slices)
+
+
+def _encode_slice(volume: NDArray[Any], side: int, quality: int, index: int) -> bytes:
+    return encode(to_codes(shrink(volume[index], side)), quality)
 
 
 def _subsample(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

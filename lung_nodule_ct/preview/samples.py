@@ -1,14 +1,12 @@
 """The rows of a build that the preview page and the card show, and one picture of each.
 
-The page draws a random sample with all classes and sizes (:func:`draw`), the card takes evenly spaced rows
-(:func:`spread`). :func:`samples` reads chosen rows and returns a picture of each. Columns are found by their type, not
+The page draws a random sample with all classes and sizes (:mod:`lung_nodule_ct.preview.selection`), the card takes
+evenly spaced rows (:func:`spread`). :func:`samples` reads chosen rows and returns a picture of each. Columns are found by their type, not
 by the name of the config.
 """
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -16,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from lung_nodule_ct.declaration.configs import Config, Kind
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.declaration.published import SIZE_GROUPS
-from lung_nodule_ct.declaration.schema import Category, Flag, Picture, Records, Schema, Voxels
+from lung_nodule_ct.declaration.schema import Category, Picture, Records, Schema, Voxels
 from lung_nodule_ct.formats.pictures import decode_picture
 from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.read.planes import largest_nodule, published_diameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,11 +31,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-_LIMITS: Final[Mapping[str, int]] = {Kind.CROP: 120, Kind.SLICE: 60, Kind.SCAN: 12, Kind.STACK: 10}
-"""Number of rows on a page of the default size. A larger page shows proportionally more."""
 _PATHOLOGY: Final = Category(PATHOLOGY_NAMES)
-_LONGITUDINAL_LIMIT: Final = 20
-_OTHER_LIMIT: Final = 24
 
 
 @dataclass(frozen=True)
@@ -115,21 +109,6 @@ class Sample(SampledRow):
     slice_index: int | None = None
     volume: NDArray[Any] | None = None
     key_basis: str | None = None
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The rows of a config that the page shows.
-
-    Attributes:
-        config: The config as it was built.
-        rows: The rows, in the order of the build.
-        totals: Number of rows of each split of the build.
-    """
-
-    config: Config
-    rows: tuple[SampledRow, ...]
-    totals: Mapping[str, int]
 
 
 def records_with(row: Mapping[str, Any], field: str) -> Sequence[Mapping[str, Any]]:
@@ -263,76 +242,3 @@ def _slice_sample(config: str, split: str, index: int, row: Row, volume: NDArray
 def grey(voxels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return a copy of voxels as 8-bit greys: Hounsfield units in the lung window, 8-bit voxels unchanged."""
     return LUNG.to_grey(voxels) if voxels.dtype.itemsize == 2 else voxels.copy()
-
-
-def draw(build: BuildFolder, scale: float, seed: int) -> list[Selection]:
-    """Draw the rows of each config that the page shows. Reads no pictures and no voxels.
-
-    Args:
-        build: The build.
-        scale: Size of the page, relative to the default size.
-        seed: Seed of the draw.
-    """
-    selections: dict[str, Selection] = {}
-    shown: set[Hashable] = set()
-    # longitudinal configs first: other configs then show the same scans, which the page needs to hold only once
-    for name in sorted(build.configs, key=lambda name: not build.config(name).longitudinal):
-        config = build.config(name)
-        columns = [column.name for column in config.schema.columns if not isinstance(column.type, Picture | Voxels)]
-        rows = [
-            SampledRow(name, split, index, row)
-            for split in build.splits(name)
-            for index, row in enumerate(build.rows(name, split, columns))
-        ]
-        default = _LONGITUDINAL_LIMIT if config.longitudinal else _LIMITS.get(config.kind, _OTHER_LIMIT)
-        limit = max(1, round(default * scale))
-        rng = random.Random(f"{seed} {name}")  # noqa: S311 -- not used for security
-        if config.longitudinal:
-            chosen = _draw_patients(rows, limit, rng)
-        else:
-            chosen = _draw_strata(config, rows, limit, rng, preferred=shown)
-        shown |= {scan_key(config, entry.row) for entry in chosen} - {None}
-        taken = set(chosen)
-        selections[name] = Selection(config, tuple(row for row in rows if row in taken), build.configs[name])
-    return [selections[name] for name in build.configs]
-
-
-def _stratum(config: Config, sampled: SampledRow) -> Hashable:
-    """Rows with the same stratum are alike: split, classes, sizes, flags and number of boxes."""
-    row = sampled.row
-    flags = tuple(row[column.name] for column in config.schema.columns if isinstance(column.type, Flag))
-    classes = pathology_classes(config.schema, row)
-    return sampled.split, classes, size_groups(row), flags, len(records_with(row, "bbox"))
-
-
-def _draw_strata(
-    config: Config, rows: Sequence[SampledRow], limit: int, rng: random.Random, preferred: Collection[Hashable]
-) -> list[SampledRow]:
-    """One row of each stratum, then a second one of each, up to the limit. In a stratum, preferred scans come first."""
-    strata: defaultdict[Hashable, list[SampledRow]] = defaultdict(list)
-    for entry in rows:
-        strata[_stratum(config, entry)].append(entry)
-    queues = []
-    for stratum in strata.values():
-        rng.shuffle(stratum)
-        queues.append(sorted(stratum, key=lambda entry: scan_key(config, entry.row) in preferred))  # taken from the end
-    rng.shuffle(queues)
-    chosen: list[SampledRow] = []
-    while len(chosen) < limit and any(queues):
-        chosen += [queue.pop() for queue in queues if queue][: limit - len(chosen)]
-    return chosen
-
-
-def _draw_patients(rows: Sequence[SampledRow], limit: int, rng: random.Random) -> list[SampledRow]:
-    """All scans of some patients; patients with more timepoints come first."""
-    patients: defaultdict[str | None, list[SampledRow]] = defaultdict(list)
-    for entry in rows:
-        patients[entry.row.get("patient_id")].append(entry)
-    queue = list(patients.values())
-    rng.shuffle(queue)
-    queue.sort(key=lambda scans: -len({scan.row.get("timepoint") for scan in scans}))
-    chosen: list[SampledRow] = []
-    for scans in queue:
-        if not chosen or len(chosen) + len(scans) <= limit:
-            chosen += scans
-    return chosen

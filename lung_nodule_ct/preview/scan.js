@@ -1,128 +1,51 @@
 // A scan in the dialog: three planes with a common position, windows, and a list of the nodules.
 
-class ScanView {
-  constructor(body, scan, item, nodule) {
-    this.scan = scan;
-    this.oriented = scan.spacing !== null;
-    this.frame = 0;
-    this.dirty = new Set();
-    if (!scan.slices) {
-      this.position = null;
-      const text = "The slices of this scan do not fit the maximum size of the page. Write the page again with a larger --max-mb.";
-      body.replaceChildren(element("p", {}, text), stillOf(scan, scan.thumbnail, "one slice"));
-      return;
+class ScanView extends Side {
+  constructor(body, item, { nodule = null, at = null }) {
+    const scan = page.scans[item.scan];
+    super(item.scan, scan, Object.keys(PLANES));
+    this.sides = [this];
+    const start = scan.nodules[nodule] ? nodule : scan.largest;
+    if (start !== null) {
+      this.position = this.within(scan.nodules[start].keyPosition);
+      this.follow(start);
     }
-    this.volume = new Volume(item.scan, scan);
-    const start = nodule ?? scan.largest;
-    this.position = this.within(start === null ? scan.shape.map((size) => size / 2 - 0.5) : scan.nodules[start].keyPosition);
-    if (start !== null) this.follow(start);
-    this.panes = Object.keys(PLANES).map((name) => new Pane(this, name));
-    this.nodules = scan.nodules.map((nodule, number) => this.noduleButton(nodule, number));
-    this.markers = scan.nodules.map((nodule, number) => this.marker(nodule, number));
+    if (at) this.position = this.within(this.shownAt(at));
+    this.nodules = scan.nodules.map((each, number) => this.noduleButton(each, number));
+    this.markers = scan.nodules.map((each, number) => this.marker(each, number));
     this.panes[0].slider.append(...this.markers.filter(Boolean));
     this.planes = element("div", { className: "planes" }, this.panes.map((pane) => pane.root));
-    this.loading = element("span", { className: "quiet", role: "status" });
+    this.status = element("span", { className: "quiet", role: "status" });
     body.replaceChildren(
-      element("div", { className: "scan" }, this.toolbar(), this.planes, this.about(item)),
+      element("div", { className: "scan" }, toolbarOf(this), this.planes, this.about(item)),
     );
     this.applyMarks();
-    this.start();
+    this.start((volume) => { this.status.textContent = decodedText(volume); });
   }
 
-  get preset() {
-    return this.scan.hounsfield ? PRESETS[chosen.preset] : PLAIN;
+  /** Called after the planes were drawn. */
+  drawn() {
+    this.nodules.forEach((button, number) => button.setAttribute("aria-current", String(this.isAt(number))));
+    linkChanged();
   }
 
-  /** The stored index, as in the build, of an index in display order. */
-  stored(axis, index) {
-    return this.scan.flipped[axis] ? this.scan.shape[axis] - 1 - index : index;
+  /** Whether the crosshair is at a nodule. */
+  isAt(number) {
+    return this.within(this.scan.nodules[number].keyPosition).every((value, axis) => (
+      axis === 2 ? this.volume.nearest[value] === this.volume.nearest[this.position[2]] : value === this.position[axis]));
   }
 
-  /** The nearest voxel inside the scan. */
-  within(point) {
-    return point.map((value, axis) => Math.min(this.scan.shape[axis] - 1, Math.max(0, Math.round(value))));
+  /** The number of the nodule at the crosshair; -1 if there is none. */
+  get currentNodule() {
+    return this.nodules.findIndex((_, number) => this.isAt(number));
   }
 
-  async start() {
-    const from = this.volume.nearest[this.position[2]];
-    await this.volume.decode(from);
-    this.redraw();
-    await this.volume.decodeAll(from, () => {
-      const { ready, pictures } = this.volume;
-      this.loading.textContent = ready < pictures.length ? `${ready} of ${pictures.length} slices decoded` : "";
-      this.redraw(["coronal", "sagittal"]);
-    });
-    if (chosen.mask) await this.showMask();
-  }
-
-  async showMask() {
-    if (!this.volume.masks.length) return;
-    await this.volume.decodeMask();
-    this.redraw();
-  }
-
-  /** Go to a position: an array x, y, z, or an object with some of the axes 0, 1, 2. */
-  async move(to) {
-    const next = this.position.map((current, axis) => to[axis] ?? current);
-    next[2] = this.scan.slices[this.volume.nearest[next[2]]];
-    const changed = this.panes.filter((pane) => next[pane.plane.through] !== this.position[pane.plane.through]);
-    if (!changed.length) return;
-    const previous = this.position;
-    this.position = next;
-    this.volume.lastMove = performance.now();
-    const slot = this.volume.nearest[next[2]];
-    this.volume.decodeAhead(slot, Math.sign(next[2] - previous[2]));
-    await this.volume.decode(slot);
-    this.redraw(changed.map((pane) => pane.name));
-  }
-
-  /** Draw in the next frame: the pixels of the named planes, and the marks of all planes. */
-  redraw(names = Object.keys(PLANES)) {
-    names.forEach((name) => this.dirty.add(name));
-    this.frame ||= requestAnimationFrame(() => {
-      this.frame = 0;
-      if (this.volume.closed) return;
-      for (const pane of this.panes) pane.draw(this.dirty.has(pane.name));
-      this.dirty.clear();
-      this.nodules.forEach((button, number) => {
-        const nodule = this.scan.nodules[number];
-        button.setAttribute("aria-current", String(this.within(nodule.keyPosition).every((value, axis) => (
-          axis === 2 ? this.volume.nearest[value] === this.volume.nearest[this.position[2]] : value === this.position[axis]))));
-      });
-    });
-  }
-
-  toolbar() {
-    const preset = (entry, number) => element("label", {}, element("input", {
-      type: "radio", name: "preset", value: entry.name, checked: number === chosen.preset, disabled: !this.scan.hounsfield,
-      onchange: () => { chosen.preset = number; this.redraw(); },
-    }), `${entry.name} ${String(entry.center).replace("-", "−")}/${entry.width}`);
-    const toggle = (name, text, line) => element("label", {}, element("input", {
-      type: "checkbox", checked: chosen[name], name, disabled: name === "mask" && !this.volume.masks.length,
-      onchange: (event) => { chosen[name] = event.target.checked; this.applyMarks(); if (name === "mask") this.showMask().then(() => this.redraw()); },
-    }), line ? element("span", { className: `legend-line ${line}`, "aria-hidden": "true" }) : null, text);
-    const presets = this.scan.hounsfield
-      ? PRESETS.map(preset)
-      : [element("span", {}, this.scan.stretchedFrom ? `labels 0 to ${this.scan.stretchedFrom}, stretched` : "8-bit greys as published, not in Hounsfield units")];
-    return element(
-      "div",
-      { className: "toolbar" },
-      element("fieldset", {}, element("legend", {}, "Window"), presets),
-      element(
-        "fieldset",
-        {},
-        element("legend", {}, "Show"),
-        toggle("circles", "sphere", "circle"),
-        toggle("boxes", "voxel box", "box"),
-        toggle("crosshair", "crosshair", "crosshair"),
-        toggle("mask", this.volume.masks.length ? "lung mask" : "lung mask (none)"),
-      ),
-      this.loading,
-    );
+  showMasks() {
+    this.showMask();
   }
 
   applyMarks() {
-    for (const name of ["circles", "boxes", "crosshair"]) this.planes.classList.toggle(`without-${name}`, !chosen[name]);
+    applyMarksTo(this.planes);
   }
 
   isInside(nodule) {
@@ -190,20 +113,13 @@ class ScanView {
         ["voxels", `${this.inStoredOrder(scan.shape).join(" × ")} (x, y, z)`],
         ["spacing", scan.spacing ? `${this.inStoredOrder(scan.spacing).map((value) => Number(value.toFixed(3))).join(" × ")} mm` : "unknown, drawn as equal in x, y, z"],
         ["slices on this page", `${step}, at ${scan.size[0]} × ${scan.size[1]} pixels`],
+        ["values on this page", quantisationText(scan)],
         ...(this.oriented ? [["to left, back, head", `stored axes ${stored}${scan.tilt > 1 ? `, tilted by ${scan.tilt}°` : ""}`]] : []),
         ...(days === null ? [] : [["time", `${days}, timepoint ${item.timepoint ?? "unknown"}${item.num_timepoints ? ` (${item.num_timepoints} in total)` : ""}`]]),
         ...listedFacts(item),
         ...(item.patient === undefined ? [] : [["patient", item.patient]]),
       ]),
-      element(
-        "p",
-        { className: "quiet" },
-        element("kbd", {}, "↑"), " ", element("kbd", {}, "↓"), " or wheel: one slice. ",
-        element("kbd", {}, "PgUp"), " ", element("kbd", {}, "PgDn"), ": ten slices. ",
-        element("kbd", {}, "N"), ": next nodule. ", element("kbd", {}, "1"), " ", element("kbd", {}, "2"), ": window. ",
-        element("kbd", {}, "M"), ": marks. ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"), ": previous and next example. ",
-        element("kbd", {}, "Esc"), ": close. Click to move the crosshair; swipe to scroll.",
-      ),
+      helpOf(),
     );
   }
 
@@ -213,26 +129,24 @@ class ScanView {
 
   /** Handle a key; returns whether the key has a function. */
   press(key) {
-    if (!this.position) return false;
-    const axial = this.panes[0];
-    const by = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[key];
-    if (by) axial.go(axial.slot + by);
-    else if (key === "Home") axial.go(0);
-    else if (key === "End") axial.go(axial.positions.length - 1);
-    else if ((key === "1" || key === "2") && this.scan.hounsfield) {
-      dialog.querySelectorAll("input[name=preset]")[Number(key) - 1].click();
-    } else if (key.toLowerCase() === "n" && this.nodules.length) {
-      const current = this.nodules.findIndex((button) => button.getAttribute("aria-current") === "true");
-      this.jump((current + 1) % this.nodules.length);
-    } else if (key.toLowerCase() === "m") {
-      const show = !(chosen.circles || chosen.boxes);
-      for (const name of ["circles", "boxes"]) dialog.querySelector(`input[name=${name}]`).checked = chosen[name] = show;
-      this.applyMarks();
-    } else return false;
+    if (this.pressSlice(key) || this.pressTool(key.toLowerCase())) return true;
+    if (key.toLowerCase() !== "n" || !this.nodules.length) return false;
+    this.jump((this.currentNodule + 1) % this.nodules.length);
     return true;
   }
+}
 
-  close() {
-    if (this.volume) this.volume.closed = true;
+/** A scan of which the page has no slices. */
+class StillView {
+  constructor(body, item) {
+    const scan = page.scans[item.scan];
+    const text = "The slices of this scan do not fit the maximum size of the page. Write the page again with fewer scans (--scan) or a larger --max-mb.";
+    body.replaceChildren(element("p", {}, text), stillOf(scan, scan.thumbnail, "one slice"));
   }
+
+  press() {
+    return false;
+  }
+
+  close() {}
 }

@@ -14,7 +14,7 @@ import numpy as np
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.geometry.display import Orientation, stretch_labels
 from lung_nodule_ct.geometry.frame import Frame
-from lung_nodule_ct.preview.pixels import encode, encode_stack, shrink
+from lung_nodule_ct.preview.pixels import encode, encode_stack, estimate_bytes, shrink
 from lung_nodule_ct.preview.samples import ShownColumns, grey, nodules_of, scan_key
 from lung_nodule_ct.read.planes import key_position, largest_nodule
 
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lung_nodule_ct.preview.samples import SampledRow, Selection
+    from lung_nodule_ct.preview.samples import SampledRow
+    from lung_nodule_ct.preview.selection import Selection
     from lung_nodule_ct.read.build_folder import BuildFolder
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the name of a config, the number of rows that are read, and the number of rows to read."""
 
+_ESTIMATED_FROM = 2  # scans of each config
 _RESERVED = 24_000  # bytes for the thumbnail, the close-up and the description of each scan, in addition to its slices
 _WORTH_SECOND_PASS = 0.2  # of the budget
 _TEXT: Final = 4 / 3  # size of base64 relative to the bytes
@@ -58,6 +60,19 @@ class CloseUp:
     def __post_init__(self) -> None:
         if not self.side_mm > 0:
             raise ValueError(f"side_mm: expected more than 0, got {self.side_mm}")
+
+
+def fill(build: BuildFolder, selection: Selection, max_bytes: float, pool: Executor) -> Selection:
+    """Add volumes to a sample as long as all of them, with all slices at full size, are likely to fit a budget.
+
+    The size of a volume is estimated from the first ones of the sample. No other volume is read.
+    """
+    if not selection.more:
+        return selection
+    probes, shown = selection.rows[:_ESTIMATED_FROM], ShownColumns.of(selection.config.schema)
+    volumes = (volume for _, volume, _ in _read_volumes(build, probes, shown) if volume is not None)
+    sizes = [estimate_bytes(volume, pool) * _TEXT + _RESERVED for volume in volumes]
+    return selection.extended(int(max_bytes * len(sizes) / sum(sizes))) if sizes else selection
 
 
 class PageScans:
@@ -197,6 +212,8 @@ def describe_scan(
     described: dict[str, Any] = {
         "shape": list(reversed(volume.shape)),
         "spacing": spacing,
+        "toWorld": None if frame is None else _to_world(frame, orientation, stored.shape),
+        "lungs": None if mask is None else _extent(orientation.volume(mask)),
         "storedAxes": [_AXES[axis] for axis in orientation.axes],
         "flipped": orientation.flipped,
         "tilt": round(orientation.tilt_degrees, 1),
@@ -285,6 +302,22 @@ def followed_tracks(rows: Sequence[Mapping[str, Any]]) -> dict[str | None, str]:
     for patient, track in sorted(dates, key=lambda key: (len(dates[key]), sizes[key])):
         best[patient] = track
     return best
+
+
+def _to_world(frame: Frame, orientation: Orientation, shape: Sequence[int]) -> list[list[float]]:
+    """Return the affine from voxels in display order to world millimetres, three rows of four."""
+    corners = np.vstack([np.zeros(3), np.eye(3)])
+    shown = np.array([[*orientation.point(corner, shape), 1.0] for corner in corners.tolist()])
+    affine = np.linalg.solve(shown, frame.to_world(corners)).T
+    return [[round(value, 6) for value in row] for row in affine.tolist()]
+
+
+def _extent(mask: NDArray[np.uint8]) -> list[int] | None:
+    """Return the half-open box ``x0 y0 z0 x1 y1 z1`` of a mask (z, y, x), ``None`` if it is empty."""
+    found = [np.flatnonzero(mask.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+    if not all(map(len, found)):
+        return None
+    return [*(int(along[0]) for along in found), *(int(along[-1]) + 1 for along in found)]
 
 
 def _nearest(position: float, count: int) -> int:

@@ -1,20 +1,21 @@
 // The dialog that shows one example of a list, a scan or a picture, and steps through the list.
 
 const dialog = document.getElementById("viewer");
-const PRESETS = page.windows.map((preset) => ({ ...preset, greys: greysOf(preset) }));
-const PLAIN = { name: "grey", greys: greysOf(null) };
+let shown = null; // { list, index, other, view, track }
 
-/** The choices of the reader, kept from scan to scan. */
-const chosen = { preset: 0, circles: true, boxes: true, crosshair: true, mask: false };
-
-let shown = null; // { list, index, view, track }
-
-/** Show one example of a list of [config, item], at one of its nodules, or at its largest. */
-function openViewer(list, index, nodule = null) {
+/**
+ * Show one example of a list of [config, item]. `place` has the number of a `nodule` (otherwise the largest), a position `at`
+ * as in the build, and the index of an `other` scan to show next to it.
+ */
+function openViewer(list, index, place = {}) {
   shown?.view?.close();
   const [config, item] = list[index];
-  shown = { list, index, view: null, track: shown?.track ?? null };
-  document.getElementById("viewer-title").textContent = titleOf(config, item);
+  const others = comparable(list, index);
+  const other = others.includes(place.other) ? place.other : null;
+  shown = { list, index, other, view: null, track: shown?.track ?? null };
+  document.getElementById("viewer-title").textContent =
+    other === null ? titleOf(config, item) : `${titleOf(config, item)} and ${dayAndThickness(list[other][1])}`;
+  fillComparison(others);
   const details = [`${item.split}, row ${item.row}`, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
   if (item.augmented !== undefined) details.push({ true: "augmented copy", false: "original" }[item.augmented] ?? "augmented or original: unknown");
   document.getElementById("viewer-facts").textContent =
@@ -23,8 +24,26 @@ function openViewer(list, index, nodule = null) {
   document.getElementById("next").disabled = index === list.length - 1;
   if (!dialog.open) dialog.showModal();
   const body = document.getElementById("viewer-body");
-  shown.view = item.scan ? new ScanView(body, page.scans[item.scan], item, nodule) : new PictureView(body, item);
+  if (!item.scan) shown.view = new PictureView(body, item);
+  else if (!page.scans[item.scan].slices) shown.view = new StillView(body, item);
+  else if (other === null) shown.view = new ScanView(body, item, place);
+  else shown.view = new CompareView(body, [item, list[other][1]], place);
+  linkChanged();
 }
+
+/** The choice of a scan to compare with; hidden if the patient has no other scan. */
+function fillComparison(others) {
+  const select = document.getElementById("compare");
+  select.closest("label").hidden = !others.length;
+  select.replaceChildren(
+    element("option", { value: "" }, "none"),
+    ...others.map((number) => element("option", { value: number, selected: number === shown.other }, dayAndThickness(shown.list[number][1]))),
+  );
+}
+
+document.getElementById("compare").addEventListener("change", (event) => {
+  showComparison(event.target.value === "" ? null : Number(event.target.value), shown.view.at);
+});
 
 /** The nodule of a scan that belongs to the track on which the viewer is; null if none does. */
 function sameTrack(item) {
@@ -35,7 +54,7 @@ function sameTrack(item) {
 
 function openNeighbour(by) {
   const next = shown.list[shown.index + by];
-  if (next) openViewer(shown.list, shown.index + by, sameTrack(next[1]));
+  if (next) openViewer(shown.list, shown.index + by, { nodule: sameTrack(next[1]) });
 }
 
 document.getElementById("previous").addEventListener("click", () => openNeighbour(-1));
@@ -45,10 +64,12 @@ dialog.addEventListener("close", () => {
   shown?.view?.close();
   shown = null;
   document.getElementById("viewer-body").replaceChildren();
+  linkChanged();
 });
 dialog.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("input") && event.key.length > 1) return; // the slider handles arrow keys itself
+  if (event.target.matches("input[type=number], select")) return;
+  if (event.target.matches("input") && event.key.length > 1 && event.key !== "Delete") return; // the slider handles arrow keys itself
   if (event.key === "ArrowLeft") openNeighbour(-1);
   else if (event.key === "ArrowRight") openNeighbour(1);
   else if (!shown?.view?.press(event.key)) return;
@@ -79,11 +100,27 @@ class PictureView {
         ),
       ),
     );
-    if (item.picture) fitPicture(body.querySelector(".stage"), body.querySelector(".picture"), item.width / item.height);
+    if (item.picture) this.enlarge(body.querySelector(".stage"), body.querySelector(".picture"), item.width / item.height);
   }
 
-  press() {
-    return false;
+  /** The wheel and the keys + and − enlarge the picture, and dragging moves it. */
+  enlarge(stage, picture, shape) {
+    this.zoom = new Zoom(stage, picture, shape);
+    stage.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.zoom.by(Math.exp(-Math.sign(event.deltaY) / 5), event.clientX, event.clientY);
+    }, { passive: false });
+    stage.addEventListener("pointerdown", (event) => { event.preventDefault(); stage.setPointerCapture(event.pointerId); });
+    stage.addEventListener("pointermove", (event) => { if (event.buttons) this.zoom.pan(event.movementX, event.movementY); });
+  }
+
+  press(key) {
+    const ratio = { "+": ZOOM_STEP, "=": ZOOM_STEP, "-": 1 / ZOOM_STEP }[key];
+    const bounds = this.zoom?.stage.getBoundingClientRect();
+    if (bounds && ratio) this.zoom.by(ratio, bounds.left + bounds.width / 2, bounds.top + bounds.height / 2);
+    else if (bounds && key === "0") this.zoom.reset();
+    else return false;
+    return true;
   }
 
   close() {}
@@ -92,13 +129,4 @@ class PictureView {
 /** The columns of an example that the page shows only as text, as [name, text]. */
 function listedFacts(item) {
   return Object.entries(item.facts ?? {}).map(([name, value]) => [name, value === null ? null : String(value)]);
-}
-
-/** Make a picture as large as possible within its stage, at its aspect ratio. */
-function fitPicture(stage, picture, shape) {
-  new ResizeObserver(() => {
-    const width = Math.min(stage.clientWidth, stage.clientHeight * shape);
-    picture.style.width = `${width}px`;
-    picture.style.height = `${width / shape}px`;
-  }).observe(stage);
 }

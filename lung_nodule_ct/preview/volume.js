@@ -23,22 +23,6 @@ async function decodeInto(picture, width, height, into, start) {
   for (let index = 0; index < pixels.length; index += 1) into[start + index] = pixels[index];
 }
 
-/** The Hounsfield units of the 256 codes. */
-const HOUNSFIELD = Float32Array.from({ length: 256 }, (_, code) => {
-  const next = Math.max(1, page.knots.findIndex(([, knot]) => knot >= code));
-  const [[lowHu, low], [highHu, high]] = [page.knots[next - 1], page.knots[next]];
-  return lowHu + ((code - low) / (high - low)) * (highHu - lowHu);
-});
-
-/** A table from codes to opaque grey pixels (little-endian RGBA). Without a window the codes are the greys. */
-function greysOf(preset) {
-  return Uint32Array.from({ length: 256 }, (_, code) => {
-    const share = preset ? (HOUNSFIELD[code] - preset.low) / (preset.high - preset.low) : code / 255;
-    const grey = Math.round(255 * Math.min(1, Math.max(0, share)));
-    return ((255 << 24) | (grey << 16) | (grey << 8) | grey) >>> 0;
-  });
-}
-
 // Colours (red, green, blue) that are mixed into the grey, by lung label: 3 one lung, 4 the other lung, 7 both.
 const LUNGS = { 3: [86, 180, 233], 4: [0, 158, 115], 7: [204, 121, 167] };
 
@@ -110,33 +94,65 @@ class Volume {
 
   /** The code at a voxel of the scan. */
   codeAt(x, y, z) {
-    const [nx, ny] = this.scan.shape;
-    const column = Math.floor(((x + 0.5) * this.width) / nx);
-    const row = Math.floor(((y + 0.5) * this.height) / ny);
-    return this.codes[(this.nearest[z] * this.height + row) * this.width + column];
+    return this.codes[(this.nearest[z] * this.height + this.rowOf(y)) * this.width + this.columnOf(x)];
   }
 
   /**
    * One plane as an ImageData of its size in this small volume. Coronal and sagittal planes have one row per slice of the scan,
-   * the head at the top. `last` is the previous ImageData of the plane, which is overwritten.
+   * the head at the top. `half` is half the thickness of a slab in voxels: each pixel is the maximum through it. `last` is the
+   * previous ImageData of the plane, which is overwritten.
    */
-  cut(planeName, index, greys, withMask, last) {
+  cut(planeName, index, greys, withMask, last, half = 0) {
     const { width, height, codes } = this;
-    const [nx, ny, nz] = this.scan.shape;
-    const column = Math.floor(((index + 0.5) * width) / nx);
-    const row = Math.floor(((index + 0.5) * height) / ny);
+    const nz = this.scan.shape[2];
+    const column = this.columnOf(index);
+    const row = this.rowOf(index);
     const [across, down] = planeName === "axial" ? [width, height] : [planeName === "coronal" ? width : height, nz];
     const image = last ?? new ImageData(across, down);
     const pixels = new Uint32Array(image.data.buffer);
+    const layers = this.layers(planeName, index, half); // distances in `codes` from the plane to the other planes of the slab
     for (let j = 0; j < down; j += 1) {
       const slot = this.nearest[planeName === "axial" ? index : nz - 1 - j];
       const y = planeName === "axial" ? j : row;
       const start = planeName === "sagittal" ? slot * height * width + column : (slot * height + y) * width;
       const stride = planeName === "sagittal" ? width : 1;
-      for (let i = 0, at = start; i < across; i += 1, at += stride) pixels[j * across + i] = greys[codes[at]];
+      const line = j * across;
+      if (!layers.length) {
+        for (let i = 0, at = start; i < across; i += 1, at += stride) pixels[line + i] = greys[codes[at]];
+      } else {
+        for (let i = 0, at = start; i < across; i += 1, at += stride) {
+          let code = codes[at];
+          for (let layer = 0; layer < layers.length; layer += 1) {
+            const other = codes[at + layers[layer]];
+            if (other > code) code = other;
+          }
+          pixels[line + i] = greys[code];
+        }
+      }
       if (withMask && this.labels) this.tint(image, planeName, j, slot, column, row);
     }
     return image;
+  }
+
+  columnOf(x) {
+    return Math.floor(((x + 0.5) * this.width) / this.scan.shape[0]);
+  }
+
+  rowOf(y) {
+    return Math.floor(((y + 0.5) * this.height) / this.scan.shape[1]);
+  }
+
+  layers(planeName, index, half) {
+    const size = this.scan.shape[PLANES[planeName].through];
+    const placeOf = {
+      axial: (z) => this.nearest[z] * this.width * this.height,
+      coronal: (y) => this.rowOf(y) * this.width,
+      sagittal: (x) => this.columnOf(x),
+    }[planeName];
+    const places = new Set();
+    for (let at = Math.max(0, Math.ceil(index - half)); at <= Math.min(size - 1, index + half); at += 1) places.add(placeOf(at));
+    places.delete(placeOf(index));
+    return Int32Array.from(places, (place) => place - placeOf(index));
   }
 
   /** Mix the colours of the lungs into one row of a plane. */

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 import shutil
@@ -17,16 +15,26 @@ import pyarrow.parquet as pq
 import pytest
 import SimpleITK as sitk
 from altered import alter
-from PIL import Image
+from preview_page import (
+    build_into,
+    document_of,
+    open_scan,
+    open_tab,
+    rows_of,
+    shown_pixels,
+    shown_slice,
+    until_ready,
+    until_slice,
+)
 from scan_rows import itk_image_in_lps
 from unknown_config import as_unknown_config
 
-from lung_nodule_ct.declaration.configs import CONFIGS
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.geometry.display import LUNG, MEDIASTINAL
 from lung_nodule_ct.preview import PreviewOptions, write_preview
 from lung_nodule_ct.preview.samples import largest, largest_nodule
+from lung_nodule_ct.preview.selection import Choice
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.read.sidecars import SIDECARS
 from lung_nodule_ct.testing.archives import CT0, CT1, NODULES
@@ -36,86 +44,11 @@ MARKUP = '</script><img src=x onerror="alert(1)"><!--'
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if chromium.PROGRAM is None:
-        pytest.skip("Chromium is not installed")
-    with chromium.started() as started:
-        yield started
-
-
-def _build(source: Path, out: Path, *configs: str, layout: str = "parquet"):
-    from lung_nodule_ct.sources.resolve import open_folder
-    from lung_nodule_ct.targets.build import build_folder
-    from lung_nodule_ct.targets.options import BuildOptions
-
-    chosen = [CONFIGS[name] for name in configs or CONFIGS]
-    build_folder(chosen, open_folder(source), out, BuildOptions(format=layout, keep_source_names=True))
-    return open_build(out)
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    """The embedded archives, with source names."""
-    return _build(ROOT / "dummy_data", tmp_path_factory.mktemp("preview") / "build")
-
-
-@pytest.fixture(scope="module")
-def page(build):
-    return write_preview(build).path
-
-
-def _document(page: Path) -> dict:
-    """Return the data of the page without the slices."""
-    return json.loads(re.search(r'<script type="application/json" id="document">(.*?)</script>', page.read_text())[1])
-
-
-def _rows(build, config: str) -> list[dict]:
-    return [
-        {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in row.items()}
-        | {"split": split}
-        for split in build.splits(config)
-        for row in build.rows(config, split)
-    ]
-
-
-def _tab(tab, name: str):
-    tab.get_by_role("tab", name=name).click()
-    return tab.get_by_role("tabpanel", name=name)
-
-
-def _open(tab, config: str, number: int) -> None:
-    _tab(tab, config).locator(".card").nth(number).click()
-    tab.locator(".pane.axial output", has_text="of").wait_for()
-
-
-def _slice(tab, plane: str = "axial") -> int:
-    return int(re.match(r"[xyz] = (\d+) of \d+", tab.locator(f".pane.{plane} output").inner_text())[1])
-
-
-def _until_slice(tab, index: int, plane: str = "axial") -> None:
-    tab.wait_for_function(
-        "([plane, index]) => document.querySelector(`.pane.${plane} output`).textContent.match(/= (\\d+)/)[1] == index",
-        arg=[plane, index],
-    )
-
-
-def _pixels(tab, plane: str) -> np.ndarray:
-    """Return the grey values of a canvas."""
-    url = tab.evaluate("plane => document.querySelector(`.pane.${plane} canvas`).toDataURL()", plane)
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("L")).astype(int)
-
-
-def _all_ready(tab) -> None:
-    tab.wait_for_function("() => shown.view.volume.ready === shown.view.volume.pictures.length")
-    tab.wait_for_function("() => !shown.view.frame")
-
-
 def test_every_config_has_a_tab_with_the_number_of_examples(browser, build, page):
     with chromium.opened(browser, page) as tab:
         assert tab.get_by_role("tab").count() == len(build.configs)
         for config, splits in build.configs.items():
-            panel = _tab(tab, config)
+            panel = open_tab(tab, config)
             # there are few rows, so the page shows all of them
             assert panel.locator(".card").count() == sum(splits.values())
             for split, count in splits.items():
@@ -124,8 +57,8 @@ def test_every_config_has_a_tab_with_the_number_of_examples(browser, build, page
 
 def test_filters_show_the_matching_rows(browser, build, page):
     with chromium.opened(browser, page) as tab:
-        panel = _tab(tab, "cls_1.25mm")
-        counts = Counter((row["split"], row["label"]) for row in _rows(build, "cls_1.25mm"))
+        panel = open_tab(tab, "cls_1.25mm")
+        counts = Counter((row["split"], row["label"]) for row in rows_of(build, "cls_1.25mm"))
         for (split, label), count in counts.items():
             panel.get_by_label("Split").select_option(split)
             panel.get_by_label("Pathology class").select_option(PATHOLOGY_NAMES[label])
@@ -133,8 +66,8 @@ def test_filters_show_the_matching_rows(browser, build, page):
             assert panel.get_by_role("status").inner_text().startswith(f"{count} of ")
         panel.get_by_role("button", name="Reset").click()
         assert panel.locator(".card").count() == sum(counts.values())
-        panel = _tab(tab, "det3d_1.25mm")
-        rows = _rows(build, "det3d_1.25mm")
+        panel = open_tab(tab, "det3d_1.25mm")
+        rows = rows_of(build, "det3d_1.25mm")
         panel.get_by_label("Nodule size").select_option("20 to 30 mm")
         large = [row for row in rows if any(20 < nodule["diameter_mm"] <= 30 for nodule in row["nodules"])]
         assert panel.locator(".card").count() == len(large) > 0
@@ -145,9 +78,9 @@ def test_filters_show_the_matching_rows(browser, build, page):
 
 
 def test_boxes_have_the_numbers_of_the_build_and_are_drawn_on_their_pixels(browser, build, page):
-    rows = _rows(build, "det2d_1.25mm")
+    rows = rows_of(build, "det2d_1.25mm")
     with chromium.opened(browser, page) as tab:
-        panel = _tab(tab, "det2d_1.25mm")
+        panel = open_tab(tab, "det2d_1.25mm")
         for number, row in enumerate(rows):
             drawn = panel.locator(".card").nth(number).locator("rect")
             numbers = [[float(box.get_attribute(n)) for n in ("x", "y", "width", "height")] for box in drawn.all()]
@@ -165,37 +98,39 @@ def test_boxes_have_the_numbers_of_the_build_and_are_drawn_on_their_pixels(brows
 
 def test_wheel_keys_and_slider_change_the_slice(browser, build, page):
     with chromium.opened(browser, page) as tab:
-        _open(tab, "det3d_1.25mm", 0)
-        start, last = _slice(tab), _rows(build, "det3d_1.25mm")[0]["volume"].shape[0] - 1
+        open_scan(tab, "det3d_1.25mm", 0)
+        start, last = shown_slice(tab), rows_of(build, "det3d_1.25mm")[0]["volume"].shape[0] - 1
         tab.locator(".pane.axial .stage").hover()
         tab.mouse.wheel(0, -100)
-        _until_slice(tab, start + 1)
+        until_slice(tab, start + 1)
         tab.mouse.wheel(0, 100)
-        _until_slice(tab, start)
+        until_slice(tab, start)
         for key, expected in (("ArrowDown", start - 1), ("Home", 0), ("PageUp", 10), ("End", last), ("ArrowUp", last)):
             tab.keyboard.press(key)
-            _until_slice(tab, expected)
+            until_slice(tab, expected)
         tab.locator(".pane.axial input").fill("3")
-        _until_slice(tab, 3)
-        assert "3 of" in tab.locator(".pane.axial input").get_attribute("aria-valuetext")
-        before = _slice(tab, "coronal")
+        until_slice(tab, 3)
+        assert (
+            tab.locator(".pane.axial input").get_attribute("aria-valuetext") == f"4 of {last + 1} from the foot, z = 3"
+        )
+        before = shown_slice(tab, "coronal")
         tab.locator(".pane.coronal .stage").hover()
         tab.mouse.wheel(0, -100)
-        _until_slice(tab, before + 1, "coronal")
-        assert _slice(tab) == 3
+        until_slice(tab, before + 1, "coronal")
+        assert shown_slice(tab) == 3
 
 
 def test_a_swipe_changes_the_slice(browser, page):
     with chromium.opened(browser, page, has_touch=True, viewport={"width": 390, "height": 840}) as tab:
-        _open(tab, "det3d_1.25mm", 0)
-        start = _slice(tab)
+        open_scan(tab, "det3d_1.25mm", 0)
+        start = shown_slice(tab)
         bounds = tab.locator(".pane.axial .stage").bounding_box()
         x, y = bounds["x"] + bounds["width"] / 2, bounds["y"] + bounds["height"] / 2
         session = tab.context.new_cdp_session(tab)
         for kind, points in (("touchStart", [0]), ("touchMove", [-8]), ("touchMove", [-16]), ("touchEnd", [])):
             touches = [{"x": x, "y": y + down} for down in points]
             session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
-        _until_slice(tab, start + 2)
+        until_slice(tab, start + 2)
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -203,14 +138,14 @@ def test_a_swipe_changes_the_slice(browser, page):
 @pytest.mark.slow
 def test_a_nodule_is_shown_where_itk_locates_it(browser, build, page, config):
     """Includes scans that are stored rotated or mirrored. The grey values are compared with the voxels, too."""
-    rows = _rows(build, config)
+    rows = rows_of(build, config)
     assert config == "det3d_5mm" or any(row["direction"][0] != 1 for row in rows)
     with chromium.opened(browser, page) as tab:
-        _open(tab, config, 0)
+        open_scan(tab, config, 0)
         for position, row in enumerate(rows):
             if position:
                 tab.keyboard.press("ArrowRight")
-            _all_ready(tab)
+            until_ready(tab)
             image = itk_image_in_lps(row)
             hu = sitk.GetArrayFromImage(image)
             for number, nodule in enumerate(row["nodules"]):
@@ -232,22 +167,22 @@ def test_a_nodule_is_shown_where_itk_locates_it(browser, build, page, config):
                 assert drawn == pytest.approx([center[0] + 0.5, hu.shape[0] - center[2] - 0.5], abs=1e-4)
             x, y, z = tab.evaluate("shown.view.position")
             for plane, cut in (("axial", hu[z]), ("coronal", hu[::-1, y]), ("sagittal", hu[::-1, :, x])):
-                error = np.abs(_pixels(tab, plane) - LUNG.to_grey(cut))
+                error = np.abs(shown_pixels(tab, plane) - LUNG.to_grey(cut))
                 assert error.mean() < 6, plane
 
 
 def test_slider_markers_jump_to_nodules_and_boxes_match_the_build(browser, build, page):
-    rows = _rows(build, "det3d_1.25mm")
+    rows = rows_of(build, "det3d_1.25mm")
     number = next(
         n for n, row in enumerate(rows) if row["direction"] == [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0] and row["nodules"]
     )
     x0, y0, z0, x1, y1, z1 = rows[number]["nodules"][0]["box_voxel"]
     with chromium.opened(browser, page) as tab:
-        _open(tab, "det3d_1.25mm", number)
+        open_scan(tab, "det3d_1.25mm", number)
         tab.keyboard.press("Home")
-        _until_slice(tab, 0)
+        until_slice(tab, 0)
         tab.locator(".marker").first.click()
-        _until_slice(tab, int(np.floor(rows[number]["nodules"][0]["center_voxel"][2] + 0.5)))
+        until_slice(tab, int(np.floor(rows[number]["nodules"][0]["center_voxel"][2] + 0.5)))
         box = tab.locator(".pane.axial rect[data-nodule='0']")
         assert [float(box.get_attribute(n)) for n in ("x", "y", "width", "height")] == [x0, y0, x1 - x0, y1 - y0]
         box = tab.locator(".pane.sagittal rect[data-nodule='0']")
@@ -273,9 +208,9 @@ def test_a_scan_opens_at_the_key_slice_of_its_largest_nodule(browser, tmp_path):
                     nodule["key_slice"] = chosen[nodule["nodule_id"]] = nodule["box_voxel"][2]
                     nodule["key_slice_basis"] = "evidence" if number % 2 else "centre"
 
-    _build(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
+    build_into(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
     altered = open_build(alter(tmp_path / "build", "det3d_1.25mm", choose))
-    rows = _rows(altered, "det3d_1.25mm")
+    rows = rows_of(altered, "det3d_1.25mm")
     opened = set()
     with chromium.opened(browser, write_preview(altered, tmp_path / "page.html").path) as tab:
         for number, row in enumerate(rows):
@@ -283,11 +218,11 @@ def test_a_scan_opens_at_the_key_slice_of_its_largest_nodule(browser, tmp_path):
             if index is None or row["nodules"][index]["nodule_id"] not in chosen:
                 continue
             nodule = row["nodules"][index]
-            _open(tab, "det3d_1.25mm", number)
-            _all_ready(tab)
+            open_scan(tab, "det3d_1.25mm", number)
+            until_ready(tab)
             shown = tab.locator(".pane output").all_inner_texts()
-            assert any(text.startswith(f"z = {nodule['key_slice']} of") for text in shown), shown
-            pane = tab.locator(".pane").nth(next(n for n, text in enumerate(shown) if text.startswith("z =")))
+            assert any(text.endswith(f", z = {nodule['key_slice']}") for text in shown), shown
+            pane = tab.locator(".pane").nth(next(n for n, text in enumerate(shown) if ", z =" in text))
             basis = "by evidence in the voxels" if number % 2 else "by the annotated centre"
             assert f"key slice of nodule {index + 1}, {basis}" in pane.locator(".keys").inner_text()
             mark = pane.locator(f"path.key[data-nodule='{index}']")
@@ -307,42 +242,42 @@ def test_a_scan_opens_at_the_key_slice_of_its_largest_nodule(browser, tmp_path):
 
 
 def test_window_presets_change_the_grey_values(browser, build, page):
-    row = _rows(build, "det3d_1.25mm")[0]
+    row = rows_of(build, "det3d_1.25mm")[0]
     with chromium.opened(browser, page) as tab:
-        _open(tab, "det3d_1.25mm", 0)
-        _all_ready(tab)
-        axial = row["volume"][_slice(tab)]
-        assert np.abs(_pixels(tab, "axial") - LUNG.to_grey(axial)).mean() < 6
+        open_scan(tab, "det3d_1.25mm", 0)
+        until_ready(tab)
+        axial = row["volume"][shown_slice(tab)]
+        assert np.abs(shown_pixels(tab, "axial") - LUNG.to_grey(axial)).mean() < 6
         tab.get_by_role("radio", name="mediastinal").check()
         tab.wait_for_function("() => !shown.view.frame")
-        assert np.abs(_pixels(tab, "axial") - MEDIASTINAL.to_grey(axial)).mean() < 8
+        assert np.abs(shown_pixels(tab, "axial") - MEDIASTINAL.to_grey(axial)).mean() < 8
         tab.keyboard.press("Escape")
-        _open(tab, "det3d_bmp_1.25mm", 0)  # has no Hounsfield units
-        _all_ready(tab)
+        open_scan(tab, "det3d_bmp_1.25mm", 0)  # has no Hounsfield units
+        until_ready(tab)
         assert tab.get_by_role("radio", name="mediastinal").count() == 0
         assert "patient" not in tab.locator(".about").inner_text()  # the config has no such column
-        grey = _rows(build, "det3d_bmp_1.25mm")[0]["volume"][_slice(tab)]
-        assert np.abs(_pixels(tab, "axial") - grey.astype(int)).mean() < 6
+        grey = rows_of(build, "det3d_bmp_1.25mm")[0]["volume"][shown_slice(tab)]
+        assert np.abs(shown_pixels(tab, "axial") - grey.astype(int)).mean() < 6
 
 
 def test_the_lung_mask_tints_the_lungs_only(browser, build, page):
-    number, row = next((n, row) for n, row in enumerate(_rows(build, "det3d_1.25mm")) if row["lung_mask"] is not None)
+    number, row = next((n, row) for n, row in enumerate(rows_of(build, "det3d_1.25mm")) if row["lung_mask"] is not None)
     assert row["direction"][0] == 1
     with chromium.opened(browser, page) as tab:
-        _open(tab, "det3d_1.25mm", number)
-        _all_ready(tab)
-        before, inside = _pixels(tab, "axial"), row["lung_mask"][_slice(tab)] > 0
+        open_scan(tab, "det3d_1.25mm", number)
+        until_ready(tab)
+        before, inside = shown_pixels(tab, "axial"), row["lung_mask"][shown_slice(tab)] > 0
         tab.get_by_label("lung mask").check()
         tab.wait_for_function("() => shown.view.volume.labels && !shown.view.frame")
-        changed = _pixels(tab, "axial") != before
+        changed = shown_pixels(tab, "axial") != before
         assert changed[inside].mean() > 0.9
         assert not changed[~inside].any()
 
 
 def test_scans_of_a_patient_are_in_chronological_order_without_dates(browser, build, page):
-    rows = _rows(build, "longitudinal")
+    rows = rows_of(build, "longitudinal")
     with chromium.opened(browser, page) as tab:
-        panel = _tab(tab, "longitudinal")
+        panel = open_tab(tab, "longitudinal")
         for patient in {row["patient_id"] for row in rows}:
             section = panel.locator(".patient").filter(
                 has=tab.get_by_role("heading", name=f"Patient {patient}", exact=True)
@@ -370,7 +305,7 @@ def test_scans_of_a_patient_are_in_chronological_order_without_dates(browser, bu
                     if row["nodules"]:
                         assert f"{max(n['diameter_mm'] for n in row['nodules']):g} mm" in head
     text = re.sub(r"[A-Za-z0-9+/]{200,}", "", page.read_text())
-    names = [row["source_name"] for config in build.configs for row in _rows(build, config)]
+    names = [row["source_name"] for config in build.configs for row in rows_of(build, config)]
     dates = {match[1] for name in names if (match := re.search(r"_(\d{8})", name))}
     assert dates
     assert not [date for date in dates if date in text]
@@ -392,18 +327,18 @@ def tracked(tmp_path_factory):
             )
 
     folder = tmp_path_factory.mktemp("tracked") / "build"
-    _build(ROOT / "dummy_data", folder, "longitudinal")
+    build_into(ROOT / "dummy_data", folder, "longitudinal")
     return open_build(alter(folder, "longitudinal", follow))
 
 
 def _patient(tab, number: str):
-    panel = _tab(tab, "longitudinal")
+    panel = open_tab(tab, "longitudinal")
     return panel.locator(".patient").filter(has=tab.get_by_role("heading", name=f"Patient {number}", exact=True))
 
 
 def test_the_curve_has_a_point_per_diameter_and_joins_the_scans_of_a_track(browser, tracked, tmp_path):
     page = write_preview(tracked, tmp_path / "page.html").path
-    rows = [row for row in _rows(tracked, "longitudinal") if row["patient_id"] == "27"]
+    rows = [row for row in rows_of(tracked, "longitudinal") if row["patient_id"] == "27"]
     span, strokes = max(row["days_since_first"] for row in rows), set()
     for scheme in ("light", "dark"):
         with chromium.opened(browser, page, color_scheme=scheme) as tab:
@@ -440,11 +375,13 @@ def test_the_curve_has_a_point_per_diameter_and_joins_the_scans_of_a_track(brows
 
 def test_scans_are_linked_at_the_nodule_of_a_track(browser, tracked, tmp_path):
     rows = [
-        row for row in _rows(tracked, "longitudinal") if (row["patient_id"], row["slice_thickness_mm"]) == ("27", 1.25)
+        row
+        for row in rows_of(tracked, "longitudinal")
+        if (row["patient_id"], row["slice_thickness_mm"]) == ("27", 1.25)
     ]
     page = write_preview(tracked, tmp_path / "page.html").path
-    scans = _document(page)["scans"]
-    items = [item for item in _document(page)["configs"][0]["items"] if item["patient"] == "27"]
+    scans = document_of(page)["scans"]
+    items = [item for item in document_of(page)["configs"][0]["items"] if item["patient"] == "27"]
     assert {scans[item["scan"]]["followed"] for item in items} == {1}
     for item in items:  # the close-up is around the followed nodule
         scan = scans[item["scan"]]
@@ -475,7 +412,7 @@ def test_scans_are_linked_at_the_nodule_of_a_track(browser, tracked, tmp_path):
 
 def test_a_build_without_tracks_has_no_curve(browser, page):
     with chromium.opened(browser, page) as tab:
-        panel = _tab(tab, "longitudinal")
+        panel = open_tab(tab, "longitudinal")
         assert panel.locator(".timeline").count() > 0
         assert panel.locator(".tracks").count() == 0
         assert "each at its largest nodule" in panel.inner_text()
@@ -508,9 +445,9 @@ def test_the_page_can_be_used_with_the_keyboard(browser, build, page):
         tab.keyboard.press("Enter")
         tab.locator(".pane.axial output", has_text="of").wait_for()
         tab.keyboard.press("End")
-        _until_slice(tab, _rows(build, "det3d_1.25mm")[0]["volume"].shape[0] - 1)
+        until_slice(tab, rows_of(build, "det3d_1.25mm")[0]["volume"].shape[0] - 1)
         tab.keyboard.press("n")
-        _until_slice(tab, int(np.floor(_rows(build, "det3d_1.25mm")[0]["nodules"][0]["center_voxel"][2] + 0.5)))
+        until_slice(tab, int(np.floor(rows_of(build, "det3d_1.25mm")[0]["nodules"][0]["center_voxel"][2] + 0.5)))
         tab.keyboard.press("2")
         assert tab.get_by_role("radio", name="mediastinal").is_checked()
         tab.keyboard.press("Escape")
@@ -520,7 +457,7 @@ def test_the_page_can_be_used_with_the_keyboard(browser, build, page):
 
 def test_controls_have_accessible_names(browser, page):
     with chromium.opened(browser, page) as tab:
-        _open(tab, "det3d_1.25mm", 0)
+        open_scan(tab, "det3d_1.25mm", 0)
         nameless = tab.evaluate(
             "() => [...document.querySelectorAll('button, input, select, canvas')].filter(e => e.checkVisibility() && "
             "!(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
@@ -573,13 +510,13 @@ def test_texts_of_the_data_do_not_become_markup(browser, build, tmp_path):
         assert (
             tab.locator("h1").inner_text() == "lung_nodule_ct"
         )  # and not the name of the folder, which can contain anything
-        panel = _tab(tab, "cls_1.25mm")
+        panel = open_tab(tab, "cls_1.25mm")
         assert panel.locator(".card strong").first.inner_text() == f"patient {MARKUP}"
         panel.get_by_label("Patient").select_option(MARKUP)
         panel.locator(".card").first.click()
         assert MARKUP in tab.locator("#viewer-title").inner_text()
         tab.keyboard.press("Escape")
-        rows = _tab(tab, "audit").locator("tbody tr")
+        rows = open_tab(tab, "audit").locator("tbody tr")
         assert rows.count() == 3
         assert rows.nth(0).locator("td").first.inner_text() == "✓ pass"
         assert rows.nth(1).locator("td").first.inner_text() == "✕ fail"
@@ -599,7 +536,7 @@ def test_a_damaged_audit_is_reported(build, tmp_path, content):
 
 
 def test_the_page_depends_on_the_seed_and_not_on_the_format(build, page, tmp_path):
-    arrow = _build(ROOT / "dummy_data", tmp_path / "build", layout="arrow")
+    arrow = build_into(ROOT / "dummy_data", tmp_path / "build", layout="arrow")
     assert write_preview(arrow, tmp_path / "arrow.html").path.read_bytes() == page.read_bytes()
     small = [
         write_preview(build, tmp_path / f"{n}.html", PreviewOptions(1, seed)).path for n, seed in enumerate((0, 0, 1))
@@ -610,12 +547,12 @@ def test_the_page_depends_on_the_seed_and_not_on_the_format(build, page, tmp_pat
 
 @pytest.mark.slow
 def test_the_page_fits_its_maximum_size(tmp_path, mirror):
-    built = _build(mirror, tmp_path / "build", "det3d_1.25mm")
+    built = build_into(mirror, tmp_path / "build", "det3d_1.25mm")
     for limit in (1, 6):
         written = write_preview(built, tmp_path / "page.html", PreviewOptions(limit))
         assert written.path.stat().st_size == written.num_bytes <= limit * 1e6
         assert all(written.shown.values())
-    scans = _document(written.path)["scans"].values()
+    scans = document_of(written.path)["scans"].values()
     assert any(max(scan["size"]) > 256 for scan in scans)
     for scan in scans:
         through = {z for nodule in scan["nodules"] if nodule["box"] for z in range(nodule["box"][2], nodule["box"][5])}
@@ -624,17 +561,18 @@ def test_the_page_fits_its_maximum_size(tmp_path, mirror):
 
 def test_a_sample_contains_every_class(build, tmp_path):
     written = write_preview(build, tmp_path / "page.html", PreviewOptions(2.5))
-    config = _document(written.path)["configs"][0]
-    rows = _rows(build, "cls_1.25mm")
+    config = document_of(written.path)["configs"][0]
+    rows = rows_of(build, "cls_1.25mm")
     assert len(config["items"]) == written.shown["cls_1.25mm"] < len(rows)
     assert {name for item in config["items"] for name in item["classes"]} == {PATHOLOGY_NAMES[r["label"]] for r in rows}
 
 
 def test_volumes_that_are_not_shown_are_not_read(build, tmp_path):
     """The page is the same if all other volumes are damaged."""
-    damaged = _build(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
-    options = PreviewOptions(1)
-    (item,) = _document(write_preview(damaged, tmp_path / "before.html", options).path)["configs"][0]["items"]
+    damaged = build_into(ROOT / "dummy_data", tmp_path / "build", "det3d_1.25mm")
+    chosen = rows_of(damaged, "det3d_1.25mm")[1]["scan_id"]
+    options = PreviewOptions(1, choice=Choice(scans=(chosen,)))
+    (item,) = document_of(write_preview(damaged, tmp_path / "before.html", options).path)["configs"][0]["items"]
     first = 0
     for file in damaged.manifest["configs"]["det3d_1.25mm"]["files"]:
         path = damaged.folder / file["path"]
@@ -654,20 +592,89 @@ def test_volumes_that_are_not_shown_are_not_read(build, tmp_path):
     )
 
 
+@pytest.mark.parametrize("ids", [{"patients": ("27",)}, {"scans": ("27-1", "12-3")}])
+def test_the_page_shows_the_chosen_patients_or_scans(browser, build, tmp_path, ids):
+    written = write_preview(build, tmp_path / "page.html", PreviewOptions(choice=Choice(**ids)))
+    wanted = set(ids.get("patients", ids.get("scans")))
+    column = "patient_id" if "patients" in ids else "scan_id"
+    for config in document_of(written.path)["configs"]:
+        rows = [row for row in rows_of(build, config["name"]) if row.get(column) in wanted]
+        assert len(config["items"]) == len(rows) == written.shown[config["name"]] > 0
+    assert {"det3d_1.25mm", "longitudinal"} <= set(written.shown)
+    assert written.shown.keys() == {
+        name for name in build.configs if any(row.get(column) in wanted for row in rows_of(build, name))
+    }
+    with chromium.opened(browser, written.path) as tab:
+        text = open_tab(tab, "longitudinal").locator(".intro").inner_text()
+        assert f"of {next(iter(ids))} {', '.join(next(iter(ids.values())))}" in text
+
+
+def test_an_unknown_patient_or_scan_is_refused_with_what_there_is(build, tmp_path, cli):
+    for option, value, hint in (
+        ("--patient", "270", "one of 3, 12, 27, 41. Did you mean 27?"),
+        ("--scan", "27-9", "Did you mean 27-"),
+    ):
+        done = cli("preview", build.folder, option, value, "--out", tmp_path / "page.html")
+        assert done.returncode == 1
+        assert f"no {option[2:]} '{value}'" in done.stderr
+        assert hint in done.stderr
+    done = cli("preview", build.folder, "--all", "--patient", "27", "--out", tmp_path / "page.html")
+    assert (done.returncode, "or use --all" in done.stderr) == (2, True)
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A build of 60 scans, with the noise of a CT."""
+    source, random = TinyArchives(), np.random.default_rng(0)
+    source[CT0], source[CT1] = {}, {}
+    for number in range(60):
+        voxels = random.normal(-600, 300, (30, 128, 128)).astype("<i2")
+        header = "NDims = 3\nDimSize = 128 128 30\nElementType = MET_SHORT\nElementSpacing = 0.7 0.7 1.25\n"
+        source[CT0][f"{number}_20200101.mhd"] = f"{header}ElementDataFile = {number}_20200101.raw\n".encode()
+        source[CT0][f"{number}_20200101.raw"] = voxels.tobytes()
+    folder = tmp_path_factory.mktemp("many")
+    source.write(folder / "source")
+    return build_into(folder / "source", folder / "build", "det3d_1.25mm")
+
+
+def test_the_budget_is_used_for_more_scans_and_for_finer_slices(many, tmp_path):
+    """Of all 60 scans some slices are shown; of a few, all slices at the finest quality."""
+    shown, sizes = {}, {}
+    for name, options in {
+        "sample": PreviewOptions(25),
+        "small": PreviewOptions(8),
+        "all": PreviewOptions(8, choice=Choice(all_scans=True)),
+        "two": PreviewOptions(8, choice=Choice(patients=("3", "4"))),
+        "two in 1 MB": PreviewOptions(1, choice=Choice(patients=("3", "4"))),
+    }.items():
+        written = write_preview(many, tmp_path / "page.html", options)
+        assert written.num_bytes <= options.max_mb * 1e6
+        document = document_of(written.path)
+        assert all(scan["slices"] for scan in document["scans"].values())
+        shown[name] = written.shown["det3d_1.25mm"]
+        sizes[name] = written.num_bytes
+    assert shown["all"] == 60
+    assert shown["two"] == shown["two in 1 MB"] == 2
+    assert sizes["two"] > 1.3 * sizes["two in 1 MB"], "the quality does not depend on the budget"
+    assert shown["sample"] > 12, "only the default number of scans is shown, although more would fit"
+    assert sizes["all"] > 0.5 * 8e6
+
+
 def test_a_scan_without_annotations_is_shown(browser, tmp_path):
     source = TinyArchives()
     source[NODULES]["annotations.csv"] = b"seriesuid,coordX,coordY,coordZ,diameter_mm\n"
     source[CT0] = {name: data for name, data in source[CT0].items() if name.startswith("9")}
     source[CT1] = {}
     source.write(tmp_path / "source")
-    built = _build(tmp_path / "source", tmp_path / "build", "det3d_1.25mm")
+    built = build_into(tmp_path / "source", tmp_path / "build", "det3d_1.25mm")
     with chromium.opened(browser, write_preview(built).path) as tab:
-        assert "no nodule annotated" in _tab(tab, "det3d_1.25mm").locator(".card").inner_text()
-        _open(tab, "det3d_1.25mm", 0)
+        assert "no nodule annotated" in open_tab(tab, "det3d_1.25mm").locator(".card").inner_text()
+        open_scan(tab, "det3d_1.25mm", 0)
         assert "0 annotated nodules" in tab.locator(".about").inner_text()
         tab.keyboard.press("n")
         tab.keyboard.press("Home")
-        _until_slice(tab, 0)
+        until_slice(tab, 0)
 
 
 def test_a_config_of_an_unknown_kind_is_shown_by_the_types_of_its_columns(browser, build, tmp_path):
@@ -683,11 +690,11 @@ def test_a_config_of_an_unknown_kind_is_shown_by_the_types_of_its_columns(browse
     )
     rows = list(volumes.rows("lesions_3d", "train", ["lesions", "z_mm"]))
     with chromium.opened(browser, write_preview(volumes, tmp_path / "volumes.html").path) as tab:
-        assert _tab(tab, "lesions_3d").locator(".card").count() == len(rows)
-        _open(tab, "lesions_3d", 0)
+        assert open_tab(tab, "lesions_3d").locator(".card").count() == len(rows)
+        open_scan(tab, "lesions_3d", 0)
         assert tab.locator(".nodules button").count() == len(rows[0]["lesions"])
         assert tab.get_by_label("lung mask").is_enabled()
-        assert "z_mm\n1.25" in tab.locator(".about dl").inner_text()
+        assert "z_mm\n1.25" in tab.locator(".about dl.facts").inner_text()
     pictures = as_unknown_config(
         build.folder,
         tmp_path / "pictures",
@@ -701,7 +708,7 @@ def test_a_config_of_an_unknown_kind_is_shown_by_the_types_of_its_columns(browse
         row["boxes"] for split in pictures.splits("boxes_2d") for row in pictures.rows("boxes_2d", split, ["boxes"])
     ]
     with chromium.opened(browser, write_preview(pictures, tmp_path / "pictures.html").path) as tab:
-        panel = _tab(tab, "boxes_2d")
+        panel = open_tab(tab, "boxes_2d")
         assert panel.locator(".card img").count() == count
         assert panel.locator(".card rect").count() == sum(map(len, boxes))
 
@@ -711,7 +718,7 @@ def test_a_config_without_pictures_is_a_list_of_rows(browser, build, tmp_path):
     table = as_unknown_config(build.folder, tmp_path / "table", "cls_1.25mm", "labels", columns, kind="label")
     page = write_preview(table, tmp_path / "page.html", PreviewOptions(50)).path
     with chromium.opened(browser, page) as tab:
-        panel = _tab(tab, "labels")
+        panel = open_tab(tab, "labels")
         assert panel.locator(".card").count() == sum(table.configs["labels"].values())
         panel.locator(".card").first.click()
         assert "no picture" in tab.locator("#viewer-body").inner_text()
@@ -726,7 +733,7 @@ def test_a_longitudinal_config_of_pictures_has_a_section_per_patient(browser, bu
         row["patient_id"] for split in pictures.splits("follow_up") for row in pictures.rows("follow_up", split)
     }
     with chromium.opened(browser, write_preview(pictures, tmp_path / "page.html").path) as tab:
-        panel = _tab(tab, "follow_up")
+        panel = open_tab(tab, "follow_up")
         assert panel.locator(".patient").count() == len(patients)
         panel.locator(".card").first.click()
         assert tab.locator("#viewer-body img").is_visible()
@@ -735,16 +742,16 @@ def test_a_longitudinal_config_of_pictures_has_a_section_per_patient(browser, bu
 def test_labels_of_a_mask_are_stretched_to_be_visible(browser, build, tmp_path):
     columns = {"volume": None, "lung_mask": "labels", "nodules": None}
     kept = as_unknown_config(build.folder, tmp_path / "all", "det3d_1.25mm", "lungs", columns, kind="mask")
-    scans = _document(write_preview(kept, tmp_path / "page.html").path)["scans"].values()
+    scans = document_of(write_preview(kept, tmp_path / "page.html").path)["scans"].values()
     masks = [row["labels"] for row in kept.rows("lungs", "train", ["labels"])]
     stretched = [int(mask.max()) for mask in masks if mask is not None]
     assert [scan["stretchedFrom"] for scan in scans] == stretched
     with chromium.opened(browser, tmp_path / "page.html") as tab:
-        panel = _tab(tab, "lungs")
+        panel = open_tab(tab, "lungs")
         assert panel.locator(".card img").count() == len(stretched)
         panel.locator(".card").filter(has=tab.locator("img")).first.click()
-        _all_ready(tab)
-        assert _pixels(tab, "axial").max() > 200
+        until_ready(tab)
+        assert shown_pixels(tab, "axial").max() > 200
 
 
 def test_the_largest_nodule_is_chosen_by_box_then_diameter_then_size_of_the_box():
@@ -764,14 +771,14 @@ def test_the_largest_nodule_is_chosen_by_box_then_diameter_then_size_of_the_box(
 
 def test_the_command_adds_the_page_to_the_build_and_a_changed_build_removes_it(cli, dummy, tmp_path):
     out = tmp_path / "build"
-    _build(dummy, out, "det2d_1.25mm")
+    build_into(dummy, out, "det2d_1.25mm")
     done = cli("preview", out)
     assert done.returncode == 0, done.stderr
     assert "preview.html" in done.stdout
     write_preview(open_build(out))  # an earlier page is replaced
-    _build(dummy, out, "det2d_1.25mm")
+    build_into(dummy, out, "det2d_1.25mm")
     assert (out / "preview.html").exists()
-    _build(dummy, out, "cls_1.25mm")
+    build_into(dummy, out, "cls_1.25mm")
     assert not (out / "preview.html").exists()
 
 
