@@ -182,9 +182,8 @@ class Volume:
         voxels = self.array[inside]
         if voxels.size:
             prefetch_pages(voxels)
-            patch[tuple(slice(s.start - start, s.stop - start) for s, start in zip(inside, starts, strict=True))] = (
-                voxels
-            )
+            target = tuple(slice(s.start - start, s.stop - start) for s, start in zip(inside, starts, strict=True))
+            patch[target] = voxels
         return patch
 
 
@@ -385,11 +384,7 @@ def _only(what: str, names: Sequence[str], chosen: str | None) -> str:
 
 
 def _three(name: str, values: Sequence[Any] | None, *, positive: bool = False) -> Sequence[Any]:
-    """Check a centre or a size.
-
-    Raises:
-        ValueError: It does not consist of three numbers, or not of positive ones where they must be.
-    """
+    """Check a centre or a size: three numbers, positive ones where they must be."""
     if values is None or len(values) != 3 or not all(map(math.isfinite, values)):
         raise ValueError(f"{name}: expected three numbers x, y, z, got {tuple(values or ())}")
     if positive and min(values) <= 0:
