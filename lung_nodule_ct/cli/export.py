@@ -26,6 +26,7 @@ class FormatName(StrEnum):
     SLICER = "slicer"
     DICOM_SEG = "dicom-seg"
     NIFTI = "nifti"
+    HUB_NIFTI = "hub-nifti"
     NIFTI_PAIRS = "nifti-pairs"
 
 
@@ -37,7 +38,7 @@ def export(
         typer.Option(
             "--to",
             help="The format. Boxes in pictures or 8-bit stacks: coco, yolo, voc. Scans: nifti, monai, nndetection, luna16, slicer, "
-            "nnunet (spheres for nodules), nnunet-lungs and dicom-seg (lung masks). "
+            "nnunet (spheres for nodules), nnunet-lungs and dicom-seg (lung masks), hub-nifti (for the volume view of the Hub). "
             "Follow-ups registered on the first scan of the patient: nifti-pairs.",
         ),
     ],

@@ -21,6 +21,7 @@ from lung_nodule_ct.export.formats import (
     has_spheres_in_space,
     has_volumes_in_space,
 )
+from lung_nodule_ct.export.hub_nifti import write_hub_nifti
 from lung_nodule_ct.export.luna16 import write_luna16
 from lung_nodule_ct.export.pairs import has_follow_ups, write_pairs
 from lung_nodule_ct.export.pictures import write_coco, write_voc, write_yolo
@@ -60,6 +61,7 @@ FORMATS: Final[Mapping[str, ExportFormat]] = {
         ExportFormat("slicer", has_spheres_in_space, _SPHERES, write_slicer),
         ExportFormat("dicom-seg", has_masks_in_space, _MASKS, write_dicom_seg),
         ExportFormat("nifti", has_volumes_in_space, _VOLUMES, nifti.write_nifti),
+        ExportFormat("hub-nifti", has_volumes_in_space, _VOLUMES, write_hub_nifti),
         ExportFormat("nifti-pairs", has_follow_ups, _FOLLOW_UPS, write_pairs),
     )
 }

@@ -96,7 +96,6 @@ def write_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Exp
     World centres in ``nodules.csv`` are LPS millimetres, as in the build. The world of the NIfTI files is RAS (x and y
     change their sign).
     """
-    columns = [column for column in schema.columns if isinstance(column.type, Text | Flag | Integer | Real | Category)]
     scans: list[dict[str, Any]] = []
     nodules: list[dict[str, Any]] = []
     sheared: list[str] = []
@@ -104,19 +103,27 @@ def write_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Exp
         save_volumes(schema, indexed, folder)
         case = scan_stem(indexed)
         sheared += [] if indexed.frame.is_orthonormal else [case]
-        values = {column.name: _plain(column, indexed.row[column.name]) for column in columns}
-        scans.append({"case": case, "split": indexed.split, **values})
+        scans.append({"case": case, "split": indexed.split, **plain_values(schema, indexed.row)})
         nodules += [
             nodule_row(case, nodule) for nodule in records_of(schema, indexed.row, "center_world", "center_voxel")
         ]
-    write_table(folder / "scans.csv", ["case", "split", *(column.name for column in columns)], scans)
+    write_table(folder / "scans.csv", ["case", "split", *(column.name for column in plain_columns(schema))], scans)
     write_table(folder / "nodules.csv", NODULE_COLUMNS, nodules)
     return ExportSummary(len(scans), len(nodules), notes=sheared_note(sheared, _ITK_OR_NIBABEL))
 
 
-def _plain(column: Column, value: Any) -> Any:
-    """Return the value of a table cell: categories by name."""
-    return column.type.names[value] if isinstance(column.type, Category) and value is not None else value
+def plain_values(schema: Schema, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a row that are flags, numbers or texts, by column; categories by name."""
+    return {
+        column.name: column.type.names[value] if isinstance(column.type, Category) and value is not None else value
+        for column in plain_columns(schema)
+        for value in (row[column.name],)
+    }
+
+
+def plain_columns(schema: Schema) -> list[Column]:
+    """Return the columns that are flags, numbers or texts."""
+    return [column for column in schema.columns if isinstance(column.type, Text | Flag | Integer | Real | Category)]
 
 
 def nodule_row(case: str, nodule: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import pytest
 import SimpleITK as sitk
 import yaml
 from altered import alter
+from datasets import Nifti, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -62,7 +63,19 @@ from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 SLICES, STACKS, THIN = "det2d_1.25mm", "det3d_bmp_1.25mm", "det3d_1.25mm"
 _PICTURES, _SCANS = (SLICES, STACKS), (THIN, "det3d_5mm", "longitudinal")
 EXPORTABLE = dict.fromkeys(("coco", "yolo", "voc"), _PICTURES) | dict.fromkeys(
-    ("monai", "nndetection", "luna16", "nnunet", "nnunet-lungs", "slicer", "dicom-seg", "nifti", "nifti-pairs"), _SCANS
+    (
+        "monai",
+        "nndetection",
+        "luna16",
+        "nnunet",
+        "nnunet-lungs",
+        "slicer",
+        "dicom-seg",
+        "nifti",
+        "hub-nifti",
+        "nifti-pairs",
+    ),
+    _SCANS,
 )
 ROTATED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 TILTED = (1.0, 0.0, 0.0, 0.0, 0.8, -0.6, 0.0, 0.6, 0.8)
@@ -756,6 +769,40 @@ def test_dicom_leaves_out_sheared_scans_by_name(tiny, build, tmp_path) -> None:
     assert summary.notes[0].endswith(f"DICOM cannot describe, and are left out: {sheared['scan_id']}_1p25mm")
 
 
+# --- the volume view of the Hub ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masks", ["some", "none"])
+def test_nifti_for_the_hub_is_loaded_by_datasets(tiny, build, tmp_path, masks) -> None:
+    tiny[CT0] |= metaimage("7_20180102", noise_volume(1), Frame((5, -8, 30), FRAME.spacing, ROTATED))
+    kept = () if masks == "none" else ("7_20190304",)
+    tiny[MASKS] = {name: data for name, data in tiny[MASKS].items() if name.rpartition(".")[0] in kept}
+    folder = build(tiny.write(tmp_path / "in"), THIN, keep_source_names=False, split_by="patient").folder
+    out = exported(folder, THIN, "hub-nifti", tmp_path / "hub")
+    loaded = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    stored: dict[str, list[dict[str, Any]]] = {}
+    for split, row in every_row(folder, THIN):
+        stored.setdefault(split, []).append(row)
+    assert list(loaded) == list(stored)
+    for split, rows in stored.items():
+        assert isinstance(loaded[split].features["nifti"], Nifti)
+        assert ("lung_mask" in loaded[split].features) == (masks == "some")
+        by_scan = {row["scan_id"]: row for row in loaded[split]}
+        for row in rows:
+            read = by_scan[row["scan_id"]]
+            for column, key in {"nifti": "volume", "lung_mask": "lung_mask"}.items():
+                if row[key] is None:
+                    assert read.get(column) is None
+                    continue
+                assert (np.asarray(read[column].dataobj) == row[key].transpose(2, 1, 0)).all()
+                np.testing.assert_allclose(read[column].affine, Frame.from_row(row).affine("RAS"), atol=1e-4)
+            assert {name: read[name] for name in ("patient_id", "timepoint", "fold")} == {
+                name: row[name] for name in ("patient_id", "timepoint", "fold")
+            }
+            centres = [[nodule[f"lps_mm_{axis}"] for axis in "xyz"] for nodule in read["nodules"]]
+            assert centres == [nodule["center_world"] for nodule in row["nodules"]]
+
+
 # --- registered pairs -------------------------------------------------------------------------------------------------
 
 
@@ -927,7 +974,7 @@ def test_a_new_scan_config_can_be_exported(dummy_build, tmp_path) -> None:
     columns = {"volume": "ct", "nodules": "lesions", "lung_mask": None, "fold": None, "patient_id": None}
     build = as_unknown_config(dummy_build(), tmp_path / "build", THIN, "lesions_3d", columns, kind="lesion_scan")
     rows = list(build.rows("lesions_3d", "train"))
-    for to in ("nifti", "monai", "nndetection", "luna16", "nnunet", "slicer"):
+    for to in ("nifti", "monai", "nndetection", "luna16", "nnunet", "slicer", "hub-nifti"):
         summary = export_config(build, "lesions_3d", to, tmp_path / to)
         assert summary.images == len(rows)
         assert 0 < summary.annotations <= sum(len(row["lesions"]) for row in rows)
@@ -941,7 +988,8 @@ def test_a_new_scan_config_can_be_exported(dummy_build, tmp_path) -> None:
         image = nibabel.load(tmp_path / "nifti" / "images" / f"{scan['case']}.nii.gz")
         assert (np.asarray(image.dataobj) == row["ct"].transpose(2, 1, 0)).all()
     with pytest.raises(
-        ExportError, match="Export lesions_3d to monai or nndetection or luna16 or nnunet or slicer or nifti"
+        ExportError,
+        match="Export lesions_3d to monai or nndetection or luna16 or nnunet or slicer or nifti or hub-nifti",
     ):
         export_config(build, "lesions_3d", "coco", tmp_path / "coco")
 

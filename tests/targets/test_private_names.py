@@ -119,7 +119,7 @@ def test_no_text_of_the_corpus_is_in_a_build_or_in_what_is_made_from_it(source, 
             cli(*command)
         for config, formats in {
             "det2d_1.25mm": ("coco", "yolo", "voc"),
-            "det3d_1.25mm": ("nifti", "nndetection", "luna16", "nnunet", "slicer"),
+            "det3d_1.25mm": ("nifti", "nndetection", "luna16", "nnunet", "slicer", "hub-nifti"),
         }.items():
             for to in formats:
                 done = cli("export", out, config, "--to", to, "--out", tmp_path / "out" / to)
