@@ -1,9 +1,10 @@
 // A scan in the dialog: its slices, its planes, and the position that they have in common.
 
 class Side {
-  /** `host` is the view that holds the scan: it gets `moved` and `drawn`. */
-  constructor(key, scan, planeNames, host) {
+  /** `host` is the view that holds the scan: it gets `moved` and `drawn`. Of two scans, `label` names this one. */
+  constructor(key, scan, planeNames, host, label = null) {
     this.host = host ?? this;
+    this.label = label;
     this.scan = scan;
     this.oriented = scan.spacing !== null;
     this.frame = 0;
