@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from lung_nodule_ct.errors import BuildFolderError, OutputError
 from lung_nodule_ct.preview.page import check_output, collect_document, render_page, write_page
 from lung_nodule_ct.preview.selection import Choice
+from lung_nodule_ct.preview.server import PreviewServer
 from lung_nodule_ct.read.sidecars import add_sidecars
 
 if TYPE_CHECKING:
@@ -62,6 +63,28 @@ class Preview:
     totals: dict[str, int]
 
 
+def serve_preview(
+    build: BuildFolder, options: PreviewOptions | None = None, on_progress: OnProgress | None = None, port: int = 0
+) -> PreviewServer:
+    """Return a server of the page with full volumes, which only this machine can reach. Nothing is written.
+
+    Args:
+        build: The build, from :func:`lung_nodule_ct.read.build_folder.open_build`.
+        options: Seed and what is shown.
+        on_progress: As for :func:`write_preview`.
+        port: Port of the server; 0 for any that is free.
+
+    Raises:
+        BuildFolderError: The build has no examples, or no such patient or scan, or a shard or ``audit.json`` is damaged.
+        OutputError: The port is in use.
+    """
+    _require_examples(build)
+    options = options or PreviewOptions()
+    scale = options.max_mb / DEFAULT_MAX_MB
+    report = on_progress or (lambda *_: None)
+    return PreviewServer(build, collect_document(build, None, options.seed, scale, options.choice, report), port)
+
+
 def write_preview(
     build: BuildFolder,
     out: Path | None = None,
@@ -80,8 +103,7 @@ def write_preview(
         BuildFolderError: The build has no examples, or no such patient or scan, or a shard or ``audit.json`` is damaged.
         OutputError: ``out`` is another file, it cannot be written, or the page does not fit the maximum size.
     """
-    if not any(sum(splits.values()) for splits in build.configs.values()):
-        raise BuildFolderError(f"{build.folder} has no examples to show", expected="a build with at least one example")
+    _require_examples(build)
     options = options or PreviewOptions()
     target = build.folder / PREVIEW_PAGE if out is None else out
     check_output(target)
@@ -115,3 +137,8 @@ def write_preview(
         shown={config["name"]: len(config["items"]) for config in configs},
         totals={config["name"]: sum(config["totals"].values()) for config in configs},
     )
+
+
+def _require_examples(build: BuildFolder) -> None:
+    if not any(sum(splits.values()) for splits in build.configs.values()):
+        raise BuildFolderError(f"{build.folder} has no examples to show", expected="a build with at least one example")

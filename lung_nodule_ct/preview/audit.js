@@ -7,23 +7,25 @@ function auditPanel(audit) {
     .map((verdict) => [verdict, audit.checks.filter((check) => check.verdict === verdict).length])
     .filter(([, count]) => count)
     .map(([verdict, count]) => `${count} ${verdict}`);
+  // the roles are explicit, because a table that is displayed as blocks on a phone would lose them
+  const cell = (text, head) => element("td", { role: "cell", "data-head": head }, text);
   const row = (check) => element(
     "tr",
-    {},
-    element("td", { className: `verdict ${check.verdict}` }, element("span", { "aria-hidden": "true" }, `${VERDICTS[check.verdict]} `), check.verdict),
-    element("td", {}, check.title ?? check.name),
-    element("td", {}, check.measured ?? "unknown"),
-    element("td", {}, check.expected ?? ""),
-    element("td", {}, check.detail ?? ""),
+    { role: "row" },
+    element("td", { role: "cell", className: `verdict ${check.verdict}` }, element("span", { "aria-hidden": "true" }, `${VERDICTS[check.verdict]} `), check.verdict),
+    element("td", { role: "cell", className: "name" }, check.title ?? check.name),
+    cell(check.measured ?? "unknown", "Measured"),
+    cell(check.expected ?? "", "Expected"),
+    cell(check.detail ?? "", "Explanation"),
   );
   const heads = ["Verdict", "Check", "Measured", "Expected", "Explanation"];
   return [
     element("div", { className: "intro" }, element("p", {}, "Checks of the content of this build."), element("p", { className: "quiet" }, `${counts.join(", ")} · ${audit.generator ?? ""}`)),
-    element("div", { className: "scroll" }, element(
+    element("div", { className: "scroll", role: "region", "aria-label": "checks", tabIndex: 0 }, element(
       "table",
-      { className: "checks" },
-      element("thead", {}, element("tr", {}, heads.map((text) => element("th", { scope: "col" }, text)))),
-      element("tbody", {}, audit.checks.map(row)),
+      { className: "checks", role: "table" },
+      element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, heads.map((text) => element("th", { role: "columnheader", scope: "col" }, text)))),
+      element("tbody", { role: "rowgroup" }, audit.checks.map(row)),
     )),
   ];
 }

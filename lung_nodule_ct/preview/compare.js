@@ -24,7 +24,7 @@ class CompareView {
     this.isLinked = true;
     this.moving = null; // the side that the reader moves, while the other one follows
     this.place = null;
-    this.sides = items.map((item, number) => new Side(item.scan, scans[number], [chosen.plane], this));
+    this.sides = items.map((item, number) => new Side(item.scan, scans[number], [chosen.plane], this, dayAndThickness(item)));
     const extents = this.sides.map(({ panes: [pane] }) => pane.extent);
     this.sides.forEach(({ panes: [pane] }, number) => pane.zoom.scaleWith(extents[number], extents));
     this.sides.forEach(({ panes: [pane] }, number) => { pane.zoom.partner = this.sides[1 - number].panes[0].zoom; });
@@ -38,10 +38,10 @@ class CompareView {
       { name: "plane", onchange: (event) => { chosen.plane = event.target.value; showComparison(shown.other, this.at); } },
       Object.keys(PLANES).map((name) => element("option", { value: name, selected: name === chosen.plane }, name)),
     ));
-    const columns = this.sides.map((side, number) => element(
-      "section",
-      { className: "compared", "aria-label": dayAndThickness(items[number]) },
-      element("h3", {}, dayAndThickness(items[number])),
+    const columns = this.sides.map((side) => element(
+      "div",
+      { className: "compared" },
+      element("h3", {}, side.label),
       side.panes[0].root,
     ));
     this.planes = element("div", { className: "two" }, columns);

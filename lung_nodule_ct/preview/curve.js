@@ -123,7 +123,7 @@ function tracksSection(items, open) {
   const counts = [...Map.groupBy(reasons, (reason) => reason)].map(([reason, same]) => `${same.length.toLocaleString("en")}: ${reason}`);
   return element(
     "section",
-    { className: "tracks", "aria-label": "diameters over time" },
+    { className: "tracks", "aria-label": `Patient ${items[0].patient ?? "unknown"}, diameters over time` },
     element("h3", {}, "Diameters over time"),
     element("p", { className: "quiet" }, "Diameters as published. Lines join the scans of a track at one slice thickness: a disc is the thinnest, a square a thicker one. A point opens its scan at the nodule."),
     diameterCurve(annotations, tracks, open),

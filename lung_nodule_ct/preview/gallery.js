@@ -37,7 +37,7 @@ function sampledText(config) {
   const scans = config.items.map((item) => page.scans[item.scan]).filter((scan) => scan?.slices);
   const onPage = scans.reduce((sum, scan) => sum + scan.slices.length, 0);
   const stored = scans.reduce((sum, scan) => sum + scan.shape[2], 0);
-  const slices = scans.length ? ` Slices on this page: ${onPage.toLocaleString("en")} of ${stored.toLocaleString("en")}, compressed.` : "";
+  const slices = scans.length ? ` Slices on this page: ${onPage.toLocaleString("en")} of ${stored.toLocaleString("en")}, ${page.isServed ? "from the server" : "compressed"}.` : "";
   return `Examples on this page: ${parts.join(", ")} (${how}).${slices}`;
 }
 

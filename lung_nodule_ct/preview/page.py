@@ -61,21 +61,23 @@ class Document:
 
     Attributes:
         page: All content except the slices of the scans, as JSON values.
-        slices: The pictures of the slices of each scan by its key, as JSON values.
+        slices: The pictures of the slices of each scan by its key, as JSON values; empty if a server has them.
+        volumes: The row of each scan by its key.
     """
 
     page: Mapping[str, Any]
     slices: Mapping[str, Mapping[str, Any]]
+    volumes: Mapping[str, SampledRow]
 
 
 def collect_document(
-    build: BuildFolder, max_bytes: int, seed: int, scale: float, choice: Choice, on_progress: OnProgress
+    build: BuildFolder, max_bytes: int | None, seed: int, scale: float, choice: Choice, on_progress: OnProgress
 ) -> Document:
     """Read the content of the page. Pictures and volumes are read only of the rows that it shows.
 
     Args:
         build: The build.
-        max_bytes: Maximum size of the content as text.
+        max_bytes: Maximum size of the content as text; ``None`` for a page whose slices a server has.
         seed: Seed of the draw of examples.
         scale: Number of examples, relative to the page of the default size.
         choice: What is shown in place of a sample of the scans.
@@ -88,14 +90,16 @@ def collect_document(
     selections = draw(build, scale, seed, choice)
     pictures = [selection for selection in selections if not selection.config.schema.has_voxels]
     items = {selection.config.name: list(_picture_items(build, selection, on_progress)) for selection in pictures}
-    left = max_bytes - sum(len(item["picture"] or "") + 1000 for shown in items.values() for item in shown)
+    used = sum(len(item["picture"] or "") + 1000 for shown in items.values() for item in shown)
+    left = None if max_bytes is None else max_bytes - used
     scans = PageScans(left)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        share = left / max(1, len(selections) - len(pictures))
-        selections = [
-            fill(build, selection, share, pool) if selection.config.schema.has_voxels else selection
-            for selection in selections
-        ]
+        if left is not None:
+            share = left / max(1, len(selections) - len(pictures))
+            selections = [
+                fill(build, selection, share, pool) if selection.config.schema.has_voxels else selection
+                for selection in selections
+            ]
         volumes = [selection for selection in selections if selection.config.schema.has_voxels]
         # longitudinal configs first: the scans that other configs share with them are then not read again
         for selection in sorted(volumes, key=lambda selection: not selection.config.longitudinal):
@@ -111,6 +115,7 @@ def collect_document(
         "title": "lung_nodule_ct",  # not the name of the folder, which can contain anything
         "seed": seed,
         "choice": choice.text,
+        "isServed": max_bytes is None,
         "splitBy": build.manifest["split_by"],
         "knots": KNOTS,
         "windows": [
@@ -132,7 +137,7 @@ def collect_document(
         "scans": scans.described,
         "audit": audit and {"generator": audit.generator, "checks": [check.to_dict() for check in audit.checks]},
     }
-    return Document(page, scans.slices)
+    return Document(page, scans.slices, scans.rows)
 
 
 def _item(selection: Selection, sampled: SampledRow, **more: Any) -> dict[str, Any]:
@@ -210,12 +215,14 @@ def render_page(document: Document) -> str:
     """Return the HTML of the page.
 
     Texts of the data are only in JSON blocks, where ``<``, ``>`` and ``&`` are escaped, and the scripts set them as
-    text. The content security policy of the page lets no other script run and nothing be loaded.
+    text. The content security policy of the page lets no other script run, and nothing be loaded except slices from
+    the server of the page, if it has one.
     """
     style, script = _resource("page.css"), "\n".join(map(_resource, _SCRIPTS))
+    served = "connect-src 'self'; " if document.page["isServed"] else ""
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"{served}base-uri 'none'; form-action 'none'"
     )
     blocks = [("document", document.page), *document.slices.items()]
     return Template(_resource("page.html")).substitute(

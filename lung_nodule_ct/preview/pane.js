@@ -19,7 +19,7 @@ class Pane {
     this.output = element("output", {});
     this.input = element("input", {
       type: "range", min: 0, max: this.positions.length - 1, step: 1,
-      "aria-label": `${name} slice`, disabled: this.positions.length === 1,
+      "aria-label": [`${name} slice`, view.label].filter(Boolean).join(", "), disabled: this.positions.length === 1,
     });
     const sides = view.oriented
       ? ["left", "right", "up", "down"].map((side, n) => element("span", { className: `side ${side}`, "aria-hidden": "true" }, this.plane.sides[n]))
@@ -28,7 +28,7 @@ class Pane {
     this.slider = element("div", { className: "slider" }, this.input);
     this.root = element(
       "section",
-      { className: `pane ${name}`, "aria-label": `${name} plane` },
+      { className: `pane ${name}`, "aria-label": [`${name} plane`, view.label].filter(Boolean).join(", ") },
       element("div", { className: "pane-head" }, element("span", {}, view.oriented ? name : `normal to ${"xyz"[this.plane.through]}`), this.output),
       this.stage,
       this.slider,

@@ -40,7 +40,7 @@ function sequence(config, items, list) {
   ];
   return element(
     "section",
-    { className: "sequence", "aria-label": thickness },
+    { className: "sequence", "aria-label": [`Patient ${first.patient ?? "unknown"}`, thickness].filter(Boolean).join(", ") },
     thickness && element("h3", {}, thickness),
     element("p", { className: "quiet" }, facts.filter(Boolean).join(", ")),
     timeline(items),

@@ -79,15 +79,16 @@ class PageScans:
     """The volumes of all configs, each stored once. The budget is shared by the expected numbers of slices.
 
     Args:
-        max_bytes: Maximum size of all volumes as text.
+        max_bytes: Maximum size of all volumes as text; ``None`` if a server has the slices.
 
     Attributes:
         described: The description of each volume by its key, as JSON values.
         slices: The pictures of the slices of each volume by its key, as JSON values; missing if they do not fit.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self._left = float(max_bytes)
+    def __init__(self, max_bytes: int | None) -> None:
+        self._left = float(max_bytes or 0)
+        self._is_served = max_bytes is None
         self._keys: dict[Hashable, str] = {}
         self._identities: dict[SampledRow, Hashable] = {}
         self._planned: dict[str, tuple[Selection, SampledRow, CloseUp | None]] = {}
@@ -135,7 +136,8 @@ class PageScans:
                 share = max(0.0, self._left * _weight(sampled) / weights)
                 if volume is not None:
                     close_up = self._planned[key][2]
-                    scan, slices = describe_scan(sampled.row, volume, mask, close_up, int(share / _TEXT), pool)
+                    budget = None if self._is_served else int(share / _TEXT)
+                    scan, slices = describe_scan(sampled.row, volume, mask, close_up, budget, pool)
                     self.described[key] = scan
                     if slices is not None:
                         self.slices[key] = slices
@@ -153,6 +155,11 @@ class PageScans:
             return True
         slices, (width, height, depth) = scan["slices"], scan["shape"]
         return slices is not None and len(slices) == depth and scan["size"] == (width, height)
+
+    @property
+    def rows(self) -> dict[str, SampledRow]:
+        """The row of each volume by its key."""
+        return {key: self._planned[key][1] for key in self.described}
 
     def key_of(self, sampled: SampledRow) -> str | None:
         """Return the key of the volume of a row, ``None`` if the volume is null."""
@@ -182,7 +189,7 @@ def describe_scan(
     stored: NDArray[Any],
     mask: NDArray[np.uint8] | None,
     close_up: CloseUp | None,
-    budget: int,
+    budget: int | None,
     pool: Executor,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return a volume as JSON values.
@@ -192,18 +199,14 @@ def describe_scan(
         stored: The volume as it is stored, axes (z, y, x).
         mask: Its lung mask, the same shape.
         close_up: What the close-up shows; ``None`` for no close-up.
-        budget: Maximum size of the pictures of the slices in bytes.
+        budget: Maximum size of the pictures of the slices in bytes; ``None`` if a server has all slices in full.
         pool: Executor that encodes the pictures.
 
     Returns:
         The description, and the pictures of the slices, or ``None`` if they do not fit the budget.
     """
     frame = Frame.from_row(row)
-    orientation = Orientation() if frame is None else Orientation.from_frame(frame)
-    volume = orientation.volume(stored)
-    top = None
-    if volume.dtype == np.uint8:
-        volume, top = stretch_labels(volume)
+    orientation, volume, top = displayed_volume(row, stored)
     records = nodules_of(row)
     nodules = [_nodule(nodule, orientation, stored.shape) for nodule in records]
     largest = largest_nodule(records)
@@ -242,6 +245,10 @@ def describe_scan(
             volume, z, _square(center, close_up.side_mm, spacing, volume.shape), _CLOSE_UP_SIDE
         )
     mask = None if mask is None else orientation.volume(mask)
+    if budget is None:
+        size = volume.shape[2], volume.shape[1]
+        full = {"slices": [*range(len(volume))], "size": size, "maskSize": None if mask is None else size}
+        return {**described, **full, "served": True}, None
     stack = encode_stack(volume, mask, _slices_of_nodules(nodules, len(volume)), budget, pool)
     if stack is None:
         return described, None
@@ -249,6 +256,14 @@ def describe_scan(
     described["size"] = stack.size
     described["maskSize"] = stack.mask_size
     return described, {"pictures": [*map(as_text, stack.pictures)], "masks": [*map(as_text, stack.masks)]}
+
+
+def displayed_volume(row: Mapping[str, Any], stored: NDArray[Any]) -> tuple[Orientation, NDArray[Any], int | None]:
+    """Return the display order of a volume, its voxels in that order (z, y, x), and the highest label if it is a mask."""
+    frame = Frame.from_row(row)
+    orientation = Orientation() if frame is None else Orientation.from_frame(frame)
+    volume = orientation.volume(stored)
+    return (orientation, *stretch_labels(volume)) if volume.dtype == np.uint8 else (orientation, volume, None)
 
 
 def as_text(data: bytes) -> str:

@@ -1,9 +1,10 @@
 // A scan in the dialog: its slices, its planes, and the position that they have in common.
 
 class Side {
-  /** `host` is the view that holds the scan: it gets `moved` and `drawn`. */
-  constructor(key, scan, planeNames, host) {
+  /** `host` is the view that holds the scan: it gets `moved` and `drawn`. Of two scans, `label` names this one. */
+  constructor(key, scan, planeNames, host, label = null) {
     this.host = host ?? this;
+    this.label = label;
     this.scan = scan;
     this.oriented = scan.spacing !== null;
     this.frame = 0;
@@ -43,6 +44,14 @@ class Side {
 
   /** Decode all slices, those near the position first. `onProgress` receives the number of decoded slices. */
   async start(onProgress) {
+    try {
+      await this.decodeAll(onProgress);
+    } catch (error) {
+      if (!this.volume.closed) this.host.status.textContent = `A slice cannot be read (${error.message}). Is the server of the page still running?`;
+    }
+  }
+
+  async decodeAll(onProgress) {
     const from = this.volume.nearest[this.position[2]];
     await this.volume.decode(from);
     this.redraw();
@@ -69,7 +78,7 @@ class Side {
     this.volume.lastMove = performance.now();
     const slot = this.volume.nearest[next[2]];
     this.volume.decodeAhead(slot, Math.sign(next[2] - previous[2]));
-    this.volume.decode(slot).then(() => this.redraw(changed.map((pane) => pane.name)));
+    this.volume.decode(slot).then(() => this.redraw(changed.map((pane) => pane.name)), () => {}); // `start` reports a failure
     this.host.moved?.(this);
     return true;
   }

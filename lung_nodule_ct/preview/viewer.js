@@ -14,7 +14,7 @@ function openViewer(list, index, place = {}) {
   const other = others.includes(place.other) ? place.other : null;
   shown = { list, index, other, view: null, track: shown?.track ?? null };
   document.getElementById("viewer-title").textContent =
-    other === null ? titleOf(config, item) : `${titleOf(config, item)} and ${dayAndThickness(list[other][1])}`;
+    other === null ? titleOf(config, item) : [config.name, `patient ${item.patient}`, "two scans"].join(" · ");
   fillComparison(others);
   const details = [`${item.split}, row ${item.row}`, item.fold === null || item.fold === undefined ? null : `fold ${item.fold}`];
   if (item.augmented !== undefined) details.push({ true: "augmented copy", false: "original" }[item.augmented] ?? "augmented or original: unknown");

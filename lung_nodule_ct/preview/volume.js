@@ -23,6 +23,29 @@ async function decodeInto(picture, width, height, into, start) {
   for (let index = 0; index < pixels.length; index += 1) into[start + index] = pixels[index];
 }
 
+/** Whether the values of a scan are full Hounsfield units from the server of the page. */
+const isFull = (scan) => Boolean(scan.served && scan.hounsfield);
+
+/** The addresses of the slices of a scan on the server of the page. */
+function servedSlices(key, scan) {
+  return {
+    pictures: scan.slices.map((z) => `volume/${key}/${z}`),
+    masks: scan.maskSize ? scan.slices.map((z) => `mask/${key}/${z}`) : [],
+  };
+}
+
+/** Read a slice from the server of the page. Full Hounsfield units are stored with an offset, so that they are not negative. */
+async function fetchInto(address, width, height, into, start) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`the server has no ${address}`);
+  const content = await response.arrayBuffer();
+  const isSigned = into instanceof Uint16Array;
+  const values = isSigned ? new Int16Array(content) : new Uint8Array(content);
+  if (values.length !== width * height) throw new Error(`expected ${width * height} voxels in ${address}, got ${values.length}`);
+  if (!isSigned) into.set(values, start);
+  else for (let index = 0; index < values.length; index += 1) into[start + index] = values[index] + FULL_OFFSET;
+}
+
 // Colours (red, green, blue) that are mixed into the grey, by lung label: 3 one lung, 4 the other lung, 7 both.
 const LUNGS = { 3: [86, 180, 233], 4: [0, 158, 115], 7: [204, 121, 167] };
 
@@ -31,12 +54,12 @@ const STILL_MS = 120; // the reader has stopped scrolling if there was no move f
 
 class Volume {
   constructor(key, scan) {
-    const { pictures, masks } = JSON.parse(document.getElementById(key).textContent);
+    const { pictures, masks } = scan.served ? servedSlices(key, scan) : JSON.parse(document.getElementById(key).textContent);
     [this.width, this.height] = scan.size;
     this.scan = scan;
     this.pictures = pictures;
     this.slices = scan.slices;
-    this.codes = new Uint8Array(pictures.length * this.width * this.height);
+    this.codes = new (isFull(scan) ? Uint16Array : Uint8Array)(pictures.length * this.width * this.height);
     this.state = new Array(pictures.length).fill(null);
     this.ready = 0;
     this.masks = masks;
@@ -59,7 +82,7 @@ class Volume {
 
   /** Decode a slice; resolves when it can be drawn. */
   decode(slot) {
-    this.state[slot] ??= decodeInto(this.pictures[slot], this.width, this.height, this.codes, slot * this.width * this.height)
+    this.state[slot] ??= (this.scan.served ? fetchInto : decodeInto)(this.pictures[slot], this.width, this.height, this.codes, slot * this.width * this.height)
       .then(() => { this.ready += 1; });
     return this.state[slot];
   }
@@ -67,7 +90,7 @@ class Volume {
   /** Start to decode the next slices in the direction in which the reader scrolls. */
   decodeAhead(slot, direction) {
     for (let ahead = direction; Math.abs(ahead) <= AHEAD && direction !== 0; ahead += direction) {
-      if (this.pictures[slot + ahead]) this.decode(slot + ahead);
+      if (this.pictures[slot + ahead]) this.decode(slot + ahead).catch(() => {});
     }
   }
 
@@ -87,7 +110,7 @@ class Volume {
     if (this.labels) return;
     const labels = new Uint8Array(this.masks.length * this.maskWidth * this.maskHeight);
     for (const [slot, mask] of this.masks.entries()) {
-      await decodeInto(mask, this.maskWidth, this.maskHeight, labels, slot * this.maskWidth * this.maskHeight);
+      await (this.scan.served ? fetchInto : decodeInto)(mask, this.maskWidth, this.maskHeight, labels, slot * this.maskWidth * this.maskHeight);
     }
     this.labels = labels;
   }

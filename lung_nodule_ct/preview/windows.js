@@ -6,6 +6,8 @@ const HOUNSFIELD = Float32Array.from({ length: 256 }, (_, code) => {
   const [[lowHu, low], [highHu, high]] = [page.knots[next - 1], page.knots[next]];
   return lowHu + ((code - low) / (high - low)) * (highHu - lowHu);
 });
+const FULL_OFFSET = 32768;
+const FULL = Float32Array.from({ length: 65536 }, (_, code) => code - FULL_OFFSET);
 const CODES = Float32Array.from({ length: 256 }, (_, code) => code);
 
 const PRESETS = page.windows.map(({ name, center, width }) => ({ name, center, width }));
@@ -39,11 +41,11 @@ const greysByWindow = new Map();
 /** A table from codes to opaque grey pixels (little-endian RGBA) in the window of a scan. */
 function greysOf(scan) {
   const { center, width } = windowOf(scan);
-  const key = `${scan.hounsfield} ${center} ${width}`;
+  const key = `${isFull(scan)} ${scan.hounsfield} ${center} ${width}`;
   if (!greysByWindow.has(key)) {
     if (greysByWindow.size > 64) greysByWindow.clear();
-    const values = scan.hounsfield ? HOUNSFIELD : CODES;
-    greysByWindow.set(key, Uint32Array.from({ length: 256 }, (_, code) => {
+    const values = isFull(scan) ? FULL : scan.hounsfield ? HOUNSFIELD : CODES;
+    greysByWindow.set(key, Uint32Array.from({ length: values.length }, (_, code) => {
       const grey = Math.round(255 * Math.min(1, Math.max(0, (values[code] - center + width / 2) / width)));
       return ((255 << 24) | (grey << 16) | (grey << 8) | grey) >>> 0;
     }));
@@ -55,6 +57,7 @@ function greysOf(scan) {
 function valueText(scan, code) {
   if (scan.stretchedFrom) return `label ${Math.round((code * scan.stretchedFrom) / 255)}`;
   if (!scan.hounsfield) return `grey ${code}`;
+  if (isFull(scan)) return `${signed(FULL[code])} HU`;
   const step = code < 255 ? HOUNSFIELD[code + 1] - HOUNSFIELD[code] : HOUNSFIELD[255] - HOUNSFIELD[254];
   const bound = { 0: " or less", 255: " or more" }[code] ?? "";
   return `about ${signed(Math.round(HOUNSFIELD[code]))} HU${bound}, in steps of ${Math.round(step)}`;
@@ -63,6 +66,7 @@ function valueText(scan, code) {
 /** How the values of a scan are stored on the page. */
 function quantisationText(scan) {
   if (scan.stretchedFrom) return `labels 0 to ${scan.stretchedFrom}, stretched`;
+  if (scan.served) return "as in the build, from the server";
   if (!scan.hounsfield) return "8-bit greys, compressed with loss";
   const steps = page.knots.slice(1).map(([hu, code], number) => {
     const [lastHu, lastCode] = page.knots[number];

@@ -284,7 +284,7 @@ def test_scans_of_a_patient_are_in_chronological_order_without_dates(browser, bu
             )
             for thickness in {row["slice_thickness_mm"] for row in rows if row["patient_id"] == patient}:
                 heads = (
-                    section.get_by_role("region", name=f"{thickness:g} mm slices", exact=True)
+                    section.get_by_role("region", name=f"Patient {patient}, {thickness:g} mm slices", exact=True)
                     .locator(".card strong")
                     .all_inner_texts()
                 )
