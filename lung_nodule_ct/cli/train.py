@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -153,7 +153,7 @@ def _recipe_and_build(
     """The recipe to train, and the build, before any device is used. A published network has the paper's epochs."""
     if pretrained is not None and model is None:
         raise typer.BadParameter("it needs the network of these weights, --model", param_hint="--pretrained")
-    from lung_nodule_ct.train.recipes import get_recipe, published_recipe, published_steps
+    from lung_nodule_ct.train.recipes import get_recipe, published_recipe
 
     default = get_recipe(name) if model is None else published_recipe(name, model)
     recipe = parse_recipe(name, default, arguments)
@@ -163,11 +163,10 @@ def _recipe_and_build(
     build = open_build(folder)
     initialize_jax()
     if model is not None:
-        from lung_nodule_ct.declaration.labels import TRAIN
-        from lung_nodule_ct.train.batches import open_data_source
+        from lung_nodule_ct.train.baselines import with_published_steps
 
-        steps = published_steps(recipe, len(open_data_source(build, recipe, TRAIN)))
-        recipe = parse_recipe(name, replace(default, steps=steps), arguments)  # --steps has priority
+        configure = partial(parse_recipe, arguments=arguments)  # --steps has priority
+        recipe = with_published_steps(build, name, default, configure)
     return recipe, build
 
 
@@ -234,6 +233,7 @@ def _print_models(*, as_json: bool) -> None:
     terminal().print(table)
     terminal().print(
         "\nTrain one:  lung-nodule-ct train BUILD RECIPE --model MODEL\n"
-        "The paper does not say which variants it used. --json adds the name in the paper and the reference.",
+        "The paper does not say which variants it used.\n"
+        "--json adds the name in the paper and the reference.",
         highlight=False,
     )

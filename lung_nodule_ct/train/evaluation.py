@@ -66,6 +66,7 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
         "split_by": str(recipe.split_by),
         "steps": int(state["step"]),
         "seed": recipe.seed,
+        "draws": draws,
         "rows": len(predictions),
         "patients": len({row["patient_id"] for row in predictions} - {None}),
         "scores": {name: with_interval(value, samples[name]) for name, value in scores.items()},

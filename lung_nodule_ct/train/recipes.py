@@ -267,7 +267,7 @@ _PUBLISHED: Final = {
     ),
 }
 """How published networks are trained, by the recipe that is named with them. The paper only has the number of epochs."""
-_EPOCHS: Final = {"classification": 150, "detection": 50}
+EPOCHS: Final = {"classification": 150, "detection": 50}
 """The number of epochs in the paper, by task."""
 
 
@@ -293,9 +293,19 @@ def published_recipe(name: str, network: str) -> Recipe:
     return replace(recipe, model=replace(recipe.model, network=network))
 
 
+def published_name(network: str) -> str:
+    """The name of the recipe that a published network is trained by.
+
+    Raises:
+        TrainingError: There is no such network.
+    """
+    task = get_network(network).task
+    return next(name for name, recipe in _PUBLISHED.items() if recipe.task == task)
+
+
 def published_steps(recipe: Recipe, rows: int) -> int:
     """The number of steps of the paper's number of epochs, if an epoch has ``rows`` examples."""
-    return -(-_EPOCHS[recipe.task] * rows // recipe.batch_size)
+    return -(-EPOCHS[recipe.task] * rows // recipe.batch_size)
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,18 @@ class Run:
         Raises:
             TrainingError: The folder holds another run.
         """
+        self.require_unchanged()
         path = self.folder / _RUN
         if not path.exists():
             write_atomically(path, to_json(self._document()))
+
+    def require_unchanged(self) -> None:
+        """Check that the folder holds this run, or none.
+
+        Raises:
+            TrainingError: It holds another run.
+        """
+        if not (self.folder / _RUN).exists():
             return
         for key, (value, saved) in self.differences(open_run(self.folder)).items():
             raise TrainingError(
