@@ -189,7 +189,8 @@ def parse_recipe(name: str, recipe: Recipe, arguments: Sequence[str]) -> Recipe:
 
 
 def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
-    from lung_nodule_ct.train.recipes import EXPECTED_SCORES, get_recipe
+    from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
+    from lung_nodule_ct.train.recipes import get_recipe
 
     default, expected = get_recipe(name), EXPECTED_SCORES[name]
     options = (*expected.options, *arguments)
@@ -208,7 +209,8 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
 
 
 def _print_recipes() -> None:
-    from lung_nodule_ct.train.recipes import EXPECTED_SCORES, RECIPES
+    from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
+    from lung_nodule_ct.train.recipes import RECIPES
 
     table = new_table("recipe", "reads", "model", "split by", "check expects")
     for name, recipe in RECIPES.items():

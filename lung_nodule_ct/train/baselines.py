@@ -141,5 +141,5 @@ def _evaluation(run: Run, draws: int) -> dict[str, Any] | None:
         documents = read_scores(run.folder)
     except TrainingError:
         return None
-    wanted = {"split": VALIDATION, "steps": run.recipe.steps, "draws": draws}
+    wanted = {"split": VALIDATION, "trained_steps": run.recipe.steps, "draws": draws}
     return next((document for document in documents if document.items() >= wanted.items()), None)

@@ -8,7 +8,8 @@ no state of the loader.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
 import grain
 import jax
@@ -71,19 +72,50 @@ class _LoadExample:
         return self.source.load(int(index), random) | {"index": np.array(index, np.int32)}
 
 
+@dataclass(frozen=True)
+class _PatientOrder:
+    """The examples of all epochs, each of a patient drawn at random. A row of an unknown patient counts as a patient."""
+
+    patients: tuple[str | None, ...]
+    seed: int
+    epochs: int
+
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
+        members: dict[object, list[int]] = {}
+        for index, patient in enumerate(self.patients):
+            members.setdefault(index if patient is None else patient, []).append(index)
+        return [np.array(indices) for indices in members.values()]
+
+    def __len__(self) -> int:
+        return len(self.patients) * self.epochs
+
+    def __getitem__(self, position: SupportsIndex) -> int:
+        random = np.random.default_rng((self.seed, int(position)))
+        members = self._members[random.integers(len(self._members))]
+        return int(members[random.integers(len(members))])
+
+
 def host_batches(source: DataSource, recipe: Recipe, start: int = 0) -> Iterator[Arrays]:
     """Yield this process's part of the batches, from step ``start`` to the recipe's last step."""
     if recipe.workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain's workers read flags
     epochs = -(-recipe.steps * recipe.batch_size // len(source))
-    order = grain.MapDataset.range(len(source)).seed(recipe.seed).shuffle().repeat(epochs)
+    if recipe.input.sample == "patients":
+        order = grain.MapDataset.source(_PatientOrder(source.patients, recipe.seed, epochs)).seed(recipe.seed)
+    else:
+        order = grain.MapDataset.range(len(source)).seed(recipe.seed).shuffle().repeat(epochs)
     parts = order.random_map(_LoadExample(source)).batch(recipe.batch_size // jax.process_count())
     batches = parts[jax.process_index() :: jax.process_count()][start : recipe.steps]  # lazy: only these are loaded
     if not recipe.workers:
-        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+        return iter(
+            batches.to_iter_dataset(
+                grain.ReadOptions(num_threads=recipe.threads, prefetch_buffer_size=2 * recipe.threads)
+            )
+        )
     options = grain.MultiprocessingOptions(num_workers=recipe.workers, per_worker_buffer_size=2)
     return iter(
-        batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)).mp_prefetch(
+        batches.to_iter_dataset(grain.ReadOptions(num_threads=recipe.threads, prefetch_buffer_size=2)).mp_prefetch(
             options, _start_worker
         )
     )

@@ -41,6 +41,10 @@ _STYLE: Final = (
     "table{border-collapse:collapse}td,th{padding:.3rem .9rem .3rem 0;text-align:left;border-bottom:1px solid #ddd}"
     "img{max-width:100%;height:auto}td+td{font-variant-numeric:tabular-nums}"
 )
+_SELECTED: Final = {
+    "last": "",
+    "best": ", the best checkpoint on validation examples, so scores of the split validation are higher than those of unseen patients",
+}
 _EXAMPLES: Final = 8
 _PATIENTS: Final = 4
 _SHOWN_SCORE: Final = 0.3
@@ -86,7 +90,7 @@ def _summary(document: dict[str, Any]) -> str:
     text = (
         f"Config {document['config']}, split {document['split']} ({document['split_by']}), "
         f"{document['rows']:,} examples of {document['patients']:,} known patients, "
-        f"after {document['steps']:,} steps, seed {document['seed']}. "
+        f"after {document['steps']:,} steps{_SELECTED[document['select']]}, seed {document['seed']}. "
         "Intervals: 95 %, by bootstrap over patients."
     )
     return f"<p>{html.escape(text)}</p>"

@@ -40,9 +40,9 @@ from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
 from lung_nodule_ct.train import convolution, loop, preprocessing  # noqa: E402
 from lung_nodule_ct.train.batches import host_batches, open_data_source  # noqa: E402
+from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES  # noqa: E402
 from lung_nodule_ct.train.layers import Conv  # noqa: E402
 from lung_nodule_ct.train.recipes import (  # noqa: E402
-    EXPECTED_SCORES,
     RECIPES,
     InputOptions,
     ModelOptions,
@@ -329,7 +329,7 @@ def test_every_task_learns(built, cli, tmp_path, recipe, options, has_learned) -
 @pytest.mark.slow
 def test_a_check_fails_if_a_recipe_did_not_learn(cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "_PATIENTS", 20)
-    options = ("--model.bf16", "--optim.accumulate", "2")
+    options = ("--model.bf16", "True", "--optim.accumulate", "2")
     done = cli("train", "cls_1.25mm", "--check", "--out", tmp_path, "--steps", "2", *NO_SCORES, *TINY, *options)
     assert done.returncode == 1
     assert "cls_1.25mm did not learn on synthetic patients; expected accuracy of at least 0.8, got 0." in done.stderr
