@@ -7,9 +7,11 @@ no state of the loader.
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeVar
 
 import grain
 import jax
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.data import Arrays, DataSource
     from lung_nodule_ct.train.recipes import Recipe
 
+_Item = TypeVar("_Item")
+_Loaded = TypeVar("_Loaded")
 _SOURCES: Final[dict[tuple[str, str], Callable[[Rows, Recipe], DataSource]]] = {
     ("classification", Kind.CROP): Crops,
     ("detection", Kind.SLICE): Slices,
@@ -143,14 +147,30 @@ def global_batches(
     yield from transferred
 
 
-def evaluation_batches(source: DataSource, size: int) -> Iterator[tuple[range, Arrays]]:
-    """Yield all examples of a source in order, as their indices and a batch of ``size``.
+def evaluation_batches(source: DataSource, recipe: Recipe) -> Iterator[tuple[range, Arrays]]:
+    """Yield all examples of a source in order, as their indices and a batch.
 
     The last batch may have fewer indices than examples: it is filled with copies of its last example.
     """
-    for start in range(0, len(source), size):
-        indices = range(start, min(start + size, len(source)))
-        yield indices, stack_examples((source.load(index, np.random.default_rng(0)) for index in indices), size)
+    size = recipe.batch_size
+    groups = [range(start, min(start + size, len(source))) for start in range(0, len(source), size)]
+
+    def load(indices: range) -> Arrays:
+        return stack_examples((source.load(index, np.random.default_rng(0)) for index in indices), size)
+
+    yield from zip(groups, load_ahead(load, groups, recipe.threads), strict=True)
+
+
+def load_ahead(load: Callable[[_Item], _Loaded], items: Iterable[_Item], threads: int) -> Iterator[_Loaded]:
+    """Yield what ``load`` returns for each item, in order. Threads load the next ones while one is used."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[_Loaded]] = deque()
+        for item in items:
+            pending.append(pool.submit(load, item))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def stack_examples(examples: Iterable[Arrays], size: int) -> Arrays:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 jax = pytest.importorskip("jax")
@@ -22,7 +24,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
-from lung_nodule_ct.train.batches import host_batches, open_data_source  # noqa: E402
+from lung_nodule_ct.train.batches import host_batches, load_ahead, open_data_source  # noqa: E402
 from lung_nodule_ct.train.layers import compute_dtype  # noqa: E402
 from lung_nodule_ct.train.preprocessing import preprocess  # noqa: E402
 from lung_nodule_ct.train.recipes import (  # noqa: E402
@@ -80,6 +82,25 @@ def test_patients_are_drawn_alike_and_the_order_depends_on_the_step_alone() -> N
     assert (drawn(replace(recipe, seed=1)) != order).any()
     by_example = Counter(drawn(replace(CROPS, steps=13))[:, 0].tolist())
     assert set(by_example.values()) == {8}  # 13 steps of 8 are 8 epochs of 13 examples
+
+
+def test_batches_are_loaded_ahead_in_order() -> None:
+    begun: list[int] = []
+
+    def load(item: int) -> int:
+        begun.append(item)
+        return -item
+
+    loaded = load_ahead(load, range(20), 3)
+    assert next(loaded) == 0
+    for item in range(1, 20):
+        deadline = time.monotonic() + 30
+        while len(begun) < min(item + 3, 20) and time.monotonic() < deadline:
+            time.sleep(0.001)  # three are loaded or being loaded, although none is asked for
+        assert len(begun) >= min(item + 3, 20)
+        assert next(loaded) == -item
+    assert list(loaded) == []
+    assert sorted(begun) == list(range(20))
 
 
 def test_class_weights_are_those_of_the_option(built) -> None:
@@ -199,3 +220,37 @@ def test_the_best_weights_are_kept_and_evaluated(built, cli, tmp_path) -> None:
     assert (run / "scores.csv").read_bytes() == before
     again = json.loads(cli("evaluate", built, run, "--draws", "10", "--json").stdout)
     assert again == document
+
+
+@pytest.mark.slow
+def test_all_devices_evaluate_batches_of_any_size(built, cli, python, tmp_path) -> None:
+    run = tmp_path / "run"
+    done = cli("train", built, "cls_1.25mm", *TINY[:-1], "6", "--steps", "4", "--watch", "0", "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert cli("evaluate", built, run, "--draws", "5").returncode == 0
+    predictions = run / "evaluation/validation/predictions.parquet"
+    of_one = pq.read_table(predictions).to_pylist()
+    command = ["evaluate", str(built), str(run), "--draws", "5"]
+    done = python(
+        "import jax, sys\n"
+        "jax.config.update('jax_disable_most_optimizations', True)\n"
+        "put, used = jax.device_put, set()\n"
+        "def device_put(values, to):\n"
+        "    result = put(values, to)\n"
+        "    used.update((len(x.sharding.device_set), x.sharding.is_fully_replicated) for x in jax.tree.leaves(result))\n"
+        "    return result\n"
+        "jax.device_put = device_put\n"
+        f"sys.argv[1:] = {command!r}\n"
+        "from lung_nodule_ct.cli import app\n"
+        f"app({command!r}, standalone_mode=False)\n"
+        "print('devices', sorted(used))",
+        cwd=tmp_path,
+        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+    )
+    used = done.stdout.splitlines()[-1]
+    assert "(4, False), (4, True)" in used, done.stderr  # batches are divided, weights are copied
+    assert "(1, False)" not in used
+    of_four = pq.read_table(predictions).to_pylist()
+    assert [row["id"] for row in of_four] == [row["id"] for row in of_one]
+    both = ([row["probabilities"] for row in rows] for rows in (of_four, of_one))
+    np.testing.assert_allclose(*both, atol=1e-5)

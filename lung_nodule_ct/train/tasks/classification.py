@@ -102,7 +102,7 @@ def predict(model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.
 
 def predict_all(source: Crops, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
     """Yield ``id``, ``patient_id``, ``number``, the class names ``truth`` and ``predicted``, and ``probabilities``."""
-    for indices, batch in evaluation_batches(source, recipe.batch_size):
+    for indices, batch in evaluation_batches(source, recipe):
         for index, probabilities in zip(indices, apply(batch)["probabilities"], strict=False):
             yield {
                 "id": source.ids[index],

@@ -19,7 +19,7 @@ import optax
 from flax import nnx
 
 from lung_nodule_ct.train import metrics
-from lung_nodule_ct.train.batches import evaluation_batches, stack_examples
+from lung_nodule_ct.train.batches import evaluation_batches, load_ahead, stack_examples
 from lung_nodule_ct.train.boxes import encode, exchange_axes, intersection_over_union, split_corners, suppress
 from lung_nodule_ct.train.data.images import Slices
 from lung_nodule_ct.train.layers import Conv, Encoder, compute_dtype, upsample
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.train.data import Arrays
     from lung_nodule_ct.train.data.volumes import Patches
     from lung_nodule_ct.train.recipes import Recipe
     from lung_nodule_ct.train.tasks import Apply, Prediction
@@ -241,7 +242,7 @@ def predict_all(source: Slices | Patches, apply: Apply, recipe: Recipe) -> Itera
 
 
 def _predict_slices(source: Slices, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
-    for indices, batch in evaluation_batches(source, recipe.batch_size):
+    for indices, batch in evaluation_batches(source, recipe):
         output = apply(batch)
         for index, candidates, candidate_scores in zip(indices, output["boxes"], output["scores"], strict=False):
             boxes, scores = _select_boxes(candidates, candidate_scores, recipe)
@@ -298,9 +299,15 @@ def _volume_candidates(
         np.ones(3) if target is None else np.array(target) / source.spacing(index)
     )  # resampled voxels to stored ones
     shift = (np.array(source.extent) - scale * recipe.input.size) / 2
-    for start in range(0, len(first_voxels), recipe.batch_size):
-        part = first_voxels[start : start + recipe.batch_size]
-        output = apply(stack_examples((source.patch(index, first) for first in part), recipe.batch_size))
+    parts = [
+        first_voxels[start : start + recipe.batch_size] for start in range(0, len(first_voxels), recipe.batch_size)
+    ]
+
+    def load(part: list[NDArray[np.int64]]) -> Arrays:
+        return stack_examples((source.patch(index, first) for first in part), recipe.batch_size)
+
+    for part, batch in zip(parts, load_ahead(load, parts, recipe.threads), strict=True):
+        output = apply(batch)
         for first, patch_boxes, patch_scores in zip(part, output["boxes"], output["scores"], strict=False):
             boxes.append(patch_boxes * np.tile(scale, 2) + np.tile(shift + first, 2))
             scores.append(patch_scores)
