@@ -40,8 +40,7 @@ def main() -> None:
         for position, (score, entry) in enumerate(document["scores"].items()):
             figures = f"{measured.wall:7.0f}{measured.cpu:7.0f}{document['rows']:9}"
             head = f"{name:<20}{figures}" if position == 0 else " " * 43
-            has_minimum = score == expected.score and expected.minimum is not None
-            minimum = f", minimum {expected.minimum}" if has_minimum else ""
+            minimum = f", minimum {expected.minima[score]}" if score in expected.minima else ""
             print(f"{head}  {score} {format_value(entry['value'])} ({format_interval(entry)}){minimum}", flush=True)
     if failed:
         raise SystemExit(f"these recipes failed or did not reach the minimum: {', '.join(failed)}")

@@ -204,8 +204,8 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     terminal().print(f"on synthetic patients: {command}", highlight=False, soft_wrap=True)
     document = check_learning(folder, name, recipe, expected)
     print_scores([document | {"run": folder.name}])
-    result = "it runs" if expected.minimum is None else "it learns, at least"
-    terminal().print(f"{name}: {result}{'; ' if expected.minimum is None else ' '}{expected}", highlight=False)
+    result = f"it learns, at least {expected}" if expected.minima else f"it runs; {expected}"
+    terminal().print(f"{name}: {result}", highlight=False)
 
 
 def _print_recipes() -> None:

@@ -14,18 +14,22 @@ class ExpectedScore:
         options: Command-line options that make the small variant.
         score: Name of the score. Higher is better.
         minimum: The lowest value that passes the check; ``None`` if any value passes.
+        overlap: The lowest ``hit_IoU`` that passes, which judges the size of boxes in volumes; ``None`` if any passes.
     """
 
     options: tuple[str, ...]
     score: str
     minimum: float | None
+    overlap: float | None = None
+
+    @property
+    def minima(self) -> dict[str, float]:
+        """The lowest value of each score that passes the check."""
+        values = {self.score: self.minimum, "hit_IoU": self.overlap}
+        return {name: value for name, value in values.items() if value is not None}
 
     def __str__(self) -> str:
-        return "no minimum" if self.minimum is None else f"{self.score} {self.minimum}"
-
-    def is_reached(self, value: float | None) -> bool:
-        """Whether a score passes the check. An undefined score (``None``) does not, unless any value passes."""
-        return self.minimum is None or (value is not None and value >= self.minimum)
+        return ", ".join(f"{name.removeprefix('hit_')} {value}" for name, value in self.minima.items()) or "no minimum"
 
 
 _SMALL: Final = ("--model.width", "16", "--optim.learning-rate", "3e-3", "--save-every", "50", "--steps", "200")
@@ -44,10 +48,10 @@ EXPECTED_SCORES: Final = {
     "cls_1.25mm-ordinal": ExpectedScore((*_CROPS, "--steps", "300"), "quadratic_kappa", 0.4),
     "det2d_1.25mm": ExpectedScore(_SLICES, "AP50", 0.8),
     "det2d_1.25mm-anchors": ExpectedScore(_SLICES, "AP50", 0.8),
-    "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6),
-    "det3d_1.25mm-anchors": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4),
-    "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
-    "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7),
+    "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6, overlap=0.25),
+    "det3d_1.25mm-anchors": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4, overlap=0.25),
+    "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6, overlap=0.15),
+    "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7, overlap=0.35),
     "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
     "longitudinal-largest": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
     "longitudinal-single": ExpectedScore(_NODULES, "malignant_AUC", None),

@@ -280,6 +280,7 @@ def _predict_volumes(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[
             "centers": centers.tolist(),
             "truth_centers": true_centers.tolist(),
             "truth_diameters": diameters.tolist(),
+            "truth_boxes": truth[:, [2, 1, 0, 5, 4, 3]].tolist(),
         }
 
 
@@ -329,7 +330,10 @@ def _select_boxes(
 
 
 def scorer(predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str, float]]:
-    """Score slices by COCO's ``AP`` to ``APl``; volumes by ``CPM`` and the sensitivity at 1 and 4 false positives."""
+    """Score slices by COCO's ``AP`` to ``APl``; volumes by ``CPM``, the sensitivity at 1 and 4 false positives, and ``hit_IoU``.
+
+    ``hit_IoU`` is the median IoU of the surest hits with their nodules: FROC does not judge the size of boxes.
+    """
     if predictions and "centers" not in predictions[0]:
         images = [metrics.match_boxes(row["boxes"], row["scores"], row["truth_boxes"]) for row in predictions]
         return lambda indices: metrics.average_precision([images[index] for index in indices])
@@ -337,10 +341,19 @@ def scorer(predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str
         metrics.match_centers(row["centers"], row["scores"], row["truth_centers"], row["truth_diameters"])
         for row in predictions
     ]
+    overlaps = [sizes_of_hits(row).overlap for row in predictions]
 
     def scores(indices: np.ndarray) -> dict[str, float]:
         curve = metrics.froc([scans[index] for index in indices])
         at_1, at_4 = curve.sensitivity_at((1.0, 4.0))
-        return {"CPM": curve.cpm, "sensitivity_at_1": float(at_1), "sensitivity_at_4": float(at_4)}
+        hits = np.concatenate([np.zeros(0), *(overlaps[index] for index in indices)])
+        overlap = float(np.median(hits)) if hits.size else float("nan")
+        return {"CPM": curve.cpm, "sensitivity_at_1": float(at_1), "sensitivity_at_4": float(at_4), "hit_IoU": overlap}
 
     return scores
+
+
+def sizes_of_hits(row: Prediction) -> metrics.HitSizes:
+    """How well the boxes of the hits in a volume fit."""
+    names = ("centers", "scores", "boxes", "truth_centers", "truth_diameters", "truth_boxes")
+    return metrics.hit_sizes(*(row[name] for name in names))
