@@ -42,6 +42,7 @@ BENCHMARKS = {
     ),
     "learning": Arguments("", "--only longitudinal-single --steps 5"),
     "training": Arguments("", "--recipes longitudinal --rounds 1"),
+    "gpu": Arguments("", "--tiny --only ceilings"),
     "damages": Arguments("--count 1000", "--count 64"),
     "download": Arguments("--gigabytes 1 --rounds 5", "--gigabytes 0.1 --rounds 1"),
     "streaming": Arguments("", "--pictures 40 --volumes 2"),

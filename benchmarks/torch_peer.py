@@ -1,8 +1,8 @@
 """The networks, losses and training steps of our recipes in PyTorch, for a comparison of speed.
 
 The layers and their order are the same, so that weights can be copied and losses compared. On a CPU, steps are eager and
-use float32. On a GPU, they use ``torch.compile``, autocast to bfloat16, TF32, and cuDNN's search for the fastest
-algorithm. Both use the channels-last memory format, fused AdamW, and gradients set to ``None``.
+use float32. On a GPU, they use ``torch.compile`` for preprocessing, network and loss together, autocast to bfloat16, TF32,
+and cuDNN's search for the fastest algorithm. Both use the channels-last memory format, fused AdamW, and gradients set to ``None``.
 """
 
 from __future__ import annotations
@@ -186,8 +186,7 @@ def preprocess(batch: Batch, options: InputOptions) -> Batch:
             )
     if options.augment:
         boxes = result.get("boxes", torch.zeros(len(image), 0, 2 * (image.ndim - 1), device=image.device))
-        augmented = [augment(*pair) for pair in zip(image, boxes, strict=True)]
-        image, result["boxes"] = (torch.stack(each) for each in zip(*augmented, strict=True))
+        image, result["boxes"] = augment(image, boxes)
     return result | {"image": image[:, None]}
 
 
@@ -201,17 +200,26 @@ def resampling_weights(stored: int, count: int, scale: Tensor) -> Tensor:
 
 
 def augment(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip and rotate one example and its boxes at random."""
-    axes = image.ndim
-    *flips, transpose = np.random.default_rng().random(axes + 1) < 0.5
-    flipped = [axis for axis in range(axes) if flips[axis]]
-    image, boxes = torch.flip(image, flipped), boxes.clone()
-    for axis in flipped:
-        boxes[:, [axis, axis + axes]] = image.shape[axis] - boxes[:, [axis + axes, axis]]
-    if transpose and image.shape[-1] == image.shape[-2]:
+    """Flip and rotate each example and its boxes at random, without a loop over the examples."""
+    axes = image.ndim - 1
+    draws = torch.rand(axes + 1, len(image), device=image.device) < 0.5
+    low, high = boxes[..., :axes], boxes[..., axes:]
+
+    def where(drawn: Tensor, new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(drawn.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    for axis in range(axes):
+        image = where(draws[axis], torch.flip(image, [axis + 1]), image)
+        length, at_axis = image.shape[axis + 1], torch.arange(axes, device=image.device) == axis
+        low, high = (
+            where(draws[axis], torch.where(at_axis, length - other, corner), corner)
+            for corner, other in ((low, high), (high, low))
+        )
+    if image.shape[-1] == image.shape[-2]:
         order = [*range(axes - 2), axes - 1, axes - 2]
-        image, boxes = image.swapaxes(-1, -2), boxes[:, [*order, *(axis + axes for axis in order)]]
-    return image, boxes
+        image = where(draws[axes], image.swapaxes(-1, -2), image)
+        low, high = (where(draws[axes], corner[..., order], corner) for corner in (low, high))
+    return image, torch.cat([low, high], -1)
 
 
 def build_model(recipe: Recipe, params: Any) -> Any:
@@ -243,8 +251,8 @@ def compute_loss(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> f
         return float(build_model(recipe, params).loss(preprocess(tensors, replace(recipe.input, augment=False))))
 
 
-def make_step(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> Callable[[], float]:
-    """Return a training step on a batch that is already on the device. The step waits for the loss and returns it."""
+def make_step(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> Callable[[], Tensor]:
+    """Return a training step on a batch that is already on the device. The step returns its loss and does not wait for it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = device == "cuda"
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
@@ -259,18 +267,23 @@ def make_step(recipe: Recipe, params: Any, batch: dict[str, np.ndarray]) -> Call
     groups = [{"params": kernels, "weight_decay": recipe.optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / recipe.optim.warmup, 1))
-    model_loss = torch.compile(model.loss) if on_gpu else model.loss
 
-    def step() -> float:
-        preprocessed = preprocess(tensors, recipe.input)
+    def compute(tensors: Batch) -> Tensor:
+        prepared = preprocess(tensors, recipe.input)  # in float32, as ours
         with torch.autocast(device, torch.bfloat16, enabled=on_gpu):
-            loss = model_loss(preprocessed)
+            loss: Tensor = model.loss(prepared)
+        return loss
+
+    model_loss = torch.compile(compute) if on_gpu else compute
+
+    def step() -> Tensor:
+        loss = model_loss(tensors)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
         optimizer.step()
         schedule.step()
         average.update_parameters(model)
-        return loss.item()
+        return loss.detach()
 
     return step

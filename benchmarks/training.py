@@ -3,13 +3,15 @@
     python -m benchmarks.training [--recipes det3d_1.25mm ...] [--cores 1] [--rounds 5]
 
 On a CPU, both use float32 and small batches, and PyTorch is eager. On an accelerator, both use bfloat16 and the recipe's
-batch size, PyTorch uses ``torch.compile`` and autocast on CUDA, and the ratio to the device's peak performance (MFU) is
-printed. PyTorch is measured if it is installed. Both networks start with the same weights and must have the same loss.
-The batch is already on the device, except in the loop that the loader feeds.
+batch size, PyTorch uses ``torch.compile`` and autocast on CUDA, the host waits for the device once in 50 steps, and the
+ratio to the device's peak performance (MFU) is printed, by the operations of the network's convolutions and products.
+PyTorch is measured if it is installed. Both networks start with the same weights and must have the same loss in float32.
+The batch is already on the device, except in the loop that the loader feeds. ``benchmarks.gpu`` measures more on a GPU.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -72,11 +74,12 @@ def compare(name: str, build: Path, cores: int, rounds: int) -> None:
             for framework, step in steps.items():
                 runs[framework].append(step.run())
         for framework, measured in runs.items():
-            wall, cpu = median(run.wall for run in measured), median(run.cpu for run in measured)
+            count = ours.info["steps"]
+            wall, cpu = (median(getattr(run, name) for run in measured) / count for name in ("wall", "cpu"))
             peak = ours.info["peak"]
             utilization = f", MFU {ours.info['flops'] / wall / peak:.1%}" if peak else ""
             print(
-                f"  {framework:8} step {wall * 1e3:7.0f} ms (best {min(run.wall for run in measured) * 1e3:.0f}), "
+                f"  {framework:8} step {wall * 1e3:7.0f} ms (best {min(run.wall for run in measured) / count * 1e3:.0f}), "
                 f"CPU {cpu * 1e3:7.0f} ms, {size / wall:7.1f} examples/s, {measured[-1].peak_mb:5.0f} MB{utilization}"
             )
         if "PyTorch" in runs:
@@ -93,51 +96,110 @@ def compare(name: str, build: Path, cores: int, rounds: int) -> None:
 
 
 def our_step(name: str, build: Path) -> tuple[Callable[[], object], Any]:
-    """Return our step on a batch that stays on the device, and the information that PyTorch needs for the same step."""
+    """Return our steps on a batch that stays on the device, and the information that PyTorch needs for the same steps."""
     import jax
 
-    from lung_nodule_ct.train.network import network
-    from lung_nodule_ct.train.preprocessing import preprocess
-    from lung_nodule_ct.train.step import initial_state, make_step
-    from lung_nodule_ct.train.tasks import get_task
-
     recipe, batches = recipe_and_batches(name, build)
-    host_batch = next(batches)
+    return resident_steps(recipe, next(batches), steps_per_run(jax.default_backend()))
+
+
+def steps_per_run(backend: str) -> int:
+    """Steps between two waits for the device. On a CPU the host computes them, so it waits after each."""
+    return 1 if backend == "cpu" else 50
+
+
+def resident_steps(recipe: Recipe, host_batch: dict[str, np.ndarray], count: int) -> tuple[Callable[[], object], Any]:
+    """Return ``count`` steps on a batch that stays on the device, and information about them."""
+    import jax
+
+    from lung_nodule_ct.train.step import initial_state, make_step
+
     batch, state = jax.device_put(host_batch), jax.jit(lambda: initial_state(recipe))()
     train_step = make_step(recipe)
-    plain = replace(recipe, model=replace(recipe.model, bf16=False), input=replace(recipe.input, augment=False))
-
-    def loss(state: Any) -> Any:
-        model = network(plain).in_training(state, jax.random.key(0))
-        task = get_task(plain)
-        examples, totals = task.add_targets(preprocess(batch, plain.input), plain)
-        return task.loss(model, examples, plain, jax.tree.map(lambda total: jax.numpy.maximum(total, 1), totals))[0]
-
+    started = time.perf_counter()
+    program = train_step.lower(state, batch).compile()
     kind = jax.devices()[0].device_kind
     info = {
         "recipe": recipe,
         "device": kind,
         "peak": next((value for part, value in PEAKS.items() if part in kind), None),
-        "flops": train_step.lower(state, batch).cost_analysis()["flops"],
-        "loss": float(jax.jit(loss)(state)),
+        "flops": count_operations(recipe, state, batch),
+        "compile_s": time.perf_counter() - started,
+        "loss": float(jax.jit(lambda state: plain_loss(recipe, state, batch))(state)),
         "params": jax.tree.map(np.asarray, state["params"]),
         "batch": host_batch,
+        "steps": count,
     }
 
-    def step() -> None:
+    def steps() -> None:
         nonlocal state
-        state, losses = train_step(state, batch)
+        for _ in range(count):
+            state, losses = program(state, batch)
         jax.block_until_ready((state, losses))
 
-    return step, info
+    return steps, info
+
+
+def plain_loss(recipe: Recipe, state: Any, batch: Any) -> Any:
+    """The loss in float32, without augmentation. Products are computed in float32 as well, not in TensorFloat-32."""
+    import jax
+
+    from lung_nodule_ct.train.network import network
+    from lung_nodule_ct.train.preprocessing import preprocess
+    from lung_nodule_ct.train.tasks import get_task
+
+    plain = replace(recipe, model=replace(recipe.model, bf16=False), input=replace(recipe.input, augment=False))
+    with jax.default_matmul_precision("highest"):
+        model, task = network(plain).in_training(state, jax.random.key(0)), get_task(plain)
+        examples, totals = task.add_targets(preprocess(batch, plain.input), plain)
+        return task.loss(model, examples, plain, jax.tree.map(lambda total: jax.numpy.maximum(total, 1), totals))[0]
+
+
+def count_operations(recipe: Recipe, state: Any, batch: Any) -> int:
+    """The operations of the convolutions and products of a step: two per multiplication, and three passes. Nothing else counts.
+
+    Convolutions are counted as such, also where a CPU computes them by another algorithm.
+    """
+    import jax
+
+    if recipe.model.network is None:
+        recipe = replace(recipe, model=replace(recipe.model, native_conv=True))
+    return 3 * count_jaxpr(jax.make_jaxpr(lambda state: plain_loss(recipe, state, batch))(state).jaxpr)
+
+
+def count_jaxpr(jaxpr: Any) -> int:
+    """The operations of the convolutions and products of a program and of the programs in it. The body of a loop counts once."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+            outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += 2 * math.prod(output) * math.prod(kernel) // outputs
+        elif equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
+                inner_jaxpr = getattr(inner, "jaxpr", inner)
+                if hasattr(inner_jaxpr, "eqns"):
+                    total += count_jaxpr(inner_jaxpr)
+    return total
 
 
 def pytorch_step(info: dict[str, Any]) -> tuple[Callable[[], object], Any]:
-    """Return PyTorch's step on the same batch, and its loss with the same weights."""
+    """Return PyTorch's steps on the same batch, and its loss with the same weights."""
     from benchmarks import torch_peer
 
     loss = torch_peer.compute_loss(info["recipe"], info["params"], info["batch"])
-    return torch_peer.make_step(info["recipe"], info["params"], info["batch"]), loss
+    step = torch_peer.make_step(info["recipe"], info["params"], info["batch"])
+
+    def steps() -> None:
+        for _ in range(info["steps"]):
+            result = step()
+        result.item()  # waits for the device
+
+    return steps, loss
 
 
 def recipe_and_batches(name: str, build: Path) -> tuple[Recipe, Iterator[dict[str, np.ndarray]]]:
@@ -149,8 +211,6 @@ def recipe_and_batches(name: str, build: Path) -> tuple[Recipe, Iterator[dict[st
     recipe = RECIPES[name]
     if jax.default_backend() == "cpu":
         recipe = replace(recipe, batch_size=BATCHES[name])
-    else:
-        recipe = replace(recipe, model=replace(recipe.model, bf16=True))
     batches = host_batches(open_data_source(open_build(build), recipe, "train"), recipe)
     return recipe, ({key: value for key, value in batch.items() if key != "index"} for batch in batches)
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from lung_nodule_ct.cli.audit import audit, verify
+from lung_nodule_ct.cli.baselines import baselines
 from lung_nodule_ct.cli.build import build, prepare
 from lung_nodule_ct.cli.download import download, lock
 from lung_nodule_ct.cli.evaluate import compare, evaluate
@@ -44,6 +45,7 @@ EXAMPLES = {
     "evaluate": f"evaluate {_BUILD} runs/cls --split validation",
     "compare": "compare runs/cls runs/cls-by-patient",
     "leakage": f"leakage {_BUILD} cls_1.25mm --steps 500",
+    "baselines": f"baselines {_BUILD} --out runs/paper --only resnet50",
 }
 """What the help of each command shows as its example."""
 
@@ -93,6 +95,7 @@ for command, settings in (
     (evaluate, _EXTRA),
     (compare, _HELP),
     (leakage, _RECIPE),
+    (baselines, _RECIPE),
 ):
     app.command(context_settings=settings, epilog=f"Example: lung-nodule-ct {EXAMPLES[command.__name__]}")(command)
 

@@ -7,8 +7,11 @@ no state of the loader.
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeVar
 
 import grain
 import jax
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.data import Arrays, DataSource
     from lung_nodule_ct.train.recipes import Recipe
 
+_Item = TypeVar("_Item")
+_Loaded = TypeVar("_Loaded")
 _SOURCES: Final[dict[tuple[str, str], Callable[[Rows, Recipe], DataSource]]] = {
     ("classification", Kind.CROP): Crops,
     ("detection", Kind.SLICE): Slices,
@@ -71,19 +76,50 @@ class _LoadExample:
         return self.source.load(int(index), random) | {"index": np.array(index, np.int32)}
 
 
+@dataclass(frozen=True)
+class _PatientOrder:
+    """The examples of all epochs, each of a patient drawn at random. A row of an unknown patient counts as a patient."""
+
+    patients: tuple[str | None, ...]
+    seed: int
+    epochs: int
+
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
+        members: dict[object, list[int]] = {}
+        for index, patient in enumerate(self.patients):
+            members.setdefault(index if patient is None else patient, []).append(index)
+        return [np.array(indices) for indices in members.values()]
+
+    def __len__(self) -> int:
+        return len(self.patients) * self.epochs
+
+    def __getitem__(self, position: SupportsIndex) -> int:
+        random = np.random.default_rng((self.seed, int(position)))
+        members = self._members[random.integers(len(self._members))]
+        return int(members[random.integers(len(members))])
+
+
 def host_batches(source: DataSource, recipe: Recipe, start: int = 0) -> Iterator[Arrays]:
     """Yield this process's part of the batches, from step ``start`` to the recipe's last step."""
     if recipe.workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain's workers read flags
     epochs = -(-recipe.steps * recipe.batch_size // len(source))
-    order = grain.MapDataset.range(len(source)).seed(recipe.seed).shuffle().repeat(epochs)
+    if recipe.input.sample == "patients":
+        order = grain.MapDataset.source(_PatientOrder(source.patients, recipe.seed, epochs)).seed(recipe.seed)
+    else:
+        order = grain.MapDataset.range(len(source)).seed(recipe.seed).shuffle().repeat(epochs)
     parts = order.random_map(_LoadExample(source)).batch(recipe.batch_size // jax.process_count())
     batches = parts[jax.process_index() :: jax.process_count()][start : recipe.steps]  # lazy: only these are loaded
     if not recipe.workers:
-        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+        return iter(
+            batches.to_iter_dataset(
+                grain.ReadOptions(num_threads=recipe.threads, prefetch_buffer_size=2 * recipe.threads)
+            )
+        )
     options = grain.MultiprocessingOptions(num_workers=recipe.workers, per_worker_buffer_size=2)
     return iter(
-        batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)).mp_prefetch(
+        batches.to_iter_dataset(grain.ReadOptions(num_threads=recipe.threads, prefetch_buffer_size=2)).mp_prefetch(
             options, _start_worker
         )
     )
@@ -111,14 +147,30 @@ def global_batches(
     yield from transferred
 
 
-def evaluation_batches(source: DataSource, size: int) -> Iterator[tuple[range, Arrays]]:
-    """Yield all examples of a source in order, as their indices and a batch of ``size``.
+def evaluation_batches(source: DataSource, recipe: Recipe) -> Iterator[tuple[range, Arrays]]:
+    """Yield all examples of a source in order, as their indices and a batch.
 
     The last batch may have fewer indices than examples: it is filled with copies of its last example.
     """
-    for start in range(0, len(source), size):
-        indices = range(start, min(start + size, len(source)))
-        yield indices, stack_examples((source.load(index, np.random.default_rng(0)) for index in indices), size)
+    size = recipe.batch_size
+    groups = [range(start, min(start + size, len(source))) for start in range(0, len(source), size)]
+
+    def load(indices: range) -> Arrays:
+        return stack_examples((source.load(index, np.random.default_rng(0)) for index in indices), size)
+
+    yield from zip(groups, load_ahead(load, groups, recipe.threads), strict=True)
+
+
+def load_ahead(load: Callable[[_Item], _Loaded], items: Iterable[_Item], threads: int) -> Iterator[_Loaded]:
+    """Yield what ``load`` returns for each item, in order. Threads load the next ones while one is used."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[_Loaded]] = deque()
+        for item in items:
+            pending.append(pool.submit(load, item))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def stack_examples(examples: Iterable[Arrays], size: int) -> Arrays:

@@ -34,7 +34,9 @@ _SCORES: Final = "scores.json"
 
 
 def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> dict[str, Any]:
-    """Evaluate the averaged weights of a run's latest checkpoint on a split, and write ``<run>/evaluation/<split>/``.
+    """Evaluate the averaged weights of a run on a split, and write ``<run>/evaluation/<split>/``.
+
+    They are those of the latest checkpoint, or, if the recipe selects them, those with the best score of watched examples.
 
     Args:
         run: The run.
@@ -53,8 +55,12 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
     recipe = run.recipe
     source = open_data_source(build, recipe, split)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with Checkpoints(run.folder, recipe) as checkpoints:
+    with Checkpoints(run.folder, recipe, best=recipe.select == "best") as checkpoints:
         state = checkpoints.restore(device)
+    steps = trained = int(state["step"])
+    if recipe.select == "best":
+        with Checkpoints(run.folder, recipe) as checkpoints:
+            trained = checkpoints.latest_step or steps
     predictions = Predictor(source, recipe).predict(state["average"])
     scorer = get_task(recipe).scorer(predictions)
     scores = scorer(np.arange(len(predictions)))
@@ -64,8 +70,11 @@ def evaluate(run: Run, build: BuildFolder, split: str, *, draws: int = 1000) -> 
         "config": recipe.config,
         "split": split,
         "split_by": str(recipe.split_by),
-        "steps": int(state["step"]),
+        "steps": steps,
+        "trained_steps": trained,
+        "select": recipe.select,
         "seed": recipe.seed,
+        "draws": draws,
         "rows": len(predictions),
         "patients": len({row["patient_id"] for row in predictions} - {None}),
         "scores": {name: with_interval(value, samples[name]) for name, value in scores.items()},

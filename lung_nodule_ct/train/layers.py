@@ -60,7 +60,8 @@ class Conv(nnx.Module):
 
 def compute_dtype(options: ModelOptions) -> jax.typing.DTypeLike:
     """The type that layers compute in. Weights are float32 in any case."""
-    return jnp.bfloat16 if options.bf16 else jnp.float32
+    bf16 = jax.default_backend() != "cpu" if options.bf16 is None else options.bf16
+    return jnp.bfloat16 if bf16 else jnp.float32
 
 
 def group_norm(channels: int, options: ModelOptions, rngs: nnx.Rngs) -> nnx.GroupNorm:

@@ -156,11 +156,12 @@ def average_precision(images: Sequence[MatchedBoxes]) -> dict[str, float]:
 def _overlaps(
     predicted: NDArray[np.float64], true: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Intersection over union, shape (d, g), and the areas of both."""
-    low = np.maximum(predicted[:, None, :2], true[None, :, :2])
-    high = np.minimum(predicted[:, None, 2:], true[None, :, 2:])
+    """Intersection over union, shape (d, g), and the areas or volumes of both."""
+    axes = predicted.shape[-1] // 2
+    low = np.maximum(predicted[:, None, :axes], true[None, :, :axes])
+    high = np.minimum(predicted[:, None, axes:], true[None, :, axes:])
     common = np.clip(high - low, 0, None).prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (predicted, true)]
+    areas = [(boxes[:, axes:] - boxes[:, :axes]).prod(-1) for boxes in (predicted, true)]
     union = areas[0][:, None] + areas[1][None, :] - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0), areas[0], areas[1]
 
@@ -273,6 +274,43 @@ def match_centers(
     hits = np.array([values[column].max() for column in inside.T if column.any()], np.float64)
     outside = ~inside.any(1) & ~_within(points, excluded, excluded_diameters).any(1)
     return MatchedCenters(hits, int(inside.shape[1] - len(hits)), values[outside])
+
+
+@dataclass(frozen=True)
+class HitSizes:
+    """How well the boxes of hits fit: of each nodule with a candidate in it, that with the highest score.
+
+    Attributes:
+        overlap: Their intersection over union, shape (hits,).
+        ratio: The mean side of the predicted box divided by that of the nodule, shape (hits,).
+    """
+
+    overlap: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+
+
+def hit_sizes(
+    centers: ArrayLike, scores: ArrayLike, boxes: ArrayLike, nodules: ArrayLike, diameters: ArrayLike, truth: ArrayLike
+) -> HitSizes:
+    """Compare the boxes of one scan with those of its nodules, which FROC does not.
+
+    Args:
+        centers: Centres of the candidates, shape (c, 3), in the coordinates of ``nodules``.
+        scores: Shape (c,).
+        boxes: Boxes of the candidates, low and high corners, shape (c, 6).
+        nodules: Centres of the nodules, shape (n, 3).
+        diameters: Diameters of the nodules, shape (n,).
+        truth: Boxes of the nodules in the coordinates of ``boxes``, shape (n, 6).
+    """
+    predicted, true = (np.asarray(array, np.float64).reshape(-1, 6) for array in (boxes, truth))
+    inside = _within(np.asarray(centers, np.float64).reshape(-1, 3), nodules, diameters)
+    found = np.flatnonzero(inside.any(0))
+    if not found.size:
+        return HitSizes(np.zeros(0), np.zeros(0))
+    surest = np.where(inside[:, found], np.asarray(scores, np.float64)[:, None], -np.inf).argmax(0)
+    sides = [(part[:, 3:] - part[:, :3]).mean(1) for part in (predicted[surest], true[found])]
+    overlap = _overlaps(predicted[surest], true[found])[0]
+    return HitSizes(np.diagonal(overlap).copy(), sides[0] / np.maximum(sides[1], 1e-9))
 
 
 def froc(scans: Sequence[MatchedCenters]) -> FrocCurve:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import csv
 import html
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from lung_nodule_ct.geometry.display import Window
 from lung_nodule_ct.train import metrics
 from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
+from lung_nodule_ct.train.tasks.detection import sizes_of_hits
 from lung_nodule_ct.train.training_log import METRICS, SCORES_OVER_TIME, read_scores_over_time
 
 if TYPE_CHECKING:
@@ -41,8 +43,14 @@ _STYLE: Final = (
     "table{border-collapse:collapse}td,th{padding:.3rem .9rem .3rem 0;text-align:left;border-bottom:1px solid #ddd}"
     "img{max-width:100%;height:auto}td+td{font-variant-numeric:tabular-nums}"
 )
+_SELECTED: Final = {
+    "last": "",
+    "best": ", the best checkpoint on validation examples, so scores of the split validation are higher than those of unseen patients",
+}
 _EXAMPLES: Final = 8
 _PATIENTS: Final = 4
+_HITS: Final = 3
+"""Hits of a volume whose sizes are stated."""
 _SHOWN_SCORE: Final = 0.3
 """Boxes with a lower score are not shown, unless they are the only one."""
 _TRUE_COLOR: Final = "limegreen"
@@ -86,7 +94,7 @@ def _summary(document: dict[str, Any]) -> str:
     text = (
         f"Config {document['config']}, split {document['split']} ({document['split_by']}), "
         f"{document['rows']:,} examples of {document['patients']:,} known patients, "
-        f"after {document['steps']:,} steps, seed {document['seed']}. "
+        f"after {document['steps']:,} steps{_SELECTED[document['select']]}, seed {document['seed']}. "
         "Intervals: 95 %, by bootstrap over patients."
     )
     return f"<p>{html.escape(text)}</p>"
@@ -209,6 +217,7 @@ def _plot_slice(axes: Axes, source: Slices, row: Prediction, options: InputOptio
         _outline(axes, box, _TRUE_COLOR)
     for box in _shown_boxes(row):
         _outline(axes, box, _PREDICTED_COLOR)
+    _note(axes, missing_boxes(row))
 
 
 def _plot_volume(axes: Axes, source: Patches, row: Prediction, options: InputOptions) -> None:
@@ -217,11 +226,35 @@ def _plot_volume(axes: Axes, source: Patches, row: Prediction, options: InputOpt
     index = int(truth[0, [0, 3]].mean()) if len(truth) else volume.shape[0] // 2
     index = min(max(index, 0), volume.shape[0] - 1)
     _show(axes, volume[index], options)
-    true_boxes = truth[:, [2, 1, 0, 5, 4, 3]].tolist()
-    for boxes, color in ((true_boxes, _TRUE_COLOR), (_shown_boxes(row), _PREDICTED_COLOR)):
+    for boxes, color in ((row["truth_boxes"], _TRUE_COLOR), (_shown_boxes(row), _PREDICTED_COLOR)):
         for x0, y0, z0, x1, y1, z1 in boxes:
             if z0 <= index < z1:
                 _outline(axes, (x0, y0, x1, y1), color)
+    _note(axes, missing_boxes(row, index))
+
+
+def missing_boxes(row: Prediction, index: int | None = None) -> list[str]:
+    """Why a panel has no true or no predicted box. Of a volume, it shows the slice ``index``."""
+    reasons = []
+    for boxes, missing, name in (
+        (row["truth_boxes"], "no nodule", "nodule"),
+        (_shown_boxes(row), "no box predicted", "best predicted box"),
+    ):
+        if not boxes:
+            reasons.append(missing)
+        elif index is not None and not any(box[2] <= index < box[5] for box in boxes):
+            reasons.append(f"{name} at z {boxes[0][2]:.0f} to {boxes[0][5]:.0f}, slice {index} shown")
+    return reasons
+
+
+def _note(axes: Axes, lines: Sequence[str]) -> None:
+    """Write lines on the lower end of a picture."""
+    frame = {"facecolor": "black", "alpha": 0.6, "pad": 1.5, "edgecolor": "none"}
+    if lines:
+        text = "\n".join(lines)
+        axes.text(
+            0.5, 0.02, text, transform=axes.transAxes, color="white", fontsize=7, ha="center", va="bottom", bbox=frame
+        )
 
 
 def _outline(axes: Axes, box: Sequence[float], color: str) -> None:
@@ -273,7 +306,14 @@ def _sequence_caption(row: Prediction) -> str:
 def _caption(row: Prediction) -> str:
     if "truth" in row:
         return f"{row['truth']}\npredicted: {row['predicted']}"
-    return f"{row['id']}\nhighest score {max(row['scores'], default=0.0):.2f}"
+    caption = f"{row['id']}\nhighest score {max(row['scores'], default=0.0):.2f}"
+    if "truth_centers" not in row:
+        return caption
+    sizes = sizes_of_hits(row)
+    hits = (
+        f"IoU {overlap:.2f}, {ratio:.1f} x the side" for overlap, ratio in zip(sizes.overlap, sizes.ratio, strict=True)
+    )
+    return "\n".join([caption, *islice(hits, _HITS)])
 
 
 def _quality(row: Prediction) -> float:

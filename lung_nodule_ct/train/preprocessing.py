@@ -1,4 +1,4 @@
-"""Preprocessing on the device: CT window, resampling to a spacing, random flips and rotations.
+"""Preprocessing on the device: CT window, resampling to a spacing, random flips, rotations and mixing.
 
 Boxes are moved together with the voxels. They are low and high corners in array order (y0 x0 y1 x1, or z0 y0 x0 z1 y1
 x1), on the scale of voxel edges: voxel i reaches from i to i + 1.
@@ -6,7 +6,7 @@ x1), on the scale of voxel edges: voxel i reaches from i to i + 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.recipes import InputOptions
 
     Batch = dict[str, Any]
+
+_MIXING: Final = 2
+"""Folded into the key of a step for what mixes crops."""
 
 
 def preprocess(batch: Batch, options: InputOptions, key: jax.Array | None = None) -> Batch:
@@ -47,7 +50,22 @@ def preprocess(batch: Batch, options: InputOptions, key: jax.Array | None = None
         else:
             no_boxes = jnp.zeros((0, 2 * axes))
             image = jax.vmap(lambda k, x: augment(k, x, no_boxes)[0])(keys, image)
+    if key is not None and options.mixup:
+        image, mixed = _mix(jax.random.fold_in(key, _MIXING), image, batch, options.mixup)
+        result |= mixed
     return result | {"image": image[..., None]}
+
+
+def _mix(key: jax.Array, image: jax.Array, batch: Batch, parameter: float) -> tuple[jax.Array, Batch]:
+    """Mix each crop with the one before it in the batch. The order of the batch is random.
+
+    Returns:
+        The images, and the ``share`` of the crop itself with ``other_label`` and ``other_weight`` of the other one.
+    """
+    share = jax.random.beta(key, parameter, parameter, (len(image),))
+    mixed = share[:, None, None] * image + (1 - share[:, None, None]) * jnp.roll(image, 1, 0)
+    others = {f"other_{name}": jnp.roll(batch[name], 1, 0) for name in ("label", "weight")}
+    return mixed, others | {"share": share}
 
 
 def normalise(image: jax.Array, name: str) -> jax.Array:

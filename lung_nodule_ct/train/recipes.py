@@ -1,7 +1,4 @@
-"""Recipes: what is trained, and the score that a small variant must reach in its check. Without JAX.
-
-``lung-nodule-ct train BUILD RECIPE`` runs a recipe; ``lung-nodule-ct train RECIPE --check`` runs its check.
-"""
+"""Recipes: what is trained. ``lung-nodule-ct train BUILD RECIPE`` runs a recipe. Without JAX."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ class ModelOptions:
         squeeze: Squeeze and excitation in every block.
         ordinal: Predict ordered classes by a chain of thresholds (CORAL) instead of softmax.
         patch: Side of the blocks of pixels that the first layer sees as channels.
-        bf16: Compute in bfloat16. Weights, optimiser and losses stay float32.
+        bf16: Compute in bfloat16; by default on every device except a CPU. Weights, optimiser and losses stay float32.
         native_conv: Use XLA's convolutions. By default, they are used on every device except a CPU, where other
             algorithms are faster. The results are equal except for rounding.
         last_only: Use only the last scan of each patient.
@@ -43,7 +40,7 @@ class ModelOptions:
     squeeze: bool = False
     ordinal: bool = False
     patch: int = 4
-    bf16: bool = False
+    bf16: bool | None = None
     native_conv: bool | None = None
     last_only: bool = False
     network: str | None = None
@@ -78,6 +75,10 @@ class InputOptions:
         follow: What the scans of a patient show: ``tracks``, the same nodule in each, in a build that has tracks; or ``largest``,
             the largest nodule of each, as in a build without tracks.
         augment: Random flips and rotations by right angles.
+        mixup: Crops are mixed with another one of the batch, by a share drawn from Beta(mixup, mixup) (Zhang et al. 2018); 0 for
+            no mixing.
+        sample: What an epoch draws: ``examples``, each of them once; or ``patients``, as many examples, each of a patient
+            drawn at random, so that all patients count alike. A row of an unknown patient counts as a patient.
     """
 
     size: tuple[int, ...] = ()
@@ -88,6 +89,8 @@ class InputOptions:
     scans: int = 3
     follow: Literal["tracks", "largest"] = "tracks"
     augment: bool = True
+    mixup: float = 0.0
+    sample: Literal["examples", "patients"] = "examples"
 
     def __post_init__(self) -> None:
         _check_positive(
@@ -98,6 +101,10 @@ class InputOptions:
         )
         if not 0 <= self.positives <= 1:
             raise TrainingError("input.positives is not a fraction", expected="0 to 1", got=self.positives)
+        if not 0 <= self.mixup < float("inf"):
+            raise TrainingError(
+                "input.mixup is not a parameter of Beta(mixup, mixup)", expected="0 or more", got=self.mixup
+            )
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,26 @@ class OptimOptions:
 
 
 @dataclass(frozen=True)
+class LossOptions:
+    """The loss of crops.
+
+    Attributes:
+        label_smoothing: The share of the label that is spread evenly over all classes.
+        class_weights: ``inverse`` to the number of crops of a class; ``effective``, inverse to its effective number (Cui et
+            al. 2019, beta 0.999), which favours rare classes less; or ``none``. Their mean over the crops is 1.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: Literal["inverse", "effective", "none"] = "inverse"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise TrainingError(
+                "loss.label_smoothing is not a share", expected="0 or more, and less than 1", got=self.label_smoothing
+            )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run.
 
@@ -136,13 +163,17 @@ class Recipe:
         model: The network.
         input: The input of the network.
         optim: The optimiser.
+        loss: The loss.
         steps: Number of batches.
         batch_size: Examples per batch, over all devices and parts.
         split_by: The published splits, or splits by patient from the column ``fold``.
         seed: Seed of the weights, the order of the examples, the patches and the augmentation.
         workers: Number of processes that load data; 0 for threads. It does not change the batches.
+        threads: Number of threads that load data in each process.
         save_every: Number of steps between checkpoints.
         watch: Number of validation examples that are scored at each checkpoint; 0 for none.
+        select: Which weights are evaluated: the ``last``; or the ``best`` by the first score of the watched validation
+            examples (accuracy, AP, CPM or malignant_AUC).
         device: The type of device that it must run on.
     """
 
@@ -151,17 +182,21 @@ class Recipe:
     model: ModelOptions
     input: InputOptions = field(default_factory=InputOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
     steps: int = 10_000
     batch_size: int = 16
     split_by: SplitBy = SplitBy.PUBLISHED
     seed: int = 0
     workers: int = 0
+    threads: int = 2
     save_every: int = 500
     watch: int = 1_000
+    select: Literal["last", "best"] = "last"
     device: Literal["any", "cpu", "gpu", "tpu"] = "any"
 
     def __post_init__(self) -> None:
-        _check_positive(steps=self.steps, batch_size=self.batch_size, save_every=self.save_every)
+        positive = {"steps": self.steps, "batch_size": self.batch_size, "save_every": self.save_every}
+        _check_positive(**positive, threads=self.threads)
         for name, value in (("workers", self.workers), ("watch", self.watch)):
             if value < 0:
                 raise TrainingError(f"{name} is negative", expected="0 or more", got=value)
@@ -170,6 +205,17 @@ class Recipe:
                 "a batch does not divide into equal parts",
                 expected=f"batch_size to be a multiple of optim.accumulate, {self.optim.accumulate}",
                 got=self.batch_size,
+            )
+        if self.select == "best" and not self.watch:
+            raise TrainingError("the best weights are selected by watched examples", expected="--watch above 0", got=0)
+        if self.task != "classification" and (self.input.mixup or self.loss != LossOptions()):
+            raise TrainingError(
+                f"input.mixup, loss.label_smoothing and loss.class_weights have no effect on the task {self.task}",
+                remedy="remove them; they are for crops",
+            )
+        if self.model.ordinal and self.loss.label_smoothing:
+            raise TrainingError(
+                "loss.label_smoothing has no effect on a chain of thresholds", remedy="remove one of the two"
             )
         if self.model.network is not None and get_network(self.model.network).task != self.task:
             raise TrainingError(
@@ -267,7 +313,7 @@ _PUBLISHED: Final = {
     ),
 }
 """How published networks are trained, by the recipe that is named with them. The paper only has the number of epochs."""
-_EPOCHS: Final = {"classification": 150, "detection": 50}
+EPOCHS: Final = {"classification": 150, "detection": 50}
 """The number of epochs in the paper, by task."""
 
 
@@ -293,55 +339,16 @@ def published_recipe(name: str, network: str) -> Recipe:
     return replace(recipe, model=replace(recipe.model, network=network))
 
 
+def published_name(network: str) -> str:
+    """The name of the recipe that a published network is trained by.
+
+    Raises:
+        TrainingError: There is no such network.
+    """
+    task = get_network(network).task
+    return next(name for name, recipe in _PUBLISHED.items() if recipe.task == task)
+
+
 def published_steps(recipe: Recipe, rows: int) -> int:
     """The number of steps of the paper's number of epochs, if an epoch has ``rows`` examples."""
-    return -(-_EPOCHS[recipe.task] * rows // recipe.batch_size)
-
-
-@dataclass(frozen=True)
-class ExpectedScore:
-    """The score that a small variant of a recipe must reach on synthetic patients that it was not trained on.
-
-    Attributes:
-        options: Command-line options that make the small variant.
-        score: Name of the score. Higher is better.
-        minimum: The lowest value that passes the check; ``None`` if any value passes.
-    """
-
-    options: tuple[str, ...]
-    score: str
-    minimum: float | None
-
-    def __str__(self) -> str:
-        return "no minimum" if self.minimum is None else f"{self.score} {self.minimum}"
-
-    def is_reached(self, value: float | None) -> bool:
-        """Whether a score passes the check. An undefined score (``None``) does not, unless any value passes."""
-        return self.minimum is None or (value is not None and value >= self.minimum)
-
-
-_SMALL: Final = ("--model.width", "16", "--optim.learning-rate", "3e-3", "--save-every", "50", "--steps", "200")
-_CROPS: Final = (*_SMALL, "--batch-size", "32", "--input.size", "32", "32", "--model.blocks", "1", "1")
-_SLICES: Final = (*_SMALL, "--batch-size", "8", "--model.blocks", "1", "1", "1")
-_VOLUMES: Final = (*_SMALL, "--batch-size", "8", "--model.blocks", "1", "1", "--watch", "30")
-_THIN: Final = (*_VOLUMES, "--input.size", "16", "32", "32", "--input.spacing-mm", "2", "2", "2")
-_THICK: Final = (*_VOLUMES, "--input.size", "8", "32", "32", "--input.spacing-mm", "5", "2", "2", "--model.patch", "2")
-_STACKS: Final = (*_VOLUMES, "--input.size", "16", "32", "32")
-_CUBES: Final = ("--input.size", "16", "16", "16", "--input.spacing-mm", "3", "3", "3")
-_NODULES: Final = (*_VOLUMES, *_CUBES, "--model.patch", "2")
-
-EXPECTED_SCORES: Final = {
-    "cls_1.25mm": ExpectedScore(_CROPS, "accuracy", 0.8),
-    "cls_1.25mm-squeeze": ExpectedScore(_CROPS, "accuracy", 0.8),
-    "cls_1.25mm-ordinal": ExpectedScore((*_CROPS, "--steps", "300"), "quadratic_kappa", 0.4),
-    "det2d_1.25mm": ExpectedScore(_SLICES, "AP50", 0.8),
-    "det2d_1.25mm-anchors": ExpectedScore(_SLICES, "AP50", 0.8),
-    "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6),
-    "det3d_1.25mm-anchors": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4),
-    "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
-    "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7),
-    "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
-    "longitudinal-largest": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
-    "longitudinal-single": ExpectedScore(_NODULES, "malignant_AUC", None),
-}
-"""The expected score of each recipe. ``longitudinal-single`` has no minimum, because it cannot see growth."""
+    return -(-EPOCHS[recipe.task] * rows // recipe.batch_size)

@@ -21,7 +21,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import is_partial, require_free_space, write_atomically
 from lung_nodule_ct.system.processes import LockFile
 from lung_nodule_ct.system.progress import notice
-from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
+from lung_nodule_ct.train.recipes import InputOptions, LossOptions, ModelOptions, OptimOptions, Recipe
 from lung_nodule_ct.train.step import initial_state
 
 if TYPE_CHECKING:
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
 _RUN: Final = "run.json"
 _CHECKPOINTS: Final = "checkpoints"
+_BEST: Final = "best"
 _COMMITTED: Final = "commit_success.txt"
 _COMMITTED_TEXT: Final = "complete\n"
 _LOCK: Final = ".train.lock"
 _FORMAT_VERSION: Final = 2
 """Since version 2, checkpoints hold the statistics of batch normalisation."""
 _CONTINUES: Final = "the same command continues from the last checkpoint"
-_NO_INFLUENCE: Final = ("workers", "save_every", "watch", "device")
+_NO_INFLUENCE: Final = ("workers", "threads", "save_every", "watch", "device")
 """Options of a recipe that do not change the trained weights."""
 
 
@@ -67,9 +68,18 @@ class Run:
         Raises:
             TrainingError: The folder holds another run.
         """
+        self.require_unchanged()
         path = self.folder / _RUN
         if not path.exists():
             write_atomically(path, to_json(self._document()))
+
+    def require_unchanged(self) -> None:
+        """Check that the folder holds this run, or none.
+
+        Raises:
+            TrainingError: It holds another run.
+        """
+        if not (self.folder / _RUN).exists():
             return
         for key, (value, saved) in self.differences(open_run(self.folder)).items():
             raise TrainingError(
@@ -192,6 +202,7 @@ def _parse_recipe(document: dict[str, Any]) -> Recipe:
         "model": ModelOptions(**tuples(document["model"])),
         "input": InputOptions(**tuples(document["input"])),
         "optim": OptimOptions(**document["optim"]),
+        "loss": LossOptions(**document.get("loss", {})),
         "split_by": SplitBy(document["split_by"]),
     }
     return Recipe(**(document | parts))
@@ -211,11 +222,12 @@ class Checkpoints:
         run: The folder of the run.
         recipe: Its recipe.
         writable: Whether this is the process that trains it. It removes what a killed one has not completed.
+        best: Those of the highest validation scores instead, in ``<run>/best/<steps>/``: the averages, without what is needed to continue.
     """
 
-    def __init__(self, run: Path, recipe: Recipe, *, writable: bool = False) -> None:
-        self._recipe, self._writable = recipe, writable
-        self._run, self._folder = run, run / _CHECKPOINTS
+    def __init__(self, run: Path, recipe: Recipe, *, writable: bool = False, best: bool = False) -> None:
+        self._recipe, self._writable, self._best = recipe, writable, best
+        self._run, self._folder = run, run / (_BEST if best else _CHECKPOINTS)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=writable
         )
@@ -240,9 +252,10 @@ class Checkpoints:
             self._forget_location()
 
     @property
-    def exist(self) -> bool:
-        """Whether there is a checkpoint."""
-        return self._manager.latest_step() is not None
+    def latest_step(self) -> int | None:
+        """The number of steps of the latest checkpoint, ``None`` if there is no checkpoint."""
+        steps: int | None = self._manager.latest_step()
+        return steps
 
     def save(self, state: State, steps: int) -> None:
         """Save the state after a number of steps. Returns as soon as the state is copied from the device.
@@ -253,7 +266,7 @@ class Checkpoints:
         """
         self.require_free_space(state)
         with self._writing():
-            self._manager.save(steps, args=ocp.args.StandardSave(state))
+            self._manager.save(steps, args=ocp.args.StandardSave(self._part(state)))
 
     def require_free_space(self, state: State) -> None:
         """Check that a checkpoint of this state fits on the disk. Before training, so that no step is lost.
@@ -261,8 +274,11 @@ class Checkpoints:
         Raises:
             OutputError: It does not fit.
         """
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self._part(state)))
         require_free_space("a checkpoint", size, [self._folder], f"free some space; {_CONTINUES}")
+
+    def _part(self, state: State) -> State:
+        return {name: state[name] for name in ("average", "step")} if self._best else state
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -280,7 +296,7 @@ class Checkpoints:
         Raises:
             TrainingError: There is no checkpoint, or none that can be read, or they are of another model.
         """
-        shapes = jax.eval_shape(lambda: initial_state(self._recipe))
+        shapes = self._part(jax.eval_shape(lambda: initial_state(self._recipe)))
         target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
         problems = []
         for steps in sorted(self._manager.all_steps(), reverse=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -84,9 +85,14 @@ def check_devices(recipe: Recipe) -> None:
         )
 
 
-def shardings() -> tuple[NamedSharding, NamedSharding]:
-    """Return two ways to distribute arrays over all devices: a copy on each, and the first axis divided among them."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def shardings(*, local: bool = False) -> tuple[NamedSharding, NamedSharding]:
+    """Return two ways to distribute arrays over all devices: a copy on each, and the first axis divided among them.
+
+    Args:
+        local: Only over the devices of this process.
+    """
+    devices = jax.local_devices() if local else jax.devices()
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
@@ -161,7 +167,7 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
 
 
 class Predictor:
-    """Predictions for the examples of a source, on one device. The program is compiled once, for any weights."""
+    """Predictions for the examples of a source, on all devices of this process. The program is compiled once, for any weights."""
 
     def __init__(self, source: DataSource, recipe: Recipe) -> None:
         self._source, self._recipe = source, recipe
@@ -174,12 +180,17 @@ class Predictor:
         """Return predictions together with the truth.
 
         Args:
-            weights: Parameters and statistics, all on one device; the ``average`` of a state, for example.
+            weights: Parameters and statistics, all on devices of this process; the ``average`` of a state, for example.
             limit: Maximum number of examples, counted from the first; all by default.
         """
-        device = jax.tree.leaves(weights)[0].sharding
+        replicated, by_example = shardings(local=True)
+        values = jax.device_put(weights, replicated)
+        count = self._recipe.batch_size
+        missing = -count % by_example.num_devices
 
         def apply(batch: Arrays) -> Arrays:
-            return jax.device_get(self._predict(weights, jax.device_put(batch, device)))
+            even = {name: np.concatenate([x, np.repeat(x[-1:], missing, 0)]) for name, x in batch.items()}
+            output = jax.device_get(self._predict(values, jax.device_put(even, by_example)))
+            return {name: x[:count] for name, x in output.items()}
 
         return list(islice(get_task(self._recipe).predict_all(self._source, apply, self._recipe), limit))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -150,6 +151,9 @@ class ValidationCurve:
         run: The run. Its recipe has the number of examples.
         build: A build that holds its config.
         start: The number of finished steps. Rows of later steps are removed.
+
+    Raises:
+        TrainingError: The split has no examples that can be scored, and the recipe selects the best weights by them.
     """
 
     def __init__(self, run: Run, build: BuildFolder, start: int) -> None:
@@ -160,15 +164,21 @@ class ValidationCurve:
         try:
             self._predictor = Predictor(open_data_source(build, run.recipe, VALIDATION), run.recipe)
         except TrainingError as error:
+            if run.recipe.select == "best":
+                raise
             notice(f"no scores over time: {error}")
         self._rows = [row for row in read_scores_over_time(self._path) if row["steps"] <= start]
 
-    def add(self, state: State, steps: int) -> None:
-        """Score the state after a number of steps, and replace the file."""
-        if self._predictor is None:
-            return
+    def add(self, state: State, steps: int) -> bool:
+        """Score the state after a number of steps, and replace the file. Returns whether its first score is the best so far."""
+        best = self._predictor is not None and self._add(self._predictor, state, steps)
+        if jax.process_count() == 1 or self._recipe.select != "best":
+            return best
+        return bool(multihost_utils.broadcast_one_to_all(best))
+
+    def _add(self, predictor: Predictor, state: State, steps: int) -> bool:
         weights = jax.tree.map(lambda leaf: leaf.addressable_data(0), state["average"])
-        predictions = self._predictor.predict(weights, self._recipe.watch)
+        predictions = predictor.predict(weights, self._recipe.watch)
         scores = get_task(self._recipe).scorer(predictions)(np.arange(len(predictions)))
         self._rows.append({"steps": steps, **scores})
         text = io.StringIO()
@@ -176,6 +186,10 @@ class ValidationCurve:
         writer.writeheader()
         writer.writerows(self._rows)
         write_atomically(self._path, text.getvalue())
+        first = next(iter(scores))
+        return all(scores[first] > row[first] or math.isnan(row[first]) for row in self._rows[:-1]) and not math.isnan(
+            scores[first]
+        )
 
 
 def read_scores_over_time(path: Path) -> list[dict[str, float]]:

@@ -151,7 +151,7 @@ def test_without_a_source_the_error_names_the_download_command(cli, tmp_path) ->
 
 
 def test_a_build_is_the_first_argument_of_every_command_that_reads_one(cli) -> None:
-    for command in ("preview", "audit", "card", "export", "publish", "train", "evaluate", "leakage"):
+    for command in ("preview", "audit", "card", "export", "publish", "train", "evaluate", "leakage", "baselines"):
         assert "BUILD" in cli(command, "--help").stdout.split("Usage:")[1].split("\n")[0], command
 
 
@@ -162,6 +162,7 @@ def test_a_build_is_the_first_argument_of_every_command_that_reads_one(cli) -> N
         (["train", "a", "cls_1.25mm", "--check"], "makes its own data"),
         (["evaluate", "a", "b", "c"], "unexpected extra arguments: c"),
         (["leakage", "a", "cls_1.25mm", "--split-by", "patient"], "trains on both splits"),
+        (["baselines", "a", "--data", "b"], "the build is named twice"),
         (["train", "a", "--steps", "1", "cls_1.25mm"], "name cls_1.25mm directly after the build"),
         (["build", "det2d_1.25mm", "--engine", "beam", "--beam-options", "'"], "No closing quotation"),
     ],

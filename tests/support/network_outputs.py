@@ -62,23 +62,22 @@ _CLASSES: dict[str, Any] = {
 }
 
 
+def build_shallow(name: str, layers: Layers, *, channels: int, classes: int) -> Any:
+    """The counterpart of ``build_network`` with fewer blocks, which compiles faster."""
+    network = _CLASSES[NETWORKS[name].module]
+    options: dict[str, Any] = {"variant": resnet.VARIANTS[name]} if network is resnet.ResNet else {}
+    if network is inception_v4.InceptionV4:
+        layers = replace(layers, epsilon=1e-3)
+    if name in SHALLOW:
+        options["blocks"] = SHALLOW[name]
+    return network(layers, channels, classes, **options)
+
+
 def _shapes_only(name: str, channels: int, *, shallow: bool, classes: int | None = None) -> Any:
+    build = build_shallow if shallow else build_network
     if classes is None:
         classes = CLASSES if NETWORKS[name].task == "classification" else 1
-
-    def build() -> Any:
-        layers = Layers(nnx.Rngs(0), dtype=None)
-        if not shallow:
-            return build_network(name, layers, channels=channels, classes=classes)
-        network = _CLASSES[NETWORKS[name].module]
-        options: dict[str, Any] = {"variant": resnet.VARIANTS[name]} if network is resnet.ResNet else {}
-        if network is inception_v4.InceptionV4:
-            layers = replace(layers, epsilon=1e-3)
-        if name in SHALLOW:
-            options["blocks"] = SHALLOW[name]
-        return network(layers, channels, classes, **options)
-
-    return nnx.eval_shape(build)
+    return nnx.eval_shape(lambda: build(name, Layers(nnx.Rngs(0), dtype=None), channels=channels, classes=classes))
 
 
 def weight_shapes(name: str, *, shallow: bool, classes: int | None = None) -> dict[str, tuple[int, ...]]:

@@ -144,6 +144,26 @@ def test_froc_equals_that_of_luna16(seed, count):
         assert curve.cpm == pytest.approx(_luna(scans).mean(), abs=1e-12)
 
 
+def test_the_sizes_of_hits_are_those_of_the_surest_candidates():
+    def cube(center, side):
+        return [*(c - side / 2 for c in center), *(c + side / 2 for c in center)]
+
+    nodules, diameters = [[10, 10, 10], [30, 30, 30], [50, 50, 50]], [8, 8, 8]
+    centers = [[10, 10, 10], [10, 10, 10], [30, 30, 31], [70, 70, 70]]
+    boxes = [cube(centers[0], 8), cube(centers[1], 16), cube(centers[2], 8), cube(centers[3], 4)]
+    truth = [cube(center, 8) for center in nodules]
+    sizes = metrics.hit_sizes(centers, [0.4, 0.9, 0.3, 0.99], boxes, nodules, diameters, truth)
+    np.testing.assert_allclose(sizes.overlap, [8**3 / 16**3, 7 / 9])  # the third nodule is missed
+    np.testing.assert_allclose(sizes.ratio, [2, 1])
+    first = metrics.hit_sizes(centers, [0.91, 0.9, 0.3, 0.99], boxes, nodules, diameters, truth)
+    np.testing.assert_allclose(first.overlap, [1, 7 / 9])
+    for missed in (
+        metrics.hit_sizes([], [], [], nodules, diameters, truth),
+        metrics.hit_sizes(centers, [1] * 4, boxes, [], [], []),
+    ):
+        assert missed.overlap.shape == missed.ratio.shape == (0,)
+
+
 def test_froc_without_candidates_is_zero_and_without_nodules_is_nan():
     assert metrics.froc([metrics.match_centers([], [], [[0, 0, 0]], [5])]).cpm == 0
     assert math.isnan(metrics.froc([metrics.match_centers([[0, 0, 0]], [0.5], [], [])]).cpm)

@@ -28,7 +28,7 @@ def test_published_networks_are_listed(cli) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["train", "cls_1.25mm"], ["evaluate", "runs/x"], ["compare", "runs/x"], ["leakage", "cls_1.25mm"]],
+    [["train", "cls_1.25mm"], ["evaluate", "runs/x"], ["compare", "runs/x"], ["leakage", "cls_1.25mm"], ["baselines"]],
     ids=lambda command: command[0],
 )
 def test_without_the_extra_the_error_names_it(python, tmp_path, command) -> None:

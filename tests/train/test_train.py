@@ -38,17 +38,18 @@ from lung_nodule_ct.declaration.configs import CONFIGS  # noqa: E402
 from lung_nodule_ct.errors import TrainingError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
-from lung_nodule_ct.train import convolution, loop, preprocessing  # noqa: E402
+from lung_nodule_ct.train import convolution, loop, pages, preprocessing  # noqa: E402
 from lung_nodule_ct.train.batches import host_batches, open_data_source  # noqa: E402
+from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES  # noqa: E402
 from lung_nodule_ct.train.layers import Conv  # noqa: E402
 from lung_nodule_ct.train.recipes import (  # noqa: E402
-    EXPECTED_SCORES,
     RECIPES,
     InputOptions,
     ModelOptions,
     Recipe,
 )
 from lung_nodule_ct.train.runs import open_run, training  # noqa: E402
+from lung_nodule_ct.train.tasks import detection  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -329,12 +330,44 @@ def test_every_task_learns(built, cli, tmp_path, recipe, options, has_learned) -
 @pytest.mark.slow
 def test_a_check_fails_if_a_recipe_did_not_learn(cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "_PATIENTS", 20)
-    options = ("--model.bf16", "--optim.accumulate", "2")
+    options = ("--model.bf16", "True", "--optim.accumulate", "2")
     done = cli("train", "cls_1.25mm", "--check", "--out", tmp_path, "--steps", "2", *NO_SCORES, *TINY, *options)
     assert done.returncode == 1
     assert "cls_1.25mm did not learn on synthetic patients; expected accuracy of at least 0.8, got 0." in done.stderr
     assert (tmp_path / "evaluation/validation/index.html").is_file()
     assert cli("train", "cls_1.25mm", "--check", "--data", tmp_path).returncode == 2
+
+
+def volume_prediction(side: float, **changes: object) -> dict[str, object]:
+    """One nodule of 8 voxels, found with a box of another side."""
+    box = [20 - side / 2] * 3 + [20 + side / 2] * 3
+    row = {"id": "1-1", "boxes": [box], "scores": [0.9], "centers": [[20.0] * 3]}
+    truth = {"truth_boxes": [[16.0] * 3 + [24.0] * 3], "truth_centers": [[20.0] * 3], "truth_diameters": [8.0]}
+    return {**row, **truth, **changes}
+
+
+def test_boxes_of_a_wrong_size_are_seen_although_froc_does_not_see_them() -> None:
+    right, wrong = (detection.scorer([volume_prediction(side)])(np.arange(1)) for side in (8, 12.8))
+    assert right["CPM"] == wrong["CPM"] == 1
+    assert (right["hit_IoU"], wrong["hit_IoU"]) == (1, pytest.approx(1.6**-3))
+    assert "IoU 0.24, 1.6 x the side" in pages._caption(volume_prediction(12.8))
+    missed = detection.scorer([volume_prediction(8, centers=[[40.0] * 3])])(np.arange(1))
+    assert np.isnan(missed["hit_IoU"])
+    expected = EXPECTED_SCORES["det3d_1.25mm"]
+    assert expected.minima.keys() == {"CPM", "hit_IoU"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "index", "reasons"),
+    [
+        ({}, 20, []),
+        ({}, 30, ["nodule at z 16 to 24, slice 30 shown", "best predicted box at z 16 to 24, slice 30 shown"]),
+        ({"boxes": [], "scores": []}, 20, ["no box predicted"]),
+        ({"truth_boxes": []}, 20, ["no nodule"]),
+    ],
+)
+def test_a_panel_without_a_box_says_why(changes, index, reasons) -> None:
+    assert pages.missing_boxes(volume_prediction(8, **changes), index) == reasons
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.data import Arrays
 
 _CANVAS_MULTIPLE: Final = 32
+_BETA: Final = 0.999
+"""Of the effective number of crops of a class (Cui et al. 2019)."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,13 @@ class Crops(RowSource):
 
     @cached_property
     def _class_weights(self) -> NDArray[np.float32]:
-        """Inverse to the frequency of each class, with a mean of 1 over the examples."""
+        """The weight of each class by :attr:`LossOptions.class_weights`, with a mean of 1 over the examples."""
         counts = np.bincount(self.labels, minlength=len(PATHOLOGY))
-        return (len(self) / (np.maximum(counts, 1) * (counts > 0).sum())).astype(np.float32)
+        kind = self.recipe.loss.class_weights
+        if kind == "inverse":
+            return (len(self) / (np.maximum(counts, 1) * (counts > 0).sum())).astype(np.float32)
+        sizes = (1 - _BETA ** np.maximum(counts, 1)) / (1 - _BETA) if kind == "effective" else np.ones(len(counts))
+        return (len(self) / sizes / (counts / sizes).sum()).astype(np.float32)
 
     def load(self, index: int, random: np.random.Generator) -> Arrays:  # noqa: ARG002 -- a crop is not drawn
         """Load a crop."""

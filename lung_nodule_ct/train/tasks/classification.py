@@ -69,15 +69,25 @@ def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], 
 def loss(
     model: Any, batch: dict[str, Any], recipe: Recipe, counts: dict[str, Any]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the cross-entropy, in which rare classes have a larger weight."""
+    """Return the cross-entropy, by default with larger weights of rare classes. Of mixed crops, it is that of both by their shares."""
     logits = _logits(model, batch["image"], recipe)
-    if recipe.model.ordinal:
-        above = (batch["label"][:, None] > jnp.arange(CLASSES - 1)).astype(jnp.float32)
-        each = optax.sigmoid_binary_cross_entropy(logits, above).sum(1)
-    else:
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-    total = (each * batch["weight"]).sum() / counts["examples"]
+    each = _cross_entropy(logits, batch["label"], recipe) * batch["weight"]
+    if "share" in batch:
+        other = _cross_entropy(logits, batch["other_label"], recipe) * batch["other_weight"]
+        each = batch["share"] * each + (1 - batch["share"]) * other
+    total = each.sum() / counts["examples"]
     return total, {"loss": total}
+
+
+def _cross_entropy(logits: jax.Array, label: jax.Array, recipe: Recipe) -> jax.Array:
+    """The cross-entropy of each example, shape (batch,)."""
+    if recipe.model.ordinal:
+        above = (label[:, None] > jnp.arange(CLASSES - 1)).astype(jnp.float32)
+        return optax.sigmoid_binary_cross_entropy(logits, above).sum(1)
+    if not recipe.loss.label_smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    targets = optax.smooth_labels(jax.nn.one_hot(label, CLASSES), recipe.loss.label_smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 def predict(model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.Array]:
@@ -92,7 +102,7 @@ def predict(model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.
 
 def predict_all(source: Crops, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
     """Yield ``id``, ``patient_id``, ``number``, the class names ``truth`` and ``predicted``, and ``probabilities``."""
-    for indices, batch in evaluation_batches(source, recipe.batch_size):
+    for indices, batch in evaluation_batches(source, recipe):
         for index, probabilities in zip(indices, apply(batch)["probabilities"], strict=False):
             yield {
                 "id": source.ids[index],

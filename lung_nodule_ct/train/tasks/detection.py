@@ -19,7 +19,7 @@ import optax
 from flax import nnx
 
 from lung_nodule_ct.train import metrics
-from lung_nodule_ct.train.batches import evaluation_batches, stack_examples
+from lung_nodule_ct.train.batches import evaluation_batches, load_ahead, stack_examples
 from lung_nodule_ct.train.boxes import encode, exchange_axes, intersection_over_union, split_corners, suppress
 from lung_nodule_ct.train.data.images import Slices
 from lung_nodule_ct.train.layers import Conv, Encoder, compute_dtype, upsample
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lung_nodule_ct.train.data import Arrays
     from lung_nodule_ct.train.data.volumes import Patches
     from lung_nodule_ct.train.recipes import Recipe
     from lung_nodule_ct.train.tasks import Apply, Prediction
@@ -241,7 +242,7 @@ def predict_all(source: Slices | Patches, apply: Apply, recipe: Recipe) -> Itera
 
 
 def _predict_slices(source: Slices, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
-    for indices, batch in evaluation_batches(source, recipe.batch_size):
+    for indices, batch in evaluation_batches(source, recipe):
         output = apply(batch)
         for index, candidates, candidate_scores in zip(indices, output["boxes"], output["scores"], strict=False):
             boxes, scores = _select_boxes(candidates, candidate_scores, recipe)
@@ -279,6 +280,7 @@ def _predict_volumes(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[
             "centers": centers.tolist(),
             "truth_centers": true_centers.tolist(),
             "truth_diameters": diameters.tolist(),
+            "truth_boxes": truth[:, [2, 1, 0, 5, 4, 3]].tolist(),
         }
 
 
@@ -298,9 +300,15 @@ def _volume_candidates(
         np.ones(3) if target is None else np.array(target) / source.spacing(index)
     )  # resampled voxels to stored ones
     shift = (np.array(source.extent) - scale * recipe.input.size) / 2
-    for start in range(0, len(first_voxels), recipe.batch_size):
-        part = first_voxels[start : start + recipe.batch_size]
-        output = apply(stack_examples((source.patch(index, first) for first in part), recipe.batch_size))
+    parts = [
+        first_voxels[start : start + recipe.batch_size] for start in range(0, len(first_voxels), recipe.batch_size)
+    ]
+
+    def load(part: list[NDArray[np.int64]]) -> Arrays:
+        return stack_examples((source.patch(index, first) for first in part), recipe.batch_size)
+
+    for part, batch in zip(parts, load_ahead(load, parts, recipe.threads), strict=True):
+        output = apply(batch)
         for first, patch_boxes, patch_scores in zip(part, output["boxes"], output["scores"], strict=False):
             boxes.append(patch_boxes * np.tile(scale, 2) + np.tile(shift + first, 2))
             scores.append(patch_scores)
@@ -322,7 +330,10 @@ def _select_boxes(
 
 
 def scorer(predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str, float]]:
-    """Score slices by COCO's ``AP`` to ``APl``; volumes by ``CPM`` and the sensitivity at 1 and 4 false positives."""
+    """Score slices by COCO's ``AP`` to ``APl``; volumes by ``CPM``, the sensitivity at 1 and 4 false positives, and ``hit_IoU``.
+
+    ``hit_IoU`` is the median IoU of the surest hits with their nodules: FROC does not judge the size of boxes.
+    """
     if predictions and "centers" not in predictions[0]:
         images = [metrics.match_boxes(row["boxes"], row["scores"], row["truth_boxes"]) for row in predictions]
         return lambda indices: metrics.average_precision([images[index] for index in indices])
@@ -330,10 +341,19 @@ def scorer(predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str
         metrics.match_centers(row["centers"], row["scores"], row["truth_centers"], row["truth_diameters"])
         for row in predictions
     ]
+    overlaps = [sizes_of_hits(row).overlap for row in predictions]
 
     def scores(indices: np.ndarray) -> dict[str, float]:
         curve = metrics.froc([scans[index] for index in indices])
         at_1, at_4 = curve.sensitivity_at((1.0, 4.0))
-        return {"CPM": curve.cpm, "sensitivity_at_1": float(at_1), "sensitivity_at_4": float(at_4)}
+        hits = np.concatenate([np.zeros(0), *(overlaps[index] for index in indices)])
+        overlap = float(np.median(hits)) if hits.size else float("nan")
+        return {"CPM": curve.cpm, "sensitivity_at_1": float(at_1), "sensitivity_at_4": float(at_4), "hit_IoU": overlap}
 
     return scores
+
+
+def sizes_of_hits(row: Prediction) -> metrics.HitSizes:
+    """How well the boxes of the hits in a volume fit."""
+    names = ("centers", "scores", "boxes", "truth_centers", "truth_diameters", "truth_boxes")
+    return metrics.hit_sizes(*(row[name] for name in names))

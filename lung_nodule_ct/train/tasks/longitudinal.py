@@ -101,7 +101,7 @@ def predict(model: SequenceNetwork, batch: dict[str, Any], recipe: Recipe) -> di
 
 def predict_all(source: Sequences, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
     """Yield ``id``, ``patient_id``, ``number``, and the predicted and true malignancy and change (null if unknown)."""
-    for indices, batch in evaluation_batches(source, recipe.batch_size):
+    for indices, batch in evaluation_batches(source, recipe):
         output = apply(batch)
         for position, index in enumerate(indices):
             malignancy = int(batch["malignant"][position])
