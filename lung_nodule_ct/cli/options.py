@@ -58,7 +58,11 @@ def chosen_configs(names: list[str] | None, every: bool) -> list[Config]:
     Raises:
         typer.BadParameter: Neither names nor all were requested, or both were, or there is no such config.
     """
-    if every == bool(names):
+    if every and names:
+        raise typer.BadParameter(
+            f"names all configs, and {names[0]} is named as well; use one of the two", param_hint="--all"
+        )
+    if not every and not names:
         raise typer.BadParameter("name the configs, or use --all", param_hint="CONFIG...")
     try:
         return [get_config(name) for name in dict.fromkeys(names or CONFIGS)]

@@ -63,7 +63,7 @@ def write_hub_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) ->
     unused = {key for key in paths.values() if all(entry[key] is None for own in entries.values() for entry in own)}
     columns = _arrow_schema(schema, [key for key in paths.values() if key not in unused])
     for split, own in entries.items():
-        pq.write_table(pa.Table.from_pylist(own, columns), folder / split / "metadata.parquet")
+        pq.write_table(pa.Table.from_pylist(own, columns), folder / split / "metadata.parquet", use_dictionary=False)
     files = [{"split": split, "path": f"{split}/**"} for split in entries]
     head = yaml.safe_dump({"configs": [{"config_name": CONFIG, "data_files": files}]}, sort_keys=False)
     (folder / "README.md").write_text(f"---\n{head}---\n", encoding="utf-8")

@@ -158,6 +158,7 @@ def test_a_build_is_the_first_argument_of_every_command_that_reads_one(cli) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["build", "--all", "det2d_1.25mm"], "names all configs, and det2d_1.25mm is named as well"),
         (["train", "a", "cls_1.25mm", "--data", "b"], "the build is named twice"),
         (["train", "a", "cls_1.25mm", "--check"], "makes its own data"),
         (["evaluate", "a", "b", "c"], "unexpected extra arguments: c"),
