@@ -35,6 +35,7 @@ from lung_nodule_ct.train.models import (
     resnet,
     retinanet,
     ssd,
+    ssdlite,
 )
 from lung_nodule_ct.train.models.layers import Layers
 from lung_nodule_ct.train.models.weights import load_weights, torch_weights
@@ -52,6 +53,7 @@ _CLASSES: dict[str, Any] = {
     "faster_rcnn": faster_rcnn.FasterRCNN,
     "retinanet": retinanet.RetinaNet,
     "ssd": ssd.SSD,
+    "ssdlite": ssdlite.SSDLite,
 }
 
 

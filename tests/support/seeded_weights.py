@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-SIZES = {"inception_v4": 112, "faster_rcnn": 96, "retinanet": 96, "ssd": 96}
+SIZES = {"inception_v4": 112, "ssdlite": 96, "faster_rcnn": 96, "retinanet": 96, "ssd": 96}
 """Pixels per axis of the images, where 64 are too few."""
 SHALLOW = {
     **dict.fromkeys(("resnet50", "resnext50", "res2net50", "se_resnet50", "convnext"), (2, 1, 1, 1)),
@@ -21,7 +21,7 @@ SHALLOW = {
     **dict.fromkeys(("retinanet", "faster_rcnn"), (1, 1, 1, 1)),
 }
 """Blocks per stage of shallow variants, which have every kind of layer and compile in seconds."""
-GAINS = {"inception_v4": 2.8, "efficientnet": 2.6, "cabnet": 2.8, "ssd": 2}
+GAINS = {"inception_v4": 2.8, "efficientnet": 2.6, "cabnet": 2.8, "ssd": 2, "ssdlite": 2}
 """Variance of the kernels, where with 1 the image has no influence on the logits."""
 BATCH = 3
 DETECTIONS = 12

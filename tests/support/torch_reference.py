@@ -43,7 +43,12 @@ TIMM = {
 }
 
 
-DETECTORS = {"faster_rcnn": "fasterrcnn_resnet50_fpn", "retinanet": "retinanet_resnet50_fpn", "ssd": "ssd300_vgg16"}
+DETECTORS = {
+    "faster_rcnn": "fasterrcnn_resnet50_fpn",
+    "retinanet": "retinanet_resnet50_fpn",
+    "ssd": "ssd300_vgg16",
+    "ssdlite": "ssdlite320_mobilenet_v3_large",
+}
 LOSSES = {"faster_rcnn": ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")}
 
 
@@ -203,7 +208,7 @@ def detector_outputs(name: str, model: Any) -> dict[str, Any]:
     """What a detector computes: predicted boxes, matches, losses, their gradients, and losses after a step of SGD."""
     transform, size = model.transform, SIZES[name]
     transform.image_mean, transform.image_std = [0.0] * 3, [1.0] * 3
-    if name != "ssd":
+    if not name.startswith("ssd"):
         transform.min_size, transform.max_size = (size,), size
     images = list(torch.from_numpy(seeded_images(name)).double()[:, None].expand(-1, 3, -1, -1))
     boxes, valid = seeded_boxes()

@@ -40,6 +40,7 @@ PRECISE = {"cabnet"}
 """Networks whose gradients in float32 differ by 1e-2 even if they are shallow. Others take longer in float64."""
 
 
+
 def assert_close(ours: Any, reference: Any, message: str) -> None:
     reference = np.asarray(reference)
     scale = max(1.0, float(np.abs(reference).max()))

@@ -149,6 +149,17 @@ _NETWORKS: Final = (
         head=("roi_heads.box_predictor.",),
     ),
     PublishedNetwork(
+        name="ssdlite",
+        task="detection",
+        module="ssdlite",
+        baseline="MobileNet",
+        parameters=2_206_232,
+        variant="SSDLite320, MobileNetV3-L",
+        reference="torchvision ssdlite320_mobilenet_v3_large",
+        head=("head.classification_head.",),
+        grey=(0.5, 0.5),
+    ),
+    PublishedNetwork(
         name="ssd",
         task="detection",
         module="ssd",

@@ -6,6 +6,7 @@ Images are resized to 300 x 300 pixels. Boxes are x0 y0 x1 y1 in this module.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,15 +27,10 @@ if TYPE_CHECKING:
 MIN_SCORE: Final = 0.01
 MAX_IOU: Final = 0.45
 MAX_BOXES: Final = 200
-SIZE: Final = 300
-_CANDIDATES: Final = 400
 _WEIGHTS: Final = (10.0, 5.0)
 """Weights of shift and size of coded boxes."""
 _NEGATIVES: Final = 3
 """Negative anchors per positive one that count in the loss, those of the largest loss."""
-_STEPS: Final = (8, 16, 32, 64, 100, 300)
-_CELLS: Final = (38, 19, 10, 5, 3, 1)
-_SCALES: Final = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
 _RATIOS: Final = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
 _WIDTHS: Final = (512, 1024, 512, 256, 256, 256)
 _KERNELS: Final = nnx.initializers.xavier_uniform()
@@ -129,50 +125,79 @@ def build(name: str, layers: Layers, channels: int, classes: int) -> SSD:  # noq
     return SSD(layers, channels, classes)
 
 
-def anchors() -> NDArray[np.float32]:
-    """The default boxes of all levels, shape (8732, 4)."""
-    made = []
-    for level, (step, cells, ratios) in enumerate(zip(_STEPS, _CELLS, _RATIOS, strict=True)):
-        scale, following = _SCALES[level], _SCALES[level + 1]
-        sides = [(scale, scale), (math.sqrt(scale * following),) * 2]
-        for ratio in ratios:
-            long, short = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
-            sides += [(long, short), (short, long)]
-        half = np.clip(np.array(sides, np.float32), 0, 1) / 2
-        centers = ((np.arange(cells) + 0.5) / (SIZE / step)).astype(np.float32)
-        y, x = np.meshgrid(centers, centers, indexing="ij")
-        center = np.stack([x, y], -1).reshape(-1, 1, 2)
-        made.append(np.concatenate([center - half, center + half], -1).reshape(-1, 4))
-    return np.concatenate(made) * np.float32(SIZE)
+@dataclass(frozen=True)
+class SingleShot:
+    """What SSD and SSDLite do with the same arithmetic and different numbers.
 
-
-def _resize(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The image with 300 pixels along each axis, and the factors of boxes."""
-    height, width = image.shape[1:3]
-    resized = jax.image.resize(image, (len(image), SIZE, SIZE, image.shape[-1]), "linear", antialias=False)
-    return resized, jnp.array([SIZE / width, SIZE / height] * 2, image.dtype)
-
-
-def add_targets(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Resize the images and the ``boxes``, of which some are ``valid``, and match the anchors to them.
-
-    Returns:
-        The batch with ``matches`` and ``codes`` of each anchor, and the number of positive anchors.
+    Attributes:
+        size: Pixels per axis that images are resized to.
+        cells: Cells per axis of each level.
+        divisors: Cells that would cover the image exactly.
+        scales: Sides of the default boxes of each level, in images, and one more.
+        ratios: Aspect ratios of each level.
+        most: Number of candidates.
     """
-    image, factors = _resize(batch["image"])
-    boxes, every = batch["boxes"] * factors, jnp.array(anchors())
 
-    def matches_of(boxes: jax.Array, valid: jax.Array) -> jax.Array:
-        overlap = coding.overlaps(boxes, valid, every)
-        best = jnp.where(valid, overlap.argmax(1), len(every))  # out of range for padding, and then dropped
-        return coding.match(overlap, 0.5, 0.5, low_quality=False).at[best].set(jnp.arange(len(boxes)), mode="drop")
+    size: int
+    cells: tuple[int, ...]
+    divisors: tuple[float, ...]
+    scales: tuple[float, ...]
+    ratios: tuple[tuple[int, ...], ...]
+    most: int
 
-    matches = jax.vmap(matches_of)(boxes, batch["valid"])
-    codes = coding.encode(coding.matched(boxes, matches), every, _WEIGHTS)
-    return batch | {"image": image, "matches": matches, "codes": codes}, {"positive": (matches >= 0).sum()}
+    def anchors(self) -> NDArray[np.float32]:
+        """The default boxes of all levels, shape (m, 4)."""
+        made = []
+        for level, (cells, divisor, ratios) in enumerate(zip(self.cells, self.divisors, self.ratios, strict=True)):
+            scale, following = self.scales[level], self.scales[level + 1]
+            sides = [(scale, scale), (math.sqrt(scale * following),) * 2]
+            for ratio in ratios:
+                long, short = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
+                sides += [(long, short), (short, long)]
+            half = np.clip(np.array(sides, np.float32), 0, 1) / 2
+            centers = ((np.arange(cells) + 0.5) / divisor).astype(np.float32)
+            y, x = np.meshgrid(centers, centers, indexing="ij")
+            center = np.stack([x, y], -1).reshape(-1, 1, 2)
+            made.append(np.concatenate([center - half, center + half], -1).reshape(-1, 4))
+        return np.concatenate(made) * np.float32(self.size)
+
+    def _resize(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The image with ``size`` pixels along each axis, and the factors of boxes."""
+        height, width = image.shape[1:3]
+        shape = (len(image), self.size, self.size, image.shape[-1])
+        resized = jax.image.resize(image, shape, "linear", antialias=False)
+        return resized, jnp.array([self.size / width, self.size / height] * 2, image.dtype)
+
+    def add_targets(self, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Resize the images and the ``boxes``, of which some are ``valid``, and match the anchors to them.
+
+        Returns:
+            The batch with ``matches`` and ``codes`` of each anchor, and the number of positive anchors.
+        """
+        image, factors = self._resize(batch["image"])
+        boxes, every = batch["boxes"] * factors, jnp.array(self.anchors())
+
+        def matches_of(boxes: jax.Array, valid: jax.Array) -> jax.Array:
+            overlap = coding.overlaps(boxes, valid, every)
+            best = jnp.where(valid, overlap.argmax(1), len(every))  # out of range for padding, and then dropped
+            matches = coding.match(overlap, 0.5, 0.5, low_quality=False)
+            return matches.at[best].set(jnp.arange(len(boxes)), mode="drop")
+
+        matches = jax.vmap(matches_of)(boxes, batch["valid"])
+        codes = coding.encode(coding.matched(boxes, matches), every, _WEIGHTS)
+        return batch | {"image": image, "matches": matches, "codes": codes}, {"positive": (matches >= 0).sum()}
+
+    def candidates(self, model: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The best candidates: boxes (batch, k, 4), clipped to the image, and scores (batch, k)."""
+        resized, factors = self._resize(image)
+        logits, codes = model(resized)
+        scores, index = jax.lax.top_k(jax.nn.softmax(logits)[..., 1], self.most)
+        kept = jnp.take_along_axis(codes, index[..., None], 1)
+        boxes = coding.decode(kept, jnp.array(self.anchors())[index], _WEIGHTS)
+        return coding.clip_to(boxes, (self.size, self.size)) / factors, scores
 
 
-def losses(model: SSD, batch: dict[str, Any], counts: dict[str, Any]) -> dict[str, jax.Array]:
+def losses(model: Any, batch: dict[str, Any], counts: dict[str, Any]) -> dict[str, jax.Array]:
     """The cross-entropy of the positive and of the hardest negative anchors, and the smooth L1 loss of the boxes."""
     logits, codes = model(batch["image"])
     positive = batch["matches"] >= 0
@@ -185,11 +210,13 @@ def losses(model: SSD, batch: dict[str, Any], counts: dict[str, Any]) -> dict[st
     return {"loss_where": where, "loss_boxes": (distance * positive).sum() / counts["positive"]}
 
 
-def candidates(model: SSD, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The best candidates: boxes (batch, k, 4), clipped to the image, and scores (batch, k)."""
-    resized, factors = _resize(image)
-    logits, codes = model(resized)
-    scores, index = jax.lax.top_k(jax.nn.softmax(logits)[..., 1], _CANDIDATES)
-    kept = jnp.take_along_axis(codes, index[..., None], 1)
-    boxes = coding.decode(kept, jnp.array(anchors())[index], _WEIGHTS)
-    return coding.clip_to(boxes, (SIZE, SIZE)) / factors, scores
+_STEPS: Final = (8, 16, 32, 64, 100, 300)
+_SHOT: Final = SingleShot(
+    size=300,
+    cells=(38, 19, 10, 5, 3, 1),
+    divisors=tuple(300 / step for step in _STEPS),
+    scales=(0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
+    ratios=_RATIOS,
+    most=400,
+)
+anchors, add_targets, candidates = _SHOT.anchors, _SHOT.add_targets, _SHOT.candidates
