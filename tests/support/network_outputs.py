@@ -36,13 +36,17 @@ from lung_nodule_ct.train.models import (
     retinanet,
     ssd,
     ssdlite,
+    yolov3,
 )
 from lung_nodule_ct.train.models.layers import Layers
 from lung_nodule_ct.train.models.weights import load_weights, torch_weights
 
 Values = dict[str, Any]
 CLASSES = 6
-LOSSES = {"faster_rcnn": ("loss_objects", "loss_proposals", "loss_where", "loss_boxes")}
+LOSSES = {
+    "faster_rcnn": ("loss_objects", "loss_proposals", "loss_where", "loss_boxes"),
+    "yolov3": ("loss_objects", "loss_where", "loss_boxes"),
+}
 """The losses in the order of the reference."""
 _CLASSES: dict[str, Any] = {
     "resnet": resnet.ResNet,
@@ -54,6 +58,7 @@ _CLASSES: dict[str, Any] = {
     "retinanet": retinanet.RetinaNet,
     "ssd": ssd.SSD,
     "ssdlite": ssdlite.SSDLite,
+    "yolov3": yolov3.YOLOv3,
 }
 
 
@@ -153,7 +158,9 @@ def classifier_outputs(name: str, learning_rate: float, *, shallow: bool, dtype:
     }
 
 
-def detector_outputs(name: str, learning_rate: float, *, shallow: bool, dtype: Any = np.float32) -> dict[str, Any]:
+def detector_outputs(
+    name: str, learning_rate: float, *, shallow: bool, dtype: Any = np.float32, frozen: bool = False
+) -> dict[str, Any]:
     """What a detector computes; see the function of the same name in ``torch_reference``."""
     net, module = Split(name, shallow=shallow, dtype=dtype), detector_module(name)
     images = jnp.asarray(seeded_images(name), dtype)[..., None]
@@ -165,16 +172,19 @@ def detector_outputs(name: str, learning_rate: float, *, shallow: bool, dtype: A
     def candidates(values: Values) -> Any:
         return module.candidates(net.merge(values, training=False), images)
 
-    @jax.jit
-    @partial(jax.value_and_grad, has_aux=True)
-    def train(params: Any, statistics: Any) -> Any:
-        losses = module.losses(net.merge({"params": params, "statistics": statistics}, training=True), batch, counts)
+    def losses_of(params: Any, statistics: Any, *, training: bool) -> Any:
+        model = net.merge({"params": params, "statistics": statistics}, training=training)
+        losses = module.losses(model, batch, counts)
         return sum(losses.values()), losses
 
     params, statistics = net.values["params"], net.values["statistics"]
+    train = jax.jit(jax.value_and_grad(partial(losses_of, training=not frozen), has_aux=True))
     (_, losses), gradients = train(params, statistics)
     stepped = jax.tree.map(lambda value, gradient: value - learning_rate * gradient, params, gradients)
-    _, after = train(stepped, statistics)[0]
+    if frozen:
+        _, after = jax.jit(partial(losses_of, training=True))(stepped, statistics)
+    else:
+        _, after = train(stepped, statistics)[0]
     found, scores = (np.asarray(array) for array in candidates(net.values))
     kept = [suppress(found[index], scores[index], module.MAX_IOU)[:DETECTIONS] for index in range(len(found))]
     return {

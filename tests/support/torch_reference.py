@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import darknet
 import numpy as np
 import torch
 from seeded_weights import (
     DETECTIONS,
+    FROZEN,
     SHALLOW,
     SIZES,
     fingerprint,
@@ -49,6 +51,7 @@ DETECTORS = {
     "ssd": "ssd300_vgg16",
     "ssdlite": "ssdlite320_mobilenet_v3_large",
 }
+"""Detectors of torchvision."""
 LOSSES = {"faster_rcnn": ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")}
 
 
@@ -111,10 +114,56 @@ class CABNet(nn.Module):
         return self.classifier((x * attention[:, None]).mean((2, 3)))
 
 
+class Darknet(nn.Module):
+    """YOLOv3 for one class, built section by section after ``yolov3.cfg``. Its results are those of the three levels."""
+
+    def __init__(self, blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.sections = darknet.sections(blocks, 1)
+        shapes = darknet.weight_shapes(blocks, channels=3, classes=1)
+        for section in self.sections:
+            if section.kind == "convolutional":
+                name = f"{section.name}.conv.weight" if section.norm else f"{section.name}.weight"
+                filters, inputs, size, _ = shapes[name]
+                conv = nn.Conv2d(inputs, filters, size, section.stride, size // 2, bias=not section.norm)
+                norm = nn.BatchNorm2d(filters, momentum=0.01)
+                _add(self, section.name, nn.ModuleDict({"conv": conv, "bn": norm}) if section.norm else conv)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        outputs: list[torch.Tensor] = []
+        results = []
+        for section in self.sections:
+            if section.kind == "convolutional":
+                module: Any = self.get_submodule(section.name)
+                x = nn.functional.leaky_relu(module["bn"](module["conv"](x)), 0.1) if section.norm else module(x)
+            elif section.kind == "shortcut":
+                x = x + outputs[section.layers[0]]
+            elif section.kind == "upsample":
+                x = nn.functional.interpolate(x, scale_factor=2)
+            elif section.kind == "route":
+                x = torch.cat([outputs[layer] for layer in section.layers], 1)
+            else:
+                results.append(x)
+            outputs.append(x)
+        return results
+
+
+def _add(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Add a module by a name with dots."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        if not hasattr(model, parent):
+            model.add_module(parent, nn.Module())
+        model = model.get_submodule(parent)
+    model.add_module(last, module)
+
+
 def build(name: str) -> nn.Module:
     """The reference of a network with three channels: a classifier of six classes, or a detector of one."""
     if name == "cabnet":
         return CABNet((6, 12, 24, 16))
+    if name == "yolov3":
+        return Darknet(darknet.EVERY_BLOCK)
     models = import_torchvision().models.detection
     if name in DETECTORS:
         background = name != "retinanet"  # whose class 0 is a class
@@ -129,6 +178,8 @@ def build_shallow(name: str) -> Any:
     """The reference with fewer blocks per stage."""
     if name == "cabnet":
         return CABNet(SHALLOW[name])
+    if name == "yolov3":
+        return Darknet(SHALLOW[name])
     model: Any = build(name)
     if name not in SHALLOW:
         return model
@@ -204,8 +255,52 @@ def classifier_outputs(name: str, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def detector_outputs(name: str, model: Any) -> dict[str, Any]:
-    """What a detector computes: predicted boxes, matches, losses, their gradients, and losses after a step of SGD."""
+def yolov3_outputs(model: Any) -> dict[str, Any]:
+    """What YOLOv3 computes; see :func:`detector_outputs`."""
+    images = torch.from_numpy(seeded_images("yolov3")).double()[:, None].expand(-1, 3, -1, -1)
+    boxes, valid = seeded_boxes()
+
+    def levels() -> tuple[list[torch.Tensor], dict[str, Any]]:
+        values = model(images)
+        arrays = [value.detach().numpy() for value in values]
+        return values, darknet.yolo_layers(arrays, boxes.astype(np.float64), valid, 32)
+
+    model.eval()
+    with torch.no_grad():
+        detections = darknet.detections([value.numpy() for value in model(images)], 32)
+    model.train()
+    values, outputs = levels()
+    torch.autograd.backward(values, [torch.from_numpy(-delta / len(images)) for delta in outputs["deltas"]])
+    gradients = step(model)
+    with torch.no_grad():
+        _, stepped = levels()
+    return {
+        "boxes": [found[:DETECTIONS] for found, _ in detections],
+        "scores": [scores[:DETECTIONS] for _, scores in detections],
+        "matches": [matches for matches in outputs["matches"] if matches],
+        "losses": outputs["losses"],
+        "gradients": gradients,
+        "stepped": stepped["losses"],
+    }
+
+
+def step(model: nn.Module) -> dict[str, np.ndarray]:
+    """Return the gradients of a detector, and change its weights by a step of SGD, as :func:`classifier_outputs` does."""
+    gradients = {key: value.grad.numpy().copy() for key, value in model.named_parameters()}
+    stem = first_layer(model)
+    gradients[stem] = gradients[stem][:, :1]
+    model.get_parameter(stem).grad /= 3
+    torch.optim.SGD(model.parameters(), DETECTOR_LEARNING_RATE).step()
+    return gradients
+
+
+def detector_outputs(name: str, model: Any, *, frozen: bool = False) -> dict[str, Any]:
+    """What a detector computes: predicted boxes, matches, losses, their gradients, and losses after a step of SGD.
+
+    ``frozen`` losses and gradients are those with running statistics.
+    """
+    if name == "yolov3":
+        return yolov3_outputs(model)
     transform, size = model.transform, SIZES[name]
     transform.image_mean, transform.image_std = [0.0] * 3, [1.0] * 3
     if not name.startswith("ssd"):
@@ -238,13 +333,12 @@ def detector_outputs(name: str, model: Any) -> dict[str, Any]:
     with torch.no_grad():
         detections = model(images)
     model.train()
+    for module in model.modules():
+        module.train(not (frozen and isinstance(module, nn.BatchNorm2d)))
     parts = model(images, targets)
     sum(parts.values()).backward()
-    gradients = {key: value.grad.numpy().copy() for key, value in model.named_parameters()}
-    stem = first_layer(model)
-    gradients[stem] = gradients[stem][:, :1]
-    model.get_parameter(stem).grad /= 3
-    torch.optim.SGD(model.parameters(), DETECTOR_LEARNING_RATE).step()
+    gradients = step(model)
+    model.train()
     with torch.no_grad():
         stepped = model(images, targets)
     losses = LOSSES.get(name, ("classification", "bbox_regression"))
@@ -262,7 +356,7 @@ def pinned_detector(name: str) -> dict[str, Any]:
     """What is pinned of a detector; see :func:`pinned_classifier`."""
     whole, model = build(name), build_shallow(name).double()
     load_seeded(name, model)
-    outputs = detector_outputs(name, model)
+    outputs = detector_outputs(name, model, frozen=name in FROZEN)
     norms = [np.linalg.norm(outputs["gradients"][key]) for key in sorted(outputs["gradients"])]
     return {
         "parameters": grey_parameters(whole),
@@ -291,8 +385,8 @@ def pinned_classifier(name: str) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     document = json.loads(PINNED.read_text()) if PINNED.is_file() else {}
-    for each in sys.argv[1:] or [*TIMM, "cabnet", *DETECTORS]:
-        document[each] = pinned_detector(each) if each in DETECTORS else pinned_classifier(each)
+    for each in sys.argv[1:] or [*TIMM, "cabnet", "yolov3", *DETECTORS]:
+        document[each] = pinned_detector(each) if each in (*DETECTORS, "yolov3") else pinned_classifier(each)
     import timm
 
     document["versions"] = {"torch": torch.__version__, "timm": timm.__version__}

@@ -149,6 +149,17 @@ _NETWORKS: Final = (
         head=("roi_heads.box_predictor.",),
     ),
     PublishedNetwork(
+        name="yolov3",
+        task="detection",
+        module="yolov3",
+        baseline="YOLOv3",
+        parameters=61_523_158,
+        variant="YOLOv3 on Darknet-53",
+        reference="the authors' code",
+        head=("bbox_head.convs_pred.",),
+        grey=(0.0, 1.0),
+    ),
+    PublishedNetwork(
         name="ssdlite",
         task="detection",
         module="ssdlite",
