@@ -81,8 +81,12 @@ def _shapes_only(name: str, channels: int, *, shallow: bool) -> Any:
 
 def weight_shapes(name: str, *, shallow: bool) -> dict[str, tuple[int, ...]]:
     """The shapes of the weights for three input channels, by PyTorch's names."""
-    weights = torch_weights(_zeros(_shapes_only(name, 3, shallow=shallow)))
-    return {key: value.shape for key, value in weights.items()}
+    return shapes_by_name(_shapes_only(name, 3, shallow=shallow))
+
+
+def shapes_by_name(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's weights by PyTorch's names."""
+    return {key: value.shape for key, value in torch_weights(_zeros(model)).items()}
 
 
 def parameter_count(name: str) -> int:

@@ -8,6 +8,7 @@ PyTorch, timm and torchvision are installed, the whole references are run.
 from __future__ import annotations
 
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ pytest.importorskip("flax")
 pytest.importorskip("optax")
 
 import jax.numpy as jnp  # noqa: E402
+from flax import nnx  # noqa: E402
 
 jax.config.update("jax_disable_most_optimizations", True)
 
+import darknet  # noqa: E402
 import network_outputs  # noqa: E402
 from seeded_weights import FROZEN, fingerprint  # noqa: E402
 
 from lung_nodule_ct.declaration.published import BASELINES  # noqa: E402
-from lung_nodule_ct.train.models import NETWORKS, faster_rcnn  # noqa: E402
+from lung_nodule_ct.train.boxes import suppress  # noqa: E402
+from lung_nodule_ct.train.models import NETWORKS, build_network, faster_rcnn, yolov3  # noqa: E402
+from lung_nodule_ct.train.models.layers import Layers  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -40,16 +45,14 @@ PRECISE = {"cabnet"}
 """Networks whose gradients in float32 differ by 1e-2 even if they are shallow. Others take longer in float64."""
 
 
-
 def assert_close(ours: Any, reference: Any, message: str) -> None:
     reference = np.asarray(reference)
     scale = max(1.0, float(np.abs(reference).max()))
     np.testing.assert_allclose(np.asarray(ours) / scale, reference / scale, rtol=0, atol=1e-4, err_msg=message)
 
 
-def test_every_classifier_of_the_paper_is_there() -> None:
-    published = {baseline.model for baseline in BASELINES if baseline.config == "cls_1.25mm"}
-    assert {network.baseline for network in NETWORKS.values() if network.task == "classification"} == published
+def test_every_network_of_the_paper_is_there() -> None:
+    assert [network.baseline for network in NETWORKS.values()] == [baseline.model for baseline in BASELINES]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -125,6 +128,65 @@ def test_a_detector_computes_what_is_pinned_of_its_reference(name) -> None:
     norms = np.array([np.linalg.norm(ours["gradients"][key]) for key in sorted(ours["gradients"])])
     reference = np.array(pinned["gradients"])
     np.testing.assert_allclose(norms, reference, rtol=1e-3, atol=1e-5 * reference.max())
+
+
+def test_yolov3_has_the_layers_of_its_authors() -> None:
+    sections = darknet.sections(darknet.EVERY_BLOCK, 80)
+    assert len(sections) == 107
+    assert [section.layers for section in sections if section.kind == "route"] == [(-4,), (-1, 61), (-4,), (-1, 36)]
+    shapes = darknet.weight_shapes(darknet.EVERY_BLOCK, channels=3, classes=80)
+    model = nnx.eval_shape(lambda: build_network("yolov3", Layers(nnx.Rngs(0)), channels=3, classes=80))
+    assert network_outputs.shapes_by_name(model) == shapes
+    assert sum(math.prod(shape) for name, shape in shapes.items() if "running_" not in name) == 61_949_149
+
+
+class Outputs:
+    """A network of three levels, the coarsest first, with given outputs (batch, channels, y, x)."""
+
+    def __init__(self, levels: list[np.ndarray]) -> None:
+        self.values = jnp.concatenate([self.flat(level) for level in levels], 1)
+
+    def __call__(self, _image: Any) -> jax.Array:
+        return self.values
+
+    @staticmethod
+    def flat(level: np.ndarray) -> jax.Array:
+        """An output in the order of our network."""
+        return jnp.asarray(level.transpose(0, 2, 3, 1).reshape(len(level), -1, level.shape[1] // 3), jnp.float32)
+
+
+def test_targets_losses_and_boxes_of_yolov3_are_those_of_its_authors() -> None:
+    random = np.random.default_rng(0)
+    levels = [random.normal(0, 1, (3, 18, 3 * factor, 4 * factor)) for factor in (1, 2, 4)]
+    boxes = np.zeros((3, 5, 4))
+    boxes[0] = (20, 20, 36, 50), (21, 21, 37, 51), (0, 0, 128, 96), (100.5, 10, 126.25, 90), (60, 37, 76, 67)
+    boxes[2, :3] = (5, 5, 18, 18), (60, 40, 76, 53), (64, 32, 74, 45)
+    valid = np.arange(5) < np.array([5, 0, 3])[:, None]
+    # the last box of the first image is also predicted by an anchor that is not matched to it
+    levels[2][:, 12:16, 6, 8] = 0, 0, *np.log([16 / 33, 30 / 23])
+    reference = darknet.yolo_layers(levels, boxes, valid, 32)
+    batch = {"image": jnp.zeros((3, 96, 128, 1)), "boxes": jnp.asarray(boxes, jnp.float32), "valid": valid}
+    targets, counts = yolov3.add_targets(batch)
+    ours = [[[int(i), int(row[i])] for i in np.flatnonzero(row >= 0)] for row in np.asarray(targets["matches"])]
+    assert ours == [sorted(found) for found in reference["matches"]]
+    assert [len(found) for found in ours] == [4, 0, 3]  # two boxes have the same anchor, and the last is matched
+    assert reference["deltas"][2][:2, 16, 6, 8].tolist() == [0, -darknet.logistic(levels[2][1, 16, 6, 8])]
+
+    def total(values: jax.Array) -> Any:
+        losses = yolov3.losses(lambda _: values, targets, counts)
+        return sum(losses.values()), losses
+
+    (_, losses), gradients = jax.value_and_grad(total, has_aux=True)(Outputs(levels)(None))
+    for name, expected in zip(network_outputs.LOSSES["yolov3"], reference["losses"], strict=True):
+        np.testing.assert_allclose(losses[name], expected, rtol=1e-5)
+    np.testing.assert_allclose(gradients, -Outputs(reference["deltas"])(None) / 3, atol=1e-5)
+    found, scores = (np.asarray(array) for array in yolov3.candidates(Outputs(levels), batch["image"]))
+    for index, (some, some_scores) in enumerate(darknet.detections(levels, 32)):
+        assert len(some) > yolov3.MAX_BOXES
+        kept = suppress(found[index], scores[index], yolov3.MAX_IOU)
+        kept = kept[scores[index, kept] > yolov3.MIN_SCORE]
+        np.testing.assert_allclose(found[index, kept], some, atol=1e-3)
+        np.testing.assert_allclose(scores[index, kept], some_scores, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -130,6 +130,10 @@ def test_boxes_of_a_detector_are_in_array_order_outside_of_it(name) -> None:
         def __call__(self, _image: Any) -> Any:
             if name in ("ssd", "ssdlite"):
                 return jnp.concatenate([jnp.zeros_like(self.logits), self.logits], -1), targets["codes"]
+            if name == "yolov3":
+                center, size = jnp.split(targets["codes"], 2, -1)
+                center = jax.scipy.special.logit(jnp.where(self.logits > 0, center, 0.5))
+                return jnp.concatenate([center, size, self.logits, self.logits], -1)
             return self.levels(self.logits), self.levels(targets["codes"])
 
         def levels(self, array: Any) -> Any:
