@@ -62,10 +62,12 @@ _CLASSES: dict[str, Any] = {
 }
 
 
-def _shapes_only(name: str, channels: int, *, shallow: bool) -> Any:
+def _shapes_only(name: str, channels: int, *, shallow: bool, classes: int | None = None) -> Any:
+    if classes is None:
+        classes = CLASSES if NETWORKS[name].task == "classification" else 1
+
     def build() -> Any:
         layers = Layers(nnx.Rngs(0), dtype=None)
-        classes = CLASSES if NETWORKS[name].task == "classification" else 1
         if not shallow:
             return build_network(name, layers, channels=channels, classes=classes)
         network = _CLASSES[NETWORKS[name].module]
@@ -79,14 +81,10 @@ def _shapes_only(name: str, channels: int, *, shallow: bool) -> Any:
     return nnx.eval_shape(build)
 
 
-def weight_shapes(name: str, *, shallow: bool) -> dict[str, tuple[int, ...]]:
-    """The shapes of the weights for three input channels, by PyTorch's names."""
-    return shapes_by_name(_shapes_only(name, 3, shallow=shallow))
-
-
-def shapes_by_name(model: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of a network's weights by PyTorch's names."""
-    return {key: value.shape for key, value in torch_weights(_zeros(model)).items()}
+def weight_shapes(name: str, *, shallow: bool, classes: int | None = None) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights for three input channels, by PyTorch's names, for the classes of the task or other ones."""
+    weights = torch_weights(_zeros(_shapes_only(name, 3, shallow=shallow, classes=classes)))
+    return {key: value.shape for key, value in weights.items()}
 
 
 def parameter_count(name: str) -> int:
