@@ -166,16 +166,17 @@ def test_targets_losses_and_boxes_of_yolov3_are_those_of_its_authors() -> None:
     levels = [random.normal(0, 1, (3, 18, 3 * factor, 4 * factor)) for factor in (1, 2, 4)]
     boxes = np.zeros((3, 5, 4))
     boxes[0] = (20, 20, 36, 50), (21, 21, 37, 51), (0, 0, 128, 96), (100.5, 10, 126.25, 90), (60, 37, 76, 67)
-    boxes[2, :3] = (5, 5, 18, 18), (60, 40, 76, 53), (64, 32, 74, 45)
-    valid = np.arange(5) < np.array([5, 0, 3])[:, None]
-    # the last box of the first image is also predicted by an anchor that is not matched to it
+    boxes[2, :4] = (5, 5, 18, 18), (60, 40, 76, 53), (64, 32, 74, 45), (20, 8, 42, 54)
+    valid = np.arange(5) < np.array([5, 0, 4])[:, None]
+    # the last box of the first image is predicted by its anchor, and by one that is not matched to it
+    levels[2][:, 6:10, 6, 8] = 0
     levels[2][:, 12:16, 6, 8] = 0, 0, *np.log([16 / 33, 30 / 23])
     reference = darknet.yolo_layers(levels, boxes, valid, 32)
     batch = {"image": jnp.zeros((3, 96, 128, 1)), "boxes": jnp.asarray(boxes, jnp.float32), "valid": valid}
     targets, counts = jax.jit(yolov3.add_targets)(batch)
     ours = [[[int(i), int(row[i])] for i in np.flatnonzero(row >= 0)] for row in np.asarray(targets["matches"])]
     assert ours == [sorted(found) for found in reference["matches"]]
-    assert [len(found) for found in ours] == [4, 0, 3]  # two boxes have the same anchor, and the last is matched
+    assert [len(found) for found in ours] == [4, 0, 4]  # two boxes have the same anchor, and the last is matched
     assert reference["deltas"][2][:2, 16, 6, 8].tolist() == [0, -darknet.logistic(levels[2][1, 16, 6, 8])]
 
     def total(values: jax.Array) -> Any:
