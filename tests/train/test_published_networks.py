@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -197,14 +198,24 @@ def test_targets_losses_and_boxes_of_yolov3_are_those_of_its_authors() -> None:
         np.testing.assert_allclose(scores[index, kept], some_scores, rtol=1e-5)
 
 
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """XLA optimises what it compiles, which takes longer."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("first_samples")
 @pytest.mark.parametrize("name", DETECTORS)
-def test_a_detector_computes_what_its_reference_does(name, monkeypatch) -> None:
+def test_a_detector_computes_what_its_reference_does(name, monkeypatch, request) -> None:
     if not all(map(find_spec, ("torch", "timm", "torchvision"))):
         pytest.skip("needs torch, timm and torchvision")
     import torch_reference
 
+    if name == "ssdlite":  # depthwise convolutions in float64 take half an hour otherwise
+        request.getfixturevalue("optimised")
     if name == "yolov3":  # its residual blocks in evaluation add up to boxes of e^100 pixels otherwise
         monkeypatch.setitem(GAINS, name, 1.2)
     model = torch_reference.build(name)
