@@ -8,7 +8,7 @@ class Pane {
     const { scan } = view;
     const [across, down] = [scan.shape[this.plane.across], scan.shape[this.plane.down]];
     this.positions = name === "axial" ? scan.slices : Array.from({ length: scan.shape[this.plane.through] }, (_, i) => i);
-    this.canvas = element("canvas", { role: "img" });
+    this.canvas = element("canvas", { role: "img", "aria-label": `${name} slice, being read` });
     this.image = null;
     this.pointed = null; // the voxel under the pointer
     this.marks = svgElement("svg", { viewBox: `0 0 ${across} ${down}`, preserveAspectRatio: "none", "aria-hidden": "true" });
