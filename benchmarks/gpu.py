@@ -1,4 +1,4 @@
-"""What ten minutes on a GPU tell of the training loop. Sections that cannot run stay open and say why.
+"""What ten minutes on a GPU show of the training loop. Sections that cannot run stay open and say why.
 
     python -m benchmarks.gpu [--minutes 10] [--only steps peer ...] [--tiny]
 
@@ -111,6 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source = run_in_new_process(write_patients, Path(scratch) / "source", 4 if options.tiny else 8)
         build = Path(scratch) / "build"
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{scratch}/compiled"  # each piece of work has a process of its own
         measure_command([PROGRAM, "build", *NAMES, "--source", source, "--format", "arrow", "--out", build])
         for name in options.only:
             for label, work, arguments in SECTIONS[name](build, options.tiny):
@@ -185,15 +186,13 @@ def measure_step(case: Case) -> str:
     import jax
 
     runs, count = case.runs
-    batch = next(_batches(case))
-    steps, info = resident_steps(case.recipe, batch, count)
+    steps, info = resident_steps(case.recipe, next(_batches(case)), count, with_loss=False)
     throughput = _median_seconds(steps, runs) / count
-    one_step, _ = resident_steps(case.recipe, batch, 1)
-    alone = _median_seconds(one_step, runs * 4)
+    alone = _median_seconds(lambda: steps(1), runs * 4)
     utilization = f"{info['flops'] / throughput / info['peak']:.1%}" if info["peak"] else "of an unknown peak"
     memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
     return (
-        f"{throughput * 1e3:.2f} ms a step, {alone * 1e3:.2f} with a wait in each, {case.recipe.batch_size / throughput:,.0f} examples/s, "
+        f"{throughput * 1e3:.2f} ms per step, {alone * 1e3:.2f} with a wait in each, {case.recipe.batch_size / throughput:,.0f} examples/s, "
         f"{info['flops'] / 1e9:,.1f} GFLOP, MFU {utilization}, peak {memory / 1e9:.1f} GB, compiled in {info['compile_s']:.0f} s"
     )
 
@@ -208,7 +207,7 @@ def measure_peer(case: Case) -> str:
     if abs(loss - info["loss"]) > 1e-3 * abs(loss):
         return f"failed: the networks differ, losses {info['loss']} and {loss}"
     theirs = _median_seconds(steps, runs) / count
-    return f"{theirs * 1e3:.2f} ms a step, ours {ours * 1e3:.2f}: {theirs / ours:.2f} times as fast"
+    return f"{theirs * 1e3:.2f} ms per step, ours {ours * 1e3:.2f}: {theirs / ours:.2f} times as fast"
 
 
 def _our_step(case: Case) -> tuple[dict[str, Any], float]:
@@ -237,7 +236,7 @@ def measure_fed(case: Case) -> str:
             if not warm:
                 measured.append((time.perf_counter() - started) / count)
     fixed_s, fed_s = (median(measured) for measured in seconds.values())
-    return f"{fed_s * 1e3:.2f} ms a step, {fixed_s / fed_s:.0%} of the speed with one batch"
+    return f"{fed_s * 1e3:.2f} ms per step, {fixed_s / fed_s:.0%} of the speed with one batch"
 
 
 def _batches(case: Case) -> Iterator[dict[str, Any]]:

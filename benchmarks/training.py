@@ -108,8 +108,17 @@ def steps_per_run(backend: str) -> int:
     return 1 if backend == "cpu" else 50
 
 
-def resident_steps(recipe: Recipe, host_batch: dict[str, np.ndarray], count: int) -> tuple[Callable[[], object], Any]:
-    """Return ``count`` steps on a batch that stays on the device, and information about them."""
+def resident_steps(
+    recipe: Recipe, host_batch: dict[str, np.ndarray], count: int, *, with_loss: bool = True
+) -> tuple[Callable[..., object], Any]:
+    """Return steps on a batch that stays on the device, and information about them.
+
+    Args:
+        recipe: The recipe.
+        host_batch: The batch.
+        count: Steps of one call, unless it has another number, after which the host waits.
+        with_loss: Compute the loss in float32, which takes more memory than a step in bfloat16.
+    """
     import jax
 
     from lung_nodule_ct.train.step import initial_state, make_step
@@ -118,22 +127,23 @@ def resident_steps(recipe: Recipe, host_batch: dict[str, np.ndarray], count: int
     train_step = make_step(recipe)
     started = time.perf_counter()
     program = train_step.lower(state, batch).compile()
+    compile_s = time.perf_counter() - started
     kind = jax.devices()[0].device_kind
     info = {
         "recipe": recipe,
         "device": kind,
         "peak": next((value for part, value in PEAKS.items() if part in kind), None),
         "flops": count_operations(recipe, state, batch),
-        "compile_s": time.perf_counter() - started,
-        "loss": float(jax.jit(lambda state: plain_loss(recipe, state, batch))(state)),
+        "compile_s": compile_s,
+        "loss": float(jax.jit(lambda state: plain_loss(recipe, state, batch))(state)) if with_loss else None,
         "params": jax.tree.map(np.asarray, state["params"]),
         "batch": host_batch,
         "steps": count,
     }
 
-    def steps() -> None:
+    def steps(number: int = count) -> None:
         nonlocal state
-        for _ in range(count):
+        for _ in range(number):
             state, losses = program(state, batch)
         jax.block_until_ready((state, losses))
 
