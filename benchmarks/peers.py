@@ -102,7 +102,7 @@ def print_programs(title: str, commands: Mapping[str, Command], rounds: int, out
 
 
 def write_pictures(folder: Path, count: int) -> Path:
-    """Write an archive of different slices as JPEG of about 100 kB, 100 slices for each patient."""
+    """Write an archive of different slices as JPEG of about 35 kB, 100 slices for each patient."""
     from lung_nodule_ct.geometry.display import LUNG
     from lung_nodule_ct.testing.archives import DET2D, encode_picture, split_files, voc_annotation, write_archives
     from lung_nodule_ct.testing.phantoms import PhantomNodule, make_chest
