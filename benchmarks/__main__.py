@@ -33,6 +33,7 @@ class Arguments(NamedTuple):
 
 BENCHMARKS = {
     "build": Arguments("--volumes 32 --rounds 2", "--volumes 2 --rounds 1"),
+    "peers": Arguments("--volumes 16 --pictures 1500 --rounds 5", "--volumes 2 --pictures 40 --rounds 1 --reads 5"),
     "read": Arguments("--volumes 3 --reads 200", "--volumes 1 --reads 20"),
     "cold": Arguments("--volumes 4 --reads 20", "--volumes 1 --reads 2"),
     "codecs": Arguments("", "--reads 5"),
@@ -60,6 +61,8 @@ PACKAGES = (
     "blosc2",
     "tensorflow-datasets",
     "monai",
+    "torchio",
+    "zarr",
     "jax",
     "torch",
 )

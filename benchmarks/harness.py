@@ -37,12 +37,19 @@ class Measurement:
             a page that several share counts once, sampled ten times a second. Where the system does not state it (not Linux), the peak
             resident set of the largest process.
         written_mb: Size in MB of the folder that it wrote, if it was measured.
+        system: The part of ``cpu`` that the system took, as for page faults and for writing files.
     """
 
     wall: float
     cpu: float
     peak_mb: float
     written_mb: float = 0.0
+    system: float = 0.0
+
+    @property
+    def user(self) -> float:
+        """The part of ``cpu`` that the programs took themselves."""
+        return self.cpu - self.system
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -76,7 +83,8 @@ def measure_command(command: Command) -> Measurement:
     if process.returncode:
         raise RuntimeError(f"{command} ended with exit status {process.returncode}:\n{output[-3000:]}")
     peak_mb = memory.peak_mb or usage.ru_maxrss / 1024
-    return Measurement(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, peak_mb)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Measurement(time.perf_counter() - start, cpu, peak_mb, system=usage.ru_stime)
 
 
 class PeakMemory:
@@ -156,7 +164,13 @@ def medians(runs: Sequence[Measurement]) -> Measurement:
         median(run.cpu for run in runs),
         max(run.peak_mb for run in runs),
         median(run.written_mb for run in runs),
+        median(run.system for run in runs),
     )
+
+
+def paired_ratio(others: Sequence[float], ours: Sequence[float]) -> float:
+    """Return the median of the ratios of measurements of the same rounds, which a slow round of both does not change."""
+    return median(other / own for other, own in zip(others, ours, strict=True))
 
 
 def cpu_seconds(function: Callable[[], object]) -> float:
