@@ -330,6 +330,15 @@ _STACKS: Final = (*_VOLUMES, "--input.size", "16", "32", "32")
 _CUBES: Final = ("--input.size", "16", "16", "16", "--input.spacing-mm", "3", "3", "3")
 _NODULES: Final = (*_VOLUMES, *_CUBES, "--model.patch", "2")
 
+_HARD: Final = (*_SMALL, "--steps", "400", "--batch-size", "8", "--model.blocks", "1", "1", "1", "--watch", "10")
+_HARD_PATCH: Final = ("--input.size", "24", "48", "48", "--input.spacing-mm", "2", "1.5", "1.5", "--model.patch", "2")
+
+EXPECTED_HARD_SCORES: Final = {
+    "det3d_1.25mm": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", 0.5),
+    "det3d_1.25mm-anchors": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", 0.5),
+}
+"""The score that a small variant of a recipe must reach in the hard benchmark."""
+
 EXPECTED_SCORES: Final = {
     "cls_1.25mm": ExpectedScore(_CROPS, "accuracy", 0.8),
     "cls_1.25mm-squeeze": ExpectedScore(_CROPS, "accuracy", 0.8),

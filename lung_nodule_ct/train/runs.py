@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.step import State
 
+BENCHMARK: Final = "benchmark"
+"""The entry of a run's ``data`` that says what the hard benchmark inserted nodules into."""
 _RUN: Final = "run.json"
 _CHECKPOINTS: Final = "checkpoints"
 _COMMITTED: Final = "commit_success.txt"

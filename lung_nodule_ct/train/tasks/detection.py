@@ -259,27 +259,41 @@ def _predict_volumes(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[
     """Predict each volume by overlapping patches. ``boxes`` are x0 y0 z0 x1 y1 z1 on the scale of voxel edges."""
     for index in range(len(source)):
         boxes, scores = _select_boxes(*_volume_candidates(source, index, apply, recipe), recipe)
-        centers = _voxel_centers(boxes)
-        truth = source.nodule_boxes(index)
-        frame = source.frame(index)
-        if frame is None:
-            true_centers = _voxel_centers(truth)
-            diameters = (truth[:, 3:] - truth[:, :3]).mean(1)
-        else:
-            nodules = source.sized_nodules(index)
-            centers = frame.to_world(centers)
-            true_centers = np.array([nodule["center_world"] for nodule in nodules]).reshape(-1, 3)
-            diameters = np.array([nodule["diameter_mm"] for nodule in nodules])
-        yield {
-            "id": source.ids[index],
-            "patient_id": source.patients[index],
-            "number": index,
-            "boxes": boxes[:, [2, 1, 0, 5, 4, 3]].tolist(),
-            "scores": scores.tolist(),
-            "centers": centers.tolist(),
-            "truth_centers": true_centers.tolist(),
-            "truth_diameters": diameters.tolist(),
-        }
+        yield volume_prediction(source, index, boxes, scores)
+
+
+def volume_prediction(
+    source: Patches, index: int, boxes: NDArray[np.float64], scores: NDArray[np.float64]
+) -> Prediction:
+    """The prediction for a volume together with the truth.
+
+    Args:
+        source: The volumes.
+        index: The volume.
+        boxes: z0 y0 x0 z1 y1 x1 on the scale of voxel edges, shape (k, 6).
+        scores: Shape (k,).
+    """
+    centers = _voxel_centers(boxes)
+    truth = source.nodule_boxes(index)
+    frame = source.frame(index)
+    if frame is None:
+        true_centers = _voxel_centers(truth)
+        diameters = (truth[:, 3:] - truth[:, :3]).mean(1)
+    else:
+        nodules = source.sized_nodules(index)
+        centers = frame.to_world(centers)
+        true_centers = np.array([nodule["center_world"] for nodule in nodules]).reshape(-1, 3)
+        diameters = np.array([nodule["diameter_mm"] for nodule in nodules])
+    return {
+        "id": source.ids[index],
+        "patient_id": source.patients[index],
+        "number": index,
+        "boxes": boxes[:, [2, 1, 0, 5, 4, 3]].tolist(),
+        "scores": scores.tolist(),
+        "centers": centers.tolist(),
+        "truth_centers": true_centers.tolist(),
+        "truth_diameters": diameters.tolist(),
+    }
 
 
 def _voxel_centers(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
