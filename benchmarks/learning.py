@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.harness import PROGRAM, argument_parser, measure_command
 from lung_nodule_ct.train.evaluation import read_scores
+from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
 from lung_nodule_ct.train.pages import format_interval, format_value
-from lung_nodule_ct.train.recipes import EXPECTED_SCORES
 
 
 def main() -> None:

@@ -23,7 +23,11 @@ _HARD = "hard"
 """The word after ``--check`` that selects the hard benchmark."""
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="Train a published network instead of our own; --models lists them."),
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Train a published network instead of our own (--models lists them), or retinanet3d, the strong recipe of volumes.",
+    ),
 ]
 Pretrained = Annotated[
     Path | None,
@@ -102,10 +106,11 @@ def train(
             words.remove(_HARD)
         if len(words) > 1 or data is not None:
             raise typer.BadParameter("--check makes its own data; name only the recipe", param_hint="BUILD")
-        if model is not None or pretrained is not None:
+        if pretrained is not None or (model is not None and not is_hard):
             raise typer.BadParameter("--check trains a small network of our own", param_hint="--model, --pretrained")
         if is_hard:
-            _check_hard(words[0], out or Path("runs") / f"hard-{words[0]}", options, real_ct, leave_out)
+            run = out or Path("runs") / f"hard-{words[0]}{f'-{model}' if model else ''}"
+            _check_hard(words[0], run, options, model, real_ct, leave_out)
         else:
             _check(first, out or Path("runs") / f"check-{first}", options)
         return
@@ -176,16 +181,21 @@ def _recipe_and_build(
     """The recipe to train, and the build, before any device is used. A published network has the paper's epochs."""
     if pretrained is not None and model is None:
         raise typer.BadParameter("it needs the network of these weights, --model", param_hint="--pretrained")
-    from lung_nodule_ct.train.recipes import get_recipe, published_recipe, published_steps
+    from lung_nodule_ct.train.recipes import RETINANET3D, get_recipe, published_recipe, published_steps, strong_recipe
 
-    default = get_recipe(name) if model is None else published_recipe(name, model)
+    if model == RETINANET3D:
+        if pretrained is not None:
+            raise typer.BadParameter(f"there are no published weights of {RETINANET3D}", param_hint="--pretrained")
+        default = strong_recipe(name)
+    else:
+        default = get_recipe(name) if model is None else published_recipe(name, model)
     recipe = parse_recipe(name, default, arguments)
     from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.train.step import initialize_jax
 
     build = open_build(folder)
     initialize_jax()
-    if model is not None:
+    if recipe.model.network is not None:
         from lung_nodule_ct.declaration.labels import TRAIN
         from lung_nodule_ct.train.batches import open_data_source
 
@@ -213,7 +223,8 @@ def parse_recipe(name: str, recipe: Recipe, arguments: Sequence[str]) -> Recipe:
 
 
 def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
-    from lung_nodule_ct.train.recipes import EXPECTED_SCORES, get_recipe
+    from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
+    from lung_nodule_ct.train.recipes import get_recipe
 
     default, expected = get_recipe(name), EXPECTED_SCORES[name]
     options = (*expected.options, *arguments)
@@ -231,10 +242,14 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     terminal().print(f"{name}: {result}{'; ' if expected.minimum is None else ' '}{expected}", highlight=False)
 
 
-def _check_hard(name: str, folder: Path, arguments: Sequence[str], real_ct: Path | None, leave_out: str | None) -> None:
-    from lung_nodule_ct.train.recipes import EXPECTED_HARD_SCORES, get_recipe
+def _check_hard(
+    name: str, folder: Path, arguments: Sequence[str], model: str | None, real_ct: Path | None, leave_out: str | None
+) -> None:
+    from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES
+    from lung_nodule_ct.train.recipes import RETINANET3D, get_recipe, strong_recipe
 
-    default = get_recipe(name)
+    default = strong_recipe(name) if model == RETINANET3D else get_recipe(name)
+    name = name if model is None else f"{name}-{model}"
     if name not in EXPECTED_HARD_SCORES:
         known = ", ".join(EXPECTED_HARD_SCORES)
         raise typer.BadParameter(f"there is no hard benchmark of {name}, only of {known}", param_hint="RECIPE")
@@ -254,7 +269,8 @@ def _check_hard(name: str, folder: Path, arguments: Sequence[str], real_ct: Path
 
 
 def _print_recipes() -> None:
-    from lung_nodule_ct.train.recipes import EXPECTED_SCORES, RECIPES
+    from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES
+    from lung_nodule_ct.train.recipes import RECIPES
 
     table = new_table("recipe", "reads", "model", "split by", "check expects")
     for name, recipe in RECIPES.items():

@@ -89,7 +89,7 @@ def wall_and_vessels(shape: Sequence[int], spacing: Sequence[float], random: np.
     extent = np.array(shape) * spacing
     wall, _, _ = _chest_wall(z, y, extent, random)
     covered = np.clip((wall - x) / spacing[2] + 0.5, 0, 1)
-    for _ in range(random.integers(3, 6)):
+    for _ in range(random.integers(1, 3)):
         covered = np.maximum(covered, tube_coverage(shape, spacing, _draw_tree(extent, random)))
     return covered
 

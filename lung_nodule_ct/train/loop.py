@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.train.expected_scores import ExpectedScore
     from lung_nodule_ct.train.hard_benchmark import HardBenchmark
-    from lung_nodule_ct.train.recipes import ExpectedScore, Recipe
+    from lung_nodule_ct.train.recipes import Recipe
 DATA: Final = "synthetic"
 """The folder of the synthetic build, in the folder of the check."""
 _PATIENTS: Final = 100

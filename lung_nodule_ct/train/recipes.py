@@ -12,9 +12,13 @@ from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.declaration.labels import VALIDATION, SplitBy
 from lung_nodule_ct.errors import TrainingError, closest
 from lung_nodule_ct.geometry.display import LUNG
+from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions
 from lung_nodule_ct.train.models import get_network
 
-_OF_OUR_NETWORKS: Final = ("width", "blocks", "squeeze", "ordinal", "patch", "native_conv", "last_only")
+_OF_OUR_NETWORKS: Final = (
+    *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only"),
+    *("tower", "matching", "hard_negatives"),
+)
 """Options of the networks that are our own."""
 
 
@@ -30,10 +34,16 @@ class ModelOptions:
         squeeze: Squeeze and excitation in every block.
         ordinal: Predict ordered classes by a chain of thresholds (CORAL) instead of softmax.
         patch: Side of the blocks of pixels that the first layer sees as channels.
-        bf16: Compute in bfloat16. Weights, optimiser and losses stay float32.
+        bf16: Compute in bfloat16; ``None`` on every device except a CPU. Weights, optimiser and losses stay float32.
         native_conv: Use XLA's convolutions. By default, they are used on every device except a CPU, where other
             algorithms are faster. The results are equal except for rounding.
         last_only: Use only the last scan of each patient.
+        bottleneck: Blocks of three convolutions with a narrow one in the middle, as in ResNet-50, and four times the channels.
+        tower: Convolutions before the outputs of a detector.
+        matching: Which anchors are positive: ``iou``, by fixed overlaps; or ``atss``, by a threshold that each nodule has from its
+            nearest anchors (Zhang et al. 2020).
+        hard_negatives: With anchors, the number of negatives with the largest loss that count, per positive; 0 for all, by
+            the focal loss.
         network: Name of the published network; ``None`` for our own. It has no use for the other options, except ``bf16``.
     """
 
@@ -43,15 +53,25 @@ class ModelOptions:
     squeeze: bool = False
     ordinal: bool = False
     patch: int = 4
-    bf16: bool = False
+    bf16: bool | None = False
     native_conv: bool | None = None
     last_only: bool = False
+    bottleneck: bool = False
+    tower: int = 1
+    matching: Literal["iou", "atss"] = "iou"
+    hard_negatives: int = 0
     network: str | None = None
 
     def __post_init__(self) -> None:
         _check_positive(width=self.width, patch=self.patch, **{f"blocks[{i}]": n for i, n in enumerate(self.blocks)})
         if not self.blocks:
             raise TrainingError("model.blocks has no stage", expected="at least one number of blocks")
+        if self.tower < 0 or self.hard_negatives < 0:
+            raise TrainingError("model.tower or model.hard_negatives is negative", expected="0 or more")
+        if self.head != "anchors" and (self.matching != "iou" or self.hard_negatives):
+            raise TrainingError(
+                "model.matching and model.hard_negatives need anchors", remedy="add --model.head anchors"
+            )
         if self.network is None:
             return
         get_network(self.network)
@@ -102,12 +122,13 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class OptimOptions:
-    """AdamW with a linear warm-up and a cosine decay of the learning rate.
+    """AdamW with a linear warm-up and a decay of the learning rate.
 
     Attributes:
         learning_rate: Learning rate after the warm-up.
         warmup: Number of warm-up steps.
         weight_decay: Weight decay of the kernels; biases and norms do not decay.
+        schedule: How the learning rate falls: by half a cosine, or as (1 - progress) to the power of 0.9.
         clip: Maximum norm of the gradient.
         ema: Decay of the moving average of the weights, which is what is evaluated; 0 for no average.
         accumulate: Number of parts in which a batch passes through the device.
@@ -116,6 +137,7 @@ class OptimOptions:
     learning_rate: float = 1e-3
     warmup: int = 50
     weight_decay: float = 1e-4
+    schedule: Literal["cosine", "poly"] = "cosine"
     clip: float = 1.0
     ema: float = 0.99
     accumulate: int = 1
@@ -136,6 +158,8 @@ class Recipe:
         model: The network.
         input: The input of the network.
         optim: The optimiser.
+        augment: Random changes of volume patches with boxes.
+        inference: How boxes of a volume are predicted.
         steps: Number of batches.
         batch_size: Examples per batch, over all devices and parts.
         split_by: The published splits, or splits by patient from the column ``fold``.
@@ -151,6 +175,8 @@ class Recipe:
     model: ModelOptions
     input: InputOptions = field(default_factory=InputOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
     steps: int = 10_000
     batch_size: int = 16
     split_by: SplitBy = SplitBy.PUBLISHED
@@ -267,8 +293,43 @@ _PUBLISHED: Final = {
     ),
 }
 """How published networks are trained, by the recipe that is named with them. The paper only has the number of epochs."""
+STRONG: Final = Recipe(
+    "det3d_1.25mm",
+    "detection",
+    ModelOptions(
+        *("anchors", 64, (3, 4, 6, 3)), patch=2, bf16=None, bottleneck=True, tower=3, matching="atss", hard_negatives=3
+    ),
+    InputOptions(size=(80, 192, 192), spacing_mm=(1.25, 0.70, 0.70), positives=0.5),
+    OptimOptions(learning_rate=3e-4, warmup=1_000, weight_decay=0.01, schedule="poly", ema=0.999),
+    AugmentOptions(
+        *((0.7, 1.4), 30.0, 0.05, 1.0, (0.75, 1.25), (0.7, 1.5), 2.0),
+    ),
+    InferenceOptions(overlap=0.5, fusion="weighted", mirrors=True),
+    steps=40_000,
+    batch_size=4,
+    split_by=SplitBy.PATIENT,
+    save_every=1_000,
+    watch=8,
+)
+"""The recipe ``det3d_1.25mm --model retinanet3d``: what wins on LUNA16, each choice as an option. It was not run on a GPU."""
+RETINANET3D: Final = "retinanet3d"
+
 _EPOCHS: Final = {"classification": 150, "detection": 50}
 """The number of epochs in the paper, by task."""
+
+
+def strong_recipe(name: str) -> Recipe:
+    """The recipe that ``--model retinanet3d`` makes of a recipe.
+
+    Raises:
+        TrainingError: It is not for volumes of that config.
+    """
+    if name != STRONG.config:
+        raise TrainingError(
+            f"the recipe {name} cannot be trained with the network {RETINANET3D}",
+            expected=f"the recipe {STRONG.config}",
+        )
+    return STRONG
 
 
 def published_recipe(name: str, network: str) -> Recipe:
@@ -296,61 +357,3 @@ def published_recipe(name: str, network: str) -> Recipe:
 def published_steps(recipe: Recipe, rows: int) -> int:
     """The number of steps of the paper's number of epochs, if an epoch has ``rows`` examples."""
     return -(-_EPOCHS[recipe.task] * rows // recipe.batch_size)
-
-
-@dataclass(frozen=True)
-class ExpectedScore:
-    """The score that a small variant of a recipe must reach on synthetic patients that it was not trained on.
-
-    Attributes:
-        options: Command-line options that make the small variant.
-        score: Name of the score. Higher is better.
-        minimum: The lowest value that passes the check; ``None`` if any value passes.
-    """
-
-    options: tuple[str, ...]
-    score: str
-    minimum: float | None
-
-    def __str__(self) -> str:
-        return "no minimum" if self.minimum is None else f"{self.score} {self.minimum}"
-
-    def is_reached(self, value: float | None) -> bool:
-        """Whether a score passes the check. An undefined score (``None``) does not, unless any value passes."""
-        return self.minimum is None or (value is not None and value >= self.minimum)
-
-
-_SMALL: Final = ("--model.width", "16", "--optim.learning-rate", "3e-3", "--save-every", "50", "--steps", "200")
-_CROPS: Final = (*_SMALL, "--batch-size", "32", "--input.size", "32", "32", "--model.blocks", "1", "1")
-_SLICES: Final = (*_SMALL, "--batch-size", "8", "--model.blocks", "1", "1", "1")
-_VOLUMES: Final = (*_SMALL, "--batch-size", "8", "--model.blocks", "1", "1", "--watch", "30")
-_THIN: Final = (*_VOLUMES, "--input.size", "16", "32", "32", "--input.spacing-mm", "2", "2", "2")
-_THICK: Final = (*_VOLUMES, "--input.size", "8", "32", "32", "--input.spacing-mm", "5", "2", "2", "--model.patch", "2")
-_STACKS: Final = (*_VOLUMES, "--input.size", "16", "32", "32")
-_CUBES: Final = ("--input.size", "16", "16", "16", "--input.spacing-mm", "3", "3", "3")
-_NODULES: Final = (*_VOLUMES, *_CUBES, "--model.patch", "2")
-
-_HARD: Final = (*_SMALL, "--steps", "400", "--batch-size", "8", "--model.blocks", "1", "1", "1", "--watch", "10")
-_HARD_PATCH: Final = ("--input.size", "24", "48", "48", "--input.spacing-mm", "2", "1.5", "1.5", "--model.patch", "2")
-
-EXPECTED_HARD_SCORES: Final = {
-    "det3d_1.25mm": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", 0.5),
-    "det3d_1.25mm-anchors": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", 0.5),
-}
-"""The score that a small variant of a recipe must reach in the hard benchmark."""
-
-EXPECTED_SCORES: Final = {
-    "cls_1.25mm": ExpectedScore(_CROPS, "accuracy", 0.8),
-    "cls_1.25mm-squeeze": ExpectedScore(_CROPS, "accuracy", 0.8),
-    "cls_1.25mm-ordinal": ExpectedScore((*_CROPS, "--steps", "300"), "quadratic_kappa", 0.4),
-    "det2d_1.25mm": ExpectedScore(_SLICES, "AP50", 0.8),
-    "det2d_1.25mm-anchors": ExpectedScore(_SLICES, "AP50", 0.8),
-    "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6),
-    "det3d_1.25mm-anchors": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4),
-    "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
-    "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7),
-    "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
-    "longitudinal-largest": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
-    "longitudinal-single": ExpectedScore(_NODULES, "malignant_AUC", None),
-}
-"""The expected score of each recipe. ``longitudinal-single`` has no minimum, because it cannot see growth."""

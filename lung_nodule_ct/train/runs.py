@@ -21,6 +21,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import is_partial, require_free_space, write_atomically
 from lung_nodule_ct.system.processes import LockFile
 from lung_nodule_ct.system.progress import notice
+from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
 from lung_nodule_ct.train.step import initial_state
 
@@ -194,6 +195,8 @@ def _parse_recipe(document: dict[str, Any]) -> Recipe:
         "model": ModelOptions(**tuples(document["model"])),
         "input": InputOptions(**tuples(document["input"])),
         "optim": OptimOptions(**document["optim"]),
+        "augment": AugmentOptions(**tuples(document.get("augment", {}))),
+        "inference": InferenceOptions(**document.get("inference", {})),
         "split_by": SplitBy(document["split_by"]),
     }
     return Recipe(**(document | parts))

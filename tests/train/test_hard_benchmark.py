@@ -34,8 +34,9 @@ from lung_nodule_ct.testing.phantoms import Phantom  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
 from lung_nodule_ct.train import hard_benchmark, metrics  # noqa: E402
 from lung_nodule_ct.train.batches import open_data_source  # noqa: E402
+from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES, ExpectedScore  # noqa: E402
 from lung_nodule_ct.train.hard_benchmark import HardBenchmark, benchmark_statement  # noqa: E402
-from lung_nodule_ct.train.recipes import EXPECTED_HARD_SCORES, RECIPES, ExpectedScore  # noqa: E402
+from lung_nodule_ct.train.recipes import RECIPES  # noqa: E402
 from lung_nodule_ct.train.tasks import get_task  # noqa: E402
 from lung_nodule_ct.train.threshold_detector import dense_components, predict_by_threshold  # noqa: E402
 

@@ -40,9 +40,9 @@ from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
 from lung_nodule_ct.train import convolution, loop, preprocessing  # noqa: E402
 from lung_nodule_ct.train.batches import host_batches, open_data_source  # noqa: E402
+from lung_nodule_ct.train.expected_scores import EXPECTED_SCORES  # noqa: E402
 from lung_nodule_ct.train.layers import Conv  # noqa: E402
 from lung_nodule_ct.train.recipes import (  # noqa: E402
-    EXPECTED_SCORES,
     RECIPES,
     InputOptions,
     ModelOptions,

@@ -1,0 +1,70 @@
+"""The scores that small variants of the recipes must reach in their checks, easy and hard. Without JAX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class ExpectedScore:
+    """The score that a small variant of a recipe must reach on synthetic patients that it was not trained on.
+
+    Attributes:
+        options: Command-line options that make the small variant.
+        score: Name of the score. Higher is better.
+        minimum: The lowest value that passes the check; ``None`` if any value passes.
+    """
+
+    options: tuple[str, ...]
+    score: str
+    minimum: float | None
+
+    def __str__(self) -> str:
+        return "no minimum" if self.minimum is None else f"{self.score} {self.minimum}"
+
+    def is_reached(self, value: float | None) -> bool:
+        """Whether a score passes the check. An undefined score (``None``) does not, unless any value passes."""
+        return self.minimum is None or (value is not None and value >= self.minimum)
+
+
+_SMALL: Final = ("--model.width", "16", "--optim.learning-rate", "3e-3", "--save-every", "50", "--steps", "200")
+_CROPS: Final = (*_SMALL, "--batch-size", "32", "--input.size", "32", "32", "--model.blocks", "1", "1")
+_SLICES: Final = (*_SMALL, "--batch-size", "8", "--model.blocks", "1", "1", "1")
+_VOLUMES: Final = (*_SMALL, "--batch-size", "8", "--model.blocks", "1", "1", "--watch", "30")
+_THIN: Final = (*_VOLUMES, "--input.size", "16", "32", "32", "--input.spacing-mm", "2", "2", "2")
+_THICK: Final = (*_VOLUMES, "--input.size", "8", "32", "32", "--input.spacing-mm", "5", "2", "2", "--model.patch", "2")
+_STACKS: Final = (*_VOLUMES, "--input.size", "16", "32", "32")
+_CUBES: Final = ("--input.size", "16", "16", "16", "--input.spacing-mm", "3", "3", "3")
+_NODULES: Final = (*_VOLUMES, *_CUBES, "--model.patch", "2")
+
+_HARD: Final = (*_SMALL, "--steps", "400", "--batch-size", "8", "--model.blocks", "1", "1", "1", "--watch", "10")
+_HARD_PATCH: Final = ("--input.size", "24", "48", "48", "--input.spacing-mm", "2", "1.5", "1.5", "--model.patch", "2")
+
+_HARD_STRONG: Final = (
+    *(*_HARD, *_HARD_PATCH, "--model.no-bottleneck", "--model.tower", "1", "--optim.warmup", "50", "--watch", "0"),
+    *("--inference.no-mirrors", "--inference.overlap", "0.25"),
+)
+
+EXPECTED_HARD_SCORES: Final = {
+    "det3d_1.25mm": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", 0.5),
+    "det3d_1.25mm-anchors": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", 0.5),
+    "det3d_1.25mm-retinanet3d": ExpectedScore(_HARD_STRONG, "CPM", 0.5),
+}
+"""The score that a small variant of a recipe must reach in the hard benchmark."""
+
+EXPECTED_SCORES: Final = {
+    "cls_1.25mm": ExpectedScore(_CROPS, "accuracy", 0.8),
+    "cls_1.25mm-squeeze": ExpectedScore(_CROPS, "accuracy", 0.8),
+    "cls_1.25mm-ordinal": ExpectedScore((*_CROPS, "--steps", "300"), "quadratic_kappa", 0.4),
+    "det2d_1.25mm": ExpectedScore(_SLICES, "AP50", 0.8),
+    "det2d_1.25mm-anchors": ExpectedScore(_SLICES, "AP50", 0.8),
+    "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6),
+    "det3d_1.25mm-anchors": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4),
+    "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6),
+    "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7),
+    "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
+    "longitudinal-largest": ExpectedScore(_NODULES, "malignant_AUC", 0.8),
+    "longitudinal-single": ExpectedScore(_NODULES, "malignant_AUC", None),
+}
+"""The expected score of each recipe. ``longitudinal-single`` has no minimum, because it cannot see growth."""
