@@ -109,8 +109,8 @@ def train(
         if pretrained is not None or (model is not None and not is_hard):
             raise typer.BadParameter("--check trains a small network of our own", param_hint="--model, --pretrained")
         if is_hard:
-            run = out or Path("runs") / f"hard-{words[0]}{f'-{model}' if model else ''}"
-            _check_hard(words[0], run, options, model, real_ct, leave_out)
+            target = out or Path("runs") / f"hard-{words[0]}{f'-{model}' if model else ''}"
+            _check_hard(words[0], target, options, model, real_ct, leave_out)
         else:
             _check(first, out or Path("runs") / f"check-{first}", options)
         return

@@ -166,7 +166,7 @@ def blur(values: Floats, widths: Sequence[float] | Floats) -> Floats:
         kernel /= kernel.sum()
         padding = [(reach, reach) if other == axis else (0, 0) for other in range(values.ndim)]
         padded, count = np.pad(values, padding, mode="edge"), values.shape[axis]
-        values = sum(w * np.take(padded, range(k, k + count), axis) for k, w in enumerate(kernel))  # type: ignore[assignment]
+        values = sum(w * np.take(padded, range(k, k + count), axis) for k, w in enumerate(kernel))
     return values
 
 

@@ -77,23 +77,6 @@ def make_lung_block(
     return Phantom(volume, np.where(lung, np.int16(LEFT_LUNG), np.int16(0)), frame)
 
 
-def wall_and_vessels(shape: Sequence[int], spacing: Sequence[float], random: np.random.Generator) -> Floats:
-    """How much of each voxel is chest wall or vessel, 0 to 1, in a block of lung without anything else.
-
-    Args:
-        shape: z, y, x in voxels.
-        spacing: z, y, x in mm.
-        random: Source of both.
-    """
-    z, y, x = _axes(shape, spacing)
-    extent = np.array(shape) * spacing
-    wall, _, _ = _chest_wall(z, y, extent, random)
-    covered = np.clip((wall - x) / spacing[2] + 0.5, 0, 1)
-    for _ in range(random.integers(1, 3)):
-        covered = np.maximum(covered, tube_coverage(shape, spacing, _draw_tree(extent, random)))
-    return covered
-
-
 def _axes(shape: Sequence[int], spacing: Sequence[float]) -> tuple[Floats, Floats, Floats]:
     """Positions z, y, x in mm, shaped so that they broadcast to the block."""
     z, y, x = np.meshgrid(
@@ -194,4 +177,7 @@ def _chest_wall(z: Floats, y: Floats, extent: Floats, random: np.random.Generato
 def _mediastinum(z: Floats, y: Floats, extent: Floats, random: np.random.Generator) -> Floats:
     """Where the mediastinum begins over (z, y), in mm from the outer side of the block."""
     bulge = random.uniform(0, 14) * np.exp(-(((y - extent[1] * random.uniform(0.2, 0.5)) / 30) ** 2)) * (1 + 0 * z)
-    return extent[2] - random.uniform(6, 14) - bulge - 2.0 * np.sin(z / 14 + random.uniform(0, 6)) * np.cos(y / 17)
+    edge: Floats = (
+        extent[2] - random.uniform(6, 14) - bulge - 2.0 * np.sin(z / 14 + random.uniform(0, 6)) * np.cos(y / 17)
+    )
+    return edge

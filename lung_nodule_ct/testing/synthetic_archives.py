@@ -1,8 +1,7 @@
 """Complete sets of archives in the published layout: :class:`TinyArchives`, and patients whose lesions a model can learn.
 
 :func:`write_synthetic_archives` makes the patients. Their lesions have one texture per pathology class, diameters
-distributed as the paper reports them, and malignant ones grow from the first scan to the second. Scans also have vessels and
-a chest wall, which a threshold cannot tell from lesions. They are not anatomy: a
+distributed as the paper reports them, and malignant ones grow from the first scan to the second. They are not anatomy: a
 model that learns here works, and its score does not predict the score on real scans.
 """
 
@@ -50,7 +49,6 @@ from lung_nodule_ct.testing.archives import (
     write_archives,
 )
 from lung_nodule_ct.testing.inserted_nodules import draw_diameter
-from lung_nodule_ct.testing.lung_blocks import wall_and_vessels
 from lung_nodule_ct.testing.phantoms import LEFT_LUNG, RIGHT_LUNG, TEXTURES, make_lesion
 
 if TYPE_CHECKING:
@@ -65,8 +63,6 @@ _EXTENT: Final = (96.0, 96.0, 48.0)
 _THIN: Final = (2.0, 2.0, 2.0)
 _THICK: Final = (2.0, 2.0, 5.0)
 """Spacing x, y, z in mm of the 1.25 mm and the 5 mm volumes. They are coarser than the real ones, to be small."""
-_TISSUE: Final = 0.85
-"""Density of vessels and walls."""
 _SLICE_SIZE: Final = 96
 _CROP_SIZE: Final = 32
 """Side of a slice and of a crop in pixels."""
@@ -286,10 +282,7 @@ def _stacks(scans: Sequence[_Scan], random: np.random.Generator) -> dict[Role, M
 def _density(scan: _Scan, spacing: tuple[float, float, float], random: np.random.Generator) -> NDArray[np.float64]:
     """The volume of a scan as densities from 0 to 1, axes (z, y, x)."""
     shape = [round(extent / step) for extent, step in zip(reversed(_EXTENT), reversed(spacing), strict=True)]
-    density = make_lesion(TEXTURES[scan.label], shape, spacing, scan.center, scan.diameter, random)
-    patient = int(scan.name.partition("_")[0])  # all scans of a patient have the same vessels and wall
-    tissue = wall_and_vessels(shape, spacing[::-1], np.random.default_rng(patient))
-    return density + tissue * np.maximum(_TISSUE - density, 0)
+    return make_lesion(TEXTURES[scan.label], shape, spacing, scan.center, scan.diameter, random)
 
 
 def _picture(

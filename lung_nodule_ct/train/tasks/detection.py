@@ -168,7 +168,7 @@ def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], 
     levels = _anchors_of_levels(recipe, batch["image"].shape[1:-1])
     anchors = jnp.concatenate(levels)
     if recipe.model.head == "center":
-        targets = center_targets
+        targets: Callable[..., tuple[jax.Array, ...]] = center_targets
     elif recipe.model.matching == "atss":
         targets = partial(adaptive_targets, [len(level) for level in levels])
     else:
@@ -309,7 +309,7 @@ def _volume_candidates(
         part = first_voxels[start : start + recipe.batch_size]
         batch = stack_examples((source.patch(index, first) for first in part), recipe.batch_size)
         for view in _views(recipe):
-            output = apply(batch | {"image": np.flip(batch["image"], [axis + 1 for axis in view])})
+            output = apply(batch | {"image": np.flip(batch["image"], tuple(axis + 1 for axis in view))})
             for first, patch_boxes, patch_scores in zip(part, output["boxes"], output["scores"], strict=False):
                 seen = patch_boxes
                 for axis in view:
