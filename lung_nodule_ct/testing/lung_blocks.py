@@ -1,6 +1,6 @@
 """Blocks of lung as hard negatives for a detector: vessel trees, bronchi, chest wall with ribs, mediastinum, fissures, noise.
 
-A block is not anatomy, but what stands next to a nodule in a scan is there: branches that are as wide as a small nodule,
+A block is not anatomy, but it has what surrounds nodules in scans: branches that are as wide as a small nodule,
 junctions of vessels, a wall with bumps, thin sheets, and the noise of a scanner, which is correlated within a slice.
 
 Arrays have the axes (z, y, x). Positions and spacings are z, y, x in millimetres, as the arrays are.

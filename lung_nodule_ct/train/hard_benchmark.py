@@ -142,7 +142,7 @@ class HardBenchmark:
 
 
 def benchmark_statement(domain: Mapping[str, Any]) -> str:
-    """The sentence that stands next to every score of the benchmark."""
+    """The sentence that is printed with every score of the benchmark."""
     if domain["domain"] == "phantom":
         where = "phantoms of lung"
     else:

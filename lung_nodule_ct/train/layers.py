@@ -60,8 +60,8 @@ class Conv(nnx.Module):
 
 def compute_dtype(options: ModelOptions) -> jax.typing.DTypeLike:
     """The type that layers compute in. Weights are float32 in any case."""
-    wanted = jax.default_backend() != "cpu" if options.bf16 is None else options.bf16
-    return jnp.bfloat16 if wanted else jnp.float32
+    is_wanted = options.bf16 or (options.bf16_on_accelerators and jax.default_backend() != "cpu")
+    return jnp.bfloat16 if is_wanted else jnp.float32
 
 
 def group_norm(channels: int, options: ModelOptions, rngs: nnx.Rngs) -> nnx.GroupNorm:

@@ -34,7 +34,8 @@ class ModelOptions:
         squeeze: Squeeze and excitation in every block.
         ordinal: Predict ordered classes by a chain of thresholds (CORAL) instead of softmax.
         patch: Side of the blocks of pixels that the first layer sees as channels.
-        bf16: Compute in bfloat16; ``None`` on every device except a CPU. Weights, optimiser and losses stay float32.
+        bf16: Compute in bfloat16. Weights, optimiser and losses stay float32.
+        bf16_on_accelerators: The same on every device except a CPU.
         native_conv: Use XLA's convolutions. By default, they are used on every device except a CPU, where other
             algorithms are faster. The results are equal except for rounding.
         last_only: Use only the last scan of each patient.
@@ -53,13 +54,14 @@ class ModelOptions:
     squeeze: bool = False
     ordinal: bool = False
     patch: int = 4
-    bf16: bool | None = False
+    bf16: bool = False
     native_conv: bool | None = None
     last_only: bool = False
     bottleneck: bool = False
     tower: int = 1
     matching: Literal["iou", "atss"] = "iou"
     hard_negatives: int = 0
+    bf16_on_accelerators: bool = False
     network: str | None = None
 
     def __post_init__(self) -> None:
@@ -297,7 +299,13 @@ STRONG: Final = Recipe(
     "det3d_1.25mm",
     "detection",
     ModelOptions(
-        *("anchors", 64, (3, 4, 6, 3)), patch=2, bf16=None, bottleneck=True, tower=3, matching="atss", hard_negatives=3
+        *("anchors", 64, (3, 4, 6, 3)),
+        patch=2,
+        bf16_on_accelerators=True,
+        bottleneck=True,
+        tower=3,
+        matching="atss",
+        hard_negatives=3,
     ),
     InputOptions(size=(80, 192, 192), spacing_mm=(1.25, 0.70, 0.70), positives=0.5),
     OptimOptions(learning_rate=3e-4, warmup=1_000, weight_decay=0.01, schedule="poly", ema=0.999),
