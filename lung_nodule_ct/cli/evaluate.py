@@ -112,6 +112,9 @@ def print_scores(
                 score = document["scores"].get(name, {"value": None, "low": None, "high": None})
                 label = f"{document['run']}: {document['split']} by {document['split_by']}, {document['rows']} rows"
                 table.add_row(label, format_value(score["value"]), format_interval(score))
+                if score := document.get("learning_free", {}).get(name):
+                    label = f"{document['run']}: a detector that learns nothing, the same rows"
+                    table.add_row(label, format_value(score["value"]), format_interval(score))
             for gap in gaps:
                 if gap.config == config and name in gap.scores:
                     label = f"gap: {gap.published} minus {gap.patient}, {gap.split}"
@@ -121,5 +124,8 @@ def print_scores(
                     value = format_value(dict(baseline.scores)[name])
                     table.add_row(f"paper: {baseline.model}", value, "not published")
             console.print(table, highlight=False)
+        for document in of_config:
+            if "statement" in document:
+                console.print(f"{document['run']}: {document['statement']}", highlight=False, soft_wrap=True)
         if published:
             console.print("The paper's splits share patients, so its scores include this leakage.\n", highlight=False)

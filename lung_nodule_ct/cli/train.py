@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.recipes import Recipe
 
+_HARD = "hard"
+"""The word after ``--check`` that selects the hard benchmark."""
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="Train a published network instead of our own; --models lists them."),
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Train a published network instead of our own (--models lists them), or retinanet3d, the strong recipe of volumes.",
+    ),
 ]
 Pretrained = Annotated[
     Path | None,
@@ -48,9 +54,22 @@ def train(
         bool,
         typer.Option(
             "--check",
-            help="Check that the recipe learns: train a small variant on synthetic patients, in runs/check-RECIPE.",
+            help="Check that the recipe learns: train a small variant on synthetic patients, in runs/check-RECIPE. "
+            "--check hard: on nodules inserted among vessels and walls, which ranks recipes, in runs/hard-RECIPE.",
         ),
     ] = False,
+    real_ct: Annotated[
+        Path | None,
+        typer.Option("--real-ct", metavar="BUILD", help="With --check hard: insert nodules into the CT of a build."),
+    ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            "--leave-out",
+            metavar="PATIENT",
+            help="With --real-ct: the patient for validation; one by the seed by default.",
+        ),
+    ] = None,
     listing: Annotated[
         bool, typer.Option("--list", help="List the recipes and the scores that --check expects.")
     ] = False,
@@ -79,12 +98,21 @@ def train(
         _print_recipes()
         return
     words, options = _split_words(first, context.args)
+    is_hard = check and len(words) == 2 and _HARD in words
+    if (real_ct or leave_out) and not is_hard:
+        raise typer.BadParameter("it belongs to --check hard", param_hint="--real-ct" if real_ct else "--leave-out")
     if check:
+        if is_hard:
+            words.remove(_HARD)
         if len(words) > 1 or data is not None:
             raise typer.BadParameter("--check makes its own data; name only the recipe", param_hint="BUILD")
-        if model is not None or pretrained is not None:
+        if pretrained is not None or (model is not None and not is_hard):
             raise typer.BadParameter("--check trains a small network of our own", param_hint="--model, --pretrained")
-        _check(first, out or Path("runs") / f"check-{first}", options)
+        if is_hard:
+            target = out or Path("runs") / f"hard-{words[0]}{f'-{model}' if model else ''}"
+            _check_hard(words[0], target, options, model, real_ct, leave_out)
+        else:
+            _check(first, out or Path("runs") / f"check-{first}", options)
         return
     folder, name = build_and_name(words, data, "RECIPE")
     recipe, build = _recipe_and_build(name, options, folder, model, pretrained)
@@ -154,15 +182,21 @@ def _recipe_and_build(
     if pretrained is not None and model is None:
         raise typer.BadParameter("it needs the network of these weights, --model", param_hint="--pretrained")
     from lung_nodule_ct.train.recipes import get_recipe, published_recipe
+    from lung_nodule_ct.train.strong_recipe import RETINANET3D, strong_recipe
 
-    default = get_recipe(name) if model is None else published_recipe(name, model)
+    if model == RETINANET3D:
+        if pretrained is not None:
+            raise typer.BadParameter(f"there are no published weights of {RETINANET3D}", param_hint="--pretrained")
+        default = strong_recipe(name)
+    else:
+        default = get_recipe(name) if model is None else published_recipe(name, model)
     recipe = parse_recipe(name, default, arguments)
     from lung_nodule_ct.read.build_folder import open_build
     from lung_nodule_ct.train.step import initialize_jax
 
     build = open_build(folder)
     initialize_jax()
-    if model is not None:
+    if recipe.model.network is not None:
         from lung_nodule_ct.train.baselines import with_published_steps
 
         configure = partial(parse_recipe, arguments=arguments)  # --steps has priority
@@ -206,6 +240,33 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     print_scores([document | {"run": folder.name}])
     result = f"it learns, at least {expected}" if expected.minima else f"it runs; {expected}"
     terminal().print(f"{name}: {result}", highlight=False)
+
+
+def _check_hard(
+    name: str, folder: Path, arguments: Sequence[str], model: str | None, real_ct: Path | None, leave_out: str | None
+) -> None:
+    from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES
+    from lung_nodule_ct.train.recipes import get_recipe
+    from lung_nodule_ct.train.strong_recipe import RETINANET3D, strong_recipe
+
+    default = strong_recipe(name) if model == RETINANET3D else get_recipe(name)
+    name = name if model is None else f"{name}-{model}"
+    if name not in EXPECTED_HARD_SCORES:
+        known = ", ".join(EXPECTED_HARD_SCORES)
+        raise typer.BadParameter(f"there is no hard benchmark of {name}, only of {known}", param_hint="RECIPE")
+    expected = EXPECTED_HARD_SCORES[name]
+    recipe = parse_recipe(name, default, (*expected.options, *arguments))
+    from lung_nodule_ct.read.build_folder import open_build
+    from lung_nodule_ct.train.step import initialize_jax
+
+    initialize_jax()
+    from lung_nodule_ct.train.hard_benchmark import HardBenchmark
+    from lung_nodule_ct.train.loop import check_learning
+
+    benchmark = HardBenchmark(recipe.seed, None if real_ct is None else open_build(real_ct), leave_out)
+    document = check_learning(folder, name, recipe, expected, benchmark)
+    print_scores([document | {"run": folder.name}])
+    terminal().print(f"{name}: {expected} reached", highlight=False)
 
 
 def _print_recipes() -> None:

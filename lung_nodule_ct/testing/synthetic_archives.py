@@ -48,6 +48,7 @@ from lung_nodule_ct.testing.archives import (
     workbook,
     write_archives,
 )
+from lung_nodule_ct.testing.inserted_nodules import draw_diameter
 from lung_nodule_ct.testing.phantoms import LEFT_LUNG, RIGHT_LUNG, TEXTURES, make_lesion
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ _EXTENT: Final = (96.0, 96.0, 48.0)
 _THIN: Final = (2.0, 2.0, 2.0)
 _THICK: Final = (2.0, 2.0, 5.0)
 """Spacing x, y, z in mm of the 1.25 mm and the 5 mm volumes. They are coarser than the real ones, to be small."""
-_DIAMETERS: Final = ((4, 10, 0.4033), (10, 20, 0.3978), (20, 30, 0.1437), (30, 36, 0.0552))
-"""Lowest and highest diameter in mm, and the share of the nodules as the paper reports it. It has no bounds; these are 4 and 36."""
 _SLICE_SIZE: Final = 96
 _CROP_SIZE: Final = 32
 """Side of a slice and of a crop in pixels."""
@@ -204,12 +203,10 @@ def write_synthetic_archives(folder: Path, patients: int, *, stacks: bool = Fals
 
 
 def _draw_scans(patients: int, random: np.random.Generator) -> list[_Scan]:
-    shares = np.array([share for *_, share in _DIAMETERS])
     scans = []
     for number in range(100, 100 + patients):
         label = number % len(PATHOLOGY)  # so that every split has all classes
-        low, high, _ = _DIAMETERS[random.choice(len(_DIAMETERS), p=shares / shares.sum())]
-        first = random.uniform(low, high)
+        first = draw_diameter(random)
         z, y, x = (random.uniform(0.35, 0.65, 3) * _EXTENT[::-1]).tolist()
         growth = random.uniform(1.3, 1.6) if PATHOLOGY[label].malignant else random.uniform(0.9, 1.05)
         split = "train" if number % 5 else "validate"

@@ -75,6 +75,38 @@ def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64], max_iou: f
     return np.array(kept, np.int64)
 
 
+def fuse(
+    boxes: NDArray[np.float64], scores: NDArray[np.float64], min_iou: float, views: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted box fusion (Solovyev et al. 2021): boxes that overlap become one, averaged by their scores.
+
+    Args:
+        boxes: Shape (k, 2 n). Of each view, those of one object should be suppressed before.
+        scores: Shape (k,).
+        min_iou: The smallest IoU with the best box of a group.
+        views: How many boxes of an object are expected. If there are fewer, the missing ones have a score of 0.
+
+    Returns:
+        Boxes and scores, the highest score first.
+    """
+    low, high = split_corners(boxes)
+    volume = np.clip(high - low, 0, None).prod(1)
+    remaining = np.argsort(-scores, kind="mergesort")
+    fused, means = [np.zeros((0, boxes.shape[1]))], list[float]()
+    while remaining.size:
+        best = remaining[0]
+        common = np.clip(np.minimum(high[best], high[remaining]) - np.maximum(low[best], low[remaining]), 0, None).prod(
+            1
+        )
+        is_member = common >= min_iou * (volume[best] + volume[remaining] - common)
+        is_member[0] = True
+        members, remaining = remaining[is_member], remaining[~is_member]
+        fused.append(np.average(boxes[members], 0, scores[members])[None])
+        means.append(float(scores[members].sum()) / max(len(members), views))
+    order = np.argsort(-np.array(means), kind="mergesort")
+    return np.concatenate(fused)[order], np.array(means)[order]
+
+
 def grid_anchors(
     cells: tuple[int, int], image: tuple[int, int], sizes: Sequence[float], ratios: Sequence[float]
 ) -> NDArray[np.float32]:

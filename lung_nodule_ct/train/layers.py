@@ -124,21 +124,40 @@ class Block(nnx.Module):
         return nnx.relu((x if self.skip is None else self.skip(x)) + y)
 
 
+class Bottleneck(nnx.Module):
+    """A residual block of three convolutions, of which the middle one has a quarter of the channels (He et al. 2016)."""
+
+    def __init__(self, axes: int, inputs: int, outputs: int, options: ModelOptions, rngs: nnx.Rngs) -> None:
+        narrow = outputs // 4
+        plan = ((inputs, narrow, 1), (narrow, narrow, 3), (narrow, outputs, 1))
+        self.layers = nnx.List([Conv(axes, a, b, size, options=options, rngs=rngs) for a, b, size in plan])
+        self.norms = nnx.List([group_norm(b, options, rngs) for _, b, _ in plan])
+        self.skip = Conv(axes, inputs, outputs, 1, options=options, rngs=rngs) if inputs != outputs else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map shape (batch, …, inputs) to (batch, …, outputs)."""
+        y = x
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            y = norm(layer(nnx.relu(y) if number else y))
+        return nnx.relu((x if self.skip is None else self.skip(x)) + y)
+
+
 class Encoder(nnx.Module):
     """A small residual network of our own, whose first layer sees blocks of ``patch`` pixels per axis as channels.
 
-    Stage i has stride ``patch * 2**i`` and ``width * 2**i`` channels.
+    Stage i has stride ``patch * 2**i`` and ``width * 2**i`` channels, or four times as many with bottlenecks.
     """
 
     def __init__(self, axes: int, options: ModelOptions, rngs: nnx.Rngs) -> None:
         self.axes, self.patch = axes, options.patch
-        widths = [options.width * 2**stage for stage in range(len(options.blocks))]
-        self.stem = Conv(axes, options.patch**axes, widths[0], 3, options=options, rngs=rngs)
-        self.stem_norm = group_norm(widths[0], options, rngs)
-        stages = zip(pairwise([widths[0], *widths]), options.blocks, strict=True)
+        wider, block = (4, Bottleneck) if options.bottleneck else (1, Block)
+        widths = [wider * options.width * 2**stage for stage in range(len(options.blocks))]
+        self.stem = Conv(axes, options.patch**axes, options.width, 3, options=options, rngs=rngs)
+        self.stem_norm = group_norm(options.width, options, rngs)
+        stages = zip(pairwise([options.width, *widths]), options.blocks, strict=True)
         self.stages = nnx.List(
             [
-                nnx.List([Block(axes, outputs if n else inputs, outputs, options, rngs) for n in range(count)])
+                nnx.List([block(axes, outputs if n else inputs, outputs, options, rngs) for n in range(count)])
                 for (inputs, outputs), count in stages
             ]
         )

@@ -22,13 +22,16 @@ from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
 from lung_nodule_ct.train.batches import global_batches, open_data_source
 from lung_nodule_ct.train.evaluation import evaluate
 from lung_nodule_ct.train.network import pretrained_values
-from lung_nodule_ct.train.runs import Checkpoints, Run, data_identity, training
+from lung_nodule_ct.train.runs import BENCHMARK, Checkpoints, Run, data_identity, training
 from lung_nodule_ct.train.step import check_devices, initial_state, make_step, shardings
 from lung_nodule_ct.train.training_log import TrainingLog, ValidationCurve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.expected_scores import ExpectedScore
+    from lung_nodule_ct.train.hard_benchmark import HardBenchmark
     from lung_nodule_ct.train.recipes import Recipe
 DATA: Final = "synthetic"
 """The folder of the synthetic build, in the folder of the check."""
@@ -78,7 +81,9 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
                         checkpoints.save(state, step + 1)
 
 
-def check_learning(folder: Path, name: str, recipe: Recipe, expected: ExpectedScore) -> dict[str, Any]:
+def check_learning(
+    folder: Path, name: str, recipe: Recipe, expected: ExpectedScore, benchmark: HardBenchmark | None = None
+) -> dict[str, Any]:
     """Train and evaluate a recipe on synthetic patients. An existing build or run in the folder is used again.
 
     Args:
@@ -86,6 +91,7 @@ def check_learning(folder: Path, name: str, recipe: Recipe, expected: ExpectedSc
         name: The recipe's name.
         recipe: The recipe's small variant.
         expected: The score that it must reach.
+        benchmark: The scans of the hard benchmark; by default the patients of the easy check.
 
     Returns:
         The content of ``scores.json``.
@@ -93,15 +99,16 @@ def check_learning(folder: Path, name: str, recipe: Recipe, expected: ExpectedSc
     Raises:
         TrainingError: The score is too low, or training or evaluation fails.
     """
-    build = _synthetic_build(folder / DATA, recipe.config)
-    run = Run(folder, name, recipe, data_identity(build, recipe.config))
+    build = _built(folder / DATA, recipe.config, benchmark.write if benchmark else partial(_write_easy, recipe.config))
+    data = data_identity(build, recipe.config)
+    run = Run(folder, name, recipe, data | {BENCHMARK: benchmark.domain()} if benchmark else data)
     train(run, build)
-    document = evaluate(run, build, VALIDATION)
+    document = evaluate(run, build, VALIDATION, with_learning_free=True)
     for score, minimum in expected.minima.items():
         value = document["scores"][score]["value"]
         if value is None or value < minimum:
             raise TrainingError(
-                f"{name} did not learn on synthetic patients",
+                f"{name} did not learn on {'the scans of the hard benchmark' if benchmark else 'synthetic patients'}",
                 expected=f"{score} of at least {minimum}",
                 got=value,
                 remedy=f"see the page in {folder}; with unchanged options, this is a fault of the code or of a package",
@@ -109,10 +116,14 @@ def check_learning(folder: Path, name: str, recipe: Recipe, expected: ExpectedSc
     return document
 
 
-def _synthetic_build(folder: Path, config: str) -> BuildFolder:
+def _write_easy(config: str, folder: Path) -> Path:
+    return write_synthetic_archives(folder, _PATIENTS, stacks=get_config(config).kind == Kind.STACK)
+
+
+def _built(folder: Path, config: str, write: Callable[[Path], Path]) -> BuildFolder:
+    """A build of the archives that ``write`` makes, or the one that is there."""
     if not folder.is_dir():
         with tempfile.TemporaryDirectory() as scratch:
-            stacks = get_config(config).kind == Kind.STACK
-            source = open_folder(write_synthetic_archives(Path(scratch) / "source", _PATIENTS, stacks=stacks))
+            source = open_folder(write(Path(scratch) / "source"))
             build_folder([get_config(config)], source, folder, BuildOptions(format=Format.ARROW))
     return open_build(folder)

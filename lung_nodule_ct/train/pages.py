@@ -47,6 +47,9 @@ _SELECTED: Final = {
     "last": "",
     "best": ", the best checkpoint on validation examples, so scores of the split validation are higher than those of unseen patients",
 }
+_LEARNING_FREE: Final = (
+    "Smoothing, a threshold and connected components, on the same scans. What is trained must be better than that."
+)
 _EXAMPLES: Final = 8
 _PATIENTS: Final = 4
 _HITS: Final = 3
@@ -79,6 +82,12 @@ def write_evaluation_page(
     title = "Worst cases" if isinstance(source, Crops) else "Worst cases (green: true, orange: predicted)"
     plots[title] = ("worst.png", plot_worst_cases(source, predictions, run.recipe.input))
     body = [f"<h1>{html.escape(run.name)}</h1>", _summary(document), _score_table(document["scores"])]
+    if "learning_free" in document:
+        body += [
+            "<h2>A detector that learns nothing</h2>",
+            f"<p>{_LEARNING_FREE}</p>",
+            _score_table(document["learning_free"]),
+        ]
     for title, (name, figure) in plots.items():
         figure.savefig(folder / name, dpi=110, bbox_inches="tight")
         data = base64.b64encode((folder / name).read_bytes()).decode()
@@ -97,7 +106,8 @@ def _summary(document: dict[str, Any]) -> str:
         f"after {document['steps']:,} steps{_SELECTED[document['select']]}, seed {document['seed']}. "
         "Intervals: 95 %, by bootstrap over patients."
     )
-    return f"<p>{html.escape(text)}</p>"
+    statement = f"<p><strong>{html.escape(document['statement'])}</strong></p>" if "statement" in document else ""
+    return f"<p>{html.escape(text)}</p>{statement}"
 
 
 def _score_table(scores: dict[str, dict[str, float | None]]) -> str:

@@ -11,24 +11,31 @@ from typing import TYPE_CHECKING, Any, Final
 import jax
 import jax.numpy as jnp
 
+from lung_nodule_ct.train.augmentation import change_patch
 from lung_nodule_ct.train.models import get_network
 
 if TYPE_CHECKING:
+    from lung_nodule_ct.train.detection_options import AugmentOptions
     from lung_nodule_ct.train.recipes import InputOptions
 
     Batch = dict[str, Any]
 
 _MIXING: Final = 2
 """Folded into the key of a step for what mixes crops."""
+_CHANGES: Final = 3
+"""Folded into the key of a step for the changes of patches. Flips use the key itself."""
 
 
-def preprocess(batch: Batch, options: InputOptions, key: jax.Array | None = None) -> Batch:
+def preprocess(
+    batch: Batch, options: InputOptions, key: jax.Array | None = None, changes: AugmentOptions | None = None
+) -> Batch:
     """Return a batch as the network takes it: ``image`` float32, 0 to 1, with one channel, and boxes moved along.
 
     Args:
         batch: Examples of a data source, with a leading batch axis.
         options: The recipe's input options.
         key: Random key of the augmentation; ``None`` for no augmentation.
+        changes: Random changes of volume patches with boxes.
     """
     image = _apply_window(batch["image"], options.window)
     result = dict(batch)
@@ -53,6 +60,12 @@ def preprocess(batch: Batch, options: InputOptions, key: jax.Array | None = None
     if key is not None and options.mixup:
         image, mixed = _mix(jax.random.fold_in(key, _MIXING), image, batch, options.mixup)
         result |= mixed
+    if key is not None and changes is not None and "boxes" in result and image.ndim == 4:
+        keys = jax.random.split(jax.random.fold_in(key, _CHANGES), image.shape[0])
+        image, boxes = jax.vmap(lambda k, x, b: change_patch(k, x, b, changes))(keys, image, result["boxes"])
+        center = (boxes[..., :3] + boxes[..., 3:]) / 2
+        result["boxes"] = boxes
+        result["valid"] = result["valid"] & ((center >= 0) & (center < jnp.array(image.shape[1:]))).all(-1)
     return result | {"image": image[..., None]}
 
 

@@ -9,9 +9,13 @@ from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.declaration.labels import VALIDATION, SplitBy
 from lung_nodule_ct.errors import TrainingError, closest
 from lung_nodule_ct.geometry.display import LUNG
+from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions
 from lung_nodule_ct.train.models import get_network
 
-_OF_OUR_NETWORKS: Final = ("width", "blocks", "squeeze", "ordinal", "patch", "native_conv", "last_only")
+_OF_OUR_NETWORKS: Final = (
+    *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only"),
+    *("tower", "matching", "hard_negatives"),
+)
 """Options of the networks that are our own."""
 
 
@@ -31,6 +35,12 @@ class ModelOptions:
         native_conv: Use XLA's convolutions. By default, they are used on every device except a CPU, where other
             algorithms are faster. The results are equal except for rounding.
         last_only: Use only the last scan of each patient.
+        bottleneck: Blocks of three convolutions with a narrow one in the middle, as in ResNet-50, and four times the channels.
+        tower: Convolutions before the outputs of a detector.
+        matching: Which anchors are positive: ``iou``, by fixed overlaps; or ``atss``, by a threshold that each nodule has from its
+            nearest anchors (Zhang et al. 2020).
+        hard_negatives: With anchors, the number of negatives with the largest loss that count, per positive; 0 for all, by
+            the focal loss.
         network: Name of the published network; ``None`` for our own. It has no use for the other options, except ``bf16``.
     """
 
@@ -43,12 +53,22 @@ class ModelOptions:
     bf16: bool | None = None
     native_conv: bool | None = None
     last_only: bool = False
+    bottleneck: bool = False
+    tower: int = 1
+    matching: Literal["iou", "atss"] = "iou"
+    hard_negatives: int = 0
     network: str | None = None
 
     def __post_init__(self) -> None:
         _check_positive(width=self.width, patch=self.patch, **{f"blocks[{i}]": n for i, n in enumerate(self.blocks)})
         if not self.blocks:
             raise TrainingError("model.blocks has no stage", expected="at least one number of blocks")
+        if self.tower < 0 or self.hard_negatives < 0:
+            raise TrainingError("model.tower or model.hard_negatives is negative", expected="0 or more")
+        if self.head != "anchors" and (self.matching != "iou" or self.hard_negatives):
+            raise TrainingError(
+                "model.matching and model.hard_negatives need anchors", remedy="add --model.head anchors"
+            )
         if self.network is None:
             return
         get_network(self.network)
@@ -109,12 +129,13 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class OptimOptions:
-    """AdamW with a linear warm-up and a cosine decay of the learning rate.
+    """AdamW with a linear warm-up and a decay of the learning rate.
 
     Attributes:
         learning_rate: Learning rate after the warm-up.
         warmup: Number of warm-up steps.
         weight_decay: Weight decay of the kernels; biases and norms do not decay.
+        schedule: How the learning rate falls: by half a cosine, or as (1 - progress) to the power of 0.9.
         clip: Maximum norm of the gradient.
         ema: Decay of the moving average of the weights, which is what is evaluated; 0 for no average.
         accumulate: Number of parts in which a batch passes through the device.
@@ -123,6 +144,7 @@ class OptimOptions:
     learning_rate: float = 1e-3
     warmup: int = 50
     weight_decay: float = 1e-4
+    schedule: Literal["cosine", "poly"] = "cosine"
     clip: float = 1.0
     ema: float = 0.99
     accumulate: int = 1
@@ -164,6 +186,8 @@ class Recipe:
         input: The input of the network.
         optim: The optimiser.
         loss: The loss.
+        augment: Random changes of volume patches with boxes.
+        inference: How boxes of a volume are predicted.
         steps: Number of batches.
         batch_size: Examples per batch, over all devices and parts.
         split_by: The published splits, or splits by patient from the column ``fold``.
@@ -183,6 +207,8 @@ class Recipe:
     input: InputOptions = field(default_factory=InputOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     loss: LossOptions = field(default_factory=LossOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
     steps: int = 10_000
     batch_size: int = 16
     split_by: SplitBy = SplitBy.PUBLISHED

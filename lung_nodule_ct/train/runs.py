@@ -21,6 +21,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import is_partial, require_free_space, write_atomically
 from lung_nodule_ct.system.processes import LockFile
 from lung_nodule_ct.system.progress import notice
+from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions
 from lung_nodule_ct.train.recipes import InputOptions, LossOptions, ModelOptions, OptimOptions, Recipe
 from lung_nodule_ct.train.step import initial_state
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.train.step import State
 
+BENCHMARK: Final = "benchmark"
+"""The entry of a run's ``data`` that says what the hard benchmark inserted nodules into."""
 _RUN: Final = "run.json"
 _CHECKPOINTS: Final = "checkpoints"
 _BEST: Final = "best"
@@ -203,6 +206,8 @@ def _parse_recipe(document: dict[str, Any]) -> Recipe:
         "input": InputOptions(**tuples(document["input"])),
         "optim": OptimOptions(**document["optim"]),
         "loss": LossOptions(**document.get("loss", {})),
+        "augment": AugmentOptions(**tuples(document.get("augment", {}))),
+        "inference": InferenceOptions(**document.get("inference", {})),
         "split_by": SplitBy(document["split_by"]),
     }
     return Recipe(**(document | parts))

@@ -97,9 +97,14 @@ def shardings(*, local: bool = False) -> tuple[NamedSharding, NamedSharding]:
 
 
 def make_optimizer(options: OptimOptions, steps: int) -> optax.GradientTransformation:
-    """Return AdamW with clipped gradients, a linear warm-up and a cosine decay. Only kernels have weight decay."""
+    """Return AdamW with clipped gradients, a linear warm-up and a decay. Only kernels have weight decay."""
     warmup = min(options.warmup, max(steps - 1, 0))
-    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, warmup, max(steps, 2))
+    if options.schedule == "cosine":
+        rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, warmup, max(steps, 2))
+    else:
+        rising = optax.linear_schedule(0.0, options.learning_rate, max(warmup, 1))
+        falling = optax.polynomial_schedule(options.learning_rate, 0.0, 0.9, max(steps - warmup, 1))
+        rate = optax.join_schedules([rising, falling], [warmup])
 
     def is_kernel(params: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
@@ -142,7 +147,7 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
         params, statistics = state["params"], state["statistics"]
         key = jax.random.fold_in(jax.random.key(recipe.seed), state["step"])
         keys = jax.random.split(jax.random.fold_in(key, _DROPOUT), parts)
-        batch, totals = task.add_targets(preprocess(batch, recipe.input, key), recipe)
+        batch, totals = task.add_targets(preprocess(batch, recipe.input, key, recipe.augment), recipe)
         # The parts are divided by a share of the count of the whole batch, so that their mean does not depend on the parts.
         counts = {name: jnp.maximum(total, 1) / parts for name, total in totals.items()}
         results = []

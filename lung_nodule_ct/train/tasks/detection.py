@@ -10,6 +10,8 @@ In this module, boxes are low and high corners in array order, shape (…, 2 n) 
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
 import jax
@@ -20,7 +22,21 @@ from flax import nnx
 
 from lung_nodule_ct.train import metrics
 from lung_nodule_ct.train.batches import evaluation_batches, load_ahead, stack_examples
-from lung_nodule_ct.train.boxes import encode, exchange_axes, intersection_over_union, split_corners, suppress
+from lung_nodule_ct.train.box_targets import (
+    adaptive_targets,
+    anchor_targets,
+    center_targets,
+    hard_negative_loss,
+    heatmap_loss,
+)
+from lung_nodule_ct.train.boxes import (
+    encode,
+    exchange_axes,
+    fuse,
+    intersection_over_union,
+    split_corners,
+    suppress,
+)
 from lung_nodule_ct.train.data.images import Slices
 from lung_nodule_ct.train.layers import Conv, Encoder, compute_dtype, upsample
 from lung_nodule_ct.train.models import build_network, detector_module
@@ -48,8 +64,6 @@ _MAX_BOXES: Final = 100
 _MIN_SCORE: Final = 0.01
 _MAX_IOU: Final = 0.3
 """The largest IoU of two predicted boxes."""
-_PATCH_OVERLAP: Final = 0.25
-"""The fraction by which neighbouring patches of a volume overlap."""
 
 
 class Detector(nnx.Module):
@@ -65,7 +79,7 @@ class Detector(nnx.Module):
         self.across = nnx.List(
             [Conv(axes, inputs, width, 1, options=options, rngs=rngs) for inputs in self.encoder.widths]
         )
-        self.tower = Conv(axes, width, width, 3, options=options, rngs=rngs)
+        self.tower = nnx.List([Conv(axes, width, width, 3, options=options, rngs=rngs) for _ in range(options.tower)])
         self.score = Conv(axes, width, anchors, 3, options=options, rngs=rngs, bias=_INITIAL_LOGIT)
         self.shape = Conv(axes, width, anchors * 2 * axes, 3, options=options, rngs=rngs)
         # Small weights keep the first outputs near the biases (Lin et al. 2017). Otherwise, 3D anchors learn nothing.
@@ -86,7 +100,9 @@ class Detector(nnx.Module):
             levels.append(finer + upsample(levels[-1], finer.shape[1:-1]))
         logits, shapes = [], []
         for level in levels[::-1][: self.outputs]:
-            y = nnx.relu(self.tower(nnx.relu(level)))
+            y = nnx.relu(level)
+            for layer in self.tower:
+                y = nnx.relu(layer(y))
             logits.append(self.score(y).astype(jnp.float32).reshape(len(x), -1))
             shapes.append(self.shape(y).astype(jnp.float32).reshape(len(x), -1, 2 * self.axes))
         return jnp.concatenate(logits, 1), jnp.concatenate(shapes, 1)
@@ -94,6 +110,10 @@ class Detector(nnx.Module):
 
 def _anchors(recipe: Recipe, shape: tuple[int, ...]) -> jax.Array:
     """The anchors in an image of that shape, (m, 2 n). Those of the head ``center`` are the cells of its finest level."""
+    return jnp.concatenate(_anchors_of_levels(recipe, shape))
+
+
+def _anchors_of_levels(recipe: Recipe, shape: tuple[int, ...]) -> list[jax.Array]:
     options = recipe.model
     with_anchors = options.head == "anchors"
     made = []
@@ -101,7 +121,7 @@ def _anchors(recipe: Recipe, shape: tuple[int, ...]) -> jax.Array:
         stride = options.patch * 2**stage
         cells = tuple(-(-length // stride) for length in shape)
         made.append(_make_anchors(cells, stride, _ANCHOR_SIDES if with_anchors else (1.0,)))
-    return jnp.concatenate(made)
+    return made
 
 
 def _make_anchors(shape: tuple[int, ...], stride: int, sides: tuple[float, ...]) -> jax.Array:
@@ -146,8 +166,14 @@ def add_targets(batch: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], 
     """
     if (name := recipe.model.network) is not None:
         return detector_module(name).add_targets(_as_published(batch, name))
-    anchors = _anchors(recipe, batch["image"].shape[1:-1])
-    targets = _center_targets if recipe.model.head == "center" else _anchor_targets
+    levels = _anchors_of_levels(recipe, batch["image"].shape[1:-1])
+    anchors = jnp.concatenate(levels)
+    if recipe.model.head == "center":
+        targets: Callable[..., tuple[jax.Array, ...]] = center_targets
+    elif recipe.model.matching == "atss":
+        targets = partial(adaptive_targets, [len(level) for level in levels])
+    else:
+        targets = anchor_targets
     heat, counted, weight, matches = jax.vmap(lambda boxes, valid: targets(anchors, boxes, valid))(
         batch["boxes"], batch["valid"]
     )
@@ -168,56 +194,18 @@ def loss(
     anchors = _anchors(recipe, batch["image"].shape[1:-1])
     heat, counted, weight, truth = (batch[name] for name in ("heat", "counted", "weight", "truth"))
     if recipe.model.head == "center":
-        score_losses = _heatmap_loss(logits, heat)
+        score_losses = heatmap_loss(logits, heat)
         box_losses = 1 - intersection_over_union(_decode_boxes(shapes, anchors, recipe), truth)[1]
     else:
-        score_losses = optax.sigmoid_focal_loss(logits, heat, alpha=0.25, gamma=2.0) * counted
+        score_losses = (
+            hard_negative_loss(logits, heat, counted, recipe.model.hard_negatives)
+            if recipe.model.hard_negatives
+            else optax.sigmoid_focal_loss(logits, heat, alpha=0.25, gamma=2.0) * counted
+        )
         box_losses = optax.huber_loss(shapes, encode(truth, anchors), delta=0.11).sum(-1) / 0.11
     where = score_losses.sum() / counts["positive"]
     boxes = (box_losses * weight).sum() / counts["weight"]
     return where + boxes, {"loss": where + boxes, "loss_where": where, "loss_boxes": boxes}
-
-
-def _heatmap_loss(logits: jax.Array, heat: jax.Array) -> jax.Array:
-    """Penalty-reduced focal loss (Law and Deng 2018): a high score costs less in cells near a centre."""
-    p = jax.nn.sigmoid(logits)
-    positive = -jax.nn.log_sigmoid(logits) * jnp.square(1 - p)
-    negative = -jax.nn.log_sigmoid(-logits) * jnp.square(p) * (1 - heat) ** 4
-    return jnp.where(heat == 1, positive, negative)
-
-
-def _center_targets(cells: jax.Array, boxes: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-    """The targets of one image for the head ``center``.
-
-    Returns:
-        Four arrays of shape (m,): the heat (1 in the cell of a centre), whether the score counts, the weight of the
-        box, and the index of the nodule that the cell is matched to.
-    """
-    low, high = split_corners(boxes)
-    axes = low.shape[-1]
-    stride = cells[0, axes] - cells[0, 0]
-    index = jnp.floor(cells[:, None, :axes] / stride + 0.5)
-    distance = index - jnp.floor((low + high) / 2 / stride)
-    spread = jnp.maximum((high - low) / stride / 6, 0.4)
-    heats = jnp.exp(-jnp.square(distance / spread).sum(-1) / 2) * valid
-    heat, matches = heats.max(1), heats.argmax(1)
-    return heat, jnp.ones_like(heat), jnp.where(heat > 0.5, heat, 0), matches
-
-
-def _anchor_targets(anchors: jax.Array, boxes: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-    """The targets of one image for the head ``anchors``; see :func:`_center_targets`.
-
-    An anchor is positive if its IoU with a nodule is 0.5 or more, or if it is the best anchor of a nodule. Between 0.4
-    and 0.5 its score does not count.
-    """
-    overlap = jnp.where(valid, intersection_over_union(anchors[:, None], boxes[None])[0], -1)
-    best, matches = overlap.max(1), overlap.argmax(1)
-    best_anchor = jnp.where(valid, overlap.argmax(0), len(anchors))  # out of range for padding, and then dropped
-    is_best = jnp.zeros(len(anchors), bool).at[best_anchor].set(True, mode="drop")
-    matches = matches.at[best_anchor].set(jnp.arange(len(boxes)), mode="drop")
-    positive = (best >= 0.5) | is_best
-    heat = positive.astype(jnp.float32)
-    return heat, (positive | (best < 0.4)).astype(jnp.float32), heat, matches
 
 
 def predict(model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.Array]:
@@ -259,29 +247,48 @@ def _predict_slices(source: Slices, apply: Apply, recipe: Recipe) -> Iterator[Pr
 def _predict_volumes(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
     """Predict each volume by overlapping patches. ``boxes`` are x0 y0 z0 x1 y1 z1 on the scale of voxel edges."""
     for index in range(len(source)):
-        boxes, scores = _select_boxes(*_volume_candidates(source, index, apply, recipe), recipe)
-        centers = _voxel_centers(boxes)
-        truth = source.nodule_boxes(index)
-        frame = source.frame(index)
-        if frame is None:
-            true_centers = _voxel_centers(truth)
-            diameters = (truth[:, 3:] - truth[:, :3]).mean(1)
+        boxes, scores = _volume_candidates(source, index, apply, recipe)
+        if recipe.inference.fusion == "weighted":
+            boxes, scores = fuse(boxes, scores, _MAX_IOU, len(_views(recipe)))
+            boxes, scores = boxes[:_MAX_BOXES], scores[:_MAX_BOXES]
         else:
-            nodules = source.sized_nodules(index)
-            centers = frame.to_world(centers)
-            true_centers = np.array([nodule["center_world"] for nodule in nodules]).reshape(-1, 3)
-            diameters = np.array([nodule["diameter_mm"] for nodule in nodules])
-        yield {
-            "id": source.ids[index],
-            "patient_id": source.patients[index],
-            "number": index,
-            "boxes": boxes[:, [2, 1, 0, 5, 4, 3]].tolist(),
-            "scores": scores.tolist(),
-            "centers": centers.tolist(),
-            "truth_centers": true_centers.tolist(),
-            "truth_diameters": diameters.tolist(),
-            "truth_boxes": truth[:, [2, 1, 0, 5, 4, 3]].tolist(),
-        }
+            boxes, scores = _select_boxes(boxes, scores, recipe)
+        yield volume_prediction(source, index, boxes, scores)
+
+
+def volume_prediction(
+    source: Patches, index: int, boxes: NDArray[np.float64], scores: NDArray[np.float64]
+) -> Prediction:
+    """The prediction for a volume together with the truth.
+
+    Args:
+        source: The volumes.
+        index: The volume.
+        boxes: z0 y0 x0 z1 y1 x1 on the scale of voxel edges, shape (k, 6).
+        scores: Shape (k,).
+    """
+    centers = _voxel_centers(boxes)
+    truth = source.nodule_boxes(index)
+    frame = source.frame(index)
+    if frame is None:
+        true_centers = _voxel_centers(truth)
+        diameters = (truth[:, 3:] - truth[:, :3]).mean(1)
+    else:
+        nodules = source.sized_nodules(index)
+        centers = frame.to_world(centers)
+        true_centers = np.array([nodule["center_world"] for nodule in nodules]).reshape(-1, 3)
+        diameters = np.array([nodule["diameter_mm"] for nodule in nodules])
+    return {
+        "id": source.ids[index],
+        "patient_id": source.patients[index],
+        "number": index,
+        "boxes": boxes[:, [2, 1, 0, 5, 4, 3]].tolist(),
+        "scores": scores.tolist(),
+        "centers": centers.tolist(),
+        "truth_centers": true_centers.tolist(),
+        "truth_diameters": diameters.tolist(),
+        "truth_boxes": truth[:, [2, 1, 0, 5, 4, 3]].tolist(),
+    }
 
 
 def _voxel_centers(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -293,7 +300,7 @@ def _volume_candidates(
     source: Patches, index: int, apply: Apply, recipe: Recipe
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The candidates of all patches of a volume, in stored voxels: boxes (k, 6) and scores (k,)."""
-    first_voxels = source.grid(index, _PATCH_OVERLAP)
+    first_voxels = source.grid(index, recipe.inference.overlap)
     boxes, scores = [np.zeros((0, 6))], [np.zeros(0)]
     target = recipe.input.spacing_mm
     scale = (
@@ -308,11 +315,25 @@ def _volume_candidates(
         return stack_examples((source.patch(index, first) for first in part), recipe.batch_size)
 
     for part, batch in zip(parts, load_ahead(load, parts, recipe.threads), strict=True):
-        output = apply(batch)
-        for first, patch_boxes, patch_scores in zip(part, output["boxes"], output["scores"], strict=False):
-            boxes.append(patch_boxes * np.tile(scale, 2) + np.tile(shift + first, 2))
-            scores.append(patch_scores)
+        for view in _views(recipe):
+            output = apply(batch | {"image": np.flip(batch["image"], tuple(axis + 1 for axis in view))})
+            for first, patch_boxes, patch_scores in zip(part, output["boxes"], output["scores"], strict=False):
+                seen = patch_boxes
+                for axis in view:
+                    seen = seen.copy()
+                    seen[:, [axis, axis + 3]] = recipe.input.size[axis] - seen[:, [axis + 3, axis]]
+                found = patch_scores
+                if recipe.inference.fusion == "weighted":
+                    seen, found = _select_boxes(seen, found, recipe)
+                boxes.append(seen * np.tile(scale, 2) + np.tile(shift + first, 2))
+                scores.append(found)
     return np.concatenate(boxes), np.concatenate(scores)
+
+
+def _views(recipe: Recipe) -> list[tuple[int, ...]]:
+    """The axes along which a patch is mirrored, for each view of it."""
+    most = 3 if recipe.inference.mirrors else 0
+    return [axes for count in range(most + 1) for axes in combinations(range(3), count)]
 
 
 def _select_boxes(
