@@ -133,7 +133,7 @@ def test_changes_stay_within_the_grey_values_and_none_is_the_default() -> None:
     for name in ("noise", "blur", "contrast", "gamma", "low_resolution"):
         options = AugmentOptions(**{name: getattr(STRONG.augment, name)})
         largest = 0.0
-        for seed in range(4):  # one draw may be small
+        for seed in range(10):  # one draw may be small
             changed, kept = change_patch(jax.random.key(seed), image, boxes, options)
             largest = max(largest, float(jnp.abs(changed - image).max()))
             assert (kept == boxes).all()
