@@ -24,9 +24,9 @@ from lung_nodule_ct.train.box_targets import adaptive_positives, hard_negative_l
 from lung_nodule_ct.train.boxes import fuse  # noqa: E402
 from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions  # noqa: E402
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions  # noqa: E402
-from lung_nodule_ct.train.strong_recipe import STRONG, strong_recipe  # noqa: E402
 from lung_nodule_ct.train.runs import open_run  # noqa: E402
 from lung_nodule_ct.train.step import initial_state, make_optimizer, make_step  # noqa: E402
+from lung_nodule_ct.train.strong_recipe import STRONG, strong_recipe  # noqa: E402
 from lung_nodule_ct.train.tasks import detection  # noqa: E402
 
 if TYPE_CHECKING:
