@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.dask.dask_runner import DaskOptions
 from apache_beam.runners.runner import create_runner
 
 from lung_nodule_ct.errors import LungNoduleCTError, OptionError, OutputError
@@ -57,8 +56,6 @@ class BeamEngine:
         name = runner or self._options.view_as(StandardOptions).runner
         self._on_dask = isinstance(name, str) and name.lower() in ("dask", "daskrunner", _DASK.lower())
         self._runner = _DASK if self._on_dask else runner
-        dask = self._options.view_as(DaskOptions)
-        self._counts_partitions = self._on_dask and not dask.npartitions and not dask.partition_size
         try:
             if isinstance(name, str):
                 create_runner(_DASK if self._on_dask else name)
@@ -70,6 +67,7 @@ class BeamEngine:
             raise OptionError(
                 "beam_options", f"the runner {name!r} cannot be used", got=problem, remedy=remedy
             ) from error
+        self._partitions = _dask_options(self._options) if self._on_dask else None
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +97,7 @@ class BeamEngine:
             if self._jobs is None:
                 shutil.rmtree(job.folder.parent)
         except LungNoduleCTError:
-            if self._jobs is not None:
+            if self._jobs is not None and job.keep_finished():
                 notice(f"the shards that are finished are in {self._jobs}; the same command goes on from there")
             raise
 
@@ -115,8 +113,8 @@ class BeamEngine:
         Raises:
             OutputError: The runner failed.
         """
-        if self._counts_partitions:
-            self._options.view_as(DaskOptions).npartitions = min(count, _MAX_PARTITIONS)
+        if self._partitions is not None:
+            self._partitions.npartitions = min(count, _MAX_PARTITIONS)
         pipeline = beam.Pipeline(self._runner, options=self._options)
         _ = pipeline | "Shards" >> beam.Create(range(count)) | "Write" >> beam.FlatMap(_ShardWriter(job))
         try:
@@ -131,6 +129,14 @@ class BeamEngine:
                 f"the job failed on the runner: {' '.join(str(error).split())[:1000] or type(error).__name__}",
                 remedy="see the messages of the workers, and run the same command again",
             ) from error
+
+
+def _dask_options(options: PipelineOptions) -> Any:
+    """The options for Dask whose number of partitions is still to be stated, ``None`` if they state one."""
+    from apache_beam.runners.dask.dask_runner import DaskOptions  # noqa: PLC0415 -- imports Dask, which changes how errors are pickled
+
+    dask = options.view_as(DaskOptions)
+    return None if dask.npartitions or dask.partition_size else dask
 
 
 @dataclass(frozen=True)

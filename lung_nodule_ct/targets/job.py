@@ -13,6 +13,7 @@ import platform
 import shutil
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -145,6 +146,15 @@ class Job:
         except OSError:
             file.replace(target)
         return replace(result, shard=shard)
+
+    def keep_finished(self) -> bool:
+        """Remove the folder if no shard is finished, and return whether one is. A folder of jobs without any is removed as well."""
+        if any(self.folder.glob("*.shard")):
+            return True
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.parent.rmdir()  # only if it is empty
+        return False
 
     def _read(self, number: int) -> tuple[bytes, bytes]:
         """What all entries of the manifest share, and the entry of a shard."""
