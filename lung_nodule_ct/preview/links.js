@@ -35,8 +35,9 @@ function followLink() {
   const wanted = Object.fromEntries(parts.map((part) => [part.slice(0, part.indexOf("=")), part.slice(part.indexOf("=") + 1)]));
   select(Math.max(0, sections.findIndex((section) => section.name === tab)));
   const { list } = sections[selected];
+  const { example } = wanted;
   const find = (name) => (name ? (list?.() ?? []).findIndex(([, item]) => exampleName(item) === name) : -1);
-  const index = find(wanted.example);
+  const index = find(example);
   if (index < 0) {
     if (dialog.open) dialog.close();
     return;

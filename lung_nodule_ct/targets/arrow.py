@@ -36,6 +36,7 @@ class ArrowLayout:
     format: Format = Format.ARROW
     shard_bytes: int = 500_000_000
     cpu_bound: bool = False
+    max_threads: int = 4
 
     @property
     def manifest_extra(self) -> dict[str, str]:

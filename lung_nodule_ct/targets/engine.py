@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MAX_THREADS = 4
-"""Threads that make volumes in one process, before another process is worth its start."""
-
 
 class Engine(Protocol):
     """Writes the shards of a build. A context manager that lives for all configs of the build."""
@@ -70,8 +67,8 @@ class LocalEngine:
         if not shards:
             return
         config = shards[0].config
-        # Volumes that are only inflated and written rarely hold the interpreter lock, so threads are sufficient for them.
-        threads = _MAX_THREADS if config.schema.has_voxels and not layout.cpu_bound else 1
+        # Volumes rarely hold the interpreter lock while they are inflated, so threads are sufficient for them.
+        threads = layout.max_threads if config.schema.has_voxels else 1
         processes = min(-(-self._num_proc // threads), len(shards))
         workers = self._num_proc // processes
         # The writing thread does not inflate meanwhile: it only counts as a worker if it has as much to do as the others.

