@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lung_nodule_ct.cli.options import DEFAULT_BUILD, Json, NumProc, Offline, Quiet, SourceOption, chosen_configs
+from lung_nodule_ct.cli.options import (
+    DEFAULT_BUILD,
+    Json,
+    NumProc,
+    Offline,
+    Quiet,
+    SourceOption,
+    chosen_configs,
+    complete_config,
+)
 from lung_nodule_ct.cli.terminal import print_findings, print_json, terminal
 from lung_nodule_ct.declaration.computed import KeySlices
 from lung_nodule_ct.declaration.labels import SplitBy
@@ -23,7 +32,10 @@ if TYPE_CHECKING:
 
 
 def build(
-    names: Annotated[list[str] | None, typer.Argument(metavar="CONFIG...", help="The configs to build.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG...", help="The configs to build.", autocompletion=complete_config),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Build all configs.")] = False,
     source: SourceOption = None,
     out: Annotated[
@@ -193,7 +205,10 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
 
 
 def prepare(
-    names: Annotated[list[str] | None, typer.Argument(metavar="CONFIG...", help="The configs to prepare.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG...", help="The configs to prepare.", autocompletion=complete_config),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Prepare all configs.")] = False,
     source: SourceOption = None,
     num_proc: NumProc = 1,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lung_nodule_ct.cli.options import Json, Offline, chosen_configs
+from lung_nodule_ct.cli.options import Json, Offline, chosen_configs, complete_config
 from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
 from lung_nodule_ct.errors import OutputError
 
@@ -38,7 +38,10 @@ _Release = Annotated[
 
 def download(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="CONFIG...", help="The configs whose archives are needed.")
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG...", help="The configs whose archives are needed.", autocompletion=complete_config
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All archives.")] = False,
     manual_dir: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lung_nodule_ct.cli.options import Json
+from lung_nodule_ct.cli.options import Json, complete_config
 from lung_nodule_ct.cli.terminal import print_json, terminal
 
 
@@ -32,7 +32,9 @@ class FormatName(StrEnum):
 
 def export(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="Folder of a build in Parquet or Arrow format.")],
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="One of its configs.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="One of its configs.", autocompletion=complete_config)
+    ],
     to: Annotated[
         FormatName,
         typer.Option(

@@ -52,6 +52,11 @@ def build_and_name(words: list[str], data: Path | None, metavar: str) -> tuple[P
     return Path(builds[0]) if builds else data or DEFAULT_BUILD, name
 
 
+def complete_config(incomplete: str) -> list[str]:
+    """Return the configs that begin with some letters, for the completion of a shell."""
+    return [name for name in CONFIGS if name.startswith(incomplete)]
+
+
 def chosen_configs(names: list[str] | None, every: bool) -> list[Config]:
     """Return the configs of some names, or all configs.
 

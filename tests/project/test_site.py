@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -72,6 +73,14 @@ def test_the_reference_has_every_command_and_option(make_reference) -> None:
         in text
     )
     assert "[/" not in text
+
+
+def test_the_page_of_extras_has_every_command_and_extra() -> None:
+    text = (DOCS / "reference" / "extras.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"`([\w-]+)", text))
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(project["optional-dependencies"]) - {"test", "docs", "bench"}  # of those who work on the package
+    assert {info.callback.__name__ for info in app.registered_commands} | extras <= words
 
 
 def test_the_reference_has_every_column_with_its_type(make_reference) -> None:
