@@ -33,7 +33,9 @@ def published_checks(facts: Facts) -> CheckGroup:
         }
         for count in counts
     }
-    return CheckGroup("published_figures", tuple(map(_figure, counts)), numbers)
+    limit = _limit(facts)
+    complete = () if limit is None else (_not_complete(limit),)
+    return CheckGroup("published_figures", (*complete, *(_figure(count, limit) for count in counts)), numbers)
 
 
 def sizes_checks(facts: Facts) -> CheckGroup:
@@ -52,6 +54,8 @@ def sizes_checks(facts: Facts) -> CheckGroup:
         "not_positive": sum(nodule.diameter_mm is not None and nodule.diameter_mm <= 0 for nodule in nodules),
     }
     total = sum(counts)
+    if (limit := _limit(facts)) is not None:
+        return CheckGroup(name, (Check.unknown(name, title, _few(limit), expected),), numbers)
     if not total:
         missing = by_size[_SIZES[0]].config is None
         reason = by_size[_SIZES[0]].method if missing else "the 1.25 mm scans have no nodule"
@@ -77,11 +81,32 @@ def classes_checks(facts: Facts) -> CheckGroup:
     )
 
 
-def _figure(count: FigureCount) -> Check:
+def _limit(facts: Facts) -> int | None:
+    """The ``--limit`` that the build was made with. Builds of earlier versions have none."""
+    limit: int | None = facts.build.manifest.get("limit")
+    return limit
+
+
+def _few(limit: int) -> str:
+    return f"the build was made with --limit {limit}"
+
+
+def _not_complete(limit: int) -> Check:
+    return Check(
+        "complete",
+        "The build is complete",
+        Verdict.WARN,
+        f"at most {limit:,} examples of each split",
+        "all examples",
+        f"{_few(limit)}; what other checks count is not that of the dataset",
+    )
+
+
+def _figure(count: FigureCount, limit: int | None) -> Check:
     key = re.sub(r"\W+", "-", count.figure.name.lower()).strip("-")
     name, title, expected = f"figure-{key}", f"Published: {count.figure.name}", count.figure.expected
-    if count.measured is None:
-        return Check.unknown(name, title, count.method, expected)
+    if count.measured is None or limit is not None:
+        return Check.unknown(name, title, count.method if limit is None else _few(limit), expected)
     verdict = Verdict.WARN if count.agreement == "neither" else Verdict.PASS
     detail = f"agrees with {count.agreement}; counted: {count.method}"
     return Check(name, title, verdict, f"{count.measured:,}", expected, detail)

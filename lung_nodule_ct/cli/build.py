@@ -102,8 +102,8 @@ def build(
             "--limit",
             metavar="N",
             min=1,
-            help="Build only the first N examples of each split, to try things out. Findings, manifest "
-            "and card say that the build is not complete.",
+            help="Build only the first N examples of each split, to try things out; in longitudinal, an example is a scan. "
+            "Archives from Zenodo are downloaded completely first. Findings, manifest and card say that the build is not complete.",
         ),
     ] = None,
     strict: Annotated[

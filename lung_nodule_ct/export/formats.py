@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lung_nodule_ct.declaration.schema import Picture, Records, Voxels
+from lung_nodule_ct.errors import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.read.rows import IndexedRow
 
 _MAX_NAMES: Final = 5
+_FILE_NAME: Final = re.compile(r"\w(?:[\w. +=()-]*[\w)])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,7 @@ def _record_column(schema: Schema, fields: Sequence[str]) -> str | None:
 def picture_stem(indexed: IndexedRow) -> str:
     """Return the stem of the file of a picture or stack: its id, or its position in the build if it has none."""
     row = indexed.row
-    stem: str = row.get("image_id") or row.get("case_id") or f"{indexed.split}{indexed.number:05d}"
-    return stem
+    return _file_name(indexed, row.get("image_id") or row.get("case_id") or f"{indexed.split}{indexed.number:05d}")
 
 
 def scan_stem(indexed: IndexedRow) -> str:
@@ -117,9 +119,26 @@ def scan_stem(indexed: IndexedRow) -> str:
     A scan without an id is named by its position in the build.
     """
     row = indexed.row
-    stem: str = row.get("scan_id") or f"{indexed.split}{indexed.number:05d}"
+    stem = _file_name(indexed, row.get("scan_id") or f"{indexed.split}{indexed.number:05d}")
     thickness = row.get("slice_thickness_mm")
     return stem if thickness is None else f"{stem}_{thickness:g}mm".replace(".", "p")
+
+
+def _file_name(indexed: IndexedRow, name: str) -> str:
+    """Return an id that is the name of a file on every system, and not a path.
+
+    Raises:
+        ExportError: It is another text, as in a build that someone has changed.
+    """
+    for text in (indexed.split, name):
+        if _FILE_NAME.fullmatch(text) is None:
+            raise ExportError(
+                f"{indexed} has an id or a split that cannot be the name of a file",
+                expected="letters, digits, and -, _, . or blanks between them",
+                got=repr(text[:80]),
+                remedy="build it again from the archives, where such ids do not occur",
+            )
+    return name
 
 
 def shortened_list(cases: Sequence[str]) -> str:

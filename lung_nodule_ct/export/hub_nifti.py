@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.declaration.schema import Flag, Integer, Real, Voxels
 from lung_nodule_ct.export.formats import ExportSummary, column_names, records_of, scan_stem
 from lung_nodule_ct.export.nifti import (
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".nii"
 """Not compressed: ``datasets`` takes a file that ends in ``.gz`` for an archive."""
 CONFIG: Final = "nifti"
+_CARD: Final = f"""# Scans for the volume view
+
+CT volumes of the dataset of Jian et al. (Scientific Data 2024), {HOMEPAGE}, exported by lung_nodule_ct. `export.json` says from which config, and
+whether the build was complete. Not for clinical use.
+
+The licence of the data is that of the published records. This export does not check it, nor anything else that `lung-nodule-ct publish` checks.
+"""
 
 
 def write_hub_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> ExportSummary:
@@ -66,7 +74,7 @@ def write_hub_nifti(schema: Schema, rows: Iterable[IndexedRow], folder: Path) ->
         pq.write_table(pa.Table.from_pylist(own, columns), folder / split / "metadata.parquet", use_dictionary=False)
     files = [{"split": split, "path": f"{split}/**"} for split in entries]
     head = yaml.safe_dump({"configs": [{"config_name": CONFIG, "data_files": files}]}, sort_keys=False)
-    (folder / "README.md").write_text(f"---\n{head}---\n", encoding="utf-8")
+    (folder / "README.md").write_text(f"---\n{head}---\n\n{_CARD}", encoding="utf-8")
     notes = sheared_note(sheared, "nibabel, which datasets uses, can read them")
     return ExportSummary(sum(map(len, entries.values())), annotations, notes=notes)
 

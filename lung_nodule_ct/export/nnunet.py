@@ -17,6 +17,7 @@ from lung_nodule_ct.declaration.labels import TEST
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.declaration.published import HOMEPAGE
 from lung_nodule_ct.declaration.schema import Voxels
+from lung_nodule_ct.errors import ExportError
 from lung_nodule_ct.export.formats import (
     ExportSummary,
     column_names,
@@ -141,6 +142,12 @@ def _write(task: _Task, schema: Schema, rows: Iterable[IndexedRow], folder: Path
         counts[part] += 1
         annotations += labels.annotations
         left_out += labels.left_out
+    if without_labels and not sum(counts.values()):
+        raise ExportError(
+            "no scan has a lung mask",
+            got=f"{len(without_labels):,} scans without one",
+            remedy="build with --make-lung-masks, or export another config",
+        )
     raw.mkdir(parents=True, exist_ok=True)
     (raw / "dataset.json").write_text(to_json(_document(task, counts["Tr"], sheared)), encoding="utf-8")
     if splits := patient_splits(folds):
@@ -154,10 +161,10 @@ def _write(task: _Task, schema: Schema, rows: Iterable[IndexedRow], folder: Path
         )
     if without_fold:
         notes += (f"{without_fold:,} scans have no fold and are in no split of splits_final.json",)
-    if not splits:
+    if not splits and sum(counts.values()) > 1:
         notes += (
-            "there is no splits_final.json, because the scans do not have several folds: nnU-Net will split at random, with "
-            "scans of one patient on both sides",
+            "there is no splits_final.json, because the scans do not have several folds: nnU-Net will split at random, and "
+            "scans of one patient may be on both sides",
         )
     return ExportSummary(sum(counts.values()), annotations, left_out, notes)
 

@@ -283,7 +283,7 @@ def _entries(annotations: Sequence[TrackedNodule], nodules: Sequence[_Nodule], d
 
 def _why_alone(nodule: _Nodule, dates: int) -> str:
     if dates < 2:
-        return "the patient has scans of one date only"
+        return "the build has scans of one date of the patient only"
     if nodule.event is not None or nodule.ended is not None:
         return "no scan of another date has an annotation at its place"
     return nodule.refusal or "its place is outside the scans of the other dates"

@@ -2,7 +2,8 @@
 
 document.getElementById("title").textContent = page.title;
 document.getElementById("subtitle").textContent =
-  `Preview by ${page.generator} · splits ${page.splitBy === "patient" ? "by patient" : "as published"}`;
+  `Preview by ${page.generator} · splits ${page.splitBy === "patient" ? "by patient" : "as published"}` +
+  (page.limit ? ` · not complete: at most ${page.limit} examples of each split` : "");
 
 const sections = page.configs.map((config) => ({
   name: config.name,

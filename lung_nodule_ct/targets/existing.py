@@ -181,8 +181,8 @@ class ExistingBuild:
             if self.manifest.get(name) != value:
                 raise OutputError(
                     f"the output {self.folder} holds a build with another {name}",
-                    expected=self.manifest.get(name),
-                    got=value,
+                    expected=_stated(self.manifest.get(name)),
+                    got=_stated(value),
                     remedy=_OTHER_OUT,
                 )
         self._check_archives(source, requested)
@@ -372,3 +372,8 @@ def _sha256(path: Path, *_state: int) -> str:
 
 def _is_same(path: Path, new: Path) -> bool:
     return path.is_file() and not path.is_symlink() and new.is_file() and filecmp.cmp(path, new, shallow=False)
+
+
+def _stated(value: Any) -> Any:
+    """A value of a manifest for a message, in which ``None`` would be left out."""
+    return "none" if value is None else value

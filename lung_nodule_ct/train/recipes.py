@@ -360,7 +360,7 @@ def published_recipe(name: str, network: str) -> Recipe:
         raise TrainingError(
             f"the recipe {name} cannot be trained with the network {network}",
             expected=f"the recipe {' or '.join(fitting)}",
-            remedy="train --models --json has the task of each network",
+            remedy="lung-nodule-ct train --models lists the task of each network",
         )
     return replace(recipe, model=replace(recipe.model, network=network))
 

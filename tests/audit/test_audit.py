@@ -22,6 +22,7 @@ from scan_rows import itk_image
 from lung_nodule_ct.audit import audit_build
 from lung_nodule_ct.declaration.dates import count_dates, mask_dates
 from lung_nodule_ct.geometry.frame import Frame
+from lung_nodule_ct.read.audit_report import Verdict
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.testing.archives import (
     BMP0,
@@ -154,7 +155,7 @@ def test_a_config_of_an_unknown_kind_has_the_checks_that_do_not_depend_on_the_ki
     assert {document["checks"][name]["verdict"] for name in by_kind} == {"unknown"}
 
 
-def test_the_page_lists_every_check(build_tiny, tmp_path, build) -> None:
+def test_the_page_lists_every_check(build_tiny, tmp_path, build, dummy) -> None:
     page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
     listed = {
         name
@@ -164,6 +165,7 @@ def test_the_page_lists_every_check(build_tiny, tmp_path, build) -> None:
     }
     names = set(audited(build_tiny())["checks"])  # then scans with lungs, for the checks of lungs and of slices
     names |= set(audited(build(ChestArchives().write(tmp_path / "chests"), DET3D).folder)["checks"])
+    names |= set(audited(build(dummy, "cls_1.25mm", limit=1).folder)["checks"])  # that is not complete
     folder = build_tiny("longitudinal")  # then what a build computes
 
     def made(rows: list[dict[str, Any]]) -> None:
@@ -444,6 +446,18 @@ def test_classes_sizes_and_figures_are_counted(dummy_build) -> None:
     reported = {figure["figure"]: figure["here"] for figure in build.report["figures"]}
     for name in ("patients", "CT scans", "scans in the cross spatio-temporal part", "crops to validate on"):
         assert numbers["published_figures"][name]["here"] == reported[name]
+
+
+def test_an_audit_of_a_limited_build_says_so_and_compares_no_counts(dummy, build) -> None:
+    folder = build(dummy, "det3d_1.25mm", "cls_1.25mm", limit=1).folder
+    checks = {
+        check.name: check for check in audit_build(open_build(folder), only=["published_figures", "sizes"]).checks
+    }
+    assert checks["complete"].verdict is Verdict.WARN
+    assert "--limit 1" in checks["complete"].detail
+    others = [check for name, check in checks.items() if name != "complete"]
+    assert {check.verdict for check in others} == {Verdict.UNKNOWN}
+    assert all("--limit 1" in check.detail for check in others)
 
 
 def test_a_count_that_equals_the_published_figure_passes(build_tiny) -> None:

@@ -911,6 +911,45 @@ def test_pairs_of_real_ct_keep_their_nodules_together(mirror, build, tmp_path) -
         assert np.linalg.norm(np.subtract(*both)) < 2.5
 
 
+_PATHS = ("../../esc", "a/b", "a\\b", "..", ".hidden", "</script>", "C:x", "a\nb", "a.")
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [*((to, "/absolute") for to in EXPORTABLE), *itertools.product(("coco", "nifti"), _PATHS)],
+)
+def test_an_id_that_is_a_path_is_refused_and_nothing_is_written(dummy_build, tmp_path, to, name) -> None:
+    """In a build that someone has changed: nothing is written outside of the folder of the export."""
+    config = SLICES if SLICES in EXPORTABLE[to] else "longitudinal" if to == "nifti-pairs" else THIN
+    (tmp_path / "outside").mkdir()
+    if name == "/absolute":
+        name = str(tmp_path / "outside" / "0")
+
+    def change(rows) -> None:
+        for row in rows:
+            row["image_id" if config == SLICES else "scan_id"] = name
+
+    folder = tmp_path / "build"
+    shutil.copytree(dummy_build(), folder)
+    with pytest.raises(ExportError, match="cannot be the name of a file"):
+        exported(alter(folder, config, change), config, to, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+    assert not list(tmp_path.glob("outside/*"))
+
+
+def test_an_export_of_a_limited_build_says_so(dummy, build, tmp_path) -> None:
+    folder = build(dummy, THIN, limit=1).folder
+    summary = export_config(open_build(folder), THIN, "nifti", tmp_path / "nifti")
+    assert summary.notes[-1] == "the build is not complete: it was made with --limit 1"
+    assert json.loads((tmp_path / "nifti" / "export.json").read_text())["notes"] == list(summary.notes)
+
+
+def test_lungs_of_a_config_without_masks_are_refused(dummy_build, tmp_path) -> None:
+    with pytest.raises(ExportError, match=r"no scan has a lung mask.*--make-lung-masks"):
+        exported(dummy_build(), "det3d_5mm", "nnunet-lungs", tmp_path / "lungs")
+    assert not (tmp_path / "lungs").exists()
+
+
 def test_scans_that_are_not_in_the_order_of_time_are_refused(followed, tmp_path) -> None:
     def turn(rows) -> None:
         for row in rows:

@@ -140,7 +140,7 @@ def test_a_nodule_without_a_diameter_is_linked_by_its_place() -> None:
 
 def test_one_scan_has_no_tracks() -> None:
     found = imaging.track_nodules(rows()[:1])
-    assert {track.reason for track in found} == {"the patient has scans of one date only"}
+    assert {track.reason for track in found} == {"the build has scans of one date of the patient only"}
 
 
 def test_scans_without_a_patient_or_in_one_unregistered_pair_have_none() -> None:

@@ -209,7 +209,7 @@ def get_network(name: str) -> PublishedNetwork:
         raise TrainingError(
             f"no network is named {name!r}",
             expected=f"one of {', '.join(NETWORKS)}",
-            remedy=f"did you mean {close[0]}?" if close else "train --models describes them",
+            remedy=f"did you mean {close[0]}?" if close else "lung-nodule-ct train --models describes them",
         ) from None
 
 
