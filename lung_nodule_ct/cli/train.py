@@ -105,7 +105,9 @@ def train(
         if is_hard:
             words.remove(_HARD)
         if len(words) > 1 or data is not None:
-            raise typer.BadParameter("--check makes its own data; name only the recipe", param_hint="BUILD")
+            raise typer.BadParameter(
+                "--check makes its own data; name only the recipe, and nothing or hard after it", param_hint="BUILD"
+            )
         if pretrained is not None or (model is not None and not is_hard):
             raise typer.BadParameter("--check trains a small network of our own", param_hint="--model, --pretrained")
         if is_hard:
@@ -181,8 +183,9 @@ def _recipe_and_build(
     """The recipe to train, and the build, before any device is used. A published network has the paper's epochs."""
     if pretrained is not None and model is None:
         raise typer.BadParameter("it needs the network of these weights, --model", param_hint="--pretrained")
+    from lung_nodule_ct.train.models import RETINANET3D
     from lung_nodule_ct.train.recipes import get_recipe, published_recipe
-    from lung_nodule_ct.train.strong_recipe import RETINANET3D, strong_recipe
+    from lung_nodule_ct.train.strong_recipe import strong_recipe
 
     if model == RETINANET3D:
         if pretrained is not None:
@@ -246,8 +249,9 @@ def _check_hard(
     name: str, folder: Path, arguments: Sequence[str], model: str | None, real_ct: Path | None, leave_out: str | None
 ) -> None:
     from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES
+    from lung_nodule_ct.train.models import RETINANET3D
     from lung_nodule_ct.train.recipes import get_recipe
-    from lung_nodule_ct.train.strong_recipe import RETINANET3D, strong_recipe
+    from lung_nodule_ct.train.strong_recipe import strong_recipe
 
     default = strong_recipe(name) if model == RETINANET3D else get_recipe(name)
     name = name if model is None else f"{name}-{model}"

@@ -75,12 +75,21 @@ def train_baselines(
         One row per network and split, in the order of the paper's tables.
 
     Raises:
-        TrainingError: There is no such network, an option does not fit, or the folder holds other runs. Nothing is trained then.
+        TrainingError: There is no such network, the build has no config for one, an option does not fit, or the folder holds other runs.
+            Nothing is trained then.
     """
     chosen = [get_network(name).name for name in only] or list(NETWORKS)
     for network in chosen:
         name = published_name(network)
         configure(name, published_recipe(name, network))  # an option that does not fit ends the command
+    needed = sorted({published_name(network) for network in chosen})
+    if not set(needed) & set(build.configs):
+        raise TrainingError(
+            f"{build.folder} has no config that the networks are trained on",
+            expected=" or ".join(needed),
+            got=", ".join(build.configs),
+            remedy=f"build {' and '.join(needed)}",
+        )
     jobs = [_plan(folder, build, configure, network, by) for network, by in product(chosen, SplitBy)]
     for job in jobs:
         if job.run is not None:

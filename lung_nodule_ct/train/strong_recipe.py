@@ -7,6 +7,7 @@ from typing import Final
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions
+from lung_nodule_ct.train.models import RETINANET3D
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe
 
 STRONG: Final = Recipe(
@@ -35,7 +36,6 @@ STRONG: Final = Recipe(
     watch=8,
 )
 """The recipe ``det3d_1.25mm --model retinanet3d``: what wins on LUNA16, each choice as an option. It was not run on a GPU."""
-RETINANET3D: Final = "retinanet3d"
 
 
 def strong_recipe(name: str) -> Recipe:

@@ -128,6 +128,7 @@ def test_the_paper_s_figures_are_complete_and_none_is_made_up(small_networks, bu
         (("--split-by", "patient"), "trains on both splits"),
         (("--steps", "0"), "steps must be above 0"),
         (("--only", "resnet50", "--model.width", "8"), "model.width has no effect on the published"),
+        (("--only", "ssd"), "has no config that the networks are trained on; expected det2d_1.25mm, got cls_1.25mm"),
     ],
 )
 def test_the_error_states_what_cannot_be_trained(built, cli, tmp_path, arguments, message) -> None:

@@ -195,6 +195,7 @@ def test_the_number_of_epochs_is_the_paper_s() -> None:
     [
         (("cls_1.25mm", "--model", "resnet5"), "no network is named 'resnet5'; expected one of resnet50, convnext"),
         (("cls_1.25mm", "--model", "resnet5"), "Did you mean resnet50?"),
+        (("det3d_1.25mm", "--model", "retinanet3"), "Did you mean retinanet3d?"),
         (("cls_1.25mm-squeeze", "--model", "resnet50"), "expected the recipe cls_1.25mm"),
         (("det2d_1.25mm", "--model", "resnet50"), "expected the recipe cls_1.25mm"),
         (("det3d_1.25mm", "--model", "retinanet"), "expected the recipe det2d_1.25mm"),

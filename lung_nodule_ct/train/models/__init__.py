@@ -56,6 +56,9 @@ class PublishedNetwork:
         }
 
 
+RETINANET3D: Final = "retinanet3d"
+"""The name of the strong recipe of volumes (:mod:`lung_nodule_ct.train.strong_recipe`), whose network is our own."""
+
 _NETWORKS: Final = (
     PublishedNetwork(
         name="resnet50",
@@ -205,10 +208,10 @@ def get_network(name: str) -> PublishedNetwork:
     try:
         return NETWORKS[name]
     except KeyError:
-        close = difflib.get_close_matches(name, NETWORKS, n=1)
+        close = difflib.get_close_matches(name, (*NETWORKS, RETINANET3D), n=1)
         raise TrainingError(
             f"no network is named {name!r}",
-            expected=f"one of {', '.join(NETWORKS)}",
+            expected=f"one of {', '.join(NETWORKS)}, or for det3d_1.25mm {RETINANET3D}",
             remedy=f"did you mean {close[0]}?" if close else "lung-nodule-ct train --models describes them",
         ) from None
 
