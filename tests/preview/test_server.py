@@ -104,7 +104,7 @@ def test_the_viewer_shows_full_hounsfield_units(browser, build, server):
     tab = session.new_page()
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("console", lambda message: errors.append(message.text))
+    tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     tab.set_default_timeout(8000)
     tab.goto(server.url)
     open_scan(tab, "det3d_1.25mm", number)
