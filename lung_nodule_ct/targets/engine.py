@@ -86,12 +86,17 @@ class LocalEngine:
                     iter(buffers).__next__,
                 )
             return
-        # in the last round, a shard also has the workers that would have no shard
+        # workers that do not divide evenly go to some of the processes; in the last round, a shard also has those that would have no shard
         last = len(shards) % processes
         spare = (processes - last) // last if last and config.schema.has_voxels else 0
+        rest = self._num_proc % processes if config.schema.has_voxels else 0
         futures = [
             self._pool(processes).submit(
-                write_shard, layout, shard, stage, prefetch + spare * (index >= len(shards) - last)
+                write_shard,
+                layout,
+                shard,
+                stage,
+                prefetch + (index % processes < rest) + spare * (index >= len(shards) - last),
             )
             for index, shard in enumerate(shards)
         ]

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,10 +18,14 @@ import pytest
 import yaml
 
 from lung_nodule_ct.declaration.configs import CONFIGS, DET3D_1_25MM
+from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.system.progress import BuildProgress
+from lung_nodule_ct.targets import engine
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.targets.parquet import ParquetLayout
+from lung_nodule_ct.targets.shards import plan_shards
 from lung_nodule_ct.testing.archives import CT0, metaimage, noise_volume
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
@@ -292,11 +298,6 @@ def test_two_simultaneous_builds_are_both_complete(tmp_path, dummy) -> None:
 
 
 def test_shards_have_similar_sizes_and_keep_the_order_of_units(tmp_path, monkeypatch) -> None:
-    from lung_nodule_ct.declaration.configs import DET3D_1_25MM
-    from lung_nodule_ct.examples.plan import make_plan
-    from lung_nodule_ct.sources.resolve import open_folder
-    from lung_nodule_ct.targets.shards import plan_shards
-
     tiny = TinyArchives()
     for number in range(300, 340):
         tiny[CT0] |= metaimage(f"{number}", noise_volume(number, (4, 8, 8 + 8 * (number % 5))))
@@ -327,3 +328,22 @@ def test_the_nodules_of_the_embedded_archives_are_at_bright_voxels(hub) -> None:
                 assert np.median(volume[z, y - 12 : y + 12, x - 12 : x + 12]) < -500
                 count += 1
     assert count == 8
+
+
+@pytest.mark.parametrize("num_proc", [2, 3, 4, 5, 7])
+def test_every_worker_is_used(dummy, tmp_path, monkeypatch, num_proc) -> None:
+    """A process of Parquet has two threads: one inflates, the other writes."""
+    plan = make_plan(DET3D_1_25MM, open_folder(dummy))
+    shards = plan_shards(plan, keep_source_names=False, shard_bytes=1)
+    threads: list[int] = []
+
+    def write(_layout, shard, _stage, prefetch, *_rest):
+        threads.append(prefetch + 1)
+        return SimpleNamespace(shard=shard)
+
+    monkeypatch.setattr(engine, "write_shard", write)
+    monkeypatch.setattr(engine.LocalEngine, "_pool", lambda _self, _processes: pool)
+    with ThreadPoolExecutor(1) as pool, engine.LocalEngine(num_proc) as local:
+        assert len(list(local.write(ParquetLayout(), shards, tmp_path, BuildProgress()))) == len(shards)
+    processes = -(-num_proc // 2)
+    assert sum(threads[:processes]) == num_proc
