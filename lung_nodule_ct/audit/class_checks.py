@@ -33,7 +33,7 @@ def published_checks(facts: Facts) -> CheckGroup:
         }
         for count in counts
     }
-    limit = _limit(facts)
+    limit = facts.build.limit
     complete = () if limit is None else (_not_complete(limit),)
     return CheckGroup("published_figures", (*complete, *(_figure(count, limit) for count in counts)), numbers)
 
@@ -54,8 +54,8 @@ def sizes_checks(facts: Facts) -> CheckGroup:
         "not_positive": sum(nodule.diameter_mm is not None and nodule.diameter_mm <= 0 for nodule in nodules),
     }
     total = sum(counts)
-    if (limit := _limit(facts)) is not None:
-        return CheckGroup(name, (Check.unknown(name, title, _few(limit), expected),), numbers)
+    if facts.build.limit is not None:
+        return CheckGroup(name, (Check.unknown(name, title, _few(facts.build.limit), expected),), numbers)
     if not total:
         missing = by_size[_SIZES[0]].config is None
         reason = by_size[_SIZES[0]].method if missing else "the 1.25 mm scans have no nodule"
@@ -79,12 +79,6 @@ def classes_checks(facts: Facts) -> CheckGroup:
         (_balance(by_split),),
         {"names": list(PATHOLOGY_NAMES), "by_split": by_split, "by_size": _classes_by_size(_thin_nodules(facts))},
     )
-
-
-def _limit(facts: Facts) -> int | None:
-    """The ``--limit`` that the build was made with. Builds of earlier versions have none."""
-    limit: int | None = facts.build.manifest.get("limit")
-    return limit
 
 
 def _few(limit: int) -> str:

@@ -101,8 +101,8 @@ def export_config(
     with staged_folder(out, find_foreign=_foreign_file, kind="export") as stage:
         try:
             summary = format_.write(schema, iterate_rows(build, [config], progress), stage)
-            if (limit := build.manifest.get("limit")) is not None:  # builds of earlier versions have none
-                note = f"the build is not complete: it was made with --limit {limit}"
+            if build.limit is not None:
+                note = f"the build is not complete: it was made with --limit {build.limit}"
                 summary = replace(summary, notes=(*summary.notes, note))
             files = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
             document = {

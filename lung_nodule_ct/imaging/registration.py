@@ -285,12 +285,22 @@ def warp(moving: Scan, transform: Affine, fixed: Scan) -> Scan:
         transform: From the world of ``fixed`` to that of ``moving``.
         fixed: The scan with the grid.
     """
+    return on_grid(into_fixed_world(moving, transform), *fixed.grid)
+
+
+def into_fixed_world(moving: Scan, transform: Affine) -> Scan:
+    """Return a scan in the world of the fixed one. Its voxels are not interpolated: its frame and its nodules move.
+
+    Args:
+        moving: The scan.
+        transform: From the world of the fixed scan to that of ``moving``.
+    """
     back = transform.inverse
     frame, _ = moving.grid
     nodules = tuple(
         {**nodule, "center_world": tuple(back.map(nodule["center_world"]).tolist())} for nodule in moving.nodules
     )
-    return on_grid(Scan(moving.array, back.move(frame), moving.lung_mask, nodules), *fixed.grid)
+    return Scan(moving.array, back.move(frame), moving.lung_mask, nodules)
 
 
 def _starts(

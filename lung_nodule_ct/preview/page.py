@@ -117,7 +117,7 @@ def collect_document(
         "choice": choice.text,
         "isServed": max_bytes is None,
         "splitBy": build.manifest["split_by"],
-        "limit": build.manifest.get("limit"),  # builds of earlier versions have none
+        "limit": build.limit,
         "knots": KNOTS,
         "windows": [
             {name: getattr(window, name) for name in ("name", "low", "high", "center", "width")} for window in PRESETS

@@ -102,10 +102,9 @@ def shows_phantoms(build: BuildFolder) -> bool:
 
 def warnings(build: BuildFolder) -> dict[str, str]:
     """Return what a reader must know before anything else: that scans are phantoms, or that examples were left out; empty if not so."""
-    limit = build.manifest.get("limit")  # builds of earlier versions have none
     return {
         "phantoms": fill("phantoms", {}).strip() if shows_phantoms(build) else "",
-        "limited": "" if limit is None else fill("limited", {"limit": str(limit)}).strip(),
+        "limited": "" if build.limit is None else fill("limited", {"limit": str(build.limit)}).strip(),
     }
 
 

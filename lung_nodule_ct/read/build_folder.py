@@ -53,6 +53,12 @@ class BuildFolder:
         return Format(self.manifest["format"])
 
     @property
+    def limit(self) -> int | None:
+        """The ``--limit`` that the build was made with, ``None`` if it is complete. Builds of earlier versions are."""
+        limit: int | None = self.manifest.get("limit")
+        return limit
+
+    @property
     def report(self) -> dict[str, Any]:
         """The content of ``findings.json``.
 

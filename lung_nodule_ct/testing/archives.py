@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lung_nodule_ct.declaration.archives import ARCHIVES
+from lung_nodule_ct.declaration.archives import ARCHIVES, archives_of
 from lung_nodule_ct.formats.metaimage_writer import header_fields, header_text
 from lung_nodule_ct.geometry.frame import Frame
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from lung_nodule_ct.declaration.archives import Role
 
 Members = dict[str, bytes]
 """The content of an archive by the names of its members, in their order."""
@@ -305,6 +307,15 @@ def overwrite_zip_field(archive: bytes, field: str, value: int) -> bytes:
     struct.pack_into(kind, changed, local, value)
     struct.pack_into(kind, changed, directory + central, value)
     return bytes(changed)
+
+
+def archives_by_name(by_role: Mapping[Role, Members]) -> dict[str, Members]:
+    """Return the members of every archive: those of a role are in its first archive, and its other ones are empty."""
+    archives: dict[str, Members] = {}
+    for role, members in by_role.items():
+        first, *others = archives_of(role)
+        archives |= {first.name: members} | {other.name: {} for other in others}
+    return archives
 
 
 def write_archives(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lung_nodule_ct.declaration.archives import Role, archives_of
+from lung_nodule_ct.declaration.archives import Role
 from lung_nodule_ct.declaration.identity import fold_of
 from lung_nodule_ct.declaration.labels import SPLIT_OF_FOLD, TRAIN, VALIDATION
-from lung_nodule_ct.testing.archives import NODULE_COLUMNS, Members, metaimage, table, write_archives
+from lung_nodule_ct.testing.archives import NODULE_COLUMNS, Members, archives_by_name, metaimage, table, write_archives
 from lung_nodule_ct.testing.inserted_nodules import InsertedNodule, draw_nodule, insert_nodule
 from lung_nodule_ct.testing.lung_blocks import make_lung_block
 from lung_nodule_ct.testing.phantoms import Phantom
@@ -143,13 +143,10 @@ def write_scans(folder: Path, scans: Iterable[tuple[str, ScanWithNodules]]) -> P
         volumes |= metaimage(name, made.scan.volume, made.scan.frame)
         masks |= metaimage(name, made.scan.lung_mask, made.scan.frame)
         rows += made.rows(name)
-    archives: dict[str, Members] = {}
-    for role, members in (
-        (Role.CT_1_25MM, volumes),
-        (Role.LUNG_MASKS, masks),
-        (Role.NODULES_1_25MM, {"annotations.csv": table(*rows)}),
-    ):
-        first, *others = archives_of(role)
-        archives |= {first.name: members} | {other.name: {} for other in others}
+    by_role = {
+        Role.CT_1_25MM: volumes,
+        Role.LUNG_MASKS: masks,
+        Role.NODULES_1_25MM: {"annotations.csv": table(*rows)},
+    }
     folder.mkdir(parents=True)
-    return write_archives(folder, archives, method=zipfile.ZIP_STORED)
+    return write_archives(folder, archives_by_name(by_role), method=zipfile.ZIP_STORED)

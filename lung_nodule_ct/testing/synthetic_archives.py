@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lung_nodule_ct.declaration.archives import ARCHIVES, Role, archives_of
+from lung_nodule_ct.declaration.archives import ARCHIVES, Role
 from lung_nodule_ct.declaration.labels import PATHOLOGY
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.testing.archives import (
@@ -37,6 +37,7 @@ from lung_nodule_ct.testing.archives import (
     THICK_NODULES,
     THICK_SHAPE,
     Members,
+    archives_by_name,
     encode_picture,
     metaimage,
     noise_picture,
@@ -194,12 +195,8 @@ def write_synthetic_archives(folder: Path, patients: int, *, stacks: bool = Fals
         | (_stacks(scans, random) if stacks else {})
         | {Role.LUNG_MASKS: {}}
     )
-    archives: dict[str, Members] = {}
-    for role, members in by_role.items():
-        first, *others = archives_of(role)
-        archives |= {first.name: members} | {other.name: {} for other in others}
     folder.mkdir(parents=True)
-    return write_archives(folder, archives, method=zipfile.ZIP_STORED)
+    return write_archives(folder, archives_by_name(by_role), method=zipfile.ZIP_STORED)
 
 
 def _draw_scans(patients: int, random: np.random.Generator) -> list[_Scan]:

@@ -18,6 +18,7 @@ from lung_nodule_ct.torch.rows import Cut, RowDataset, open_rows, three, volume_
 
 with optional_imports("imaging", "lung_nodule_ct.torch.registered_pairs"):
     from lung_nodule_ct.imaging.grids import on_grid
+    from lung_nodule_ct.imaging.registration import into_fixed_world
 
 if TYPE_CHECKING:
     import os
@@ -151,13 +152,9 @@ class RegisteredPairs(RowDataset):
 
 def _moved(rows: Rows, pair: _Pair) -> Scan:
     """The follow-up of a pair in the world of the earlier scan. Its voxels are a view."""
-    follow_up = Scan.from_volume(volume_of(rows, pair.moving))
-    back = pair.transform.inverse
-    nodules = tuple(
-        {**nodule, "center_world": tuple(back.map(nodule["center_world"]).tolist())}
-        for nodule in rows.metadata[pair.moving]["nodules"]
-    )
-    return Scan(follow_up.array, back.move(follow_up.grid[0]), nodules=nodules)
+    volume = volume_of(rows, pair.moving)
+    follow_up = Scan(volume.array, volume.frame, nodules=tuple(rows.metadata[pair.moving]["nodules"]))
+    return into_fixed_world(follow_up, pair.transform)
 
 
 def _read_pairs(folder: Path, rows: Rows) -> tuple[_Pair, ...]:
