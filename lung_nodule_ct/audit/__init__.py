@@ -70,7 +70,7 @@ def audit_build(
 
     Raises:
         BuildFolderError: A shard is damaged, or the build has no such patient.
-        OptionError: There is no such group.
+        OptionError: The group is unknown.
         MissingExtraError: A group is requested that needs the extra ``imaging``.
     """
     groups = _groups(only)

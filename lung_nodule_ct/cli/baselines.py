@@ -10,7 +10,7 @@ import typer
 
 from lung_nodule_ct.cli.options import DEFAULT_BUILD, Data, Draws, Json
 from lung_nodule_ct.cli.terminal import new_table, print_json, terminal
-from lung_nodule_ct.cli.train import parse_recipe
+from lung_nodule_ct.cli.train import complete_network, parse_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,10 @@ def baselines(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", metavar="NAME", help="Train only this network; can be repeated. train --models lists them."
+            "--only",
+            metavar="NAME",
+            help="Train only this network; can be repeated. train --models lists them.",
+            autocompletion=complete_network,
         ),
     ] = None,
     draws: Draws = 1000,

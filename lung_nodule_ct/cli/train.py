@@ -21,11 +21,27 @@ if TYPE_CHECKING:
 
 _HARD = "hard"
 """The word after ``--check`` that selects the hard benchmark."""
+
+
+def complete_network(incomplete: str) -> list[str]:
+    """Return the networks of ``--model`` that begin with some letters, for the completion of a shell."""
+    from lung_nodule_ct.train.models import NETWORKS, RETINANET3D
+
+    return [name for name in (*NETWORKS, RETINANET3D) if name.startswith(incomplete)]
+
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    from lung_nodule_ct.train.recipes import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="NAME",
+        autocompletion=complete_network,
         help="Train a published network instead of our own (--models lists them), or retinanet3d, the strong recipe of volumes.",
     ),
 ]
@@ -46,6 +62,7 @@ def train(
         typer.Argument(
             metavar="BUILD RECIPE",
             help="A build as Parquet or Arrow, and the recipe to train; --list shows all recipes.",
+            autocompletion=_complete_recipe,
         ),
     ] = "",
     data: Data = None,

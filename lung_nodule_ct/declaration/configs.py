@@ -350,7 +350,7 @@ def get_config(name: str) -> Config:
     """Return the config of a name.
 
     Raises:
-        UnknownConfigError: There is no such config.
+        UnknownConfigError: The config is unknown.
 
     Example:
         >>> get_config("det2d_1.25mm").splits

@@ -133,7 +133,7 @@ class Schema:
         """Return the column of a name.
 
         Raises:
-            KeyError: There is no such column.
+            KeyError: The column is unknown.
         """
         for column in self.columns:
             if column.name == name:

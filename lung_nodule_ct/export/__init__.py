@@ -81,7 +81,7 @@ def export_config(
         progress: Receives the progress.
 
     Raises:
-        ExportError: There is no such format, or it cannot hold the config.
+        ExportError: The format is unknown, or it cannot hold the config.
         BuildFolderError: The build does not contain the config, or is damaged.
         MissingExtraError: A package that the format needs is not installed.
         OutputError: The folder contains other files, or cannot be written.
@@ -101,9 +101,8 @@ def export_config(
     with staged_folder(out, find_foreign=_foreign_file, kind="export") as stage:
         try:
             summary = format_.write(schema, iterate_rows(build, [config], progress), stage)
-            if build.limit is not None:
-                note = f"the build is not complete: it was made with --limit {build.limit}"
-                summary = replace(summary, notes=(*summary.notes, note))
+            if build.limit_note:
+                summary = replace(summary, notes=(*summary.notes, build.limit_note))
             files = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
             document = {
                 "format_version": _FORMAT_VERSION,

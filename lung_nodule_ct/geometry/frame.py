@@ -120,7 +120,7 @@ class Frame:
             space: The world: ``LPS`` as everywhere in this package, or ``RAS``, which MONAI, TorchIO and nibabel expect.
 
         Raises:
-            ValueError: There is no such space.
+            ValueError: The space is unknown.
 
         Example:
             >>> Frame(origin=(-10.0, 4.0, 5.0), spacing=(0.5, 0.5, 1.25)).affine("RAS").tolist()

@@ -307,8 +307,8 @@ def _notes(candidate: _Candidate) -> Iterator[str]:
     present = {path.relative_to(build.folder).as_posix() for path in build.folder.rglob("*") if not path.is_dir()}
     if left_out := sorted(present - set(files)):
         yield f"left out, because our commands did not write them or they were changed: {', '.join(left_out)}"
-    if build.limit is not None:
-        yield f"the build is not complete: it was made with --limit {build.limit}"
+    if build.limit_note:
+        yield build.limit_note
     if CARD not in candidate.unchanged:
         yield f"{CARD} was edited after it was written: `lung-nodule-ct verify` of a copy will name it"
     card = candidate.card.read_text("utf-8")

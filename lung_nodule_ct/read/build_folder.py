@@ -59,6 +59,11 @@ class BuildFolder:
         return limit
 
     @property
+    def limit_note(self) -> str | None:
+        """The statement that the build is not complete, ``None`` if it is."""
+        return None if self.limit is None else f"the build is not complete: it was made with --limit {self.limit}"
+
+    @property
     def report(self) -> dict[str, Any]:
         """The content of ``findings.json``.
 
@@ -145,7 +150,7 @@ class BuildFolder:
             ``bytes``, categories as their index, null as ``None``.
 
         Raises:
-            BuildFolderError: There is no such config, split, column or row, or a shard is missing or damaged.
+            BuildFolderError: The config, split, column or row does not exist, or a shard is missing or damaged.
         """
         known = {column.name: column for column in self.columns(config)}
         names = list(known if columns is None else columns)

@@ -25,7 +25,7 @@ def decoded(framework: Framework = "numpy") -> Decoder:
         framework: The arrays to return: ``numpy``, ``torch`` (extra ``torch``) or ``jax`` (extra ``train``).
 
     Raises:
-        ValueError: There is no such framework.
+        ValueError: The framework is unknown.
         MissingExtraError: It is not installed.
 
     Example:

@@ -93,7 +93,7 @@ def load(
         A ``Dataset``, or a ``DatasetDict`` without ``split``; with ``streaming`` their iterable counterparts.
 
     Raises:
-        UnknownConfigError: There is no such config.
+        UnknownConfigError: The config is unknown.
         OptionError: ``verify`` is used with ``streaming``, or ``split_by`` is unknown.
         SourceError: The folder does not exist, or an archive is not in the cache while offline.
         DownloadError: Zenodo does not deliver what the record promises.
@@ -152,7 +152,7 @@ def prepare(
         The folder with the prepared data and ``findings.json``.
 
     Raises:
-        UnknownConfigError: There is no such config.
+        UnknownConfigError: The config is unknown.
         SourceError: The folder does not exist, or an archive is not in the cache while offline.
         DownloadError: Zenodo does not deliver what the record promises.
         ArchiveNotFoundError: An archive that the config reads is missing.

@@ -13,6 +13,7 @@ from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.geometry.frame import Frame
 from lung_nodule_ct.read.build_folder import BuildFolder, open_build
+from lung_nodule_ct.read.planes import largest_nodule
 from lung_nodule_ct.read.rows import Rows, split_rows
 from lung_nodule_ct.read.volumes import Volume
 
@@ -130,8 +131,8 @@ class Cut:
             return cls((0, 0, 0), shape)
         volume, wanted = np.array(shape), np.array(size)
         inside = [nodule for nodule in nodules if nodule["box_voxel"] is not None]
-        largest = max(inside, key=lambda nodule: nodule["diameter_mm"] or 0, default=None)
-        center = volume / 2 if largest is None else np.array(largest["center_voxel"][::-1]) + 0.5
+        chosen = largest_nodule(inside)
+        center = volume / 2 if chosen is None else np.array(inside[chosen]["center_voxel"][::-1]) + 0.5
         first = np.floor(np.clip(center, 0, volume - 1) - wanted / 2 + 0.5).astype(np.int64)
         z, y, x = np.where(
             wanted > volume, -((wanted - volume) // 2), np.clip(first, 0, np.maximum(volume - wanted, 0))

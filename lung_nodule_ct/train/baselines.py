@@ -75,7 +75,7 @@ def train_baselines(
         One row per network and split, in the order of the paper's tables.
 
     Raises:
-        TrainingError: There is no such network, the build has no config for one, an option does not fit, or the folder holds other runs.
+        TrainingError: The network is unknown, the build has no config for one, an option does not fit, or the folder holds other runs.
             Nothing is trained then.
     """
     chosen = [get_network(name).name for name in only] or list(NETWORKS)

@@ -310,7 +310,7 @@ def get_recipe(name: str) -> Recipe:
     """The recipe of that name.
 
     Raises:
-        TrainingError: There is no such recipe.
+        TrainingError: The recipe is unknown.
     """
     try:
         return RECIPES[name]
@@ -351,7 +351,7 @@ def published_recipe(name: str, network: str) -> Recipe:
         network: The network.
 
     Raises:
-        TrainingError: There is no such recipe or network, or the recipe is of another task or a variant of our own network.
+        TrainingError: The recipe or the network is unknown, or the recipe is of another task or a variant of our own network.
     """
     task = get_network(network).task
     recipe = _PUBLISHED.get(get_recipe(name).config)
@@ -369,7 +369,7 @@ def published_name(network: str) -> str:
     """The name of the recipe that a published network is trained by.
 
     Raises:
-        TrainingError: There is no such network.
+        TrainingError: The network is unknown.
     """
     task = get_network(network).task
     return next(name for name, recipe in _PUBLISHED.items() if recipe.task == task)

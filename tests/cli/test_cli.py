@@ -256,9 +256,12 @@ def test_a_pipe_gets_unbroken_lines_without_blanks_at_the_end(cli, dummy_build, 
         ("lung-nodule-ct build --lim", ["--limit"]),
         ("lung-nodule-ct build det3", ["det3d_1.25mm", "det3d_5mm", "det3d_bmp_1.25mm"]),
         ("lung-nodule-ct export build/lung_nodule_ct cls", ["cls_1.25mm"]),
+        ("lung-nodule-ct train longitudinal-s", ["longitudinal-single"]),
+        ("lung-nodule-ct train build/lung_nodule_ct det2d_1.25mm --model ssd", ["ssdlite", "ssd"]),
+        ("lung-nodule-ct baselines build/lung_nodule_ct --only cab", ["cabnet"]),
     ],
 )
-def test_a_shell_completes_commands_options_and_configs(python, tmp_path, words, completions) -> None:
+def test_a_shell_completes_commands_options_configs_and_networks(python, tmp_path, words, completions) -> None:
     code = "import sys; sys.argv = ['lung-nodule-ct']; from lung_nodule_ct.cli import main; main()"
     shell = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     done = python(code, cwd=tmp_path, _LUNG_NODULE_CT_COMPLETE="complete_bash", **shell)

@@ -203,7 +203,7 @@ def get_network(name: str) -> PublishedNetwork:
     """The published network of that name.
 
     Raises:
-        TrainingError: There is no such network.
+        TrainingError: The network is unknown.
     """
     try:
         return NETWORKS[name]
@@ -240,7 +240,7 @@ def detector_module(name: str) -> DetectorModule:
     """The module of a published detector. This needs the extra ``train``.
 
     Raises:
-        TrainingError: There is no such network.
+        TrainingError: The network is unknown.
     """
     return cast("DetectorModule", import_module(f"lung_nodule_ct.train.models.{get_network(name).module}"))
 
@@ -255,7 +255,7 @@ def build_network(name: str, layers: Layers, *, channels: int, classes: int) -> 
         classes: Number of classes, without the background.
 
     Raises:
-        TrainingError: There is no such network.
+        TrainingError: The network is unknown.
     """
     module = import_module(f"lung_nodule_ct.train.models.{get_network(name).module}")
     return module.build(name, layers, channels, classes)
