@@ -25,13 +25,14 @@ def install(session: nox.Session, *extras: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, types, and plain English."""
+    """Style, types, plain English, the lock file and the conda recipe. To build the package: ``rattler-build build --recipe conda``."""
     install(session, "test")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.install("uv")
+    session.install("uv", "py-rattler-build")
     session.run("uv", "lock", "--check")  # pyproject.toml and uv.lock agree
+    session.run("pytest", "-n", "0", "tests/project/test_supply_chain.py", "-k", "conda")
 
 
 @nox.session
@@ -114,14 +115,6 @@ def torch(session: nox.Session) -> None:
     # what nnU-Net needs to check a dataset; all that it needs to train is much more
     session.install("--no-deps", "nnunetv2>=2.6", "acvl_utils", "batchgenerators", "dynamic_network_architectures")
     session.run("pytest", "-m", "torch", *session.posargs)
-
-
-@nox.session
-def conda(session: nox.Session) -> None:
-    """The conda recipe is rendered. To build the package: ``rattler-build build --recipe conda``."""
-    install(session, "test")
-    session.install("py-rattler-build")
-    session.run("pytest", "-n", "0", "tests/project/test_supply_chain.py", "-k", "conda", *session.posargs)
 
 
 @nox.session

@@ -91,7 +91,7 @@ def test_the_conda_recipe_has_the_dependencies_of_the_package() -> None:
 
 
 def test_the_conda_recipe_is_rendered_by_rattler_build() -> None:
-    rattler_build = pytest.importorskip("rattler_build", reason="nox -s conda installs it")
+    rattler_build = pytest.importorskip("rattler_build", reason="nox -s lint installs it")
     recipe = rattler_build.Stage0Recipe.from_file(str(ROOT / "conda" / "recipe.yaml"))
     (variant,) = recipe.render(rattler_build.VariantConfig())
     rendered = variant.recipe.to_dict()
