@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 import numpy as np
 from scipy import ndimage
 
+from lung_nodule_ct.train.box_prediction import volume_prediction
 from lung_nodule_ct.train.data.volumes import Patches
-from lung_nodule_ct.train.tasks.detection import volume_prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,6 +19,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 from lung_nodule_ct.errors import TrainingError  # noqa: E402
 from lung_nodule_ct.testing.hard_archives import write_hard_archives  # noqa: E402
+from lung_nodule_ct.train import box_prediction  # noqa: E402
 from lung_nodule_ct.train.augmentation import change_patch, move  # noqa: E402
 from lung_nodule_ct.train.box_targets import adaptive_positives, hard_negative_loss  # noqa: E402
 from lung_nodule_ct.train.boxes import fuse  # noqa: E402
@@ -182,14 +183,14 @@ def test_mirrored_views_and_overlapping_patches_agree_on_the_place_of_a_box() ->
                 boxes[number, 0], scores[number] = [*low, *(low + 1)], 0.5
         return {"boxes": boxes, "scores": scores}
 
-    found, scores = detection._volume_candidates(OneVolume(), 0, apply, TINY)
+    found, scores = box_prediction._volume_candidates(OneVolume(), 0, apply, TINY)
     assert len(found) == 8  # the second patch has the voxel, in eight views
     assert (found == [7, 15, 20, 8, 16, 21]).all()
     fused, fused_scores = fuse(found, scores, 0.3, views=8)
     assert fused.tolist() == [[7, 15, 20, 8, 16, 21]]
     assert fused_scores.tolist() == [0.5]
     plain = replace(TINY, inference=InferenceOptions())
-    assert len(detection._volume_candidates(OneVolume(), 0, apply, plain)[0]) == 2
+    assert len(box_prediction._volume_candidates(OneVolume(), 0, apply, plain)[0]) == 2
 
 
 # --- options and the command ------------------------------------------------------------------------------------------
