@@ -26,7 +26,15 @@ STRONG: Final = Recipe(
     InputOptions(size=(80, 192, 192), spacing_mm=(1.25, 0.70, 0.70), positives=0.5),
     OptimOptions(learning_rate=3e-4, warmup=1_000, weight_decay=0.01, schedule="poly", ema=0.999),
     augment=AugmentOptions(
-        zoom=(0.7, 1.4), rotate=30.0, noise=0.05, blur=1.0, contrast=(0.75, 1.25), gamma=(0.7, 1.5), low_resolution=2.0
+        zoom=(0.7, 1.4),
+        rotate=30.0,
+        tilt=30.0,
+        elastic=0.15,
+        noise=0.05,
+        blur=1.0,
+        contrast=(0.75, 1.25),
+        gamma=(0.7, 1.5),
+        low_resolution=2.0,
     ),
     inference=InferenceOptions(overlap=0.5, fusion="weighted", mirrors=True),
     steps=40_000,
