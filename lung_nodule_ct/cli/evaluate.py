@@ -99,6 +99,7 @@ def print_scores(
     documents: Sequence[dict[str, Any]], gaps: Sequence[Gap] = (), baselines: Sequence[Baseline] = ()
 ) -> None:
     """Print the content of ``scores.json`` files, one table per config and score, with gaps and the paper's scores."""
+    from lung_nodule_ct.train.lung_regions import describe_lung_crop
     from lung_nodule_ct.train.pages import format_interval, format_value
 
     console = terminal()
@@ -125,6 +126,9 @@ def print_scores(
                     table.add_row(f"paper: {baseline.model}", value, "not published")
             console.print(table, highlight=False)
         for document in of_config:
+            if "lungs" in document:
+                text = describe_lung_crop(document["lungs"])
+                console.print(f"{document['run']}: {text}", highlight=False, soft_wrap=True)
             if "statement" in document:
                 console.print(f"{document['run']}: {document['statement']}", highlight=False, soft_wrap=True)
         if published:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lung_nodule_ct.train.batches import evaluation_batches, load_ahead, stack_examples
 from lung_nodule_ct.train.boxes import fuse, suppress
+from lung_nodule_ct.train.lung_regions import are_inside, lungs_of, touches
 from lung_nodule_ct.train.models import detector_module
 
 if TYPE_CHECKING:
@@ -49,15 +50,24 @@ def predict_slices(source: Slices, apply: Apply, recipe: Recipe) -> Iterator[Pre
 
 
 def predict_volumes(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
-    """Predict each volume by overlapping patches. ``boxes`` are x0 y0 z0 x1 y1 z1 on the scale of voxel edges."""
+    """Predict each volume by overlapping patches. ``boxes`` are x0 y0 z0 x1 y1 z1 on the scale of voxel edges.
+
+    If the recipe crops to the lungs, rows have ``nodules_outside_lungs``, the number of nodules that cannot be found, or ``None``
+    if the scan has no lung mask and was predicted whole.
+    """
     for index in range(len(source)):
-        boxes, scores = _volume_candidates(source, index, apply, recipe)
+        lungs = lungs_of(source, index) if recipe.inference.lungs else None
+        boxes, scores = _volume_candidates(source, index, apply, recipe, lungs)
         if recipe.inference.fusion == "weighted":
             boxes, scores = fuse(boxes, scores, _MAX_IOU, len(_views(recipe)))
             boxes, scores = boxes[:_MAX_BOXES], scores[:_MAX_BOXES]
         else:
             boxes, scores = _select_boxes(boxes, scores, recipe)
-        yield volume_prediction(source, index, boxes, scores)
+        row = volume_prediction(source, index, boxes, scores)
+        if recipe.inference.lungs:
+            outside = None if lungs is None else int((~are_inside(lungs, source.nodule_boxes(index))).sum())
+            row["nodules_outside_lungs"] = outside
+        yield row
 
 
 def volume_prediction(
@@ -101,9 +111,9 @@ def _voxel_centers(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _volume_candidates(
-    source: Patches, index: int, apply: Apply, recipe: Recipe
+    source: Patches, index: int, apply: Apply, recipe: Recipe, lungs: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The candidates of all patches of a volume, in stored voxels: boxes (k, 6) and scores (k,)."""
+    """The candidates of all patches of a volume, or of those in the lungs, in stored voxels: boxes (k, 6) and scores (k,)."""
     first_voxels = source.grid(index, recipe.inference.overlap)
     boxes, scores = [np.zeros((0, 6))], [np.zeros(0)]
     target = recipe.input.spacing_mm
@@ -111,6 +121,9 @@ def _volume_candidates(
         np.ones(3) if target is None else np.array(target) / source.spacing(index)
     )  # resampled voxels to stored ones
     shift = (np.array(source.extent) - scale * recipe.input.size) / 2
+    if lungs is not None:
+        side = scale * recipe.input.size
+        first_voxels = [first for first in first_voxels if touches(lungs, first + shift, first + shift + side)]
     parts = [
         first_voxels[start : start + recipe.batch_size] for start in range(0, len(first_voxels), recipe.batch_size)
     ]
@@ -131,7 +144,11 @@ def _volume_candidates(
                     seen, found = _select_boxes(seen, found, recipe)
                 boxes.append(seen * np.tile(scale, 2) + np.tile(shift + first, 2))
                 scores.append(found)
-    return np.concatenate(boxes), np.concatenate(scores)
+    found_boxes, found_scores = np.concatenate(boxes), np.concatenate(scores)
+    if lungs is None:
+        return found_boxes, found_scores
+    inside = are_inside(lungs, found_boxes)
+    return found_boxes[inside], found_scores[inside]
 
 
 def _views(recipe: Recipe) -> list[tuple[int, ...]]:

@@ -69,12 +69,15 @@ class InferenceOptions:
         overlap: The fraction by which neighbouring patches overlap, at least.
         fusion: ``suppress`` keeps the box with the highest score of those that overlap; ``weighted`` averages them by their
             scores (weighted box fusion, Solovyev et al. 2021).
+        lungs: Predict only the patches that touch the lung mask of the build, and leave out boxes whose centre is outside of the
+            mask, after gaps of a few millimetres are closed. Scans without a mask are predicted whole.
         mirrors: Predict each patch in all eight mirrored views as well. Boxes that few views agree on have lower scores.
     """
 
     overlap: float = 0.25
     fusion: Literal["suppress", "weighted"] = "suppress"
     mirrors: bool = False
+    lungs: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:

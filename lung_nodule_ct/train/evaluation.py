@@ -15,6 +15,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.train.batches import open_data_source
 from lung_nodule_ct.train.hard_benchmark import benchmark_statement
+from lung_nodule_ct.train.lung_regions import lung_crop_counts
 from lung_nodule_ct.train.metrics import bootstrap_patients, percentile_interval
 from lung_nodule_ct.train.pages import EVALUATION_PAGE, write_evaluation_page
 from lung_nodule_ct.train.runs import BENCHMARK, Checkpoints
@@ -88,6 +89,8 @@ def evaluate(
         "patients": len({row["patient_id"] for row in predictions} - {None}),
         "scores": _scores(recipe, predictions, draws),
     }
+    if (lungs := lung_crop_counts(predictions)) is not None:
+        document["lungs"] = lungs
     if domain is not None:
         document["statement"] = benchmark_statement(domain)
     if (domain is not None or with_learning_free) and is_learning_free_possible(source):

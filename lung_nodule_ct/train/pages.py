@@ -20,6 +20,7 @@ from lung_nodule_ct.geometry.display import Window
 from lung_nodule_ct.train import metrics
 from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
+from lung_nodule_ct.train.lung_regions import describe_lung_crop
 from lung_nodule_ct.train.tasks.detection import sizes_of_hits
 from lung_nodule_ct.train.training_log import METRICS, SCORES_OVER_TIME, read_scores_over_time
 
@@ -106,8 +107,9 @@ def _summary(document: dict[str, Any]) -> str:
         f"after {document['steps']:,} steps{_SELECTED[document['select']]}, seed {document['seed']}. "
         "Intervals: 95 %, by bootstrap over patients."
     )
+    lungs = f"<p>{html.escape(describe_lung_crop(document['lungs']))}</p>" if "lungs" in document else ""
     statement = f"<p><strong>{html.escape(document['statement'])}</strong></p>" if "statement" in document else ""
-    return f"<p>{html.escape(text)}</p>{statement}"
+    return f"<p>{html.escape(text)}</p>{lungs}{statement}"
 
 
 def _score_table(scores: dict[str, dict[str, float | None]]) -> str:
