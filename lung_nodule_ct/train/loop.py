@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
+from lung_nodule_ct.train.averaging import MEASURED_BATCHES, make_measure, needs_statistics
 from lung_nodule_ct.train.batches import global_batches, open_data_source
 from lung_nodule_ct.train.evaluation import evaluate
 from lung_nodule_ct.train.network import pretrained_values
@@ -69,6 +71,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
             for saved in filter(None, (checkpoints, best)):
                 saved.delete_after(start)
             train_step, curve = make_step(recipe), ValidationCurve(run, build, start)
+            measure = make_measure(recipe, replicated)
             with TrainingLog(run.folder, recipe, source, start) as log:
                 for step, (indices, batch) in enumerate(global_batches(source, recipe, by_example, start), start):
                     with jax.transfer_guard("disallow"):
@@ -76,6 +79,10 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
                     log.add(step, indices, losses)
                     if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
                         log.flush()  # so that no checkpoint is saved after a loss that is not finite
+                        if needs_statistics(recipe, state, step + 1):
+                            examples = replace(recipe, steps=min(recipe.steps, MEASURED_BATCHES))
+                            batches = (batch for _, batch in global_batches(source, examples, by_example))
+                            state = state | {"average": measure(state["average"], batches)}
                         if curve.add(state, step + 1) and best is not None:
                             best.save(state, step + 1)
                         checkpoints.save(state, step + 1)

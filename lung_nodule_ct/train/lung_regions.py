@@ -54,7 +54,7 @@ def touches(lungs: NDArray[np.bool_], low: NDArray[np.float64], high: NDArray[np
 def are_inside(lungs: NDArray[np.bool_], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether the centre of each box is in a voxel of the lungs, shape (k,)."""
     voxels = np.floor((boxes[:, :3] + boxes[:, 3:]) / 2).astype(int)
-    inside: NDArray[np.bool_] = ((voxels >= 0) & (voxels < lungs.shape)).all(1)
+    inside = np.asarray(((voxels >= 0) & (voxels < np.array(lungs.shape))).all(1), bool)
     inside[inside] = lungs[tuple(voxels[inside].T)]
     return inside
 

@@ -138,6 +138,8 @@ class OptimOptions:
         schedule: How the learning rate falls: by half a cosine, or as (1 - progress) to the power of 0.9.
         clip: Maximum norm of the gradient.
         ema: Decay of the moving average of the weights, which is what is evaluated; 0 for no average.
+        swa: The last part of the steps, as a fraction, whose weights are averaged with equal shares in place of the moving average
+            (stochastic weight averaging, Izmailov et al. 2018); 0 for none.
         accumulate: Number of parts in which a batch passes through the device.
     """
 
@@ -147,12 +149,15 @@ class OptimOptions:
     schedule: Literal["cosine", "poly"] = "cosine"
     clip: float = 1.0
     ema: float = 0.99
+    swa: float = 0.0
     accumulate: int = 1
 
     def __post_init__(self) -> None:
         _check_positive(learning_rate=self.learning_rate, clip=self.clip, accumulate=self.accumulate)
         if not 0 <= self.ema < 1:
             raise TrainingError("optim.ema is not a decay", expected="0 or more, and less than 1", got=self.ema)
+        if not 0 <= self.swa <= 1:
+            raise TrainingError("optim.swa is not a part of the steps", expected="0 to 1", got=self.swa)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ STRONG: Final = Recipe(
         hard_negatives=3,
     ),
     InputOptions(size=(80, 192, 192), spacing_mm=(1.25, 0.70, 0.70), positives=0.5),
-    OptimOptions(learning_rate=3e-4, warmup=1_000, weight_decay=0.01, schedule="poly", ema=0.999),
+    OptimOptions(learning_rate=3e-4, warmup=1_000, weight_decay=0.01, schedule="poly", ema=0.999, swa=0.15),
     augment=AugmentOptions(
         zoom=(0.7, 1.4),
         rotate=30.0,
