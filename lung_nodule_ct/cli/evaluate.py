@@ -99,8 +99,7 @@ def print_scores(
     documents: Sequence[dict[str, Any]], gaps: Sequence[Gap] = (), baselines: Sequence[Baseline] = ()
 ) -> None:
     """Print the content of ``scores.json`` files, one table per config and score, with gaps and the paper's scores."""
-    from lung_nodule_ct.train.lung_regions import describe_lung_crop
-    from lung_nodule_ct.train.pages import format_interval, format_value
+    from lung_nodule_ct.train.pages import describe_stages, format_interval, format_value
 
     console = terminal()
     for config in dict.fromkeys(document["config"] for document in documents):
@@ -126,9 +125,8 @@ def print_scores(
                     table.add_row(f"paper: {baseline.model}", value, "not published")
             console.print(table, highlight=False)
         for document in of_config:
-            if "lungs" in document:
-                text = describe_lung_crop(document["lungs"])
-                console.print(f"{document['run']}: {text}", highlight=False, soft_wrap=True)
+            for sentence in describe_stages(document):
+                console.print(f"{document['run']}: {sentence}", highlight=False, soft_wrap=True)
             if "statement" in document:
                 console.print(f"{document['run']}: {document['statement']}", highlight=False, soft_wrap=True)
         if published:

@@ -71,6 +71,8 @@ class InferenceOptions:
             scores (weighted box fusion, Solovyev et al. 2021).
         lungs: Predict only the patches that touch the lung mask of the build, and leave out boxes whose centre is outside of the
             mask, after gaps of a few millimetres are closed. Scans without a mask are predicted whole.
+        calibrate: Make probabilities of the scores, by Platt scaling that is fitted to the split validation. ``evaluate`` saves it in
+            ``calibration.json``, and adds the expected calibration error before and after to the scores.
         mirrors: Predict each patch in all eight mirrored views as well. Boxes that few views agree on have lower scores.
     """
 
@@ -78,6 +80,7 @@ class InferenceOptions:
     fusion: Literal["suppress", "weighted"] = "suppress"
     mirrors: bool = False
     lungs: bool = False
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import jax
@@ -10,10 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.train.batches import open_data_source
+from lung_nodule_ct.train.calibration import Calibration, calibrated, calibration_of
 from lung_nodule_ct.train.hard_benchmark import benchmark_statement
 from lung_nodule_ct.train.lung_regions import lung_crop_counts
 from lung_nodule_ct.train.metrics import bootstrap_patients, percentile_interval
@@ -24,7 +28,7 @@ from lung_nodule_ct.train.tasks import get_task
 from lung_nodule_ct.train.threshold_detector import is_learning_free_possible, predict_by_threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,6 +43,7 @@ PREDICTIONS: Final = "predictions.parquet"
 LEARNING_FREE: Final = "learning_free"
 """The entry of ``scores.json`` with the scores of the detector that learns nothing."""
 _SCORES: Final = "scores.json"
+_CALIBRATION: Final = "calibration.json"
 
 
 def evaluate(
@@ -74,6 +79,15 @@ def evaluate(
         with Checkpoints(run.folder, recipe) as checkpoints:
             trained = checkpoints.latest_step or steps
     predictions = Predictor(source, recipe).predict(state["average"])
+    calibration = None
+    if recipe.inference.calibrate:
+
+        def of_validation() -> list[Prediction]:
+            others = open_data_source(build, recipe, VALIDATION)
+            return predictions if split == VALIDATION else Predictor(others, recipe).predict(state["average"])
+
+        calibration = _calibration(run, split, steps, of_validation)
+        predictions = calibrated(predictions, calibration.map, held_out=split != VALIDATION)
     domain = run.data.get(BENCHMARK)
     document = {
         "recipe": run.name,
@@ -89,6 +103,8 @@ def evaluate(
         "patients": len({row["patient_id"] for row in predictions} - {None}),
         "scores": _scores(recipe, predictions, draws),
     }
+    if calibration is not None:
+        document["calibration"] = calibration.document()
     if (lungs := lung_crop_counts(predictions)) is not None:
         document["lungs"] = lungs
     if domain is not None:
@@ -101,6 +117,52 @@ def evaluate(
         pq.write_table(pa.Table.from_pylist(predictions), stage / PREDICTIONS, write_page_checksum=True)
         write_evaluation_page(stage, run, source, predictions, document)
     return document
+
+
+@dataclass(frozen=True)
+class _SavedCalibration:
+    """The content of ``calibration.json``.
+
+    Attributes:
+        steps: The number of steps of the weights whose scores it calibrates.
+        split: The split that it was fitted on.
+        map: The calibration, ``None`` if no rising map fits.
+    """
+
+    steps: int
+    split: str
+    map: Calibration | None
+
+    def document(self) -> dict[str, Any]:
+        """What is written; ``scale`` and ``shift`` are null if no rising map fits."""
+        scale, shift = (None, None) if self.map is None else (self.map.scale, self.map.shift)
+        return {"steps": self.steps, "split": self.split, "scale": scale, "shift": shift}
+
+
+def _calibration(run: Run, split: str, steps: int, of_validation: Callable[[], list[Prediction]]) -> _SavedCalibration:
+    """The calibration of a run's scores. It is fitted to the split validation, and saved.
+
+    Evaluations of other splits use the saved one, if it is of the same weights.
+    """
+    path = run.folder / _CALIBRATION
+    if split != VALIDATION and path.is_file():
+        saved = _read_calibration(path)
+        if saved.steps == steps:
+            return saved
+    made = _SavedCalibration(steps, VALIDATION, calibration_of(of_validation()))
+    write_atomically(path, to_json(made.document()))
+    return made
+
+
+def _read_calibration(path: Path) -> _SavedCalibration:
+    try:
+        saved = json.loads(path.read_text("utf-8"))
+        scale, shift = saved["scale"], saved["shift"]
+        return _SavedCalibration(saved["steps"], saved["split"], None if scale is None else Calibration(scale, shift))
+    except (OSError, ValueError, KeyError, TypeError, TrainingError) as error:
+        raise TrainingError(
+            f"{path} is not a calibration: {error}", remedy="evaluate the split validation, which writes it again"
+        ) from error
 
 
 def _scores(recipe: Recipe, predictions: Sequence[Prediction], draws: int) -> dict[str, dict[str, float | None]]:

@@ -107,9 +107,23 @@ def _summary(document: dict[str, Any]) -> str:
         f"after {document['steps']:,} steps{_SELECTED[document['select']]}, seed {document['seed']}. "
         "Intervals: 95 %, by bootstrap over patients."
     )
-    lungs = f"<p>{html.escape(describe_lung_crop(document['lungs']))}</p>" if "lungs" in document else ""
+    stages = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in describe_stages(document))
     statement = f"<p><strong>{html.escape(document['statement'])}</strong></p>" if "statement" in document else ""
-    return f"<p>{html.escape(text)}</p>{lungs}{statement}"
+    return f"<p>{html.escape(text)}</p>{stages}{statement}"
+
+
+def describe_stages(document: dict[str, Any]) -> list[str]:
+    """What was done to the predictions of a network before they were scored, from the content of ``scores.json``."""
+    sentences = [describe_lung_crop(document["lungs"])] if "lungs" in document else []
+    if (calibration := document.get("calibration")) is not None:
+        fits = calibration["scale"] is not None
+        sentences.append(
+            f"Scores are probabilities, calibrated on the split {calibration['split']}. Calibration errors are those of patients "
+            "that the calibration has not seen."
+            if fits
+            else "Scores are not calibrated: the validation has no hits, no false positives, or lower scores of hits."
+        )
+    return sentences
 
 
 def _score_table(scores: dict[str, dict[str, float | None]]) -> str:

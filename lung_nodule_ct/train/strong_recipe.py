@@ -36,7 +36,7 @@ STRONG: Final = Recipe(
         gamma=(0.7, 1.5),
         low_resolution=2.0,
     ),
-    inference=InferenceOptions(overlap=0.5, fusion="weighted", mirrors=True, lungs=True),
+    inference=InferenceOptions(overlap=0.5, fusion="weighted", mirrors=True, lungs=True, calibrate=True),
     steps=40_000,
     batch_size=4,
     split_by=SplitBy.PATIENT,

@@ -17,14 +17,24 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 from altered import alter  # noqa: E402
 
+from lung_nodule_ct.errors import TrainingError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.hard_archives import write_hard_archives  # noqa: E402
+from lung_nodule_ct.train import metrics  # noqa: E402
 from lung_nodule_ct.train.batches import open_data_source  # noqa: E402
 from lung_nodule_ct.train.box_prediction import predict_volumes  # noqa: E402
+from lung_nodule_ct.train.calibration import (  # noqa: E402
+    Calibration,
+    calibrated,
+    calibration_of,
+    expected_calibration_error,
+    fit_calibration,
+)
 from lung_nodule_ct.train.data.volumes import Patches  # noqa: E402
 from lung_nodule_ct.train.detection_options import InferenceOptions  # noqa: E402
 from lung_nodule_ct.train.lung_regions import closed_lungs, describe_lung_crop, lung_crop_counts  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions  # noqa: E402
+from lung_nodule_ct.train.tasks import detection  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -93,3 +103,110 @@ def test_patches_and_boxes_outside_of_the_lungs_are_left_out(build) -> None:
     assert counts["cropped"] + counts["whole"] == len(rows) == 5
     assert "Predicted whole, without a lung mask: 1 scans" in describe_lung_crop(counts)
     assert lung_crop_counts(whole) is None
+
+
+# --- calibrated scores ------------------------------------------------------------------------------------------------
+
+
+def detections(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores that are too sure, and whether they are right: their logits are three times the true ones, plus 1."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(-1, 1, count)
+    return 1 / (1 + np.exp(-3 * logits - 1)), random.random(count) < 1 / (1 + np.exp(-logits))
+
+
+def test_a_calibration_is_the_maximum_of_the_likelihood() -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    scores, correct = detections()
+    fitted = fit_calibration(scores, correct)
+    assert fitted is not None
+    logits, positive, negative = np.log(scores / (1 - scores)), correct.sum(), (~correct).sum()
+    targets = np.where(correct, (positive + 1) / (positive + 2), 1 / (negative + 2))
+
+    def loss(weights: np.ndarray) -> float:
+        values = weights[0] * logits + weights[1]
+        return float((np.logaddexp(0, values) - targets * values).sum())
+
+    found = optimize.minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-8})
+    np.testing.assert_allclose([fitted.scale, fitted.shift], found.x, atol=1e-6)
+    many = fit_calibration(*detections(40_000))
+    assert many is not None
+    np.testing.assert_allclose([many.scale, many.shift], [1 / 3, -1 / 3], atol=0.02)
+    assert loss(np.array([fitted.scale, fitted.shift])) <= found.fun + 1e-9
+    sigmoid = pytest.importorskip("sklearn.calibration")._SigmoidCalibration().fit(logits, correct)
+    np.testing.assert_allclose([fitted.scale, fitted.shift], [-sigmoid.a_, -sigmoid.b_], atol=1e-4)
+    np.testing.assert_allclose(fitted(scores), sigmoid.predict(logits), atol=1e-4)
+
+
+def test_calibrations_of_extreme_detections_are_finite_and_unfit_ones_are_none() -> None:
+    separated = fit_calibration(np.array([0.0, 0.1, 0.9, 1.0]), np.array([False, False, True, True]))
+    assert separated is not None
+    assert np.isfinite(separated(np.array([0.0, 1.0]))).all()
+    for scores, correct in (
+        ([], []),
+        ([0.5, 0.6], [True, True]),
+        ([0.5, 0.6], [False, False]),
+        ([0.5, 0.5], [True, False]),
+        ([0.2, 0.3, 0.8, 0.9], [True, True, False, False]),
+    ):
+        assert fit_calibration(np.array(scores, float), np.array(correct, bool)) is None
+    with pytest.raises(TrainingError, match="order of scores"):
+        Calibration(-1.0, 0.0)
+
+
+def test_the_calibration_error_is_that_of_reliability_diagrams() -> None:
+    curve = pytest.importorskip("sklearn.calibration").calibration_curve
+    scores, correct = detections()
+    share, mean = curve(correct, scores, n_bins=10)
+    counts = np.histogram(scores, 10, (0, 1))[0]
+    expected = (np.abs(share - mean) * counts[counts > 0]).sum() / len(scores)
+    assert expected_calibration_error(scores, correct) == pytest.approx(expected, rel=1e-12)
+    assert expected_calibration_error(np.array([1.0, 0.0]), np.array([True, False])) == 0
+    assert expected_calibration_error(np.array([1.0, 0.0]), np.array([False, True])) == 1
+    assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool)))
+
+
+def volumes(count: int = 220) -> list[dict]:
+    """Predictions with too sure scores. Half of the boxes may be the nodule at 0, the others are 100 mm away."""
+    rows = []
+    for number in range(count):
+        scores, correct = detections(10, number)
+        order = np.argsort(-scores)
+        centers = np.where(correct[order, None], 0.0, 100.0) * np.ones(3)
+        boxes = np.concatenate([centers - 4, centers + 4], 1)
+        truth = {"truth_centers": [[0.0] * 3], "truth_diameters": [8.0], "truth_boxes": [[-4.0] * 3 + [4.0] * 3]}
+        row = {"scores": scores[order].tolist(), "centers": centers.tolist(), "boxes": boxes.tolist()}
+        rows.append({"id": str(number), "patient_id": f"{number // 2}" if number else None, **row, **truth})
+    return rows
+
+
+def test_calibrated_scores_have_the_same_froc_and_a_lower_error_on_other_patients() -> None:
+    rows = volumes()
+    half = rows[:20]
+    fitted = calibration_of(half)
+    assert fitted is not None
+    mapped, cross = calibrated(rows[20:], fitted, held_out=True), calibrated(half, fitted, held_out=False)
+    indices = np.arange(200)
+    before, after = (detection.scorer(part)(indices) for part in (rows[20:], mapped))
+    assert before == {name: value for name, value in after.items() if "ECE" not in name}
+    assert after["ECE"] < 0.6 * after["ECE_uncalibrated"]
+    assert after["ECE_uncalibrated"] == pytest.approx(
+        expected_calibration_error(
+            np.concatenate([row["scores"] for row in rows[20:]]),
+            np.concatenate([np.array(row["centers"])[:, 0] == 0 for row in rows[20:]]),
+        )
+    )
+    curves = [
+        metrics.froc([metrics.match_centers(r["centers"], r["scores"], r["truth_centers"], [8.0]) for r in part])
+        for part in (rows[20:], mapped)
+    ]
+    assert (curves[0].sensitivity == curves[1].sensitivity).all()
+    assert (curves[0].false_positives == curves[1].false_positives).all()
+    # on the split that it was fitted to, the error is that of calibrations of the other patients
+    by_others = calibration_of([row for number, row in enumerate(half) if number not in (0, 8, 9, 18, 19)])
+    assert by_others is not None
+    assert cross[0]["held_out_scores"] == by_others(np.array(half[0]["scores"])).tolist() != cross[0]["scores"]
+    assert cross[0]["scores"] == fitted(np.array(half[0]["scores"])).tolist()
+    alone = calibrated(half[:1], None, held_out=False)
+    assert alone[0]["scores"] == alone[0]["held_out_scores"] == half[0]["scores"]
+    assert "ECE" not in before

@@ -29,6 +29,7 @@ from lung_nodule_ct.train.box_targets import (
     heatmap_loss,
 )
 from lung_nodule_ct.train.boxes import encode, exchange_axes, intersection_over_union, split_corners
+from lung_nodule_ct.train.calibration import calibration_error_scorer
 from lung_nodule_ct.train.data.images import Slices
 from lung_nodule_ct.train.layers import Conv, Encoder, compute_dtype, upsample
 from lung_nodule_ct.train.models import build_network, detector_module
@@ -214,7 +215,8 @@ def predict_all(source: Slices | Patches, apply: Apply, recipe: Recipe) -> Itera
 def scorer(predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str, float]]:
     """Score slices by COCO's ``AP`` to ``APl``; volumes by ``CPM``, the sensitivity at 1 and 4 false positives, and ``hit_IoU``.
 
-    ``hit_IoU`` is the median IoU of the surest hits with their nodules: FROC does not judge the size of boxes.
+    ``hit_IoU`` is the median IoU of the surest hits with their nodules: FROC does not judge the size of boxes. If scores are
+    calibrated, ``ECE`` and ``ECE_uncalibrated`` are the calibration errors of unseen patients; lower is better.
     """
     if predictions and "centers" not in predictions[0]:
         images = [metrics.match_boxes(row["boxes"], row["scores"], row["truth_boxes"]) for row in predictions]
@@ -224,13 +226,21 @@ def scorer(predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str
         for row in predictions
     ]
     overlaps = [sizes_of_hits(row).overlap for row in predictions]
+    is_calibrated = bool(predictions) and "uncalibrated_scores" in predictions[0]
+    calibration_errors = calibration_error_scorer(predictions) if is_calibrated else None
 
     def scores(indices: np.ndarray) -> dict[str, float]:
         curve = metrics.froc([scans[index] for index in indices])
         at_1, at_4 = curve.sensitivity_at((1.0, 4.0))
         hits = np.concatenate([np.zeros(0), *(overlaps[index] for index in indices)])
         overlap = float(np.median(hits)) if hits.size else float("nan")
-        return {"CPM": curve.cpm, "sensitivity_at_1": float(at_1), "sensitivity_at_4": float(at_4), "hit_IoU": overlap}
+        values = {
+            "CPM": curve.cpm,
+            "sensitivity_at_1": float(at_1),
+            "sensitivity_at_4": float(at_4),
+            "hit_IoU": overlap,
+        }
+        return values if calibration_errors is None else values | calibration_errors(indices)
 
     return scores
 
