@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.leakage import Gap
 
 
+_COMPARED = {"detector_alone": "the detector alone", "learning_free": "a detector that learns nothing"}
+"""Entries of ``scores.json`` that are printed next to the scores of the run."""
+
+
 def evaluate(
     context: typer.Context,
     first: Annotated[
@@ -29,6 +33,12 @@ def evaluate(
     ],
     data: Data = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = VALIDATION,
+    rescore: Annotated[
+        Path | None,
+        typer.Option(
+            "--rescore", metavar="RUN", help="A run of det3d_1.25mm-candidates, which rescores the boxes of a detector."
+        ),
+    ] = None,
     draws: Draws = 1000,
     as_json: Json = False,
 ) -> None:
@@ -43,12 +53,13 @@ def evaluate(
     from lung_nodule_ct.train.step import initialize_jax
 
     run, build = open_run(folder), open_build(data_folder)
+    stage = None if rescore is None else open_run(rescore)
     initialize_jax()
     from lung_nodule_ct.train.evaluation import EVALUATION
     from lung_nodule_ct.train.evaluation import evaluate as evaluate_run
     from lung_nodule_ct.train.pages import EVALUATION_PAGE
 
-    document = evaluate_run(run, build, split, draws=draws)
+    document = evaluate_run(run, build, split, stage=stage, draws=draws)
     if as_json:
         print_json(document)
         return
@@ -112,9 +123,10 @@ def print_scores(
                 score = document["scores"].get(name, {"value": None, "low": None, "high": None})
                 label = f"{document['run']}: {document['split']} by {document['split_by']}, {document['rows']} rows"
                 table.add_row(label, format_value(score["value"]), format_interval(score))
-                if score := document.get("learning_free", {}).get(name):
-                    label = f"{document['run']}: a detector that learns nothing, the same rows"
-                    table.add_row(label, format_value(score["value"]), format_interval(score))
+                for key, detector in _COMPARED.items():
+                    if score := document.get(key, {}).get(name):
+                        label = f"{document['run']}: {detector}, the same rows"
+                        table.add_row(label, format_value(score["value"]), format_interval(score))
             for gap in gaps:
                 if gap.config == config and name in gap.scores:
                     label = f"gap: {gap.published} minus {gap.patient}, {gap.split}"

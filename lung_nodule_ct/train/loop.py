@@ -23,6 +23,7 @@ from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
 from lung_nodule_ct.train.averaging import MEASURED_BATCHES, make_measure, needs_statistics
 from lung_nodule_ct.train.batches import global_batches, open_data_source
 from lung_nodule_ct.train.evaluation import evaluate
+from lung_nodule_ct.train.false_positives import STAGE, detector_identity, save_candidates
 from lung_nodule_ct.train.network import pretrained_values
 from lung_nodule_ct.train.runs import BENCHMARK, Checkpoints, Run, data_identity, training
 from lung_nodule_ct.train.step import check_devices, initial_state, make_step, shardings
@@ -55,7 +56,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
     """
     recipe = run.recipe
     check_devices(recipe)
-    source = open_data_source(build, recipe, TRAIN)
+    source = open_data_source(build, recipe, TRAIN, run.folder)
     weights = None if pretrained is None else pretrained_values(recipe, pretrained)
     with training(run):
         run.save()
@@ -108,7 +109,13 @@ def check_learning(
     """
     build = _built(folder / DATA, recipe.config, benchmark.write if benchmark else partial(_write_easy, recipe.config))
     data = data_identity(build, recipe.config)
-    run = Run(folder, name, recipe, data | {BENCHMARK: benchmark.domain()} if benchmark else data)
+    if benchmark:
+        data |= {BENCHMARK: benchmark.domain()}
+    if recipe.task == STAGE:
+        data |= detector_identity(None)
+    run = Run(folder, name, recipe, data)
+    if recipe.task == STAGE:
+        save_candidates(run, build, None)
     train(run, build)
     document = evaluate(run, build, VALIDATION, with_learning_free=True)
     for score, minimum in expected.minima.items():

@@ -207,7 +207,7 @@ class Recipe:
     """
 
     config: str
-    task: Literal["classification", "detection", "longitudinal"]
+    task: Literal["classification", "detection", "candidates", "longitudinal"]
     model: ModelOptions
     input: InputOptions = field(default_factory=InputOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
@@ -244,6 +244,9 @@ class Recipe:
                 f"input.mixup, loss.label_smoothing and loss.class_weights have no effect on the task {self.task}",
                 remedy="remove them; they are for crops",
             )
+        is_volume_detector = self.task == "detection" and len(self.input.size) == 3
+        if not is_volume_detector and (self.augment != AugmentOptions() or self.inference != InferenceOptions()):
+            raise TrainingError("options of augment and inference are for detectors of volumes", remedy="remove them")
         if self.model.ordinal and self.loss.label_smoothing:
             raise TrainingError(
                 "loss.label_smoothing has no effect on a chain of thresholds", remedy="remove one of the two"
@@ -269,6 +272,8 @@ _CROP = InputOptions(size=(64, 64))
 _THIN_PATCH = InputOptions(size=(64, 96, 96), spacing_mm=(1.0, 1.0, 1.0), boxes=8)
 _THICK_PATCH = InputOptions(size=(32, 96, 96), spacing_mm=(2.5, 1.0, 1.0), boxes=8)
 _STACK_PATCH = InputOptions(size=(64, 96, 96), boxes=8)
+_CANDIDATE = ModelOptions("classes", width=32, blocks=(1, 1, 1), patch=2)
+_CANDIDATE_PATCH = InputOptions(size=(32, 32, 32), spacing_mm=(1.25, 1.25, 1.25), positives=0.5)
 _NODULE_PATCH = InputOptions(size=(32, 32, 32), spacing_mm=(1.5, 1.5, 1.5))
 
 
@@ -295,6 +300,9 @@ RECIPES: Final = {
     "det2d_1.25mm-anchors": Recipe("det2d_1.25mm", "detection", replace(_PYRAMID_2D, head="anchors")),
     "det3d_1.25mm": _detection_3d("det3d_1.25mm", _THIN_PATCH),
     "det3d_1.25mm-anchors": _detection_3d("det3d_1.25mm", _THIN_PATCH, "anchors"),
+    "det3d_1.25mm-candidates": Recipe(
+        "det3d_1.25mm", "candidates", _CANDIDATE, _CANDIDATE_PATCH, batch_size=32, split_by=SplitBy.PATIENT
+    ),
     "det3d_5mm": _detection_3d("det3d_5mm", _THICK_PATCH),
     "det3d_bmp_1.25mm": _detection_3d("det3d_bmp_1.25mm", _STACK_PATCH),
     "longitudinal": _longitudinal(),
