@@ -89,6 +89,7 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
     """
     from lung_nodule_ct.declaration.published import BASELINES
     from lung_nodule_ct.train.evaluation import read_scores
+    from lung_nodule_ct.train.false_positives import DETECTOR
     from lung_nodule_ct.train.leakage import gaps_between
     from lung_nodule_ct.train.runs import open_run
 
@@ -100,7 +101,8 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
     print_scores(documents, gaps, BASELINES)
     data: dict[str, list[dict[str, Any]]] = {}
     for run in map(open_run, folders):
-        data.setdefault(run.recipe.config, []).append(run.data)
+        read = {name: value for name, value in run.data.items() if name != DETECTOR}
+        data.setdefault(run.recipe.config, []).append(read)
     for config, builds in data.items():
         if any(build != builds[0] for build in builds):
             terminal().print(f"The runs of {config} read different builds, so their scores are of different data.")

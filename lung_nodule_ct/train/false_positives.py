@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 
 STAGE: Final = "candidates"
 """The task of the stage."""
+DETECTOR: Final = "detector"
+"""The entry of a run's ``data`` that identifies the detector whose candidates it is trained on."""
 
 
 def detector_identity(detector: Run | None) -> dict[str, Any]:
     """What identifies the detector whose candidates a stage is trained on; without one, the detector that learns nothing."""
     if detector is None:
-        return {"detector": "learning-free"}
+        return {DETECTOR: "learning-free"}
     steps = evaluated_weights(detector).steps
-    return {"detector": {"recipe": detector.name, "steps": steps, "run": detector.digest}}
+    return {DETECTOR: {"recipe": detector.name, "steps": steps, "run": detector.digest}}
 
 
 def save_candidates(run: Run, build: BuildFolder, detector: Run | None) -> None:
