@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.leakage import Gap
 
 
+_COMPARED = {"detector_alone": "the detector alone", "learning_free": "a detector that learns nothing"}
+"""Entries of ``scores.json`` that are printed next to the scores of the run."""
+
+
 def evaluate(
     context: typer.Context,
     first: Annotated[
@@ -29,6 +33,12 @@ def evaluate(
     ],
     data: Data = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = VALIDATION,
+    rescore: Annotated[
+        Path | None,
+        typer.Option(
+            "--rescore", metavar="RUN", help="A run of det3d_1.25mm-candidates, which rescores the boxes of a detector."
+        ),
+    ] = None,
     draws: Draws = 1000,
     as_json: Json = False,
 ) -> None:
@@ -43,12 +53,13 @@ def evaluate(
     from lung_nodule_ct.train.step import initialize_jax
 
     run, build = open_run(folder), open_build(data_folder)
+    stage = None if rescore is None else open_run(rescore)
     initialize_jax()
     from lung_nodule_ct.train.evaluation import EVALUATION
     from lung_nodule_ct.train.evaluation import evaluate as evaluate_run
     from lung_nodule_ct.train.pages import EVALUATION_PAGE
 
-    document = evaluate_run(run, build, split, draws=draws)
+    document = evaluate_run(run, build, split, stage=stage, draws=draws)
     if as_json:
         print_json(document)
         return
@@ -78,6 +89,7 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
     """
     from lung_nodule_ct.declaration.published import BASELINES
     from lung_nodule_ct.train.evaluation import read_scores
+    from lung_nodule_ct.train.false_positives import DETECTOR
     from lung_nodule_ct.train.leakage import gaps_between
     from lung_nodule_ct.train.runs import open_run
 
@@ -89,7 +101,8 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
     print_scores(documents, gaps, BASELINES)
     data: dict[str, list[dict[str, Any]]] = {}
     for run in map(open_run, folders):
-        data.setdefault(run.recipe.config, []).append(run.data)
+        read = {name: value for name, value in run.data.items() if name != DETECTOR}
+        data.setdefault(run.recipe.config, []).append(read)
     for config, builds in data.items():
         if any(build != builds[0] for build in builds):
             terminal().print(f"The runs of {config} read different builds, so their scores are of different data.")
@@ -99,7 +112,7 @@ def print_scores(
     documents: Sequence[dict[str, Any]], gaps: Sequence[Gap] = (), baselines: Sequence[Baseline] = ()
 ) -> None:
     """Print the content of ``scores.json`` files, one table per config and score, with gaps and the paper's scores."""
-    from lung_nodule_ct.train.pages import format_interval, format_value
+    from lung_nodule_ct.train.pages import describe_stages, format_interval, format_value
 
     console = terminal()
     for config in dict.fromkeys(document["config"] for document in documents):
@@ -112,9 +125,10 @@ def print_scores(
                 score = document["scores"].get(name, {"value": None, "low": None, "high": None})
                 label = f"{document['run']}: {document['split']} by {document['split_by']}, {document['rows']} rows"
                 table.add_row(label, format_value(score["value"]), format_interval(score))
-                if score := document.get("learning_free", {}).get(name):
-                    label = f"{document['run']}: a detector that learns nothing, the same rows"
-                    table.add_row(label, format_value(score["value"]), format_interval(score))
+                for key, detector in _COMPARED.items():
+                    if score := document.get(key, {}).get(name):
+                        label = f"{document['run']}: {detector}, the same rows"
+                        table.add_row(label, format_value(score["value"]), format_interval(score))
             for gap in gaps:
                 if gap.config == config and name in gap.scores:
                     label = f"gap: {gap.published} minus {gap.patient}, {gap.split}"
@@ -125,6 +139,8 @@ def print_scores(
                     table.add_row(f"paper: {baseline.model}", value, "not published")
             console.print(table, highlight=False)
         for document in of_config:
+            for sentence in describe_stages(document):
+                console.print(f"{document['run']}: {sentence}", highlight=False, soft_wrap=True)
             if "statement" in document:
                 console.print(f"{document['run']}: {document['statement']}", highlight=False, soft_wrap=True)
         if published:

@@ -95,6 +95,14 @@ def train(
     ] = False,
     model: Model = None,
     pretrained: Pretrained = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(
+            "--detector",
+            metavar="RUN",
+            help="For a recipe of candidates: the run that finds them; by default a detector that learns nothing.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model on a build. The same command again continues an interrupted run.
@@ -118,6 +126,8 @@ def train(
     is_hard = check and len(words) == 2 and _HARD in words
     if (real_ct or leave_out) and not is_hard:
         raise typer.BadParameter("it belongs to --check hard", param_hint="--real-ct" if real_ct else "--leave-out")
+    if detector is not None and check:
+        raise typer.BadParameter("--check has candidates of its own", param_hint="--detector")
     if check:
         if is_hard:
             words.remove(_HARD)
@@ -135,16 +145,19 @@ def train(
         return
     folder, name = build_and_name(words, data, "RECIPE")
     recipe, build = _recipe_and_build(name, options, folder, model, pretrained)
+    from lung_nodule_ct.train.false_positives import STAGE, detector_identity, save_candidates
     from lung_nodule_ct.train.loop import train as train_run
-    from lung_nodule_ct.train.runs import Run, data_identity, file_identity
+    from lung_nodule_ct.train.runs import Run, data_identity, file_identity, open_run
 
-    run = Run(
-        out or Path("runs") / (f"{name}-{model}" if model else name),
-        name,
-        recipe,
-        data_identity(build, recipe.config),
-        file_identity(pretrained),
-    )
+    if detector is not None and recipe.task != STAGE:
+        raise typer.BadParameter(f"{name} is not a recipe of candidates", param_hint="--detector")
+    data_read, finder = data_identity(build, recipe.config), None if detector is None else open_run(detector)
+    if recipe.task == STAGE:
+        data_read |= detector_identity(finder)
+    target = out or Path("runs") / (f"{name}-{model}" if model else name)
+    run = Run(target, name, recipe, data_read, file_identity(pretrained))
+    if recipe.task == STAGE:
+        save_candidates(run, build, finder)
     train_run(run, build, pretrained)
     terminal().print(f"trained: {run.folder}", highlight=False, soft_wrap=True)
 
@@ -252,11 +265,15 @@ def _check(name: str, folder: Path, arguments: Sequence[str]) -> None:
     from lung_nodule_ct.train.step import initialize_jax
 
     initialize_jax()
+    from lung_nodule_ct.train.false_positives import STAGE
+    from lung_nodule_ct.train.hard_benchmark import HardBenchmark
     from lung_nodule_ct.train.loop import DATA, check_learning
 
+    # The easy patients have no false positives to learn from.
+    benchmark = HardBenchmark(recipe.seed) if recipe.task == STAGE else None
     command = shlex.join(["lung-nodule-ct", "train", str(folder / DATA), name, "--out", str(folder), *options])
     terminal().print(f"on synthetic patients: {command}", highlight=False, soft_wrap=True)
-    document = check_learning(folder, name, recipe, expected)
+    document = check_learning(folder, name, recipe, expected, benchmark)
     print_scores([document | {"run": folder.name}])
     result = f"it learns, at least {expected}" if expected.minima else f"it runs; {expected}"
     terminal().print(f"{name}: {result}", highlight=False)

@@ -22,11 +22,13 @@ from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.rows import split_rows
 from lung_nodule_ct.system.processes import start_worker
+from lung_nodule_ct.train.data.candidates import open_candidates
 from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from lung_nodule_ct.read.build_folder import BuildFolder
     from lung_nodule_ct.read.rows import Rows
@@ -45,14 +47,23 @@ _SOURCES: Final[dict[tuple[str, str], Callable[[Rows, Recipe], DataSource]]] = {
 """Data sources by task and kind of config."""
 
 
-def open_data_source(build: BuildFolder, recipe: Recipe, split: str) -> DataSource:
+def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Path | None = None) -> DataSource:
     """Return the examples of a split for a recipe.
+
+    Args:
+        build: A build that holds the config.
+        recipe: The recipe.
+        split: ``train``, ``validation`` or ``test``.
+        folder: The folder of the run. It holds the candidates, if the task is to classify them.
 
     Raises:
         BuildFolderError: The build does not hold the config.
         TrainingError: The task cannot be trained on configs of this kind, or the split has no rows, only one class, or
             no nodule, or its images do not fit the recipe.
     """
+    if recipe.task == "candidates":
+        rows = split_rows(build, recipe.config, split, recipe.split_by)
+        return open_candidates(rows, recipe, split, folder)
     kind = build.config(recipe.config).kind
     source = _SOURCES.get((recipe.task, kind))
     if source is None:

@@ -40,6 +40,10 @@ _THIN: Final = (*_VOLUMES, "--input.size", "16", "32", "32", "--input.spacing-mm
 _THICK: Final = (*_VOLUMES, "--input.size", "8", "32", "32", "--input.spacing-mm", "5", "2", "2", "--model.patch", "2")
 _STACKS: Final = (*_VOLUMES, "--input.size", "16", "32", "32")
 _CUBES: Final = ("--input.size", "16", "16", "16", "--input.spacing-mm", "3", "3", "3")
+_CANDIDATES: Final = (
+    *(*_SMALL, "--batch-size", "16", "--model.blocks", "1", "1", "--watch", "500"),
+    *("--input.size", "16", "16", "16", "--input.spacing-mm", "2", "2", "2"),
+)
 _NODULES: Final = (*_VOLUMES, *_CUBES, "--model.patch", "2")
 
 _HARD: Final = (*_SMALL, "--steps", "400", "--batch-size", "8", "--model.blocks", "1", "1", "1", "--watch", "10")
@@ -65,6 +69,7 @@ EXPECTED_SCORES: Final = {
     "det2d_1.25mm-anchors": ExpectedScore(_SLICES, "AP50", 0.8),
     "det3d_1.25mm": ExpectedScore(_THIN, "CPM", 0.6, overlap=0.25),
     "det3d_1.25mm-anchors": ExpectedScore((*_THIN, "--model.patch", "2"), "CPM", 0.4, overlap=0.25),
+    "det3d_1.25mm-candidates": ExpectedScore(_CANDIDATES, "AUC", 0.85),
     "det3d_5mm": ExpectedScore(_THICK, "CPM", 0.6, overlap=0.15),
     "det3d_bmp_1.25mm": ExpectedScore(_STACKS, "CPM", 0.7, overlap=0.35),
     "longitudinal": ExpectedScore(_NODULES, "malignant_AUC", 0.8),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,8 +20,10 @@ from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
+from lung_nodule_ct.train.averaging import MEASURED_BATCHES, make_measure, needs_statistics
 from lung_nodule_ct.train.batches import global_batches, open_data_source
 from lung_nodule_ct.train.evaluation import evaluate
+from lung_nodule_ct.train.false_positives import STAGE, detector_identity, save_candidates
 from lung_nodule_ct.train.network import pretrained_values
 from lung_nodule_ct.train.runs import BENCHMARK, Checkpoints, Run, data_identity, training
 from lung_nodule_ct.train.step import check_devices, initial_state, make_step, shardings
@@ -53,7 +56,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
     """
     recipe = run.recipe
     check_devices(recipe)
-    source = open_data_source(build, recipe, TRAIN)
+    source = open_data_source(build, recipe, TRAIN, run.folder)
     weights = None if pretrained is None else pretrained_values(recipe, pretrained)
     with training(run):
         run.save()
@@ -69,6 +72,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
             for saved in filter(None, (checkpoints, best)):
                 saved.delete_after(start)
             train_step, curve = make_step(recipe), ValidationCurve(run, build, start)
+            measure = make_measure(recipe, replicated)
             with TrainingLog(run.folder, recipe, source, start) as log:
                 for step, (indices, batch) in enumerate(global_batches(source, recipe, by_example, start), start):
                     with jax.transfer_guard("disallow"):
@@ -76,6 +80,10 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
                     log.add(step, indices, losses)
                     if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
                         log.flush()  # so that no checkpoint is saved after a loss that is not finite
+                        if needs_statistics(recipe, state, step + 1):
+                            examples = replace(recipe, steps=min(recipe.steps, MEASURED_BATCHES))
+                            batches = (batch for _, batch in global_batches(source, examples, by_example))
+                            state = state | {"average": measure(state["average"], batches)}
                         if curve.add(state, step + 1) and best is not None:
                             best.save(state, step + 1)
                         checkpoints.save(state, step + 1)
@@ -101,7 +109,13 @@ def check_learning(
     """
     build = _built(folder / DATA, recipe.config, benchmark.write if benchmark else partial(_write_easy, recipe.config))
     data = data_identity(build, recipe.config)
-    run = Run(folder, name, recipe, data | {BENCHMARK: benchmark.domain()} if benchmark else data)
+    if benchmark:
+        data |= {BENCHMARK: benchmark.domain()}
+    if recipe.task == STAGE:
+        data |= detector_identity(None)
+    run = Run(folder, name, recipe, data)
+    if recipe.task == STAGE:
+        save_candidates(run, build, None)
     train(run, build)
     document = evaluate(run, build, VALIDATION, with_learning_free=True)
     for score, minimum in expected.minima.items():

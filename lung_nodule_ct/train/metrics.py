@@ -270,9 +270,9 @@ def match_centers(
     """
     points = np.asarray(centers, np.float64).reshape(-1, 3)
     values = np.asarray(scores, np.float64).reshape(-1)
-    inside = _within(points, nodules, diameters)
+    inside = within(points, nodules, diameters)
     hits = np.array([values[column].max() for column in inside.T if column.any()], np.float64)
-    outside = ~inside.any(1) & ~_within(points, excluded, excluded_diameters).any(1)
+    outside = ~inside.any(1) & ~within(points, excluded, excluded_diameters).any(1)
     return MatchedCenters(hits, int(inside.shape[1] - len(hits)), values[outside])
 
 
@@ -303,7 +303,7 @@ def hit_sizes(
         truth: Boxes of the nodules in the coordinates of ``boxes``, shape (n, 6).
     """
     predicted, true = (np.asarray(array, np.float64).reshape(-1, 6) for array in (boxes, truth))
-    inside = _within(np.asarray(centers, np.float64).reshape(-1, 3), nodules, diameters)
+    inside = within(np.asarray(centers, np.float64).reshape(-1, 3), nodules, diameters)
     found = np.flatnonzero(inside.any(0))
     if not found.size:
         return HitSizes(np.zeros(0), np.zeros(0))
@@ -327,7 +327,7 @@ def froc(scans: Sequence[MatchedCenters]) -> FrocCurve:
     return FrocCurve(false_counts / max(len(scans), 1), sensitivity)
 
 
-def _within(points: NDArray[np.float64], centers: ArrayLike, diameters: ArrayLike) -> NDArray[np.bool_]:
+def within(points: NDArray[np.float64], centers: ArrayLike, diameters: ArrayLike) -> NDArray[np.bool_]:
     """Whether each point lies in each sphere, shape (points, spheres)."""
     middle = np.asarray(centers, np.float64).reshape(-1, 3)
     squared = np.square(points[:, None] - middle[None]).sum(-1)

@@ -18,8 +18,10 @@ from matplotlib.patches import Ellipse
 from lung_nodule_ct.declaration.labels import PATHOLOGY_NAMES
 from lung_nodule_ct.geometry.display import Window
 from lung_nodule_ct.train import metrics
+from lung_nodule_ct.train.data.candidates import Candidates
 from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
+from lung_nodule_ct.train.lung_regions import describe_lung_crop
 from lung_nodule_ct.train.tasks.detection import sizes_of_hits
 from lung_nodule_ct.train.training_log import METRICS, SCORES_OVER_TIME, read_scores_over_time
 
@@ -47,9 +49,14 @@ _SELECTED: Final = {
     "last": "",
     "best": ", the best checkpoint on validation examples, so scores of the split validation are higher than those of unseen patients",
 }
-_LEARNING_FREE: Final = (
-    "Smoothing, a threshold and connected components, on the same scans. What is trained must be better than that."
-)
+_COMPARED: Final = {
+    "detector_alone": ("The detector alone", "The same scans, without the stage that rescores its boxes."),
+    "learning_free": (
+        "A detector that learns nothing",
+        "Smoothing, a threshold and connected components, on the same scans. What is trained must be better than that.",
+    ),
+}
+"""Scores that are shown next to those of the run: title and text."""
 _EXAMPLES: Final = 8
 _PATIENTS: Final = 4
 _HITS: Final = 3
@@ -82,12 +89,9 @@ def write_evaluation_page(
     title = "Worst cases" if isinstance(source, Crops) else "Worst cases (green: true, orange: predicted)"
     plots[title] = ("worst.png", plot_worst_cases(source, predictions, run.recipe.input))
     body = [f"<h1>{html.escape(run.name)}</h1>", _summary(document), _score_table(document["scores"])]
-    if "learning_free" in document:
-        body += [
-            "<h2>A detector that learns nothing</h2>",
-            f"<p>{_LEARNING_FREE}</p>",
-            _score_table(document["learning_free"]),
-        ]
+    for name, (title, text) in _COMPARED.items():
+        if name in document:
+            body += [f"<h2>{title}</h2>", f"<p>{text}</p>", _score_table(document[name])]
     for title, (name, figure) in plots.items():
         figure.savefig(folder / name, dpi=110, bbox_inches="tight")
         data = base64.b64encode((folder / name).read_bytes()).decode()
@@ -106,8 +110,27 @@ def _summary(document: dict[str, Any]) -> str:
         f"after {document['steps']:,} steps{_SELECTED[document['select']]}, seed {document['seed']}. "
         "Intervals: 95 %, by bootstrap over patients."
     )
+    stages = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in describe_stages(document))
     statement = f"<p><strong>{html.escape(document['statement'])}</strong></p>" if "statement" in document else ""
-    return f"<p>{html.escape(text)}</p>{statement}"
+    return f"<p>{html.escape(text)}</p>{stages}{statement}"
+
+
+def describe_stages(document: dict[str, Any]) -> list[str]:
+    """What was done to the predictions of a network before they were scored, from the content of ``scores.json``."""
+    sentences = [describe_lung_crop(document["lungs"])] if "lungs" in document else []
+    if (stage := document.get("rescored_by")) is not None:
+        sentences.append(
+            f"Scores are the geometric means of the detector's and of the probabilities of {stage['run']}."
+        )
+    if (calibration := document.get("calibration")) is not None:
+        fits = calibration["scale"] is not None
+        sentences.append(
+            f"Scores are probabilities, calibrated on the split {calibration['split']}. Calibration errors are those of patients "
+            "that the calibration has not seen."
+            if fits
+            else "Scores are not calibrated: the validation has no hits, no false positives, or lower scores of hits."
+        )
+    return sentences
 
 
 def _score_table(scores: dict[str, dict[str, float | None]]) -> str:
@@ -210,6 +233,9 @@ def plot_worst_cases(source: DataSource, predictions: Sequence[Prediction], opti
             _show(axes, source.load(row["number"], np.random.default_rng(0))["image"], options)
         elif isinstance(source, Slices):
             _plot_slice(axes, source, row, options)
+        elif isinstance(source, Candidates):
+            image = source.candidate(row["number"])["image"]
+            _show(axes, image[len(image) // 2], options)
         elif isinstance(source, Patches):
             _plot_volume(axes, source, row, options)
     return figure
@@ -316,6 +342,9 @@ def _sequence_caption(row: Prediction) -> str:
 def _caption(row: Prediction) -> str:
     if "truth" in row:
         return f"{row['truth']}\npredicted: {row['predicted']}"
+    if "is_nodule" in row:
+        kind = "nodule" if row["is_nodule"] else "false positive"
+        return f"{row['id']}\n{kind}, probability {row['probability']:.2f}"
     caption = f"{row['id']}\nhighest score {max(row['scores'], default=0.0):.2f}"
     if "truth_centers" not in row:
         return caption
@@ -330,6 +359,8 @@ def _quality(row: Prediction) -> float:
     """The quality of a prediction. Lower is worse."""
     if "truth" in row:
         return float(row["probabilities"][PATHOLOGY_NAMES.index(row["truth"])])
+    if "is_nodule" in row:
+        return -abs(row["is_nodule"] - row["probability"])
     if "malignant" in row:
         malignant, change = row["truth_malignant"], row["truth_change_mm"]
         error = 0.0 if malignant is None else abs(row["malignant"] - malignant)

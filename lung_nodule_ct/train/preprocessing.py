@@ -6,6 +6,7 @@ x1), on the scale of voxel edges: voxel i reaches from i to i + 1.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import jax
@@ -62,7 +63,9 @@ def preprocess(
         result |= mixed
     if key is not None and changes is not None and "boxes" in result and image.ndim == 4:
         keys = jax.random.split(jax.random.fold_in(key, _CHANGES), image.shape[0])
-        image, boxes = jax.vmap(lambda k, x, b: change_patch(k, x, b, changes))(keys, image, result["boxes"])
+        spacing = batch["spacing"] if options.spacing_mm is None else jnp.tile(target, (len(image), 1))
+        change = partial(change_patch, options=changes)
+        image, boxes = jax.vmap(change)(keys, image, result["boxes"], spacing)
         center = (boxes[..., :3] + boxes[..., 3:]) / 2
         result["boxes"] = boxes
         result["valid"] = result["valid"] & ((center >= 0) & (center < jnp.array(image.shape[1:]))).all(-1)

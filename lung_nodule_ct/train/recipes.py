@@ -138,6 +138,8 @@ class OptimOptions:
         schedule: How the learning rate falls: by half a cosine, or as (1 - progress) to the power of 0.9.
         clip: Maximum norm of the gradient.
         ema: Decay of the moving average of the weights, which is what is evaluated; 0 for no average.
+        swa: The last part of the steps, as a fraction, whose weights are averaged with equal shares in place of the moving average
+            (stochastic weight averaging, Izmailov et al. 2018); 0 for none.
         accumulate: Number of parts in which a batch passes through the device.
     """
 
@@ -147,12 +149,15 @@ class OptimOptions:
     schedule: Literal["cosine", "poly"] = "cosine"
     clip: float = 1.0
     ema: float = 0.99
+    swa: float = 0.0
     accumulate: int = 1
 
     def __post_init__(self) -> None:
         _check_positive(learning_rate=self.learning_rate, clip=self.clip, accumulate=self.accumulate)
         if not 0 <= self.ema < 1:
             raise TrainingError("optim.ema is not a decay", expected="0 or more, and less than 1", got=self.ema)
+        if not 0 <= self.swa <= 1:
+            raise TrainingError("optim.swa is not a part of the steps", expected="0 to 1", got=self.swa)
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ class Recipe:
     """
 
     config: str
-    task: Literal["classification", "detection", "longitudinal"]
+    task: Literal["classification", "detection", "candidates", "longitudinal"]
     model: ModelOptions
     input: InputOptions = field(default_factory=InputOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
@@ -239,6 +244,9 @@ class Recipe:
                 f"input.mixup, loss.label_smoothing and loss.class_weights have no effect on the task {self.task}",
                 remedy="remove them; they are for crops",
             )
+        is_volume_detector = self.task == "detection" and len(self.input.size) == 3
+        if not is_volume_detector and (self.augment != AugmentOptions() or self.inference != InferenceOptions()):
+            raise TrainingError("options of augment and inference are for detectors of volumes", remedy="remove them")
         if self.model.ordinal and self.loss.label_smoothing:
             raise TrainingError(
                 "loss.label_smoothing has no effect on a chain of thresholds", remedy="remove one of the two"
@@ -264,6 +272,8 @@ _CROP = InputOptions(size=(64, 64))
 _THIN_PATCH = InputOptions(size=(64, 96, 96), spacing_mm=(1.0, 1.0, 1.0), boxes=8)
 _THICK_PATCH = InputOptions(size=(32, 96, 96), spacing_mm=(2.5, 1.0, 1.0), boxes=8)
 _STACK_PATCH = InputOptions(size=(64, 96, 96), boxes=8)
+_CANDIDATE = ModelOptions("classes", width=32, blocks=(1, 1, 1), patch=2)
+_CANDIDATE_PATCH = InputOptions(size=(32, 32, 32), spacing_mm=(1.25, 1.25, 1.25), positives=0.5)
 _NODULE_PATCH = InputOptions(size=(32, 32, 32), spacing_mm=(1.5, 1.5, 1.5))
 
 
@@ -290,6 +300,9 @@ RECIPES: Final = {
     "det2d_1.25mm-anchors": Recipe("det2d_1.25mm", "detection", replace(_PYRAMID_2D, head="anchors")),
     "det3d_1.25mm": _detection_3d("det3d_1.25mm", _THIN_PATCH),
     "det3d_1.25mm-anchors": _detection_3d("det3d_1.25mm", _THIN_PATCH, "anchors"),
+    "det3d_1.25mm-candidates": Recipe(
+        "det3d_1.25mm", "candidates", _CANDIDATE, _CANDIDATE_PATCH, batch_size=32, split_by=SplitBy.PATIENT
+    ),
     "det3d_5mm": _detection_3d("det3d_5mm", _THICK_PATCH),
     "det3d_bmp_1.25mm": _detection_3d("det3d_bmp_1.25mm", _STACK_PATCH),
     "longitudinal": _longitudinal(),

@@ -92,6 +92,11 @@ class Run:
                 remedy="use the same command to continue it, or another --out",
             )
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what is trained on which data."""
+        return hashlib.sha256(json.dumps(self._document(), sort_keys=True).encode()).hexdigest()
+
     def differences(self, other: Run) -> dict[str, tuple[Any, Any]]:
         """The values that differ between two runs and change the trained weights, by their path in ``run.json``."""
         values, others = (_flatten(run._document()) for run in (self, other))
@@ -331,3 +336,34 @@ class Checkpoints:
             for path in self._folder.glob(f"[0-9]*/**/{_COMMITTED}"):
                 if path.read_text("utf-8") != _COMMITTED_TEXT:
                     write_atomically(path, _COMMITTED_TEXT)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedWeights:
+    """The averaged weights of a run that are evaluated.
+
+    Attributes:
+        values: Parameters and statistics, on the first device.
+        steps: The number of steps that they were trained for.
+        trained_steps: That of the latest checkpoint, which is larger if the recipe selects the best one.
+    """
+
+    values: Any
+    steps: int
+    trained_steps: int
+
+
+def evaluated_weights(run: Run) -> EvaluatedWeights:
+    """The weights of the latest checkpoint, or, if the recipe selects them, those with the best score of watched examples.
+
+    Raises:
+        TrainingError: There is no checkpoint.
+    """
+    is_best = run.recipe.select == "best"
+    with Checkpoints(run.folder, run.recipe, best=is_best) as checkpoints:
+        state = checkpoints.restore(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    steps = trained = int(state["step"])
+    if is_best:
+        with Checkpoints(run.folder, run.recipe) as checkpoints:
+            trained = checkpoints.latest_step or steps
+    return EvaluatedWeights(state["average"], steps, trained)

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import cache_folder
+from lung_nodule_ct.train.averaging import next_average
 from lung_nodule_ct.train.network import initial_values, network, statistics_of
 from lung_nodule_ct.train.preprocessing import preprocess
 from lung_nodule_ct.train.tasks import get_task
@@ -115,7 +116,7 @@ def make_optimizer(options: OptimOptions, steps: int) -> optax.GradientTransform
 
 
 def initial_state(recipe: Recipe, weights: Values | None = None) -> State:
-    """Return weights, the initial statistics, the moving average of both, the state of the optimiser, and step 0.
+    """Return weights, the initial statistics, the average of both, the state of the optimiser, and step 0.
 
     Use it under ``jax.jit``. All arrays are float32 except for counts.
 
@@ -161,10 +162,7 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
         updates, optimizer_state = optimizer.update(gradients, state["optimizer"], params)
         values = {"params": optax.apply_updates(params, updates), "statistics": statistics}
         done = state["step"] + 1
-        decay = jnp.minimum(
-            recipe.optim.ema, done / (done + 9.0)
-        )  # a small decay at first, to forget the random weights
-        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["average"], values)
+        average = next_average(state["average"], values, done, recipe)
         losses |= {GRADIENT_NORM: optax.tree.norm(gradients), WEIGHT_NORM: optax.tree.norm(values)}
         return {**values, "average": average, "optimizer": optimizer_state, "step": done}, losses
 

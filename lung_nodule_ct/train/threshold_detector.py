@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 import numpy as np
 from scipy import ndimage
 
+from lung_nodule_ct.train.box_prediction import volume_prediction
 from lung_nodule_ct.train.data.volumes import Patches
-from lung_nodule_ct.train.tasks.detection import volume_prediction
+from lung_nodule_ct.train.lung_regions import closed_lungs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 THRESHOLD_HU: Final = -300.0
 _SMOOTHING_MM: Final = 0.8
 _SMALLEST_MM3: Final = 15.0
-_CLOSING_MM: Final = 6.0
 
 
 def is_learning_free_possible(source: DataSource) -> TypeGuard[Patches]:
@@ -63,7 +63,7 @@ def dense_components(
     """
     dense = ndimage.gaussian_filter(volume.astype(np.float32), _SMOOTHING_MM / spacing) > threshold_hu
     if lung_mask is not None and lung_mask.any():
-        dense &= _closed(lung_mask > 0, spacing)
+        dense &= closed_lungs(lung_mask, spacing)
     labels, count = ndimage.label(dense)
     if not count:
         return np.zeros((0, 6)), np.zeros(0)
@@ -76,13 +76,3 @@ def dense_components(
     centers = np.array(ndimage.center_of_mass(dense, labels, kept + 1)).reshape(-1, 3) + 0.5
     half = sides[kept, None] / 2 / spacing
     return np.concatenate([centers - half, centers + half], 1), (sides * fill)[kept]
-
-
-def _closed(lung: NDArray[np.bool_], spacing: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """A lung mask with nodules at its border. Published masks often leave them out."""
-    radius = np.maximum(np.round(_CLOSING_MM / spacing), 1).astype(int)
-    size = tuple((2 * radius + 1).tolist())
-    padded = np.pad(lung, [(n, n) for n in radius])
-    closed = ndimage.minimum_filter(ndimage.maximum_filter(padded, size), size)
-    inner = tuple(slice(n, n + length) for n, length in zip(radius, lung.shape, strict=True))
-    return closed[inner] | lung

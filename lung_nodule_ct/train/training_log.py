@@ -162,7 +162,7 @@ class ValidationCurve:
         if not run.recipe.watch or jax.process_index() != 0:
             return
         try:
-            self._predictor = Predictor(open_data_source(build, run.recipe, VALIDATION), run.recipe)
+            self._predictor = Predictor(open_data_source(build, run.recipe, VALIDATION, run.folder), run.recipe)
         except TrainingError as error:
             if run.recipe.select == "best":
                 raise

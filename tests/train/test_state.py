@@ -20,11 +20,16 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 jax.config.update("jax_disable_most_optimizations", True)
 
 import normalised_network  # noqa: E402
+from flax import nnx  # noqa: E402
 
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
+from lung_nodule_ct.train.averaging import make_measure, needs_statistics  # noqa: E402
+from lung_nodule_ct.train.models.layers import BatchNorm  # noqa: E402
 from lung_nodule_ct.train.network import network  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions, OptimOptions, Recipe  # noqa: E402
-from lung_nodule_ct.train.step import Predictor, initial_state, make_step  # noqa: E402
+from lung_nodule_ct.train.runs import Checkpoints, open_run  # noqa: E402
+from lung_nodule_ct.train.step import Predictor, initial_state, make_step, shardings  # noqa: E402
+from lung_nodule_ct.train.tasks import classification  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -151,6 +156,64 @@ def test_a_run_with_statistics_and_dropout_continues_bit_for_bit(crops, cli, tmp
     message = " ".join(done.stderr.split())
     assert "no statistics of batch normalisation" in message
     assert "expected 2, got 1" in message
+
+
+class NormalisedFeatures(nnx.Module):
+    """A linear layer, batch normalisation of its output, and a linear layer."""
+
+    def __init__(self, recipe: Recipe, rngs: nnx.Rngs) -> None:
+        self.hidden = nnx.Linear(64, 5, rngs=rngs)
+        self.norm = BatchNorm(5, momentum=0.8, epsilon=1e-5)
+        self.head = nnx.Linear(5, classification.CLASSES, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.norm(self.hidden(x.reshape(len(x), -1))))
+
+
+def test_the_last_weights_are_averaged_with_equal_shares_and_their_statistics_measured_again(monkeypatch) -> None:
+    monkeypatch.setattr(classification, "build_model", NormalisedFeatures)
+    recipe = replace(RECIPE, optim=replace(OPTIM, swa=0.4))
+    state, step, kernels = new_state(recipe), make_step(recipe), []
+    for number in range(10):
+        before = jax.device_get(state["average"]["params"])
+        state, _ = step(state, BATCH)
+        kernels.append(np.asarray(state["params"]["hidden"]["kernel"]))
+        assert needs_statistics(recipe, state, number + 1) is (number >= 6)
+        if number == 5:
+            moving = 6 / 15 * before["hidden"]["kernel"] + 9 / 15 * kernels[-1]
+            np.testing.assert_allclose(state["average"]["params"]["hidden"]["kernel"], moving, rtol=1e-5)
+    average = state["average"]["params"]
+    np.testing.assert_allclose(average["hidden"]["kernel"], np.mean(kernels[6:], 0), rtol=1e-5)
+
+    other = BATCH | {"image": 255 - IMAGES[::-1]}
+    measured = make_measure(recipe, shardings()[0])(state["average"], [BATCH, other])
+    assert measured["params"] is state["average"]["params"]
+    hidden = [
+        (batch["image"].reshape(8, -1) / 255) @ average["hidden"]["kernel"] + average["hidden"]["bias"]
+        for batch in (BATCH, other)
+    ]
+    statistics = measured["statistics"]["norm"]
+    np.testing.assert_allclose(statistics["mean"], np.mean([x.mean(0) for x in hidden], 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics["var"], np.mean([x.var(0, ddof=1) for x in hidden], 0), rtol=1e-4)
+    assert np.abs(statistics["mean"] - state["average"]["statistics"]["norm"]["mean"]).max() > 1e-2
+
+
+def test_averages_with_equal_shares_continue_bit_for_bit(crops, cli, tmp_path) -> None:
+    command = ("train", crops, *OPTIONS, "--save-every", "3", "--optim.swa", "0.5", "--out", tmp_path / "run")
+    assert cli(*command).returncode == 0
+
+    def saved() -> tuple[list[bytes], bytes]:
+        """The average after the last step, and the scores, which need the measured statistics."""
+        with Checkpoints(tmp_path / "run", open_run(tmp_path / "run").recipe) as checkpoints:
+            state = checkpoints.restore(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        assert int(state["step"]) == 8
+        average = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state["average"])]
+        return average, (tmp_path / "run/scores.csv").read_bytes()
+
+    before = saved()
+    shutil.rmtree(tmp_path / "run/checkpoints/8")  # it continues after step 6, among the steps with equal shares
+    assert cli(*command).returncode == 0
+    assert saved() == before
 
 
 @pytest.mark.slow

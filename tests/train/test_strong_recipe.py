@@ -19,7 +19,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 from lung_nodule_ct.errors import TrainingError  # noqa: E402
 from lung_nodule_ct.testing.hard_archives import write_hard_archives  # noqa: E402
-from lung_nodule_ct.train.augmentation import change_patch, move  # noqa: E402
+from lung_nodule_ct.train import box_prediction  # noqa: E402
+from lung_nodule_ct.train.augmentation import change_patch, move, rotation  # noqa: E402
 from lung_nodule_ct.train.box_targets import adaptive_positives, hard_negative_loss  # noqa: E402
 from lung_nodule_ct.train.boxes import fuse  # noqa: E402
 from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions  # noqa: E402
@@ -112,29 +113,71 @@ def test_the_learning_rate_falls_as_a_power() -> None:
 # --- augmentation -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("zoom", "angle"), [(1.0, 0.0), (1.3, 0.0), (1.0, 0.6), (0.8, -1.0)])
-def test_a_box_moves_with_its_nodule(zoom, angle) -> None:
-    z, y, x = np.indices((24, 32, 32)) + 0.5
-    image = np.exp(-((z - 14) ** 2 + (y - 20) ** 2 + (x - 11) ** 2) / 8).astype(np.float32)
-    boxes = np.array([[11, 17, 8, 17, 23, 14]], np.float32)
-    moved, box = move(jnp.array(image), jnp.array(boxes), jnp.array(zoom), jnp.array(angle))
+def ball(center: tuple[float, ...], radius_mm: float, spacing: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A ball with a soft surface; 0.5 is its edge."""
+    distance = np.linalg.norm((np.moveaxis(np.indices(shape), 0, -1) + 0.5 - center) * spacing, axis=-1)
+    return np.clip(radius_mm - distance + 0.5, 0, 1).astype(np.float32)
+
+
+def box_around(image: np.ndarray) -> np.ndarray:
+    inside = np.argwhere(image > 0.5)
+    return np.concatenate([inside.min(0), inside.max(0) + 1])
+
+
+@pytest.mark.parametrize(
+    ("zoom", "angles"),
+    [(1.0, (0, 0, 0)), (1.3, (0, 0, 0)), (1.0, (0.6, 0, 0)), (0.8, (-1.0, 0, 0)), (1, (0.4, 0.5, -0.6))],
+)
+def test_a_box_moves_with_its_nodule_in_millimetres(zoom, angles) -> None:
+    spacing, center = np.array([2.0, 0.9, 1.1], np.float32), (14, 20, 11)
+    image = ball(center, 6, spacing, (24, 40, 32))
+    half = 6 / spacing
+    boxes = np.concatenate([center - half, center + half])[None].astype(np.float32)
+    turn = rotation(jnp.array(angles, jnp.float32))
+    moved, box = move(*map(jnp.array, (image, boxes, spacing, np.float32(zoom))), turn)
     moved = np.array(moved)
-    center = [float((axis * moved).sum() / moved.sum()) for axis in (z, y, x)]
-    np.testing.assert_allclose((np.array(box[0, :3]) + np.array(box[0, 3:])) / 2, center, atol=0.15)
-    np.testing.assert_allclose(np.array(box[0, 3:] - box[0, :3]), 6 * zoom, rtol=1e-5)
+    found = [float((axis * moved).sum() / moved.sum()) for axis in np.indices(moved.shape) + 0.5]
+    np.testing.assert_allclose((np.array(box[0, :3]) + np.array(box[0, 3:])) / 2, found, atol=0.15)
+    np.testing.assert_allclose(np.array(box[0, 3:] - box[0, :3]), 2 * half * zoom, rtol=1e-5)
+    np.testing.assert_allclose(box[0], box_around(moved), atol=1)
+
+
+def test_the_box_of_a_ball_stays_around_the_deformed_ball() -> None:
+    spacing, center = np.array([1.5, 1.0, 1.0], np.float32), (17.0, 27.0, 22.0)
+    image = ball(center, 7, spacing, (32, 48, 48))
+    half = 7 / spacing
+    boxes = np.tile(np.concatenate([center - half, center + half]), (2, 1)).astype(np.float32)
+    options, most = AugmentOptions(elastic=0.3, tilt=20.0, rotate=20.0), 0.0
+    change = jax.jit(partial(change_patch, options=options))
+    for seed in range(12):
+        moved, box = change(jax.random.key(seed), *map(jnp.array, (image, boxes, spacing)))
+        moved, box = np.array(moved), np.array(box)
+        np.testing.assert_allclose(box[0], box_around(moved), atol=1.3)
+        assert (box[0] == box[1]).all()
+        most = max(most, float(np.abs((box[0, 3:] - box[0, :3]) / (2 * half) - 1).max()))
+    assert most > 0.1  # nodules are stretched
+
+
+def test_an_elastic_field_of_equal_shifts_is_a_translation() -> None:
+    image = ball((10.0, 10.0, 10.0), 4, np.ones(3), (24, 24, 24))
+    boxes = jnp.array([[6.0, 6, 6, 14, 14, 14]])
+    shifts = jnp.full((6, 6, 6, 3), jnp.array([0.25, 0.0, -0.125]))  # 2 voxels, 0 and -1
+    moved, box = jax.jit(move)(jnp.array(image), boxes, jnp.ones(3), jnp.array(1.0), jnp.eye(3), shifts)
+    np.testing.assert_allclose(box, [[4, 6, 7, 12, 14, 15]], atol=1e-4)
+    np.testing.assert_allclose(moved[:-2, :, 1:], image[2:, :, :-1], atol=1e-5)
 
 
 def test_changes_stay_within_the_grey_values_and_none_is_the_default() -> None:
     image = jnp.array(np.random.default_rng(0).random((8, 12, 12)), jnp.float32)
     boxes = jnp.array([[1.0, 2, 3, 4, 5, 6]])
-    same, same_boxes = change_patch(jax.random.key(0), image, boxes, AugmentOptions())
+    same, same_boxes = change_patch(jax.random.key(0), image, boxes, jnp.ones(3), AugmentOptions())
     assert (same == image).all()
     assert (same_boxes == boxes).all()
     for name in ("noise", "blur", "contrast", "gamma", "low_resolution"):
         options = AugmentOptions(**{name: getattr(STRONG.augment, name)})
         largest = 0.0
         for seed in range(10):  # one draw may be small
-            changed, kept = change_patch(jax.random.key(seed), image, boxes, options)
+            changed, kept = change_patch(jax.random.key(seed), image, boxes, jnp.ones(3), options)
             largest = max(largest, float(jnp.abs(changed - image).max()))
             assert (kept == boxes).all()
             assert float(changed.min()) >= 0
@@ -182,14 +225,14 @@ def test_mirrored_views_and_overlapping_patches_agree_on_the_place_of_a_box() ->
                 boxes[number, 0], scores[number] = [*low, *(low + 1)], 0.5
         return {"boxes": boxes, "scores": scores}
 
-    found, scores = detection._volume_candidates(OneVolume(), 0, apply, TINY)
+    found, scores = box_prediction._volume_candidates(OneVolume(), 0, apply, TINY)
     assert len(found) == 8  # the second patch has the voxel, in eight views
     assert (found == [7, 15, 20, 8, 16, 21]).all()
     fused, fused_scores = fuse(found, scores, 0.3, views=8)
     assert fused.tolist() == [[7, 15, 20, 8, 16, 21]]
     assert fused_scores.tolist() == [0.5]
     plain = replace(TINY, inference=InferenceOptions())
-    assert len(detection._volume_candidates(OneVolume(), 0, apply, plain)[0]) == 2
+    assert len(box_prediction._volume_candidates(OneVolume(), 0, apply, plain)[0]) == 2
 
 
 # --- options and the command ------------------------------------------------------------------------------------------
@@ -201,6 +244,8 @@ def test_mirrored_views_and_overlapping_patches_agree_on_the_place_of_a_box() ->
         lambda: AugmentOptions(zoom=(0.0, 1.0)),
         lambda: AugmentOptions(noise=-1),
         lambda: AugmentOptions(low_resolution=0.5),
+        lambda: AugmentOptions(tilt=-1),
+        lambda: AugmentOptions(elastic=0.5),
         lambda: InferenceOptions(overlap=1.0),
         lambda: InferenceOptions(mirrors=True),
         lambda: ModelOptions("center", matching="atss"),

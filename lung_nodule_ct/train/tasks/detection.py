@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
 import jax
@@ -21,7 +20,7 @@ import optax
 from flax import nnx
 
 from lung_nodule_ct.train import metrics
-from lung_nodule_ct.train.batches import evaluation_batches, load_ahead, stack_examples
+from lung_nodule_ct.train.box_prediction import predict_slices, predict_volumes
 from lung_nodule_ct.train.box_targets import (
     adaptive_targets,
     anchor_targets,
@@ -29,14 +28,8 @@ from lung_nodule_ct.train.box_targets import (
     hard_negative_loss,
     heatmap_loss,
 )
-from lung_nodule_ct.train.boxes import (
-    encode,
-    exchange_axes,
-    fuse,
-    intersection_over_union,
-    split_corners,
-    suppress,
-)
+from lung_nodule_ct.train.boxes import encode, exchange_axes, intersection_over_union, split_corners
+from lung_nodule_ct.train.calibration import calibration_error_scorer
 from lung_nodule_ct.train.data.images import Slices
 from lung_nodule_ct.train.layers import Conv, Encoder, compute_dtype, upsample
 from lung_nodule_ct.train.models import build_network, detector_module
@@ -46,9 +39,6 @@ from lung_nodule_ct.train.preprocessing import normalise
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
-    from lung_nodule_ct.train.data import Arrays
     from lung_nodule_ct.train.data.volumes import Patches
     from lung_nodule_ct.train.recipes import Recipe
     from lung_nodule_ct.train.tasks import Apply, Prediction
@@ -59,11 +49,6 @@ _ANCHOR_SIDES: Final = (2.0, 2.0 * 2 ** (1 / 3), 2.0 * 2 ** (2 / 3))
 """Sides of the anchors of the head ``anchors``, in strides."""
 _MAX_CANDIDATES: Final = 64
 """Candidate boxes per image or patch before suppression."""
-_MAX_BOXES: Final = 100
-"""Predicted boxes per slice or volume."""
-_MIN_SCORE: Final = 0.01
-_MAX_IOU: Final = 0.3
-"""The largest IoU of two predicted boxes."""
 
 
 class Detector(nnx.Module):
@@ -223,137 +208,15 @@ def predict(model: Any, batch: dict[str, Any], recipe: Recipe) -> dict[str, jax.
 def predict_all(source: Slices | Patches, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
     """Yield ``id``, ``patient_id``, ``number``, ``boxes``, ``scores``, and true boxes, or centres and diameters."""
     return (
-        _predict_slices(source, apply, recipe)
-        if isinstance(source, Slices)
-        else _predict_volumes(source, apply, recipe)
+        predict_slices(source, apply, recipe) if isinstance(source, Slices) else predict_volumes(source, apply, recipe)
     )
-
-
-def _predict_slices(source: Slices, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
-    for indices, batch in evaluation_batches(source, recipe):
-        output = apply(batch)
-        for index, candidates, candidate_scores in zip(indices, output["boxes"], output["scores"], strict=False):
-            boxes, scores = _select_boxes(candidates, candidate_scores, recipe)
-            yield {
-                "id": source.ids[index],
-                "patient_id": source.patients[index],
-                "number": index,
-                "boxes": boxes[:, [1, 0, 3, 2]].tolist(),
-                "scores": scores.tolist(),
-                "truth_boxes": source.published_boxes(index).tolist(),
-            }
-
-
-def _predict_volumes(source: Patches, apply: Apply, recipe: Recipe) -> Iterator[Prediction]:
-    """Predict each volume by overlapping patches. ``boxes`` are x0 y0 z0 x1 y1 z1 on the scale of voxel edges."""
-    for index in range(len(source)):
-        boxes, scores = _volume_candidates(source, index, apply, recipe)
-        if recipe.inference.fusion == "weighted":
-            boxes, scores = fuse(boxes, scores, _MAX_IOU, len(_views(recipe)))
-            boxes, scores = boxes[:_MAX_BOXES], scores[:_MAX_BOXES]
-        else:
-            boxes, scores = _select_boxes(boxes, scores, recipe)
-        yield volume_prediction(source, index, boxes, scores)
-
-
-def volume_prediction(
-    source: Patches, index: int, boxes: NDArray[np.float64], scores: NDArray[np.float64]
-) -> Prediction:
-    """The prediction for a volume together with the truth.
-
-    Args:
-        source: The volumes.
-        index: The volume.
-        boxes: z0 y0 x0 z1 y1 x1 on the scale of voxel edges, shape (k, 6).
-        scores: Shape (k,).
-    """
-    centers = _voxel_centers(boxes)
-    truth = source.nodule_boxes(index)
-    frame = source.frame(index)
-    if frame is None:
-        true_centers = _voxel_centers(truth)
-        diameters = (truth[:, 3:] - truth[:, :3]).mean(1)
-    else:
-        nodules = source.sized_nodules(index)
-        centers = frame.to_world(centers)
-        true_centers = np.array([nodule["center_world"] for nodule in nodules]).reshape(-1, 3)
-        diameters = np.array([nodule["diameter_mm"] for nodule in nodules])
-    return {
-        "id": source.ids[index],
-        "patient_id": source.patients[index],
-        "number": index,
-        "boxes": boxes[:, [2, 1, 0, 5, 4, 3]].tolist(),
-        "scores": scores.tolist(),
-        "centers": centers.tolist(),
-        "truth_centers": true_centers.tolist(),
-        "truth_diameters": diameters.tolist(),
-        "truth_boxes": truth[:, [2, 1, 0, 5, 4, 3]].tolist(),
-    }
-
-
-def _voxel_centers(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The centres of boxes z0 y0 x0 z1 y1 x1 as continuous voxel indices x, y, z."""
-    return ((boxes[:, :3] + boxes[:, 3:]) / 2)[:, ::-1] - 0.5
-
-
-def _volume_candidates(
-    source: Patches, index: int, apply: Apply, recipe: Recipe
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The candidates of all patches of a volume, in stored voxels: boxes (k, 6) and scores (k,)."""
-    first_voxels = source.grid(index, recipe.inference.overlap)
-    boxes, scores = [np.zeros((0, 6))], [np.zeros(0)]
-    target = recipe.input.spacing_mm
-    scale = (
-        np.ones(3) if target is None else np.array(target) / source.spacing(index)
-    )  # resampled voxels to stored ones
-    shift = (np.array(source.extent) - scale * recipe.input.size) / 2
-    parts = [
-        first_voxels[start : start + recipe.batch_size] for start in range(0, len(first_voxels), recipe.batch_size)
-    ]
-
-    def load(part: list[NDArray[np.int64]]) -> Arrays:
-        return stack_examples((source.patch(index, first) for first in part), recipe.batch_size)
-
-    for part, batch in zip(parts, load_ahead(load, parts, recipe.threads), strict=True):
-        for view in _views(recipe):
-            output = apply(batch | {"image": np.flip(batch["image"], tuple(axis + 1 for axis in view))})
-            for first, patch_boxes, patch_scores in zip(part, output["boxes"], output["scores"], strict=False):
-                seen = patch_boxes
-                for axis in view:
-                    seen = seen.copy()
-                    seen[:, [axis, axis + 3]] = recipe.input.size[axis] - seen[:, [axis + 3, axis]]
-                found = patch_scores
-                if recipe.inference.fusion == "weighted":
-                    seen, found = _select_boxes(seen, found, recipe)
-                boxes.append(seen * np.tile(scale, 2) + np.tile(shift + first, 2))
-                scores.append(found)
-    return np.concatenate(boxes), np.concatenate(scores)
-
-
-def _views(recipe: Recipe) -> list[tuple[int, ...]]:
-    """The axes along which a patch is mirrored, for each view of it."""
-    most = 3 if recipe.inference.mirrors else 0
-    return [axes for count in range(most + 1) for axes in combinations(range(3), count)]
-
-
-def _select_boxes(
-    boxes: np.ndarray, scores: np.ndarray, recipe: Recipe
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The boxes that remain after suppression, and their scores, the highest first."""
-    if recipe.model.network is None:
-        lowest, max_iou, most = _MIN_SCORE, _MAX_IOU, _MAX_BOXES
-    else:
-        module = detector_module(recipe.model.network)
-        lowest, max_iou, most = module.MIN_SCORE, module.MAX_IOU, module.MAX_BOXES
-    boxes, scores = boxes[scores >= lowest].astype(np.float64), scores[scores >= lowest].astype(np.float64)
-    kept = suppress(boxes, scores, max_iou)[:most]
-    return boxes[kept], scores[kept]
 
 
 def scorer(predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str, float]]:
     """Score slices by COCO's ``AP`` to ``APl``; volumes by ``CPM``, the sensitivity at 1 and 4 false positives, and ``hit_IoU``.
 
-    ``hit_IoU`` is the median IoU of the surest hits with their nodules: FROC does not judge the size of boxes.
+    ``hit_IoU`` is the median IoU of the surest hits with their nodules: FROC does not judge the size of boxes. If scores are
+    calibrated, ``ECE`` and ``ECE_uncalibrated`` are the calibration errors of unseen patients; lower is better.
     """
     if predictions and "centers" not in predictions[0]:
         images = [metrics.match_boxes(row["boxes"], row["scores"], row["truth_boxes"]) for row in predictions]
@@ -363,13 +226,21 @@ def scorer(predictions: Sequence[Prediction]) -> Callable[[np.ndarray], dict[str
         for row in predictions
     ]
     overlaps = [sizes_of_hits(row).overlap for row in predictions]
+    is_calibrated = bool(predictions) and "uncalibrated_scores" in predictions[0]
+    calibration_errors = calibration_error_scorer(predictions) if is_calibrated else None
 
     def scores(indices: np.ndarray) -> dict[str, float]:
         curve = metrics.froc([scans[index] for index in indices])
         at_1, at_4 = curve.sensitivity_at((1.0, 4.0))
         hits = np.concatenate([np.zeros(0), *(overlaps[index] for index in indices)])
         overlap = float(np.median(hits)) if hits.size else float("nan")
-        return {"CPM": curve.cpm, "sensitivity_at_1": float(at_1), "sensitivity_at_4": float(at_4), "hit_IoU": overlap}
+        values = {
+            "CPM": curve.cpm,
+            "sensitivity_at_1": float(at_1),
+            "sensitivity_at_4": float(at_4),
+            "hit_IoU": overlap,
+        }
+        return values if calibration_errors is None else values | calibration_errors(indices)
 
     return scores
 
