@@ -53,7 +53,8 @@ class ObjectFolder:
     url: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", self.url.rstrip("/"))
+        url = re.sub(r":/(?!/)", "://", self.url, count=1)  # as a path spells it
+        object.__setattr__(self, "url", url.rstrip("/"))
         if not self.url.partition("://")[2]:
             raise OptionError("out", "expected a folder in the URL, as s3://bucket/folder", got=self.url)
         if found := re.search(r"[*?\[\]]", self.url):
@@ -190,9 +191,8 @@ def _store_error(url: str, error: Exception) -> OutputError:
     """The error of a filesystem, whose classes differ from one to the other."""
     text = " ".join(str(error).split())[:500]
     if isinstance(error, ImportError):
-        return OutputError(
-            f"{url} cannot be opened: {text}", remedy="install that package, on all machines of the build"
-        )
+        extra = 'pip install "lung_nodule_ct[s3]"' if url.startswith(("s3:", "s3a:")) else "pip install it"
+        return OutputError(f"{url} cannot be opened: {text}", remedy=f"on all machines of the build: {extra}")
     return OutputError(
         f"{url} cannot be read or written: {text or type(error).__name__}",
         remedy="check the URL, the credentials and the endpoint; then run the same command again",

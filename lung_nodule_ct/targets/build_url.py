@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 JOBS: Final = ".jobs"
 """The folder at the URL that keeps what jobs finished, until the build is complete."""
+_PROBE: Final = f"{JOBS}/probe"
 _PUBLISHING: Final = f"{JOBS}/publishing.json"
 """The files that a build began to write or remove under their final names: what a later one may replace."""
 
@@ -79,6 +80,8 @@ def build_at_url(
     with one_sentence(target), exclusive(stages / hashlib.sha256(target.url.encode()).hexdigest()[:16]) as folder:
         found = _Found.at(target)
         found.require_free(target, overwrite=overwrite)
+        target.write(_PROBE, b"")  # a URL that cannot be written is better known before hours of work than after
+        target.remove([_PROBE])
         layout = options.layout(len(configs))
         with temporary_folder(folder) as stage, options.open_engine(target / JOBS) as engine:
             plans = [make_plan(config, source, options.split_by, limit=options.limit) for config in configs]
