@@ -183,6 +183,7 @@ def test_another_plan_keeps_nothing_of_an_unfinished_build(slices, dummy) -> Non
     assert not any(name.startswith(".jobs") for name in ObjectFolder(URL).files())
 
 
+@pytest.mark.slow
 def test_a_build_that_ends_at_any_change_of_the_store_is_no_build_or_complete(dummy, tmp_path, store, changes) -> None:
     """``build.json`` is there only with all other files. The same command then completes the build."""
     expected = local(dummy, tmp_path / "local")
@@ -204,6 +205,7 @@ def test_a_build_that_ends_at_any_change_of_the_store_is_no_build_or_complete(du
         assert_equal(expected)
 
 
+@pytest.mark.slow
 def test_a_build_is_replaced_as_a_whole_or_not_yet(dummy, tmp_path, store, changes) -> None:
     expected = local(dummy, tmp_path / "local")
     build(dummy, "cls_1.25mm")
