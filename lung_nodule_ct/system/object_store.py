@@ -24,7 +24,8 @@ _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ATTEMPTS: Final = 3
 _FINAL: Final = (FileNotFoundError, PermissionError, NotImplementedError, ImportError)
 _BLOCK_BYTES: Final = 16 << 20
-_THREADS: Final = 8
+_COPIES: Final = 32
+"""At a time. The bytes stay in the store, so that a copy only takes a request of this machine, and patience."""
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class ObjectFolder:
         url: The URL as fsspec takes it, as ``s3://bucket/folder``.
 
     Raises:
-        OptionError: The URL names no folder, or has characters that readers take for a pattern.
+        OptionError: The URL names no folder or one of this machine, or has characters that readers take for a pattern.
     """
 
     url: str
@@ -55,6 +56,8 @@ class ObjectFolder:
     def __post_init__(self) -> None:
         url = re.sub(r":/(?!/)", "://", self.url, count=1)  # as a path spells it
         object.__setattr__(self, "url", url.rstrip("/"))
+        if self.url.startswith("file:"):
+            raise OptionError("out", "a folder of this machine is given by its path", got=self.url)
         if not self.url.partition("://")[2]:
             raise OptionError("out", "expected a folder in the URL, as s3://bucket/folder", got=self.url)
         if found := re.search(r"[*?\[\]]", self.url):
@@ -145,7 +148,7 @@ class ObjectFolder:
             old, new = item
             self._changed(lambda files, root: files.cp_file(f"{root}/{old}", f"{root}/{new}"))
 
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(_COPIES) as pool:
             list(pool.map(copy, names.items()))
 
     def remove(self, names: Collection[str]) -> None:

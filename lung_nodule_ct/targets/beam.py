@@ -1,6 +1,6 @@
 """Shards written by Apache Beam, one element per shard, on any runner.
 
-Workers must be able to read the archives and the folder of the job (:mod:`.job`) under the same paths as this machine.
+Workers must be able to read the archives and the folder of the job (:mod:`.job`) under the same paths or URLs as this machine.
 """
 
 from __future__ import annotations
@@ -95,9 +95,8 @@ class BeamEngine:
         try:
             plans = job.submit(layout, shards)
             self._run(job, len(shards))
-            for plan, shard in zip(plans, shards, strict=True):
-                written = job.collect(plan, shard, stage)
-                progress.advance(shard.config.name, shard.packed_bytes)
+            for written in job.collect_all(plans, shards, stage):
+                progress.advance(written.shard.config.name, written.shard.packed_bytes)
                 yield written
             if self._jobs is None:
                 shutil.rmtree(stage / ".jobs")

@@ -12,7 +12,9 @@ import pickle
 import platform
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +28,7 @@ from lung_nodule_ct.targets.prepared_cache import code_hash
 from lung_nodule_ct.targets.shards import Shard, WrittenShard, unpublished, write_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lung_nodule_ct.targets.job_files import JobFiles
     from lung_nodule_ct.targets.shards import ShardLayout
@@ -35,6 +37,7 @@ _MANIFEST: Final = "manifest"
 _OFFSETS: Final = "offsets"
 _OFFSET: Final = struct.Struct("<Q")
 _ATTEMPTS: Final = 3
+_QUESTIONS: Final = 8
 _SHARD: Final = ".shard"
 _RECORD: Final = ".record"
 _REMEDY: Final = "give the output on a file system that all workers share under the same path, or at a URL that all of them can write"
@@ -172,6 +175,19 @@ class Job:
         target = unpublished(stage / result.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         return replace(result, shard=shard, url=self._files.collect(plan + _SHARD, target))
+
+    def collect_all(self, plans: Sequence[str], shards: Sequence[Shard], stage: Path) -> Iterator[WrittenShard]:
+        """Collect all shards, in order. At a URL every question takes a while, so several are asked at a time.
+
+        Raises:
+            LungNoduleCTError: A worker met it; that of the first shard in the order.
+            OutputError: A shard was not written, or its file does not have the recorded size.
+        """
+        if not isinstance(self.folder, ObjectFolder):
+            yield from map(self.collect, plans, shards, repeat(stage))
+            return
+        with ThreadPoolExecutor(_QUESTIONS) as pool:
+            yield from pool.map(self.collect, plans, shards, repeat(stage))
 
     def keep_finished(self) -> bool:
         """Remove the folder if no shard is finished, and return whether one is."""

@@ -29,7 +29,7 @@ class JobFiles(Protocol):
         """A new folder of this machine, in which a file is written before it is published. It is removed at the end."""
 
     def publish(self, path: Path, name: str) -> None:
-        """Make a file of a workplace a file of the job. One of the same name is replaced."""
+        """Move a file from a workplace to the job. One of the same name is replaced."""
 
     def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         """Read a file, or a part of it.
@@ -46,7 +46,7 @@ class JobFiles(Protocol):
         """The SHA-256 of a file in hexadecimal."""
 
     def collect(self, name: str, target: Path) -> str | None:
-        """Make a file of the job a file of a build on this machine; or return the URL under which it stays."""
+        """Add a file of the job to a build on this machine, as ``target``; or return the URL under which it stays."""
 
     def remove_unless(self, suffix: str) -> bool:
         """Remove all files if none has this suffix, and return whether one has."""

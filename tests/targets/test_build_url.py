@@ -135,9 +135,14 @@ def test_url_and_folder_do_not_mix(cli, dummy, tmp_path) -> None:
     assert done.returncode == 1
     assert "unknown://bucket/folder cannot be" in done.stderr
     assert list(tmp_path.iterdir()) == []
-    done = cli("build", DET2D, "--source", dummy, "--out", "memory://bucket/[a]", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "pattern" in done.stderr
+    for url, problem in (
+        ("memory://bucket/[a]", "pattern"),
+        ("memory://", "in the URL"),
+        (f"file://{tmp_path}", "path"),
+    ):
+        done = cli("build", DET2D, "--source", dummy, "--out", url, cwd=tmp_path)
+        assert done.returncode == 2
+        assert problem in done.stderr
     done = cli("audit", URL)
     assert done.returncode == 1
     assert "is a URL" in done.stderr
