@@ -19,6 +19,7 @@ from lung_nodule_ct.errors import MemberError, OutputError
 from lung_nodule_ct.examples.plan import FAMILIES, make_plan
 from lung_nodule_ct.publish.card import write_first_card
 from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.system.files import cache_folder
 from lung_nodule_ct.system.object_store import ObjectFolder
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.build_url import build_at_url
@@ -78,21 +79,21 @@ class Changes:
 
 
 def build(source: Path, *configs: str, overwrite: bool = False, **options) -> None:
-    chosen = [get_config(name) for name in configs or (DET2D,)]
-    build_at_url(
-        chosen,
-        open_folder(source),
-        ObjectFolder(URL),
-        BuildOptions(**options),
-        None,
-        write_first_card,
-        overwrite=overwrite,
-    )
+    card = write_first_card if options.get("format") is None else None
+    chosen, there = [get_config(name) for name in configs or (DET2D,)], ObjectFolder(URL)
+    build_at_url(chosen, open_folder(source), there, BuildOptions(**options), None, card, overwrite=overwrite)
 
 
 def local(source: Path, folder: Path, *configs: str, **options) -> Path:
-    chosen = [get_config(name) for name in configs or (DET2D,)]
-    build_folder(chosen, open_folder(source), folder, BuildOptions(**options), None, write_first_card)
+    card = write_first_card if options.get("format") is None else None
+    build_folder(
+        [get_config(name) for name in configs or (DET2D,)],
+        open_folder(source),
+        folder,
+        BuildOptions(**options),
+        None,
+        card,
+    )
     return folder
 
 
@@ -121,12 +122,21 @@ def test_all_configs_have_the_files_of_a_local_build(cli, dummy, dummy_build) ->
 def test_arrow_at_a_url_has_the_files_of_a_local_build(dummy, tmp_path) -> None:
     configs = ("cls_1.25mm", "det3d_1.25mm")
     build(dummy, *configs, format="arrow")
-    folder = tmp_path / "local"
-    build_folder([get_config(name) for name in configs], open_folder(dummy), folder, BuildOptions(format="arrow"))
-    there = ObjectFolder(URL)
-    for path in folder.rglob("*.arrow"):
-        assert there.read(path.relative_to(folder).as_posix()) == path.read_bytes()
-    assert "cls_1.25mm/train/state.json" in there.files()
+    assert_equal(local(dummy, tmp_path / "local", *configs, format="arrow"))
+
+
+def test_this_machine_holds_one_shard_at_a_time(slices, dummy, monkeypatch) -> None:
+    held, put = [], MemoryFileSystem.put_file
+
+    def put_file(self, path, target, **others):
+        if target.endswith(".shard"):
+            held.append(len(list((cache_folder() / "uploads").rglob("*.parquet.partial"))))
+        put(self, path, target, **others)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
+    build(dummy)
+    assert held == [1] * len(names(dummy))
+    assert [path for path in (cache_folder() / "uploads").rglob("*") if "lock" not in path.name] == []
 
 
 def test_url_and_folder_do_not_mix(cli, dummy, tmp_path) -> None:
