@@ -215,7 +215,7 @@ def read_build(folder: str | os.PathLike[str]) -> BuildFolder:
             remedy="copy it to this machine; or read its shards with load_dataset, and compare its files with: lung-nodule-ct verify URL",
         )
     path = Path(folder).expanduser()
-    remedy = _REBUILD.format(folder=path)
+    remedy = f"build one: lung-nodule-ct build CONFIG... --out {path}"
     if not path.is_dir():
         sweep(real_path(path))  # a build that was killed may have moved an earlier one away
     if not path.is_dir():
