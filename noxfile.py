@@ -92,8 +92,9 @@ def tfds(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Beam on a Dask cluster of two workers on this machine."""
-    install(session, "test", "cluster")
+    """Beam on a Dask cluster of two workers on this machine, also with an object store, which is a server on this machine."""
+    install(session, "test", "cluster", "s3")
+    session.install("moto[server]>=5.1")
     session.run("pytest", "-m", "cluster", *session.posargs)
 
 

@@ -68,7 +68,9 @@ def audit(
 
 
 def verify(
-    build: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a build of any format.")],
+    build: Annotated[
+        str, typer.Argument(metavar="BUILD", help="The folder of a build of any format, or its URL (s3://...).")
+    ],
     as_json: Json = False,
 ) -> None:
     """Compare every file of a build with the sizes and hashes in its manifest. The exit code is 1 if a file is not as it was written."""

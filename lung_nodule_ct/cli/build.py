@@ -23,6 +23,7 @@ from lung_nodule_ct.declaration.computed import KeySlices
 from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.errors import OptionError
+from lung_nodule_ct.system.object_store import ObjectFolder, is_url
 from lung_nodule_ct.targets.options import BuildOptions, EngineName
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ def build(
     every: Annotated[bool, typer.Option("--all", help="Build all configs.")] = False,
     source: SourceOption = None,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--out",
-            help="The folder to write. If it holds a build of the same archives with the same options, the configs are added to it or "
-            "renewed in it.",
+            metavar="FOLDER",
+            help="The folder to write, or its URL (s3://...). If a folder holds a build of the same archives with the same options, the "
+            "configs are added to it or renewed in it.",
         ),
-    ] = DEFAULT_BUILD,
+    ] = str(DEFAULT_BUILD),
     format_: Annotated[
         Format,
         typer.Option(
@@ -138,29 +140,34 @@ def build(
             limit=limit,
         )
         options.check(chosen)
+        target = ObjectFolder(out) if is_url(out) else Path(out)
     except OptionError as error:
         raise typer.BadParameter(error.message, param_hint=f"--{error.option.replace('_', '-')}") from error
-    if format_ is Format.PARQUET and "[" in str(out.absolute()):
+    if format_ is Format.PARQUET and isinstance(target, Path) and "[" in str(target.absolute()):
         from lung_nodule_ct.system.progress import notice
 
         notice(
-            f"load_dataset takes the [ in {out.absolute()} as the start of a pattern and finds no file: rename the folder "
+            f"load_dataset takes the [ in {target.absolute()} as the start of a pattern and finds no file: rename the folder "
             "before you load it, or choose another --out"
         )
     from lung_nodule_ct.publish.card import write_first_card
     from lung_nodule_ct.sources.resolve import open_source
     from lung_nodule_ct.system.progress import BuildProgress, BuildProgressBar, DownloadProgress, DownloadProgressBar
     from lung_nodule_ct.targets.build import build_folder
+    from lung_nodule_ct.targets.build_url import build_at_url
 
     with nullcontext(DownloadProgress()) if quiet else DownloadProgressBar() as downloads:
         archives = open_source(source, chosen, offline=offline, progress=downloads)
     add_files = write_first_card if format_ is Format.PARQUET else None
     with nullcontext(BuildProgress()) if quiet else BuildProgressBar() as progress:
-        done = build_folder(chosen, archives, out, options, progress, add_files, overwrite=overwrite)
-    _print_build(out, done, as_json)
+        if isinstance(target, Path):
+            done = build_folder(chosen, archives, target, options, progress, add_files, overwrite=overwrite)
+        else:
+            done = build_at_url(chosen, archives, target, options, progress, add_files, overwrite=overwrite)
+    _print_build(str(target), done, as_json)
 
 
-def _print_build(out: Path, done: Build, as_json: bool) -> None:
+def _print_build(out: str, done: Build, as_json: bool) -> None:
     findings = list(dict.fromkeys(finding for own in done.findings.values() for finding in own))
     rows = {name: config.rows for name, config in done.configs.items()}
     if as_json:
@@ -168,7 +175,7 @@ def _print_build(out: Path, done: Build, as_json: bool) -> None:
 
         print_json(
             {
-                "folder": str(out),
+                "folder": out,
                 "configs": rows,
                 "kept": list(done.kept),
                 "removed": list(done.removed),

@@ -109,19 +109,29 @@ def train(
 
     Every option of the recipe can be changed, for example --steps 500 --seed 0
     --batch-size 8 --split-by patient --optim.learning-rate 3e-4.
-    "BUILD RECIPE -- --help" lists all of them.
+    "BUILD RECIPE -- --help" lists all of them, with their defaults; with
+    "BUILD RECIPE --model NAME -- --help", those of that network.
 
     To train on several hosts, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
     and JAX_PROCESS_ID on each of them.
     """
+    others = [
+        value for value in (first, *context.args, data, out, check, real_ct, leave_out, model, pretrained) if value
+    ]
+    if others and (listing or models):
+        raise typer.BadParameter(
+            "it lists everything, and takes nothing else", param_hint="--list" if listing else "--models"
+        )
     if models:
         _print_models(as_json=as_json)
         return
     if as_json:
         raise typer.BadParameter("it belongs to --models", param_hint="--json")
-    if listing or not first:
+    if listing or not others:
         _print_recipes()
         return
+    if not first:
+        raise typer.BadParameter("name a build and a recipe, or a recipe and --check", param_hint="BUILD RECIPE")
     words, options = _split_words(first, context.args)
     is_hard = check and len(words) == 2 and _HARD in words
     if (real_ct or leave_out) and not is_hard:

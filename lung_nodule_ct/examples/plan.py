@@ -168,11 +168,21 @@ def _limited(plan: Plan, limit: int) -> Plan:
         f"{split} {len(limited.splits[split]):,} of {len(units):,}" for split, units in plan.splits.items()
     )
     place = Place(left_out[0].members[0].archive)
-    finding = Finding(Code.LIMITED, "left out; build without --limit for all", place, f"kept: {counts}", len(left_out))
+    finding = Finding(
+        Code.LIMITED,
+        "left out; build without --limit for all",
+        place,
+        f"of {plan.config.name}, kept: {counts}",
+        len(left_out),
+    )
     # whether the examples that are left out would have read a member that only examples decide on is not known
     members = (*(member for unit in left_out for member in unit.members), *plan.uses.undecided)
     uses = plan.uses.without(members, (row for unit in left_out for row in unit.rows))
-    return replace(limited, findings=(*plan.findings, finding), uses=replace(uses, undecided=()))
+    # what the plan says of a scan or a picture concerns no row, if none is made of it
+    shown = {(member.archive, member.name) for unit in limited.units for member in unit.members}
+    hidden = {(member.archive, member.name) for unit in left_out for member in unit.members} - shown
+    findings = (each for each in plan.findings if (each.place.archive, each.place.member) not in hidden)
+    return replace(limited, findings=(*findings, finding), uses=replace(uses, undecided=()))
 
 
 def _refuse_empty_archives(config: Config, source: Source, findings: Sequence[Finding]) -> None:

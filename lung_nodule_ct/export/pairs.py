@@ -51,7 +51,7 @@ def write_pairs(_schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Ex
 
     Raises:
         MissingExtraError: The extra ``imaging`` is not installed.
-        ExportError: The rows of a patient are not in the order of time.
+        ExportError: The rows of a patient are not in the order of time, or no scan has a follow-up.
     """
     require_modules("imaging", "registering scans", *_MODULES)
     from lung_nodule_ct.imaging.registration import register, warp  # noqa: PLC0415 -- an extra
@@ -81,6 +81,12 @@ def write_pairs(_schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Ex
         pair["transform"] = f"transforms/{pair['pair']}.tfm"
         (folder / "transforms").mkdir(exist_ok=True)
         (folder / pair["transform"]).write_text(registration.transform.to_itk(), encoding="ascii")
+    if not pairs:
+        raise ExportError(
+            f"there is no pair to export: {_alone(len(alone))}",
+            expected="scans of two dates of a patient with one slice thickness",
+            remedy="export a build of more scans; one that was made with --limit may hold one date of a patient",
+        )
     write_table(folder / "pairs.csv", _PAIR_COLUMNS, pairs)
     write_table(folder / "nodules.csv", [*NODULE_COLUMNS, "track_id"], nodules)
     registered = sum(pair["is_registered"] for pair in pairs)
@@ -90,10 +96,13 @@ def write_pairs(_schema: Schema, rows: Iterable[IndexedRow], folder: Path) -> Ex
             f"{len(pairs) - registered:,} of {len(pairs):,} pairs are unregistered and not written; pairs.csv has their reasons"
         )
     if alone:
-        notes.append(
-            f"{len(alone):,} scans have no pair: they are the only one of their patient and slice thickness, or have no patient or date"
-        )
+        notes.append(_alone(len(alone)))
     return ExportSummary(len(fixed_files) + registered, len(nodules), notes=tuple(notes))
+
+
+def _alone(count: int) -> str:
+    scans = "1 scan has no pair: it is" if count == 1 else f"{count:,} scans have no pair: each is"
+    return f"{scans} the only one of its patient and slice thickness, or has no patient or date"
 
 
 @dataclass(frozen=True, eq=False)

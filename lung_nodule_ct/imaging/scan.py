@@ -61,7 +61,8 @@ class Scan(Volume):
 
     def __repr__(self) -> str:
         mask = "no lung mask" if self.lung_mask is None else "lung mask"
-        return f"{super().__repr__()[:-1]}; {mask}, {len(self.nodules)} nodules)"
+        nodules = "1 nodule" if len(self.nodules) == 1 else f"{len(self.nodules)} nodules"
+        return f"{super().__repr__()[:-1]}; {mask}, {nodules})"
 
     def _repr_html_(self) -> str:
         """The scan in a notebook, with its nodules."""

@@ -110,6 +110,9 @@ def _handler(page: bytes, load: Callable[[str], _Scan | None]) -> type[BaseHTTPR
                 content = self._slice()
                 self._answer(HTTPStatus.NOT_FOUND) if content is None else self._answer(HTTPStatus.OK, content, _RAW)
 
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def _slice(self) -> bytes | None:
             match = _SLICE.fullmatch(self.path)
             scan = load(match[2]) if match else None
@@ -129,7 +132,8 @@ def _handler(page: bytes, load: Callable[[str], _Scan | None]) -> type[BaseHTTPR
             self.send_header("Cross-Origin-Resource-Policy", "same-origin")
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Requests are not logged."""

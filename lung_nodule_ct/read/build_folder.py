@@ -19,6 +19,7 @@ from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.errors import BuildFolderError, closest
 from lung_nodule_ct.read.row_groups import RowGroups
 from lung_nodule_ct.read.voxel_columns import table_rows
+from lung_nodule_ct.system.object_store import is_url
 from lung_nodule_ct.system.staging import real_path, sweep
 
 if TYPE_CHECKING:
@@ -213,8 +214,13 @@ def read_build(folder: str | os.PathLike[str]) -> BuildFolder:
     Raises:
         BuildFolderError: The folder is missing or empty, or its manifest is missing, damaged, or of another format or version.
     """
+    if is_url(folder):
+        raise BuildFolderError(
+            f"{folder} is a URL, and a build is read from a folder",
+            remedy="copy it to this machine; or read its shards with load_dataset, and compare its files with: lung-nodule-ct verify URL",
+        )
     path = Path(folder).expanduser()
-    remedy = _REBUILD.format(folder=path)
+    remedy = f"build one: lung-nodule-ct build CONFIG... --out {path}"
     if not path.is_dir():
         sweep(real_path(path))  # a build that was killed may have moved an earlier one away
     if not path.is_dir():

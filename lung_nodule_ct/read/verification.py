@@ -7,26 +7,24 @@ listed, unless it is among the shards, where a reader would load it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lung_nodule_ct.declaration.manifest import (
-    MANIFEST,
-    FileRecord,
-    is_intact,
-    other_files,
-    records_all_files,
-    shard_files,
-    stays_inside,
-)
+from lung_nodule_ct.declaration.manifest import MANIFEST, FileRecord
 from lung_nodule_ct.errors import BuildFolderError
+from lung_nodule_ct.read.recorded_files import (
+    CARD,
+    INTERPRETED,
+    MAX_HEAD_BYTES,
+    RecordedFiles,
+    has_front_matter,
+    is_loaded,
+)
 from lung_nodule_ct.read.sidecars import record_file, recorded_sidecars
+from lung_nodule_ct.read.url_verification import verify_url
 from lung_nodule_ct.read.verification_result import (
     Fault,
     FaultKind,
@@ -37,24 +35,14 @@ from lung_nodule_ct.read.verification_result import (
     record_text,
 )
 from lung_nodule_ct.system.files import file_hash
+from lung_nodule_ct.system.object_store import ObjectFolder, is_url
 from lung_nodule_ct.system.progress import BuildProgress
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-_SHARD = re.compile(r".+\.(parquet|arrow|(tfrecord|array_record)(-.*)?)", re.IGNORECASE)
-_CACHE = re.compile(r"cache-.+\.arrow")
-"""What ``datasets`` writes next to the Arrow files of a user who maps or filters them."""
-_INTERPRETED = frozenset(
-    {".huggingface.yaml", "dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "features.json"}
-)
-"""Files by which ``datasets`` and TFDS find and describe the shards."""
-_CARD = "README.md"
-_FRONT_MATTER = re.compile(rb"(?:\xef\xbb\xbf)?\s*---[ \t]*[\r\n]")
-"""The beginning of a card whose metadata ``datasets`` reads: which files are the shards of which config and split."""
 _TASK = "verifying"
 _MAX_NAMES = 5
-_MAX_HEAD_BYTES = 1 << 16
 _THREADS = 4
 
 
@@ -62,11 +50,12 @@ def verify(folder: str | os.PathLike[str], progress: BuildProgress | None = None
     """Compare every file of a build, of any format, with the manifest of the build.
 
     Args:
-        folder: The folder of the build.
+        folder: The folder of the build, or its URL as fsspec takes it. At a URL, every file is read completely.
         progress: Receives the progress, in bytes.
 
     Raises:
         BuildFolderError: There is no folder, or no manifest in it, or the folder cannot be listed.
+        OutputError: The filesystem of a URL does not answer.
 
     Example:
         >>> import lung_nodule_ct
@@ -75,12 +64,14 @@ def verify(folder: str | os.PathLike[str], progress: BuildProgress | None = None
         >>> lung_nodule_ct.verify(folder).is_sound
         True
     """
+    if is_url(folder):
+        return verify_url(ObjectFolder(str(folder)), progress or BuildProgress())
     path = Path(folder)
     try:
         content = (path / MANIFEST).read_bytes()
         own_hash = hashlib.sha256(content).hexdigest()
         try:
-            manifest = _Manifest.parse(content)
+            manifest = RecordedFiles.parse(content)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             fault = Fault(FaultKind.MANIFEST, MANIFEST, "a manifest", repr(error)[:200], how_to_restore(MANIFEST))
             return Verification(path, 0, 0, (fault,), (), (), own_hash)
@@ -95,49 +86,8 @@ def verify(folder: str | os.PathLike[str], progress: BuildProgress | None = None
         ) from error
 
 
-@dataclass(frozen=True)
-class _Manifest:
-    """What verification uses of a manifest.
-
-    Attributes:
-        version: Its version.
-        is_complete: Whether it records every file and its own hash.
-        is_intact: Whether its text is as it was written.
-        shards: The recorded shards, by name.
-        others: The other recorded files, by name.
-    """
-
-    version: Any
-    is_complete: bool
-    is_intact: bool
-    shards: Mapping[str, FileRecord]
-    others: Mapping[str, FileRecord]
-
-    @classmethod
-    def parse(cls, content: bytes) -> _Manifest:
-        text = content.decode()
-        document = json.loads(text)
-        is_complete = records_all_files(document)
-        if is_complete:
-            _require_consistent(document)
-        manifest = cls(
-            document.get("format_version"),
-            is_complete,
-            is_intact(text),
-            shard_files(document),
-            other_files(document),
-        )
-        if outside := [name for name in manifest.records if not stays_inside(name)]:
-            raise ValueError(f"{outside[0]!r} is not a path inside the build")
-        return manifest
-
-    @property
-    def records(self) -> dict[str, FileRecord]:
-        return {**self.shards, **self.others}
-
-
 def _verify(
-    folder: Path, manifest: _Manifest, present: set[str], progress: BuildProgress, own: FileRecord
+    folder: Path, manifest: RecordedFiles, present: set[str], progress: BuildProgress, own: FileRecord
 ) -> Verification:
     earlier = {} if manifest.is_complete else _sidecar_records(folder, present)
     comparison = _Comparison(folder, {**earlier, **manifest.records}, present, progress)
@@ -146,10 +96,10 @@ def _verify(
     sound = [record for name, record in comparison.recorded.items() if name not in wrong]
     tops = {name.partition("/")[0] for name in manifest.shards}
     left = sorted(present - set(comparison.recorded) - comparison.renamed)
-    interpreted = _INTERPRETED if manifest.is_complete else frozenset[str]()
-    loaded = {name for name in left if _is_loaded(name, tops, interpreted)}
-    if manifest.is_complete and _CARD in left and (folder / _CARD).is_file() and _has_front_matter(folder / _CARD):
-        loaded.add(_CARD)
+    interpreted = INTERPRETED if manifest.is_complete else frozenset[str]()
+    loaded = {name for name in left if is_loaded(name, tops, interpreted)}
+    if manifest.is_complete and CARD in left and (folder / CARD).is_file() and _has_front_matter(folder / CARD):
+        loaded.add(CARD)
     faults += [added_file(name) for name in left if name in loaded]
     foreign = tuple(name for name in left if name not in loaded)
     proven = [record for record in sound if record.sha256 is not None]
@@ -306,44 +256,9 @@ class _Comparison:
         return how_to_restore(name)
 
 
-def _require_consistent(document: Mapping[str, Any]) -> None:
-    """Check that a manifest of release 2.0.0 or later records the hash of every file, and does not contradict itself.
-
-    Raises:
-        ValueError: It does not, or contradicts itself.
-        KeyError: An entry is missing.
-    """
-    shards, others = shard_files(document), other_files(document)
-    if "files" not in document:
-        raise ValueError("the entry 'files' is missing")
-    if without := [name for name, record in {**shards, **others}.items() if record.sha256 is None]:
-        raise ValueError(f"no hash of {without[0]} is recorded")
-    names = [file["path"] for config in document["configs"].values() for file in config["files"]]
-    if twice := [name for name, count in Counter([*names, *others]).items() if count > 1]:
-        raise ValueError(f"{twice[0]} is recorded twice")
-    for config, entry in document["configs"].items():
-        rows: Counter[str] = Counter()
-        for file in entry["files"]:
-            rows[file["split"]] += file["rows"]
-            if not re.search(rf"(?:^|[/-]){re.escape(file['split'])}(?=[-./])", file["path"]):
-                raise ValueError(f"{file['path']} is recorded as a file of the split {file['split']}")
-        if dict(rows) != dict(entry["rows"]):
-            raise ValueError(f"{config} has {dict(entry['rows'])} rows, and its files have {dict(rows)}")
-
-
-def _is_loaded(name: str, tops: set[str], interpreted: Collection[str]) -> bool:
-    """Whether a reader would use a file that the manifest does not record: a shard, or a file that says what the shards are."""
-    folder, _, file_name = name.rpartition("/")
-    if file_name in interpreted and (not folder or folder.partition("/")[0] in tops):
-        return True
-    if not _SHARD.fullmatch(file_name) or _CACHE.fullmatch(file_name):
-        return False
-    return folder.partition("/")[0] in tops
-
-
 def _has_front_matter(card: Path) -> bool:
     with card.open("rb") as file:
-        return _FRONT_MATTER.match(file.read(_MAX_HEAD_BYTES)) is not None
+        return has_front_matter(file.read(MAX_HEAD_BYTES))
 
 
 def _sidecar_records(folder: Path, present: set[str]) -> dict[str, FileRecord]:

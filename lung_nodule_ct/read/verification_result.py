@@ -68,7 +68,7 @@ class Verification:
     """The result of :func:`verify`.
 
     Attributes:
-        folder: The build.
+        folder: The build, or its URL.
         files: Number of files whose size and SHA-256 are those of the manifest, the manifest included if it has its own hash.
         num_bytes: Their size.
         faults: What differs.
@@ -78,7 +78,7 @@ class Verification:
             proves that the manifest itself was not replaced.
     """
 
-    folder: Path
+    folder: Path | str
     files: int
     num_bytes: int
     faults: tuple[Fault, ...]

@@ -1,6 +1,6 @@
 """Shards written by Apache Beam, one element per shard, on any runner.
 
-Workers must be able to read the archives and the folder of the job (:mod:`.job`) under the same paths as this machine.
+Workers must be able to read the archives and the folder of the job (:mod:`.job`) under the same paths or URLs as this machine.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lung_nodule_ct.targets.job import Job
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lung_nodule_ct.system.object_store import ObjectFolder
     from lung_nodule_ct.system.progress import BuildProgress
     from lung_nodule_ct.targets.shards import Shard, ShardLayout, WrittenShard
 
@@ -42,14 +43,18 @@ class BeamEngine:
     Args:
         options: The options of Beam's command line, as ``["--runner=DaskRunner"]``, or as Beam parses them.
         runner: Used instead of the runner in the options.
-        jobs: Folder for the files of jobs. It stays where a job fails, so that the next one goes on. The default is a folder of the stage.
+        jobs: Folder for the files of jobs, or its URL. It stays where a job fails, so that the next one goes on. The default is a folder of
+            the stage.
 
     Raises:
         OptionError: Beam has no such runner, or the runner needs a package that is not installed.
     """
 
     def __init__(
-        self, options: Sequence[str] | PipelineOptions = (), runner: str | None = None, jobs: Path | None = None
+        self,
+        options: Sequence[str] | PipelineOptions = (),
+        runner: str | None = None,
+        jobs: Path | ObjectFolder | None = None,
     ) -> None:
         self._options = options if isinstance(options, PipelineOptions) else PipelineOptions(list(options))
         self._jobs = jobs
@@ -90,12 +95,11 @@ class BeamEngine:
         try:
             plans = job.submit(layout, shards)
             self._run(job, len(shards))
-            for plan, shard in zip(plans, shards, strict=True):
-                written = job.collect(plan, shard, stage)
-                progress.advance(shard.config.name, shard.packed_bytes)
+            for written in job.collect_all(plans, shards, stage):
+                progress.advance(written.shard.config.name, written.shard.packed_bytes)
                 yield written
             if self._jobs is None:
-                shutil.rmtree(job.folder.parent)
+                shutil.rmtree(stage / ".jobs")
         except LungNoduleCTError:
             if self._jobs is not None and job.keep_finished():
                 notice(f"the shards that are finished are in {self._jobs}; the same command goes on from there")

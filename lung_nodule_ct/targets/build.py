@@ -8,7 +8,7 @@ from __future__ import annotations
 import filecmp
 import shutil
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lung_nodule_ct.declaration.configs import CONFIGS
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lung_nodule_ct.declaration.configs import Config
     from lung_nodule_ct.examples.plan import Plan
     from lung_nodule_ct.sources.source import Source
+    from lung_nodule_ct.system.object_store import ObjectFolder
     from lung_nodule_ct.targets.engine import Engine
     from lung_nodule_ct.targets.shards import Layout
 
@@ -75,9 +76,8 @@ def build_folder(
     """
     options, progress = options or BuildOptions(), progress or BuildProgress()
     options.check(configs)
-    order = {name: number for number, name in enumerate(CONFIGS)}
-    configs = sorted(configs, key=lambda config: order.get(config.name, len(order)))
-    with _one_sentence(target), exclusive(target) as folder:
+    configs = in_order(configs)
+    with one_sentence(target), exclusive(target) as folder:
         existing = ExistingBuild.read(folder)
         base = None if overwrite else existing
         kept = () if base is None else base.kept(configs)
@@ -91,37 +91,93 @@ def build_folder(
             if existing is not None:
                 planned = _planned_names(plans, layout, options)
                 existing.kept_files(kept, planned, nested=nested, overwrite=overwrite).refuse_conflicts(target)
-            _announce(plans, options, progress)
-            plans = [with_computed(plan, options.computed, engine.map, progress) for plan in plans]
-            results = {
-                plan.config.name: build_config(
-                    plan, layout, stage, engine, progress, keep_source_names=options.keep_source_names
-                )
-                for plan in plans
-            }
-            built = {name: result for name, result in results.items() if result.files}
-            _require_examples(built, source, options, () if base is None else base.renewed(configs))
-            findings, report = findings_report(plans, results, source, options, base, kept)
-            if options.strict:
-                refuse_errors(findings)
-            accounts = {name: result.account for name, result in results.items()}
-            build = Build(
-                built, findings, accounts, report, options.split_by, options.keep_source_names, source.records, kept
-            )
-            (stage / FINDINGS).write_text(to_json(report), encoding="utf-8")
-            layout.finish(stage, build)
-            for config in built.values():
-                publish_names(stage, config.files)
-            document = manifest(header, build, source, base)
-            write_manifest(stage, document)
-            if add_files is not None:
-                add_files(stage)
+            parts = BuildParts(source, options, layout, header, base, kept)
+            build, document = parts.write(plans, stage, engine, progress, add_files)
             with changing(folder):
                 if existing is not None:
                     build = _keep_files(existing, stage, build, document, target, nested=nested, overwrite=overwrite)
                 replace_folder(stage, folder)
         shutil.rmtree(jobs_folder(folder), ignore_errors=True)
     return build
+
+
+def in_order(configs: Sequence[Config]) -> list[Config]:
+    """The configs in the order of their declaration; those of other packages at the end."""
+    order = {name: number for number, name in enumerate(CONFIGS)}
+    return sorted(configs, key=lambda config: order.get(config.name, len(order)))
+
+
+@dataclass(frozen=True)
+class BuildParts:
+    """What the content of a build follows from, besides the plans of its configs.
+
+    Attributes:
+        source: The archives.
+        options: How to build.
+        layout: The files.
+        header: What the manifest states about the options.
+        base: The build whose other configs are kept.
+        kept: These configs.
+    """
+
+    source: Source
+    options: BuildOptions
+    layout: Layout
+    header: Mapping[str, Any]
+    base: ExistingBuild | None = None
+    kept: tuple[str, ...] = ()
+
+    def write(
+        self,
+        plans: Sequence[Plan],
+        stage: Path,
+        engine: Engine,
+        progress: BuildProgress,
+        add_files: Callable[[Path], None] | None,
+    ) -> tuple[Build, dict[str, Any]]:
+        """Write all files of a build into a stage, except for shards that the engine writes elsewhere.
+
+        Args:
+            plans: The plans of the configs.
+            stage: A new folder.
+            engine: Writes the shards.
+            progress: Receives the progress.
+            add_files: Adds files to the stage when it is complete.
+
+        Returns:
+            The build, and the content of its manifest.
+
+        Raises:
+            LungNoduleCTError: As :func:`build_folder`.
+        """
+        source, options, layout = self.source, self.options, self.layout
+        _announce(plans, options, progress)
+        plans = [with_computed(plan, options.computed, engine.map, progress) for plan in plans]
+        results = {
+            plan.config.name: build_config(
+                plan, layout, stage, engine, progress, keep_source_names=options.keep_source_names
+            )
+            for plan in plans
+        }
+        built = {name: result for name, result in results.items() if result.files}
+        renewed = () if self.base is None else self.base.renewed([plan.config for plan in plans])
+        _require_examples(built, source, options, renewed)
+        findings, report = findings_report(plans, results, source, options, self.base, self.kept)
+        if options.strict:
+            refuse_errors(findings)
+        accounts = {name: result.account for name, result in results.items()}
+        build = Build(
+            built, findings, accounts, report, options.split_by, options.keep_source_names, source.records, self.kept
+        )
+        (stage / FINDINGS).write_text(to_json(report), encoding="utf-8")
+        layout.finish(stage, build)
+        for config in built.values():
+            publish_names(stage, config.files)
+        document = manifest(self.header, build, source, self.base)
+        write_manifest(stage, document)
+        if add_files is not None:
+            add_files(stage)
+        return build, document
 
 
 def build_config(
@@ -246,7 +302,7 @@ def _keep_files(
 
 
 @contextmanager
-def _one_sentence(target: Path) -> Iterator[None]:
+def one_sentence(target: Path | ObjectFolder) -> Iterator[None]:
     """Turn an error of the system, as of a full disk, into one of this package."""
     try:
         yield

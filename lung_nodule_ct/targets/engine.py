@@ -77,7 +77,7 @@ class LocalEngine:
             # reused for all shards: new memory can cost as much as inflating its content
             buffers = [BufferPool() for _ in range(prefetch + 1)]
             for shard in shards:
-                yield write_shard(
+                yield self.writer_of(shard)(
                     layout,
                     shard,
                     stage,
@@ -92,7 +92,7 @@ class LocalEngine:
         rest = self._num_proc % processes if config.schema.has_voxels else 0
         futures = [
             self._pool(processes).submit(
-                write_shard,
+                self.writer_of(shard),
                 layout,
                 shard,
                 stage,
@@ -105,6 +105,10 @@ class LocalEngine:
                 written = future.result()
                 progress.advance(config.name, written.shard.packed_bytes)
                 yield written
+
+    def writer_of(self, shard: Shard) -> Callable[..., WrittenShard]:  # noqa: ARG002 -- for engines that do more with a shard
+        """What writes a shard, with the arguments of :func:`.write_shard`. It must be picklable."""
+        return write_shard
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """Yield the results of a function for some items, in their order. Both must be picklable if there are several workers."""

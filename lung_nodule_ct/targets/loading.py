@@ -76,7 +76,7 @@ def load(
     Args:
         config: Name of the config, for example ``det2d_1.25mm``; see :data:`lung_nodule_ct.CONFIGS`.
         source: A folder of archives, or its URL. Without it the environment variable ``LUNG_NODULE_CT_SOURCE`` names one; without that,
-            a cache that was prepared before is used. If there is none, the archives come from the cache of downloads and from Zenodo.
+            the cache of the config that was prepared last is used, from whatever archives: a notice names them. If there is none, the archives come from the cache of downloads and from Zenodo.
         split: One split; by default all splits.
         streaming: Read while iterating, and prepare nothing.
         split_by: ``published``, or ``patient`` for splits without leakage.

@@ -12,6 +12,7 @@ from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.errors import OptionError
 from lung_nodule_ct.system.imports import optional_imports
+from lung_nodule_ct.system.object_store import ObjectFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,19 +151,23 @@ class BuildOptions:
 
         return TfdsLayout("tfrecord" if self.format is Format.TFRECORD else "array_record")
 
-    def open_engine(self, jobs: Path) -> Engine:
+    def open_engine(self, jobs: Path | ObjectFolder) -> Engine:
         """Return the engine, as a context manager.
 
         Args:
-            jobs: Folder for the files of jobs on other machines.
+            jobs: Folder for the files of jobs on other machines; or its URL, if shards are not to be kept on this machine.
 
         Raises:
             MissingExtraError: The engine needs the extra ``beam``.
         """
         if self.engine is EngineName.LOCAL:
-            from lung_nodule_ct.targets.engine import LocalEngine  # noqa: PLC0415
+            if not isinstance(jobs, ObjectFolder):
+                from lung_nodule_ct.targets.engine import LocalEngine  # noqa: PLC0415
 
-            return LocalEngine(self.num_proc)
+                return LocalEngine(self.num_proc)
+            from lung_nodule_ct.targets.upload_engine import UploadEngine  # noqa: PLC0415
+
+            return UploadEngine(self.num_proc, jobs)
         with optional_imports("beam", "--engine beam"):
             from lung_nodule_ct.targets.beam import BeamEngine  # noqa: PLC0415
 

@@ -95,6 +95,7 @@ class WrittenShard:
         pixels: The keys of the pixels of its examples.
         read: Members that its examples were read from, for examples that state it.
         left_out: The main member of each unit of which every example was left out.
+        url: Where the file is, if it is not on this machine.
     """
 
     shard: Shard
@@ -107,6 +108,7 @@ class WrittenShard:
     pixels: tuple[Pixels, ...]
     read: tuple[Member, ...]
     left_out: tuple[Member, ...]
+    url: str | None = None
 
 
 class ShardLayout(Protocol):
@@ -248,16 +250,17 @@ def without_empty_splits(stage: Path, files: Sequence[WrittenShard]) -> tuple[Wr
     """The files of the splits that have examples. The others, of which every example was left out, are removed: nothing loads them."""
     filled = {written.shard.split for written in files if written.rows}
     for written in files:
-        if written.shard.split not in filled:
+        if written.shard.split not in filled and written.url is None:
             unpublished(stage / written.path).unlink()
     return tuple(written for written in files if written.shard.split in filled)
 
 
 def publish_names(stage: Path, files: Iterable[WrittenShard]) -> None:
-    """Rename the files of a complete build to their final names."""
+    """Rename the files of a complete build to their final names, those that are on this machine."""
     for written in files:
-        path = stage / written.path
-        unpublished(path).rename(path)
+        if written.url is None:
+            path = stage / written.path
+            unpublished(path).rename(path)
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,8 @@ def three(option: str, values: Sequence[int]) -> tuple[int, int, int]:
     Raises:
         OptionError: It is not three positive integers.
     """
-    if len(values) != 3 or any(int(value) != value or value < 1 for value in values):
-        raise OptionError(option, "it is not a size", expected="three positive integers z, y, x", got=tuple(values))
+    numbers = tuple(values) if hasattr(values, "__len__") else (values,)
+    if len(numbers) != 3 or any(int(value) != value or value < 1 for value in numbers):
+        raise OptionError(option, "it is not a size", expected="three positive integers z, y, x", got=values)
     z, y, x = map(int, values)
     return z, y, x

@@ -154,9 +154,15 @@ def open_run(folder: Path) -> Run:
     try:
         document = json.loads(path.read_text("utf-8"))
         version = document["format_version"]
+    except FileNotFoundError as error:
+        raise TrainingError(
+            f"{folder} holds no run" if folder.is_dir() else f"there is no folder {folder}",
+            expected=f"the folder of a run, with its {_RUN}",
+            remedy=f"train one: lung-nodule-ct train BUILD RECIPE --out {folder}",
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{folder} holds no run: {error}", remedy="train one: lung-nodule-ct train BUILD RECIPE"
+            f"{path} is not a valid run: {error}", remedy="train one: lung-nodule-ct train BUILD RECIPE"
         ) from error
     if version != _FORMAT_VERSION:
         change = ": its checkpoints have no statistics of batch normalisation" if version == 1 else ""

@@ -176,17 +176,21 @@ def test_the_page_lists_every_check(build_tiny, tmp_path, build, dummy) -> None:
     assert listed == {re.sub("^figure-.*", "figure-…", re.sub("/.*", "/<config>", name)) for name in names}
 
 
-@pytest.mark.parametrize("state", ["empty", "incomplete"])
-def test_a_folder_that_is_not_a_build_is_refused(cli, build_tiny, tmp_path, state) -> None:
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [("absent", "Build one: "), ("empty", "Build one: "), ("incomplete", "Build it again into another folder: ")],
+)
+def test_a_folder_that_is_not_a_build_is_refused(cli, build_tiny, tmp_path, state, remedy) -> None:
     folder = tmp_path / "empty"
-    folder.mkdir()
+    if state == "empty":
+        folder.mkdir()
     if state == "incomplete":
         folder = build_tiny("cls_1.25mm")
         (folder / "build.json").unlink()
     before = sorted(folder.rglob("*"))
     done = cli("audit", folder)
     assert done.returncode == 1
-    assert "Build it again" in done.stderr
+    assert remedy in done.stderr
     assert sorted(folder.rglob("*")) == before
 
 

@@ -961,15 +961,28 @@ def test_scans_that_are_not_in_the_order_of_time_are_refused(followed, tmp_path)
     assert not (tmp_path / "pairs").exists()
 
 
-def test_scans_without_an_earlier_one_are_counted(followed, tmp_path) -> None:
+def test_an_export_without_any_pair_is_refused_with_the_reason(followed, tmp_path) -> None:
     def part(rows) -> None:
         rows[1]["slice_thickness_mm"], rows[2]["patient_id"] = 5.0, None
 
     shutil.copytree(followed[0], tmp_path / "build")
     folder = alter(tmp_path / "build", "longitudinal", part)
+    with pytest.raises(
+        ExportError, match=r"no pair to export: 3 scans have no pair: .*expected scans of two dates of a patient"
+    ):
+        export_config(open_build(folder), "longitudinal", "nifti-pairs", tmp_path / "pairs")
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_scans_without_an_earlier_one_are_counted(followed, tmp_path) -> None:
+    def part(rows) -> None:
+        rows[2]["patient_id"] = None
+
+    shutil.copytree(followed[0], tmp_path / "build")
+    folder = alter(tmp_path / "build", "longitudinal", part)
     summary = export_config(open_build(folder), "longitudinal", "nifti-pairs", tmp_path / "pairs")
-    assert (summary.images, _table(tmp_path / "pairs" / "pairs.csv")) == (0, [])
-    assert summary.notes[0].startswith("3 scans have no pair")
+    assert len(_table(tmp_path / "pairs" / "pairs.csv")) == 1
+    assert summary.notes[-1].startswith("1 scan has no pair: it is the only one")
 
 
 def test_without_simpleitk_the_error_names_the_extra(followed, python, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import signal
 import subprocess
@@ -61,6 +62,20 @@ def test_the_slices_are_those_of_the_build_in_display_order(build, server):
     assert {row["direction"][0] == 1 for row in rows} == {True, False}
     masks = [_get(f"{server.url}mask/scan-{number}/0")[0] for number in sizes]
     assert set(masks) == {200, 404}  # a scan without a mask has none
+
+
+@pytest.mark.parametrize("path", ["", "volume/scan-0/0", "nothing"])
+def test_head_answers_as_get_without_content(server, path):
+    answers = []
+    for method in ("GET", "HEAD"):
+        connection = http.client.HTTPConnection(server.url.split("/")[2])
+        connection.request(method, f"/{path}")
+        with connection.getresponse() as response:
+            answers.append((response.status, response.getheader("Content-Length"), response.read()))
+        connection.close()
+    (status, length, content), head = answers
+    assert head == (status, length, b"")
+    assert length == str(len(content))
 
 
 @pytest.mark.parametrize(

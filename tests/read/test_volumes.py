@@ -259,6 +259,7 @@ def test_a_patch_outside_the_volume_is_refused(scans) -> None:
         ({"center_voxel": (1, 2), "size": (3, 3, 3)}, "center_voxel: expected three numbers x, y, z"),
         ({"center_voxel": (1, 2, float("nan")), "size": (3, 3, 3)}, "center_voxel"),
         ({"center_voxel": (1, 2, 3), "size": (3, 3)}, "size: expected three numbers"),
+        ({"center_voxel": (1, 2, 3), "size": 16}, "size: expected three numbers x, y, z, got 16"),
         ({"center_voxel": (1, 2, 3), "size": (3, 3, 0)}, "size: expected positive numbers"),
         ({"center_voxel": (1, 2, 3), "size_mm": (3, 3, -1)}, "size_mm: expected positive numbers"),
     ],
@@ -385,7 +386,7 @@ def test_a_scan_in_a_notebook_marks_and_lists_its_nodules() -> None:
     assert "&lt;script&gt;1" in page
     assert "invasive adenocarcinoma" in page
     assert "5.0, 5.0, 20.0" in page
-    assert "1 nodules" in page
+    assert "no lung mask, 1 nodule)" in page
     for picture in pictures_of(page):
         orange = picture[..., 0].astype(int) - picture[..., 2] > 60
         assert orange.any()

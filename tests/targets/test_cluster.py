@@ -6,8 +6,6 @@ import dataclasses
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -17,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from dask_cluster import beam_in_a_process, dask_cluster
 from faulty_slices import FAULTY_SLICES, made_by
 
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
@@ -38,28 +37,7 @@ pytestmark = [
     ),
 ]
 
-ROOT = Path(__file__).parents[2]
 DET2D = "det2d_1.25mm"
-
-
-CODE = """
-import dataclasses, sys
-from pathlib import Path
-from faulty_slices import FAULTY_SLICES
-from lung_nodule_ct.declaration.configs import get_config
-from lung_nodule_ct.examples.plan import FAMILIES
-from lung_nodule_ct.publish.card import write_first_card
-from lung_nodule_ct.sources.resolve import open_folder
-from lung_nodule_ct.targets import job as jobs
-from lung_nodule_ct.targets.build import build_folder
-from lung_nodule_ct.targets.options import BuildOptions
-
-layout = BuildOptions.layout
-BuildOptions.layout = lambda *args: dataclasses.replace(layout(*args), shard_bytes=1)
-FAMILIES["slice"] = FAULTY_SLICES
-options = BuildOptions(engine="beam", beam_options=sys.argv[3])
-build_folder([get_config("det2d_1.25mm")], open_folder(Path(sys.argv[1])), Path(sys.argv[2]), options, add_files=write_first_card)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -69,25 +47,9 @@ def faults(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def scheduler(faults, tmp_path_factory) -> Iterator[Path]:
-    """The cluster of docs/howto/cluster.md: a scheduler, and two workers of one thread. Yields the file with the address."""
-    folder = tmp_path_factory.mktemp("cluster")
-    file = folder / "scheduler.json"
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
-    environment = {**os.environ, "PYTHONPATH": paths, "FAULTS": str(faults)}
-    dask = [sys.executable, "-m", "dask"]
-    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
-    commands = [
-        [*dask, "scheduler", *local, "--port", "0"],
-        [*dask, "worker", *local, "--nworkers", "2", "--nthreads", "1"],
-    ]
-    processes = [
-        subprocess.Popen(command, cwd=folder, env=environment, stderr=(folder / f"log{number}").open("w"))
-        for number, command in enumerate(commands)
-    ]
-    yield file
-    for process in reversed(processes):
-        process.terminate()
-        process.wait(30)
+    """Yields the file with the address of a cluster."""
+    with dask_cluster(tmp_path_factory.mktemp("cluster"), faults) as file:
+        yield file
 
 
 @pytest.fixture
@@ -100,20 +62,6 @@ def slices(monkeypatch, faults) -> Path:
     monkeypatch.setitem(FAMILIES, "slice", FAULTY_SLICES)
     monkeypatch.setattr(BuildOptions, "layout", lambda *args: dataclasses.replace(layout(*args), shard_bytes=1))
     return faults
-
-
-def beam_in_a_process(source: Path, out: Path, beam_options: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-    """Build with Beam in a new process, as ``slices`` does. Dask changes how errors are pickled in the process that imports it."""
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
-    command = [sys.executable, "-c", CODE, str(source), str(out), beam_options]
-    return subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": paths, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 def build_on_dask(scheduler: Path, source: Path, out: Path, more: str = "") -> str:

@@ -482,7 +482,11 @@ def test_a_limited_build_says_that_it_is_one(dummy_build, done, add, tmp_path) -
     assert set(findings) == set(full.configs)
     for config, entry in findings.items():
         assert entry["count"] == sum(max(0, count - 2) for count in full.configs[config].values())
-    assert findings["cls_1.25mm"]["detail"] == "kept: train 2 of 22, validation 2 of 11"
+    assert findings["cls_1.25mm"]["detail"] == "of cls_1.25mm, kept: train 2 of 22, validation 2 of 11"
+    # what the plan says of single scans and pictures is about those that were built
+    about = [[(e["config"], e["code"], e["member"]) for e in build.report["findings"]] for build in (limited, full)]
+    assert {entry for entry in about[0] if entry[1] != "limited"} < set(about[1])
+    assert {e[2] for e in about[1] if e[1] == "mask-missing"} - {e[2] for e in about[0]}
     account = limited.report["account"]
     assert {name: (entry["vanished"], entry["lost_examples"]) for name, entry in account.items()} == dict.fromkeys(
         full.configs, (0, 0)

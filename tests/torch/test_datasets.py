@@ -421,6 +421,7 @@ def test_volumes_are_a_dataset_for_workers(dummy, dummy_build, tmp_path, kind, c
         (lambda torch_, build: torch_.detection2d(build, THIN), "expected one of det2d_1.25mm"),
         (lambda torch_, build: torch_.crops(build, THIN), "expected one of cls_1.25mm"),
         (lambda torch_, build: torch_.patches(build, size=(4, 4)), "size: .*three positive integers z, y, x"),
+        (lambda torch_, build: torch_.patches(build, size=64), "size: .*three positive integers z, y, x, got 64"),
         (lambda torch_, build: torch_.patches(build, size=(4, 4, 0)), "size"),
         (lambda torch_, build: torch_.patches(build, positives=2), "positives"),
         (lambda torch_, build: torch_.patches(build, axes="yx"), "zyx or xyz"),

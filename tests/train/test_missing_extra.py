@@ -15,6 +15,22 @@ def test_recipes_are_listed(cli) -> None:
     assert "det2d_1.25mm-anchors" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "others", [["--steps", "3"], ["build", "cls_1.25mm"], ["--check"], ["--out", "runs/a"]], ids=lambda o: o[0]
+)
+@pytest.mark.parametrize("listing", ["--list", "--models"])
+def test_a_list_ignores_nothing(cli, listing, others) -> None:
+    done = cli("train", listing, *others)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{listing}: it lists everything, and takes nothing else" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_options_without_a_recipe_are_refused(cli) -> None:
+    done = cli("train", "--check")
+    assert done.returncode == 2
+    assert "name a build and a recipe" in done.stderr
+
+
 def test_published_networks_are_listed(cli) -> None:
     table = cli("train", "--models")
     assert table.returncode == 0

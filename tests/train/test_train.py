@@ -653,4 +653,7 @@ def test_checkpoints_of_another_model_and_runs_of_another_version_are_refused(
     done = cli("evaluate", built, run)
     assert "of another version" in done.stderr
     assert "holds no run" in cli("evaluate", built, tmp_path).stderr
+    message = cli("evaluate", built, tmp_path / "nothing").stderr
+    assert f"there is no folder {tmp_path / 'nothing'}" in message
+    assert "Errno" not in message
     assert "holds no evaluation" in cli("compare", tmp_path).stderr
