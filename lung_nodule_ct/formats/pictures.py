@@ -290,7 +290,7 @@ def _decodes(data: bytes) -> bool:
 
 
 def _key_of_plain(data: bytes) -> str:
-    return pixels_key(np.frombuffer(data, np.uint8))
+    return hashlib.sha256(data).hexdigest()
 
 
 def without_metadata(data: bytes, picture: DecodedPicture) -> tuple[bytes, str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from lung_nodule_ct.formats.jpeg_scans import flat_ending
+from lung_nodule_ct.formats.picture_parts import MARKER
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SOS, _FIRST_CODE = 0xDA, 0xC0
@@ -33,8 +34,8 @@ def plain_head(data: bytes, decodes: Callable[[bytes], bool]) -> bytes | None:
         decodes: Whether a JPEG that may be cut short decodes to its last pixel. It is called for one of eight pictures.
     """
     length = _length_of_head(data)
-    # in the data of a scan, FF is followed by 00; two of these are the first byte of a scan that is empty
-    if not length or not data.endswith(_END) or data.count(b"\xff", length) != data.count(b"\xff\0", length) + 1:
+    marker = MARKER.search(data, length) if length else None
+    if marker is None or data[marker.start() :] != _END:
         return None
     head = data[:length]
     ending = _ending(head)

@@ -37,6 +37,8 @@ _INPUT_BYTES = 1 << 15
 _OUTPUT_BYTES = 1 << 17
 _MAX_PACKED_BYTES = 1 << 28
 """The maximum compressed size of a member that is inflated in one call."""
+_MAX_COPIED_BYTES = 1 << 20
+"""The maximum size of a member that is copied once more after it was inflated in one call, which takes less time than inflating it in pieces."""
 
 
 def read_member(member: Member, archives: ArchivePool, *, limit: int = MAX_MEMBER_BYTES) -> bytes:
@@ -57,6 +59,10 @@ def read_member(member: Member, archives: ArchivePool, *, limit: int = MAX_MEMBE
         raise member.error(
             "is larger than a file of its kind can be", expected=f"at most {limit:,} bytes", got=f"{member.size:,}"
         )
+    if inflate.HAS_LIBDEFLATE and member.size <= _MAX_COPIED_BYTES:
+        content = allocate(member.size)
+        read_member_into(member, archives, content)
+        return content.tobytes()
     return b"".join(iterate_member(member, archives))
 
 
