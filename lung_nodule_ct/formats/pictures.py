@@ -51,6 +51,7 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".bmp", ".png")
 
 _MAX_PIXELS = 64 << 20
 _KEY_SAMPLE_SIZE = 1 << 16
+_KEY_END_BYTES = 1 << 12
 _FORMATS = ("JPEG", "BMP", "PNG")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _EXACT_MODES = ("1", "L", "P", "RGB")
@@ -290,7 +291,8 @@ def _decodes(data: bytes) -> bool:
 
 
 def _key_of_plain(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    end = hashlib.sha256(data[-_KEY_END_BYTES:]).hexdigest()
+    return f"{len(data)}-{inflate.crc32(data):08x}-{end[:32]}"
 
 
 def without_metadata(data: bytes, picture: DecodedPicture) -> tuple[bytes, str]:
