@@ -73,8 +73,11 @@ def measure_command(command: Command) -> Measurement:
     Raises:
         RuntimeError: The command failed. The message contains the end of its output.
     """
+    # installed packages have bytecode, and a working tree has it after its first run, unless this forbids it
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     start = time.perf_counter()
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(list(map(str, command)), env=environment, **pipes)
     assert process.stdout is not None
     with PeakMemory(process.pid) as memory:
         output = process.stdout.read()

@@ -83,6 +83,7 @@ def parse_volume_name(stem: str) -> Name:
     return Name() if rest else _name_of(patient, None, None, "")
 
 
+@lru_cache(maxsize=16384)  # numbering, planning and the fingerprint of an archive parse the same names
 def parse_image_name(stem: str) -> Name:
     """Parse the name of a slice or a crop: ``<patient>_<YYYYMMDD>_<slice>`` or ``<patient>_<slice>``.
 

@@ -126,9 +126,9 @@ def list_crops(archive: Archive) -> tuple[list[CropUnit], list[Member]]:
 
 def make_crop(unit: CropUnit, reading: Reading) -> list[Example]:
     """Make the example of a crop: the image as :func:`~.pictures.read_published` returns it, and its class."""
-    data, picture, findings = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
+    picture = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
     row = CropRow(
-        image=data,
+        image=picture.data,
         label=unit.label,
         malignant=PATHOLOGY[unit.label].malignant,
         image_id=unit.image_id,
@@ -137,7 +137,7 @@ def make_crop(unit: CropUnit, reading: Reading) -> list[Example]:
         fold=unit.fold,
         source_name=unit.source_name,
     )
-    return [Example(row, picture.key, tuple(findings))]
+    return [Example(row, picture.key, picture.findings)]
 
 
 CROPS: Final = Family(plan_crops, make_crop)

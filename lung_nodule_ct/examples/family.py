@@ -93,7 +93,7 @@ class Example:
 
     Attributes:
         row: Its values by column name, ``source_name`` included. Voxels are arrays (z, y, x), pictures their encoded bytes.
-        pixels_key: Equal for equal pixels or voxels, however they were encoded.
+        pixels_key: Equal for equal voxels, and for equal pixels of pictures that were encoded in one way.
         findings: What was wrong with the data that were read for it.
         read: The members that it was read from, if its unit has likely members.
     """

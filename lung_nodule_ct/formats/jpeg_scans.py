@@ -54,6 +54,28 @@ def find_scan_tails(data: bytes, has_same_pixels: Callable[[bytes], bool]) -> li
     return tails
 
 
+def flat_ending(head: bytes, length: int) -> int:
+    """Return the last bits of a scan of baseline coding that ends with flat blocks, each like the one before it.
+
+    Args:
+        head: A JPEG up to the data of its first scan.
+        length: Number of bits.
+
+    Raises:
+        ValueError: The scan is of another coding, or is not the only one.
+        LookupError: A table or a component is missing.
+    """
+    frame = _Frame()
+    segments, _, _ = next(_scans_of(head))
+    try:
+        for code, content in segments:
+            frame.read(code, content)
+    except struct.error as error:
+        raise ValueError("a segment that is too short") from error
+    codes = frame.codes_of_flat_blocks()
+    return int((codes * length)[-length:], 2)
+
+
 _Segments = list[tuple[int, bytes]]
 
 
@@ -165,6 +187,22 @@ class _Frame:
             for number, factors, _ in struct.iter_unpack("3B", content[6 : 6 + 3 * count]):
                 self._components[number] = _Component(factors >> 4, factors & 15)
 
+    def codes_of_flat_blocks(self) -> str:
+        """The bits of a unit of the scan of which every block is like the one before it.
+
+        Raises:
+            ValueError: The scan is of another coding than the baseline, or is not the only one.
+            LookupError: A table or a component is missing.
+        """
+        components, first, last, _ = self._scan
+        if self._kind not in _SEQUENTIAL or (first, last) != (0, 63) or len(components) != len(self._components):
+            raise ValueError("not one scan of baseline coding")
+        codes = ""
+        for component, dc, ac in components:
+            block = _code_of_zero(self._codes[0, dc]) + _code_of_zero(self._codes[1, ac])
+            codes += block * (component.across * component.down if len(components) > 1 else 1)
+        return codes
+
     def end_of_scan(self, data: bytes) -> int:
         """The byte after the last code of the scan that the last segment begins.
 
@@ -217,6 +255,14 @@ def _huffman_codes(counts: bytes, values: bytes) -> Codes:
             code += 1
         code <<= 1
     return codes
+
+
+def _code_of_zero(codes: Codes) -> str:
+    """The bits of the symbol 0: no difference to the block before, or no further coefficients."""
+    for (length, value), symbol in codes.items():
+        if symbol == 0:
+            return f"{value:0{length}b}"
+    raise LookupError("no code of 0")
 
 
 def _read_block(bits: _Bits, dc: Codes, ac: Codes) -> None:

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+JPEG_START: Final = b"\xff\xd8"
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 #: A JPEG marker. In the data of the pixels, FF is only followed by 00 and by restart markers (D0 to D7).
 MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")

@@ -15,7 +15,9 @@ import io
 import struct
 import warnings
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,6 +32,7 @@ from lung_nodule_ct.formats.picture_parts import (
     parts_of_png,
     require_few_parts,
 )
+from lung_nodule_ct.formats.plain_jpeg import plain_head
 from lung_nodule_ct.sources.zip_member import read_member
 from lung_nodule_ct.system import inflate
 
@@ -48,12 +51,15 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".bmp", ".png")
 
 _MAX_PIXELS = 64 << 20
 _KEY_SAMPLE_SIZE = 1 << 16
+_KEY_END_BYTES = 1 << 12
 _FORMATS = ("JPEG", "BMP", "PNG")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _EXACT_MODES = ("1", "L", "P", "RGB")
 _PNG_DEPTH = 24  # the position of the bit depth, which Pillow reduces to 8 for pictures with colour or transparency
 _TURNED = range(2, 9)  # orientations of EXIF other than the normal one
 _MAX_KINDS = 5
+_MAX_HEADS = 64
+"""Heads of plain JPEGs that are remembered: pictures of one encoder and size have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,25 @@ def pixels_key(pixels: NDArray[Any], crc: int | None = None) -> str:
     return f"{pixels.shape}-{crc:08x}-{hashlib.sha256(sample).hexdigest()[:32]}"
 
 
+@dataclass(frozen=True, slots=True)
+class PublishedPicture:
+    """A picture as it may leave the builder.
+
+    Attributes:
+        data: The encoded picture.
+        height: Lines of pixels.
+        width: Pixels of a line.
+        key: Equal for equal pixels. Two JPEGs of equal pixels that were coded in two ways may have two keys.
+        findings: Findings about pixels that are not used as they are stored, and about what was removed.
+    """
+
+    data: bytes
+    height: int
+    width: int
+    key: str
+    findings: tuple[Finding, ...] = ()
+
+
 def read_picture(member: Member, archives: ArchivePool) -> tuple[bytes, DecodedPicture, list[Finding]]:
     """Return the bytes of a picture, what they decode to, and findings about pixels that are not used as they are stored.
 
@@ -176,6 +201,10 @@ def read_picture(member: Member, archives: ArchivePool) -> tuple[bytes, DecodedP
         MemberError: The picture is damaged, or has more than 8 bits per channel.
     """
     data = read_member(member, archives, limit=MAX_PICTURE_BYTES)
+    return data, *_decoded_member(member, data)
+
+
+def _decoded_member(member: Member, data: bytes) -> tuple[DecodedPicture, list[Finding]]:
     try:
         picture = decode_picture(data)
     except ValueError as error:
@@ -194,13 +223,11 @@ def read_picture(member: Member, archives: ArchivePool) -> tuple[bytes, DecodedP
         detail = f"expected orientation 1, got {picture.orientation}"
         resolution = "removed; the pixels and boxes are used as stored"
         findings.append(Finding(Code.PICTURE_ORIENTATION, resolution, member.place, detail))
-    return data, picture, findings
+    return picture, findings
 
 
-def read_published(
-    member: Member, archives: ArchivePool, *, keep_metadata: bool
-) -> tuple[bytes, DecodedPicture, list[Finding]]:
-    """Return the bytes of a picture as they may leave the builder, what they decode to, and findings.
+def read_published(member: Member, archives: ArchivePool, *, keep_metadata: bool) -> PublishedPicture:
+    """Return a picture as it may leave the builder. A plain JPEG (:mod:`.plain_jpeg`) is not decoded.
 
     Args:
         member: The picture.
@@ -210,7 +237,11 @@ def read_published(
     Raises:
         MemberError: As :func:`read_picture`, or the picture does not decode to the same pixels without its metadata.
     """
-    data, picture, findings = read_picture(member, archives)
+    data = read_member(member, archives, limit=MAX_PICTURE_BYTES)
+    size = _size_of_plain(data)
+    if size is not None:
+        return PublishedPicture(data, *size, _key_of_plain(data))
+    picture, findings = _decoded_member(member, data)
     try:
         published, kinds = (without_orientation if keep_metadata else without_metadata)(data, picture)
     except ValueError as error:
@@ -220,7 +251,48 @@ def read_published(
     if kinds and not keep_metadata:
         resolution = "removed; the pixels are as published, and were not encoded again"
         findings.append(Finding(Code.PICTURE_METADATA_REMOVED, resolution, member.place, kinds))
-    return published, picture, findings
+    clean = published
+    if keep_metadata:
+        with suppress(ValueError):
+            clean, _ = without_metadata(data, picture)
+    key = picture.key if _size_of_plain(clean) is None else _key_of_plain(clean)
+    height, width = picture.pixels.shape[:2]
+    return PublishedPicture(published, height, width, key, tuple(findings))
+
+
+def _size_of_plain(data: bytes) -> tuple[int, int] | None:
+    """Height and width of a plain JPEG without metadata, ``None`` for pictures that have to be decoded."""
+    head = plain_head(data, _decodes)
+    return None if head is None else _size_of_head(head)
+
+
+@lru_cache(_MAX_HEADS)
+def _size_of_head(head: bytes) -> tuple[int, int] | None:
+    empty = head + b"\xff\xd9"
+    try:
+        picture = decode_picture(empty)
+    except ValueError:
+        return None
+    if find_metadata(empty) or not picture.is_exact:
+        return None
+    height, width = picture.pixels.shape[:2]
+    return height, width
+
+
+def _decodes(data: bytes) -> bool:
+    """Whether a JPEG that may be cut short decodes to its last pixel. One pixel of a block of 8 x 8 is decoded, which is faster."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            picture.draft("L", (picture.width // 8, picture.height // 8))
+            picture.load()
+    except OSError:
+        return False
+    return True
+
+
+def _key_of_plain(data: bytes) -> str:
+    end = hashlib.sha256(data[-_KEY_END_BYTES:]).hexdigest()
+    return f"{len(data)}-{inflate.crc32(data):08x}-{end[:32]}"
 
 
 def without_metadata(data: bytes, picture: DecodedPicture) -> tuple[bytes, str]:

@@ -37,6 +37,8 @@ _INPUT_BYTES = 1 << 15
 _OUTPUT_BYTES = 1 << 17
 _MAX_PACKED_BYTES = 1 << 28
 """The maximum compressed size of a member that is inflated in one call."""
+_MAX_COPIED_BYTES = 1 << 20
+"""The maximum size of a member that is copied once more after it was inflated in one call, which takes less time than inflating it in pieces."""
 
 
 def read_member(member: Member, archives: ArchivePool, *, limit: int = MAX_MEMBER_BYTES) -> bytes:
@@ -57,6 +59,12 @@ def read_member(member: Member, archives: ArchivePool, *, limit: int = MAX_MEMBE
         raise member.error(
             "is larger than a file of its kind can be", expected=f"at most {limit:,} bytes", got=f"{member.size:,}"
         )
+    if member.size <= _MAX_COPIED_BYTES:
+        content = allocate(member.size)
+        if _inflated_at_once(member, archives, content, allocate):
+            data = content.tobytes()
+            _refuse_pointer(member, data)
+            return data
     return b"".join(iterate_member(member, archives))
 
 
@@ -79,24 +87,32 @@ def read_member_into(
     Raises:
         MemberError: The member is damaged or a Git LFS pointer. The content of ``out`` is undefined then.
     """
-    source = archives[member.location]
-    if (
-        inflate.HAS_LIBDEFLATE
-        and isinstance(source, LocalFile)  # content from a server is inflated while it arrives
-        and member.method == DEFLATED
-        and member.packed <= _MAX_PACKED_BYTES
-        and member.size > MAX_LFS_POINTER_BYTES  # so it cannot be a pointer
-    ):
-        block = allocate_packed(member.span).data
-        block = block[: source.read_into(member.offset, block)]
-        start = _end_of_header(member, bytes(block[:LOCAL_HEADER_BYTES]))
-        packed = block[start : start + member.packed]
-        if inflate.inflate_into(packed, out) and inflate.crc32(out) == member.crc:
-            return
+    # a member as small as a pointer is compared with one
+    if member.size > MAX_LFS_POINTER_BYTES and _inflated_at_once(member, archives, out, allocate_packed):
+        return
     view, position = out.data, 0
     for piece in iterate_member(member, archives):  # which also reports what is damaged
         view[position : position + len(piece)] = piece
         position += len(piece)
+
+
+def _inflated_at_once(
+    member: Member, archives: ArchivePool, out: NDArray[np.uint8], allocate_packed: Allocator
+) -> bool:
+    """Inflate a member in one call if it can be, and return whether ``out`` is its content."""
+    source = archives[member.location]
+    if not (
+        inflate.HAS_LIBDEFLATE
+        and isinstance(source, LocalFile)  # content from a server is inflated while it arrives
+        and member.method == DEFLATED
+        and member.packed <= _MAX_PACKED_BYTES
+    ):
+        return False
+    block = allocate_packed(member.span).data
+    block = block[: source.read_into(member.offset, block)]
+    start = _end_of_header(member, bytes(block[:LOCAL_HEADER_BYTES]))
+    packed = block[start : start + member.packed]
+    return inflate.inflate_into(packed, out) and inflate.crc32(out) == member.crc
 
 
 def iterate_member(member: Member, archives: ArchivePool) -> Iterator[bytes]:
@@ -110,14 +126,18 @@ def iterate_member(member: Member, archives: ArchivePool) -> Iterator[bytes]:
         yield from pieces
         return
     data = b"".join(pieces)
-    if pointer := lfs_pointer(data):
+    _refuse_pointer(member, data)
+    yield data
+
+
+def _refuse_pointer(member: Member, data: bytes) -> None:
+    if len(data) <= MAX_LFS_POINTER_BYTES and (pointer := lfs_pointer(data)):
         raise member.error(
             "is a Git LFS pointer and not the data",
             expected="the file itself",
             got=pointer,
             remedy="use the archive of the record, or fetch the file itself with `git lfs pull` and pack the archive again",
         )
-    yield data
 
 
 def _iterate(member: Member, archives: ArchivePool) -> Iterator[bytes]:

@@ -20,6 +20,8 @@ LONG_S: Final = 60
 """Downloads, files and builds from this size or duration on are announced with an estimate."""
 _LONG_WAIT_S = 10
 """A wait of this many seconds is reported although its reason was reported before."""
+_MAX_STEPS = 500
+"""How often a bar of a config moves, at most."""
 
 
 class BuildProgress:
@@ -115,12 +117,17 @@ class BuildProgressBar(_Bars, BuildProgress):
     def __init__(self, noun: str = "examples", console: Console | None = None) -> None:
         super().__init__(console)
         self._noun = noun
+        self._done = self._step = 0
 
     def begin(self, config: str, packed_bytes: int, units: int) -> None:
         self._add(config, f"{config} ({units:,} {self._noun})", packed_bytes)
+        self._done, self._step = 0, packed_bytes // _MAX_STEPS
 
     def advance(self, config: str, packed_bytes: int) -> None:
-        self._bars.advance(self._tasks[config], packed_bytes)
+        self._done += packed_bytes
+        if self._done >= self._step:
+            self._bars.advance(self._tasks[config], self._done)
+            self._done = 0
 
 
 class DownloadProgressBar(_Bars, DownloadProgress):

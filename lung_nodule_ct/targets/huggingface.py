@@ -31,7 +31,6 @@ from lung_nodule_ct.examples.report import report_document
 from lung_nodule_ct.examples.scans.computed import with_computed
 from lung_nodule_ct.sources.resolve import open_source, requested_folder
 from lung_nodule_ct.sources.source import ArchivePool
-from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 from lung_nodule_ct.system.files import machine_key
 from lung_nodule_ct.system.memory import BufferPool, NoReuse
 from lung_nodule_ct.system.processes import start_worker
@@ -40,8 +39,7 @@ from lung_nodule_ct.targets.batches import make_batches
 from lung_nodule_ct.targets.columns import to_features
 from lung_nodule_ct.targets.estimate import CACHE, estimate
 from lung_nodule_ct.targets.prepared_cache import (
-    JobShards,
-    ShardHashes,
+    DirectFileSystem,
     code_hash,
     collect_findings,
     collect_hashes,
@@ -134,7 +132,6 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
         self._source: Source | None = None
         self.findings = None
         self._report_folder: str | None = None
-        self._job: JobShards | None = None
         self._streamed = SharedArchives()
         self._shard_hashes: dict[int, str] = {}
         config = get_config(kwargs.get("config_name") or self.DEFAULT_CONFIG_NAME)
@@ -296,8 +293,6 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             self._report(position, number, batch.findings, batch.pixels)
             if batch.table.num_rows:
                 yield f"{position}-{number}", batch.table
-            if self._job is not None:
-                self._job.write_back()
 
     def _report(self, position: int, batch: int, findings: Sequence[Finding], pixels: Sequence[Pixels]) -> None:
         """Save findings next to the data that are prepared, or log those of a stream; see :func:`save_findings`."""
@@ -333,18 +328,17 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
     def _prepare_split_single(
         self, gen_kwargs: Any, fpath: str, *args: Any, job_id: int, **kwargs: Any
     ) -> Iterator[Any]:
-        """Write the shards of one job like ``datasets`` does, written back to the disk in the meantime.
+        """Write the shards of one job like ``datasets`` does, but past the page cache.
 
         An error of this package is raised as it is, and here, because it would not cross processes as a cause.
         """
-        hashes = ShardHashes()
         try:
-            with WriteBackThrottle(hashes.update) as throttle:
-                is_local = "://" not in fpath
-                self._job = JobShards(fpath.replace("JJJJJ", f"{job_id:05d}"), throttle) if is_local else None
+            if "://" in fpath:
                 yield from super()._prepare_split_single(gen_kwargs, fpath, *args, job_id=job_id, **kwargs)
-            if is_local:
-                hashes.save(Path(fpath).parent)
+                return
+            with DirectFileSystem.job(fpath) as (url, hashes):
+                yield from super()._prepare_split_single(gen_kwargs, url, *args, job_id=job_id, **kwargs)
+            hashes.save(Path(fpath).parent)
         except datasets.exceptions.DatasetGenerationError as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, LungNoduleCTError | OSError):
@@ -352,8 +346,6 @@ class HuggingFaceBuilder(datasets.ArrowBasedBuilder):
             if cause is None:
                 raise
             raise cause from None
-        finally:
-            self._job = None
 
     def _write_report(self, output: Path, findings: Sequence[Finding]) -> None:
         """Write ``findings.json``, and warn about errors and warnings."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.declaration.schema import Picture, Voxels
+from lung_nodule_ct.formats.picture_parts import JPEG_START, PNG_SIGNATURE
 from lung_nodule_ct.read.voxel_columns import VoxelColumn, to_b2nd
 from lung_nodule_ct.system.disk_writes import DirectFile
 from lung_nodule_ct.targets.columns import to_column, to_hub_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Set
     from pathlib import Path
 
     from lung_nodule_ct.declaration.schema import Schema
@@ -53,33 +54,52 @@ class ParquetLayout:
     def open_writer(
         self, path: Path, schema: Schema, hashed: Callable[[Any], object]
     ) -> Iterator[Callable[[pa.Table], None]]:
-        """Open a Parquet file: zstd, a page index, page checksums, and one row group per table."""
-        arrow_schema = to_hub_schema(schema)
-        large = {column.name for column in schema.columns if isinstance(column.type, (Picture, Voxels))}
-        paths = _leaf_paths(arrow_schema)
-        small = [name for name in paths if name.split(".")[0] not in large]
+        """Open a Parquet file: zstd, a page index, page checksums, and one row group per table.
+
+        Pictures are stored as they are if the first one is a JPEG or PNG, which zstd makes no smaller.
+        """
         voxels = [column.name for column in schema.columns if isinstance(column.type, Voxels)]
         packed = {f"{name}.bytes" for name in voxels} if self.volume_codec is VolumeCodec.B2ND else set()
-        with (
-            DirectFile(path, hashed) as file,
-            pq.ParquetWriter(
-                file,
-                arrow_schema,
-                compression={name: "none" if name in packed else "zstd" for name in paths},
-                compression_level={name: _ZSTD_LEVEL for name in paths if name not in packed},
-                use_dictionary=small,
-                write_statistics=small,
-                write_page_index=True,
-                write_page_checksum=True,
-                data_page_version="2.0",  # compressed directly from the values, which saves one copy of a volume in memory
-            ) as writer,
-        ):
-            yield lambda table: writer.write_table(
-                _packed(table, voxels) if packed else table, row_group_size=table.num_rows
-            )
+        pictures = [column.name for column in schema.columns if isinstance(column.type, Picture)]
+        arrow_schema = to_hub_schema(schema)
+        writers: list[pq.ParquetWriter] = []
+
+        def write(table: pa.Table) -> None:
+            if not writers:
+                as_they_are = packed | {f"{name}.bytes" for name in pictures if _has_coded_pictures(table.column(name))}
+                writers.append(stack.enter_context(_open_writer(file, schema, arrow_schema, as_they_are)))
+            writers[0].write_table(_packed(table, voxels) if packed else table, row_group_size=table.num_rows)
+
+        with DirectFile(path, hashed) as file, ExitStack() as stack:
+            yield write
+            if not writers:
+                stack.enter_context(_open_writer(file, schema, arrow_schema, packed))
 
     def finish(self, folder: Path, build: Build) -> None:
         """Parquet needs no further files."""
+
+
+def _open_writer(file: DirectFile, schema: Schema, arrow_schema: pa.Schema, as_they_are: Set[str]) -> pq.ParquetWriter:
+    """Open a writer that compresses all columns but some."""
+    large = {column.name for column in schema.columns if isinstance(column.type, (Picture, Voxels))}
+    paths = _leaf_paths(arrow_schema)
+    small = [name for name in paths if name.split(".")[0] not in large]
+    return pq.ParquetWriter(
+        file,
+        arrow_schema,
+        compression={name: "none" if name in as_they_are else "zstd" for name in paths},
+        compression_level={name: _ZSTD_LEVEL for name in paths if name not in as_they_are},
+        use_dictionary=small,
+        write_statistics=small,
+        write_page_index=True,
+        write_page_checksum=True,
+        data_page_version="2.0",  # compressed directly from the values, which saves one copy of a volume in memory
+    )
+
+
+def _has_coded_pictures(column: pa.ChunkedArray) -> bool:
+    first = column.chunk(0).field("bytes")[0].as_buffer()
+    return first is not None and bytes(first[:8]).startswith((JPEG_START, PNG_SIGNATURE))
 
 
 def _packed(table: pa.Table, columns: Iterable[str]) -> pa.Table:

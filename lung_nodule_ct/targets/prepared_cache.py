@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import defaultdict
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from fsspec import AbstractFileSystem, register_implementation
 
 from lung_nodule_ct.declaration.findings import Finding, FindingCollector
 from lung_nodule_ct.declaration.manifest import (
@@ -33,15 +36,13 @@ from lung_nodule_ct.declaration.manifest import (
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError
 from lung_nodule_ct.examples.report import Pixels, same_pixels
 from lung_nodule_ct.read.verification import files_in
+from lung_nodule_ct.system.disk_writes import DirectFile
 from lung_nodule_ct.system.files import file_hash
 from lung_nodule_ct.system.processes import LockFile
 from lung_nodule_ct.system.staging import exclusive, real_path, replace_folder, sweep, temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from lung_nodule_ct.system.disk_writes import WriteBackThrottle
 
 
 _FINDINGS_PART = "findings-{}.part"
@@ -54,7 +55,7 @@ class ShardHashes:
     def __init__(self) -> None:
         self._digests: defaultdict[Path, hashlib._Hash] = defaultdict(hashlib.sha256)
 
-    def update(self, path: Path, piece: bytes) -> None:
+    def update(self, path: Path, piece: Any) -> None:
         """Add the next bytes of a shard."""
         self._digests[path].update(piece)
 
@@ -65,24 +66,34 @@ class ShardHashes:
             (folder / _HASHES_PART.format(min(hashes))).write_text(json.dumps(hashes), encoding="utf-8")
 
 
-class JobShards:
-    """The shards that one job of ``datasets`` writes, one after the other.
+class DirectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """Local files that are written past the page cache, and hashed meanwhile. ``datasets`` opens its shards with fsspec, by their URLs."""
 
-    Args:
-        pattern: The path of a shard, with ``SSSSS`` for its number.
-        throttle: Writes them back to the disk.
-    """
+    protocol = "lung-nodule-ct-direct"
+    cachable = False
+    _jobs: ClassVar[dict[str, ShardHashes]] = {}
 
-    def __init__(self, pattern: str, throttle: WriteBackThrottle) -> None:
-        self._pattern, self._throttle, self._current = pattern, throttle, 0
+    @classmethod
+    @contextmanager
+    def job(cls, pattern: str) -> Iterator[tuple[str, ShardHashes]]:
+        """Yield the URL under which a job writes its shards, and their hashes.
 
-    def write_back(self) -> None:
-        """Write back what was added to the current shard."""
-        self._current += self._path(self._current + 1).exists()
-        self._throttle.more(self._path(self._current))
+        Args:
+            pattern: The path of a shard, with ``SSSSS`` for its number.
+        """
+        hashes = cls._jobs[os.path.dirname(pattern)] = ShardHashes()  # noqa: PTH120 -- as the paths that datasets makes of the pattern
+        try:
+            yield f"{cls.protocol}://{pattern}", hashes
+        finally:
+            cls._jobs.pop(os.path.dirname(pattern), None)  # noqa: PTH120
 
-    def _path(self, shard: int) -> Path:
-        return Path(self._pattern.replace("SSSSS", f"{shard:05d}"))
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> DirectFile:
+        del mode  # no file is read
+        hashes = self._jobs[os.path.dirname(path)]  # noqa: PTH120
+        return DirectFile(Path(path), partial(hashes.update, Path(path)))
+
+
+register_implementation(DirectFileSystem.protocol, DirectFileSystem, clobber=True)
 
 
 def collect_hashes(folder: Path) -> dict[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -29,11 +30,22 @@ from identifying import (
 from PIL import Image, PngImagePlugin
 
 import lung_nodule_ct
+from lung_nodule_ct.declaration.archives import Role
+from lung_nodule_ct.errors import MemberError
 from lung_nodule_ct.formats import pictures
 from lung_nodule_ct.formats.jpeg_scans import find_scan_tails
 from lung_nodule_ct.formats.picture_parts import Part
-from lung_nodule_ct.formats.pictures import decode_picture, find_metadata, without_metadata, without_orientation
-from lung_nodule_ct.testing.archives import BMP0, CLS, DET2D, encode_picture
+from lung_nodule_ct.formats.pictures import (
+    PublishedPicture,
+    decode_picture,
+    find_metadata,
+    read_published,
+    without_metadata,
+    without_orientation,
+)
+from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.sources.source import ArchivePool
+from lung_nodule_ct.testing.archives import BMP0, CLS, DET2D, encode_picture, write_archives
 from lung_nodule_ct.testing.synthetic_archives import TinyArchives
 
 DAY = b"2019:03:14 10:00:00"
@@ -191,6 +203,66 @@ def test_damaged_pictures_are_cleaned_or_refused(data: bytes, at: int, inserted:
     except ValueError:
         return
     assert decode_picture(published).equals(picture)
+
+
+def usual_jpeg(subsampling: int = 2, **options: object) -> bytes:
+    """Return a grey slice as most programs store it: three equal colours, dark in the corners."""
+    grey = np.random.default_rng(3).integers(0, 256, (64, 80), np.uint8)
+    grey[-16:] = 0
+    return saved("JPEG", Image.fromarray(grey).convert("RGB"), subsampling=subsampling, **options)
+
+
+def published(tmp_path: Path, data: bytes, *, keep_metadata: bool = False) -> PublishedPicture:
+    """Return what the reader of published pictures makes of a file in an archive."""
+    (archive,) = open_folder(write_archives(tmp_path, {DET2D: {"JPEGImages/1_001.jpg": data}})).archives(
+        Role.DETECTION_2D
+    )
+    with ArchivePool() as archives:
+        return read_published(archive.members[0], archives, keep_metadata=keep_metadata)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_a_jpeg_of_nothing_but_pixels_is_decoded_once_for_all_of_its_kind(tmp_path, monkeypatch, subsampling) -> None:
+    data = usual_jpeg(subsampling)
+    decoded: list[bytes] = []
+    monkeypatch.setattr(pictures, "decode_picture", lambda data: (decoded.append(data), decode_picture(data))[1])
+    picture = published(tmp_path, data)
+    assert (picture.data, picture.height, picture.width, picture.findings) == (data, 64, 80, ())
+    assert all(len(each) < len(data) // 4 for each in decoded)  # its head
+
+
+@pytest.mark.parametrize("text", CORPUS)
+@pytest.mark.parametrize("ending", [b"", b"\0", b"\0\0", b"\n"])
+def test_a_text_behind_the_last_code_of_a_usual_jpeg_is_removed(tmp_path, text, ending) -> None:
+    data = usual_jpeg()
+    picture = published(tmp_path, data[:-2] + text + ending + data[-2:])
+    assert picture.data == data
+    assert [finding.detail for finding in picture.findings] == ["data behind a scan"]
+
+
+@given(st.integers(0, 2), st.integers(0, 6000), st.binary(max_size=40), st.integers(0, 40))
+def test_what_is_not_decoded_would_decode_to_its_size(subsampling, at, inserted, removed) -> None:
+    data = usual_jpeg(subsampling)
+    altered = data[:at] + inserted + data[at + removed :]
+    size = pictures._size_of_plain(altered)
+    if size is not None:
+        assert decode_picture(altered).pixels.shape[:2] == size
+        assert find_metadata(altered) == []
+
+
+@pytest.mark.parametrize("end", [100, 700, -4000, -400, -3])
+def test_a_usual_jpeg_that_is_cut_short_is_damaged(tmp_path, end) -> None:
+    with pytest.raises(MemberError, match="is damaged"):
+        published(tmp_path, usual_jpeg()[:end])
+
+
+@pytest.mark.parametrize("keep_metadata", [False, True])
+def test_a_jpeg_has_the_key_of_its_copy_with_metadata(tmp_path, keep_metadata) -> None:
+    data = usual_jpeg()
+    copy = insert_after_start(data, segment(0xE1, EXIF))
+    picture = published(tmp_path / "copy", copy, keep_metadata=keep_metadata)
+    assert picture.key == published(tmp_path / "data", data, keep_metadata=keep_metadata).key
+    assert picture.data == (copy if keep_metadata else data)
 
 
 def test_the_removed_parts_are_named_without_their_content() -> None:

@@ -186,9 +186,9 @@ def test_several_processes_give_the_same_rows_and_one_report(tmp_path) -> None:
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_shards_that_are_written_back_early_have_the_same_rows(tmp_path, dummy, monkeypatch) -> None:
+def test_shards_that_are_written_in_small_pieces_have_the_same_rows(tmp_path, dummy, monkeypatch) -> None:
     plain = lung_nodule_ct.load("det3d_1.25mm", source=dummy, split="train", cache_dir=tmp_path / "plain")
-    monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", 1)
+    monkeypatch.setattr(disk_writes, "_PIECE_BYTES", 1 << 13)
     for processes in (None, 2):
         cache = str(tmp_path / f"{processes}")
         builder = datasets.load_dataset_builder("lung_nodule_ct", "det3d_1.25mm", data_dir=str(dummy), cache_dir=cache)
@@ -354,7 +354,9 @@ def test_a_moved_or_new_module_changes_the_code_hash(tmp_path) -> None:
 
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_a_prepared_cache_records_the_hashes_of_its_shards(dummy, tmp_path, monkeypatch, num_proc) -> None:
-    monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", 100_000)
+    written: list[Path] = []
+    opened = disk_writes.DirectFile
+    monkeypatch.setattr(prepared_cache, "DirectFile", lambda path, *args: written.append(path) or opened(path, *args))
     hashed_again: list[str] = []
     monkeypatch.setattr(
         prepared_cache,
@@ -368,6 +370,7 @@ def test_a_prepared_cache_records_the_hashes_of_its_shards(dummy, tmp_path, monk
     folder = Path(builder.cache_dir)
     shards = sorted(path.name for path in folder.glob("*.arrow"))
     assert len(shards) > 3
+    assert num_proc > 1 or len(written) == len(shards)  # past the page cache, by this process
     assert set(hashed_again) == {"dataset_info.json", "findings.json"}
     assert {path.name for path in folder.iterdir()} == {*shards, *hashed_again, "build.json"}
     result = lung_nodule_ct.verify(folder)

@@ -145,12 +145,14 @@ def test_row_groups_compression_and_encodings_suit_the_hub(hub) -> None:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         file.read()
         volumes = path.parent.name.startswith(("det3d", "long"))
+        has_jpeg = path.parent.name == "det2d_1.25mm"  # which zstd makes no smaller; crops are BMP
         for group in range(file.num_row_groups):
             meta = file.metadata.row_group(group)
             assert meta.num_rows == 1 or not volumes
             for column in range(meta.num_columns):
                 chunk = meta.column(column)
-                assert chunk.compression == "ZSTD"
+                is_jpeg = has_jpeg and chunk.path_in_schema == "image.bytes"
+                assert chunk.compression == ("UNCOMPRESSED" if is_jpeg else "ZSTD")
                 if chunk.path_in_schema.endswith("bytes"):
                     assert not any("DICTIONARY" in encoding for encoding in chunk.encodings)
                     assert not chunk.is_stats_set

@@ -46,17 +46,17 @@ def make_slice(unit: SliceUnit, reading: Reading) -> list[Example | LeftOut]:
             detail = f"expected a Pascal VOC annotation, got: {error}; mend the file, or remove it to keep the image without boxes"
             resolution = f"{quoted(unit.image.name)} is left out"
             return [LeftOut((Finding(Code.ANNOTATION_UNREADABLE, resolution, unit.annotation.place, detail),))]
-    data, picture, findings = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
-    height, width = picture.pixels.shape[:2]
+    picture = read_published(unit.image, reading.archives, keep_metadata=reading.keep_metadata)
+    height, width = picture.height, picture.width
     report = FindingCollector()
-    report.extend(findings)
+    report.extend(picture.findings)
     objects: list[ObjectRecord] = []
     if unit.annotation is not None:
         objects = _objects(annotation, unit.annotation, width, height, report)
         report.extend(_other_faults(annotation, unit.annotation, unit.image, width, height))
     report.extend(_compare_tables(unit, annotation))
     row = SliceRow(
-        image=data,
+        image=picture.data,
         image_id=unit.image_id,
         width=width,
         height=height,
