@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, overload
@@ -385,10 +385,8 @@ def _only(what: str, names: Sequence[str], chosen: str | None) -> str:
 
 def _three(name: str, values: Sequence[Any] | None, *, positive: bool = False) -> Sequence[Any]:
     """Check a centre or a size: three numbers, positive ones where they must be."""
-    if values is None or not hasattr(values, "__len__"):
+    if not isinstance(values, Sized) or len(values) != 3 or not all(map(math.isfinite, values)):
         raise ValueError(f"{name}: expected three numbers x, y, z, got {values}")
-    if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise ValueError(f"{name}: expected three numbers x, y, z, got {tuple(values)}")
     if positive and min(values) <= 0:
         raise ValueError(f"{name}: expected positive numbers, got {tuple(values)}")
     return values
