@@ -385,10 +385,8 @@ def _only(what: str, names: Sequence[str], chosen: str | None) -> str:
 
 def _three(name: str, values: Sequence[Any] | None, *, positive: bool = False) -> Sequence[Any]:
     """Check a centre or a size: three numbers, positive ones where they must be."""
-    if values is None or not hasattr(values, "__len__"):
+    if not hasattr(values, "__len__") or values is None or len(values) != 3 or not all(map(math.isfinite, values)):
         raise ValueError(f"{name}: expected three numbers x, y, z, got {values}")
-    if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise ValueError(f"{name}: expected three numbers x, y, z, got {tuple(values)}")
     if positive and min(values) <= 0:
         raise ValueError(f"{name}: expected positive numbers, got {tuple(values)}")
     return values
