@@ -327,5 +327,5 @@ def _pathology_findings(units: Sequence[ScanUnit]) -> list[Finding]:
     joined = sum(unit.pathology is not None for unit in units)
     if nodules == joined:
         return []
-    detail = f"{joined:,} of {nodules:,} nodules are the only one of their scan, of a patient with exactly one class"
+    detail = f"{joined:,} of {nodules:,} nodules in the archives are the only one of their scan, of a patient with exactly one class"
     return [Finding(Code.PATHOLOGY_NOT_JOINED, "their pathology is null", detail=detail, count=nodules - joined)]
