@@ -67,7 +67,9 @@ def build(
     ] = "",
     volume_codec: Annotated[
         VolumeCodec,
-        typer.Option("--volume-codec", help="b2nd: smaller Parquet with fast access to patches; reading needs blosc2."),
+        typer.Option(
+            "--volume-codec", help="b2nd: smaller Parquet or Arrow with fast access to patches; reading needs blosc2."
+        ),
     ] = VolumeCodec.RAW,
     num_proc: NumProc = 1,
     split_by: Annotated[

@@ -59,7 +59,7 @@ class Format(StrEnum):
 
 
 class VolumeCodec(StrEnum):
-    """How voxels are stored in Parquet: as they are, or as blosc2 b2nd frames."""
+    """How voxels are stored in Parquet and Arrow: as they are, or as blosc2 b2nd frames."""
 
     RAW = "raw"
     B2ND = "b2nd"

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lung_nodule_ct.declaration.manifest import GENERATOR, Format, to_json
+from lung_nodule_ct.declaration.manifest import GENERATOR, Format, VolumeCodec, to_json
+from lung_nodule_ct.declaration.schema import Voxels
 from lung_nodule_ct.system.disk_writes import DirectFile
-from lung_nodule_ct.targets.columns import InfoOfConfig, to_hub_schema
+from lung_nodule_ct.targets.columns import InfoOfConfig, to_hub_schema, with_b2nd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,18 +31,21 @@ class ArrowLayout:
 
     Attributes:
         nested: Whether each config has a folder.
+        volume_codec: How voxels are stored.
+        cpu_bound: Whether writing takes as long as inflating, as it does with b2nd.
     """
 
     nested: bool
+    volume_codec: VolumeCodec = VolumeCodec.RAW
+    cpu_bound: bool = False
     format: Format = Format.ARROW
     shard_bytes: int = 500_000_000
-    cpu_bound: bool = False
     max_threads: int = 4
 
     @property
     def manifest_extra(self) -> dict[str, str]:
-        """No further entries."""
-        return {}
+        """How to read a volume, where it is not raw."""
+        return {} if self.volume_codec is VolumeCodec.RAW else {"volume_codec": str(self.volume_codec)}
 
     def path_of(self, shard: Shard) -> str:
         """The path of a shard."""
@@ -54,7 +58,11 @@ class ArrowLayout:
         """Open an Arrow stream; each table becomes one record batch."""
         # about half a volume: it arrives at once, much faster than a disk can write it
         with DirectFile(path, hashed, ahead=64 << 20) as file, pa.ipc.new_stream(file, to_hub_schema(schema)) as writer:
-            yield writer.write_table
+            if self.volume_codec is VolumeCodec.RAW:
+                yield writer.write_table
+            else:
+                voxels = [column.name for column in schema.columns if isinstance(column.type, Voxels)]
+                yield lambda table: writer.write_table(with_b2nd(table, voxels))
 
     def finish(self, folder: Path, build: Build) -> None:
         """Write what ``load_from_disk`` reads of the splits."""

@@ -30,6 +30,7 @@ from lung_nodule_ct.declaration.schema import (
     Vector,
     Voxels,
 )
+from lung_nodule_ct.read.voxel_columns import VoxelColumn, to_b2nd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -122,6 +123,23 @@ def _offsets(code: str, rows: Sequence[Any]) -> pa.Buffer:
 def _bits(flags: Sequence[Any]) -> pa.Buffer:
     """One bit per value, the lowest first, as Arrow stores flags and validity."""
     return pa.py_buffer(np.packbits(np.array(flags, np.bool_), bitorder="little"))
+
+
+def with_b2nd(table: pa.Table, columns: Iterable[str]) -> pa.Table:
+    """Return the same rows with the voxels of some columns as b2nd frames.
+
+    Raises:
+        MissingExtraError: blosc2 is not installed.
+    """
+    for name in columns:
+        field = table.schema.field(name)
+        cells = VoxelColumn(table.column(name))
+        values = []
+        for row in range(table.num_rows):
+            array = cells.find(row)
+            values.append(None if array is None else {"bytes": to_b2nd(array), "shape": array.shape})
+        table = table.set_column(table.schema.get_field_index(name), field, to_column(values, field.type))
+    return table
 
 
 def to_features(schema: Schema) -> datasets.Features:

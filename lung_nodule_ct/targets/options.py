@@ -40,7 +40,7 @@ class BuildOptions:
         keep_source_names: Add the column ``source_name``, and keep the metadata of pictures. Both may identify patients.
         strict: Stop at a finding of error grade; nothing is written.
         num_proc: Number of workers: processes if there are enough shards, otherwise threads.
-        volume_codec: How voxels are stored in Parquet.
+        volume_codec: How voxels are stored in Parquet and Arrow.
         engine: This machine, or Apache Beam.
         beam_options: Options of Apache Beam, as on its command line.
         make_lung_masks: Make a lung mask for each scan without a published one that can be used.
@@ -94,8 +94,8 @@ class BuildOptions:
             shlex.split(self.beam_options)
         except ValueError as error:
             raise OptionError("beam_options", f"cannot be split into words ({error})", got=self.beam_options) from error
-        if self.volume_codec is not VolumeCodec.RAW and self.format is not Format.PARQUET:
-            raise OptionError("volume_codec", "only for Parquet", got=f"format {self.format}")
+        if self.volume_codec is not VolumeCodec.RAW and self.format.is_tfds:
+            raise OptionError("volume_codec", "only for Parquet and Arrow", got=f"format {self.format}")
         if self.keep_source_names and self.format.is_tfds:
             raise OptionError(
                 "keep_source_names",
@@ -141,7 +141,8 @@ class BuildOptions:
         if self.format is Format.ARROW:
             from lung_nodule_ct.targets.arrow import ArrowLayout  # noqa: PLC0415 -- one format imports one writer
 
-            return ArrowLayout(nested=num_configs > 1)
+            is_packed = self.volume_codec is not VolumeCodec.RAW
+            return ArrowLayout(num_configs > 1, self.volume_codec, cpu_bound=is_packed)
         if self.format is Format.PARQUET:
             from lung_nodule_ct.targets.parquet import ParquetLayout  # noqa: PLC0415
 

@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 from lung_nodule_ct.declaration.manifest import Format, VolumeCodec
 from lung_nodule_ct.declaration.schema import Picture, Voxels
 from lung_nodule_ct.formats.picture_parts import JPEG_START, PNG_SIGNATURE
-from lung_nodule_ct.read.voxel_columns import VoxelColumn, to_b2nd
 from lung_nodule_ct.system.disk_writes import DirectFile
-from lung_nodule_ct.targets.columns import to_column, to_hub_schema
+from lung_nodule_ct.targets.columns import to_hub_schema, with_b2nd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Set
+    from collections.abc import Callable, Iterator, Set
     from pathlib import Path
 
     from lung_nodule_ct.declaration.schema import Schema
@@ -68,7 +67,7 @@ class ParquetLayout:
             if not writers:
                 as_they_are = packed | {f"{name}.bytes" for name in pictures if _has_coded_pictures(table.column(name))}
                 writers.append(stack.enter_context(_open_writer(file, schema, arrow_schema, as_they_are)))
-            writers[0].write_table(_packed(table, voxels) if packed else table, row_group_size=table.num_rows)
+            writers[0].write_table(with_b2nd(table, voxels) if packed else table, row_group_size=table.num_rows)
 
         with DirectFile(path, hashed) as file, ExitStack() as stack:
             yield write
@@ -100,19 +99,6 @@ def _open_writer(file: DirectFile, schema: Schema, arrow_schema: pa.Schema, as_t
 def _has_coded_pictures(column: pa.ChunkedArray) -> bool:
     first = column.chunk(0).field("bytes")[0].as_buffer()
     return first is not None and bytes(first[:8]).startswith((JPEG_START, PNG_SIGNATURE))
-
-
-def _packed(table: pa.Table, columns: Iterable[str]) -> pa.Table:
-    """The same rows with the voxels of some columns as b2nd frames."""
-    for name in columns:
-        field = table.schema.field(name)
-        cells = VoxelColumn(table.column(name))
-        values = []
-        for row in range(table.num_rows):
-            array = cells.find(row)
-            values.append(None if array is None else {"bytes": to_b2nd(array), "shape": array.shape})
-        table = table.set_column(table.schema.get_field_index(name), field, to_column(values, field.type))
-    return table
 
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:

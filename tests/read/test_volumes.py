@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from datasets import DatasetDict, load_dataset
+from datasets import DatasetDict, load_dataset, load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -196,7 +196,37 @@ def test_b2nd_stores_the_same_volumes_and_its_card_shows_how_to_read_them(scans,
     variables: dict = {}
     exec(reader.replace("USER/lung_nodule_ct", str(tmp_path / "b2nd")), variables)  # the code of the card
     assert (variables["volume"] == lung_nodule_ct.volumes(scans)[0].array).all()
-    assert cli("build", "det3d_5mm", "--volume-codec", "b2nd", "--format", "arrow", "--source", dummy).returncode == 2
+    assert (
+        cli("build", "det3d_5mm", "--volume-codec", "b2nd", "--format", "tfrecord", "--source", dummy).returncode == 2
+    )
+
+
+def test_b2nd_in_arrow_has_the_same_volumes_and_is_not_added_to_a_raw_build(dummy, cli, tmp_path) -> None:
+    arguments = ("--format", "arrow", "--source", dummy, "--out")
+    for folder, codec in (("raw", ()), ("b2nd", ("--volume-codec", "b2nd"))):
+        done = cli("build", "det3d_1.25mm", "cls_1.25mm", *codec, *arguments, tmp_path / folder)
+        assert done.returncode == 0, done.stderr
+    raw, packed = open_build(tmp_path / "raw"), open_build(tmp_path / "b2nd")
+    assert (raw.manifest.get("volume_codec"), packed.manifest["volume_codec"]) == (None, "b2nd")
+    for config, splits in raw.configs.items():
+        for split in splits:
+            for expected, row in zip(raw.rows(config, split), packed.rows(config, split), strict=True):
+                np.testing.assert_equal(row, expected)
+    mapped = load_from_disk(str(tmp_path / "b2nd" / "det3d_1.25mm"))["train"]
+    assert mapped.data.column("volume").chunk(0).field("bytes")[0].as_py()[2:9] == b"b2frame"
+    sources = (lung_nodule_ct.volumes(mapped), lung_nodule_ct.volumes(tmp_path / "b2nd", config="det3d_1.25mm"))
+    for volumes in sources:
+        for view, expected in zip(
+            volumes, lung_nodule_ct.volumes(tmp_path / "raw", config="det3d_1.25mm"), strict=True
+        ):
+            assert (
+                view.patch(center_voxel=(5, 6, 4), size=(9, 7, 5))
+                == expected.patch(center_voxel=(5, 6, 4), size=(9, 7, 5))
+            ).all()
+    again = cli("build", "det3d_5mm", "--volume-codec", "b2nd", *arguments, tmp_path / "raw")
+    assert again.returncode == 1
+    assert "got b2nd" in again.stderr
+    assert cli("verify", tmp_path / "b2nd").returncode == 0
 
 
 @pytest.mark.parametrize("kind", ["selection", "parquet", "arrow"])
