@@ -721,7 +721,7 @@ def test_a_full_disk_leaves_a_part_that_is_resumed(server, tmp_path) -> None:
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.slow
 def test_a_killed_download_resumes_where_it_stopped(tmp_path, signal_number) -> None:
-    body = np.random.default_rng(1).bytes(24 << 20)
+    body = np.random.default_rng(1).bytes(64 << 20)
     with ArchiveServer({RECORD: {NAME: body}}, rate=16 << 20) as server:
         for share in (2 << 20, 8 << 20, 6 << 20):  # not after a time, in which a busy machine could send everything
             before = server.sent
