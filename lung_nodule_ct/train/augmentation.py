@@ -121,9 +121,10 @@ def _deform(center: jax.Array, half: jax.Array, shape: jax.Array, shifts: jax.Ar
         weights = [_spline_weights(point[axis], shape[axis]) for axis in range(3)]
         return point + jnp.einsum("i,j,k,ijkc->c", *weights, shifts, precision="highest") * (shape / _CELLS)
 
-    moved = center
-    for _ in range(_NEWTON_STEPS):
-        moved -= jnp.linalg.inv(jax.jacfwd(source)(moved)) @ (source(moved) - center)
+    def approach(_: int, moved: jax.Array) -> jax.Array:
+        return moved - jnp.linalg.inv(jax.jacfwd(source)(moved)) @ (source(moved) - center)
+
+    moved = jax.lax.fori_loop(0, _NEWTON_STEPS, approach, center)
     stretch = jnp.linalg.inv(jax.jacfwd(source)(moved))
     return moved, jnp.sqrt(((stretch * half) ** 2).sum(1))
 

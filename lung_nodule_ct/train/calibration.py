@@ -22,6 +22,8 @@ BINS: Final = 10
 """Bins of equal width of the expected calibration error."""
 _SMALLEST: Final = 1e-12
 """Scores are kept this far from 0 and 1, where the logit is infinite."""
+_ALIKE: Final = 1e-9
+"""Scores whose logits differ by less may become equal, because numbers are rounded."""
 _PARTS: Final = 5
 _STEPS: Final = 100
 
@@ -58,7 +60,8 @@ def fit_calibration(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> 
         correct: Whether each detection is a nodule, shape (n,).
 
     Returns:
-        ``None`` if no rising map fits: without a nodule or without a false positive, or if nodules have the lower scores.
+        ``None`` if no rising map fits: without a nodule or without a false positive, if nodules have the lower scores, or if the map is
+        so steep that different scores become equal.
     """
     positive, negative = int(correct.sum()), int((~correct).sum())
     logits = _logit(scores)
@@ -83,7 +86,11 @@ def fit_calibration(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> 
         if np.abs(step).max() <= _SMALLEST:
             break
     scale = float(weights[0] / spread)
-    return Calibration(scale, float(weights[1] - scale * middle)) if scale > 0 else None
+    if scale <= 0:
+        return None
+    fitted, ordered = Calibration(scale, float(weights[1] - scale * middle)), np.sort(scores)
+    ties = (np.diff(fitted(ordered)) <= 0) & (np.diff(_logit(ordered)) > _ALIKE)
+    return None if ties.any() else fitted
 
 
 def expected_calibration_error(probabilities: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:

@@ -14,6 +14,7 @@ from lung_nodule_ct.declaration.labels import VALIDATION
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import write_atomically
+from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.train.batches import open_data_source
 from lung_nodule_ct.train.calibration import Calibration, calibrated, calibration_of
@@ -90,7 +91,11 @@ def evaluate(
         def of_validation() -> list[Prediction]:
             if split == VALIDATION:
                 return predictions
-            others = open_data_source(build, recipe, VALIDATION)
+            try:
+                others = open_data_source(build, recipe, VALIDATION)
+            except TrainingError as error:
+                notice(f"scores are not calibrated: {error}")
+                return []
             found = Predictor(others, recipe).predict(weights.values)
             return found if stage is None else rescore(found, others, run, stage)
 

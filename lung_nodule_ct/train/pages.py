@@ -128,7 +128,7 @@ def describe_stages(document: dict[str, Any]) -> list[str]:
             f"Scores are probabilities, calibrated on the split {calibration['split']}. Calibration errors are those of patients "
             "that the calibration has not seen."
             if fits
-            else "Scores are not calibrated: the validation has no hits, no false positives, or lower scores of hits."
+            else "Scores are not calibrated: the validation has no hits, no false positives, lower scores of hits, or scores that are too alike."
         )
     return sentences
 

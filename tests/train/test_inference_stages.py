@@ -155,6 +155,9 @@ def test_calibrations_of_extreme_detections_are_finite_and_unfit_ones_are_none()
         ([0.2, 0.3, 0.8, 0.9], [True, True, False, False]),
     ):
         assert fit_calibration(np.array(scores, float), np.array(correct, bool)) is None
+    close = np.concatenate([np.linspace(0.06, 0.0601, 4000), [0.3, 0.5]])  # a map so steep makes 0.3 and 0.5 equal
+    assert fit_calibration(close, np.arange(4002) >= 2000) is None
+    assert fit_calibration(close[1000:3000], np.arange(2000) % 2 == 1) is not None
     with pytest.raises(TrainingError, match="order of scores"):
         Calibration(-1.0, 0.0)
 
