@@ -4,7 +4,8 @@
 
 The programs run in turn, once per round. The table shows medians of wall, user and system seconds, and the peak memory of all processes of
 a program together. The ratios are medians of the ratios of a round, other / ours: above 1, ours is faster. Strong programs (see
-``benchmarks.peer_programs``) check nothing; ours does what it always does. MONAI, TorchIO and zarr are measured if they are installed.
+``benchmarks.peer_programs``) check nothing; ours does what it always does. MONAI, TorchIO, webdataset and zarr are measured if they are
+installed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -35,6 +36,8 @@ from benchmarks.harness import (
 
 Read = Callable[[int, tuple[int, int, int], int], Any]
 """Reads the cube of a volume that begins at a voxel (z, y, x) and has a size."""
+Loader = Callable[[int], Iterable[Any]]
+"""Loads all patches, in batches, with a number of workers."""
 OURS = "ours"
 
 
@@ -138,6 +141,8 @@ def compare_reads(root: Path, reads: int, only: list[str]) -> str:
     import datasets
 
     volumes = lung_nodule_ct.volumes(datasets.load_from_disk(str(root / "arrow"))["train"])
+    for index, volume in enumerate(volumes):
+        np.save(root / f"{index}.npy", volume.numpy())
     text = [patch_table(root, volumes, reads)] if "patches" in only else []
     if "loaders" in only and find_spec("torch"):
         text.append(loader_table(root, volumes, reads))
@@ -180,8 +185,6 @@ def patch_readers(root: Path, volumes: Any) -> Iterator[tuple[str, Read]]:
 
     arrays = [volume.numpy() for volume in volumes]
     yield "NumPy, a copy from RAM", lambda i, start, size: arrays[i][cube(start, size)].copy()
-    for index, array in enumerate(arrays):
-        np.save(root / f"{index}.npy", array)
     mapped = [np.load(root / f"{index}.npy", mmap_mode="r") for index in range(len(arrays))]
     yield "np.load(mmap_mode='r')", lambda i, start, size: mapped[i][cube(start, size)].copy()
     if find_spec("blosc2"):
@@ -228,20 +231,30 @@ def patch_readers(root: Path, volumes: Any) -> Iterator[tuple[str, Read]]:
 def loader_table(root: Path, volumes: Any, reads: int) -> str:
     """Random patches of 96 cubed through PyTorch's ``DataLoader``, with 0 and 2 workers."""
     lines = [f"{'loaders, patches of 96 cubed, batches of 2':44}{'workers':>8}{'patches/s':>11}{'ours x':>8}"]
-    datasets: dict[str, Any] = {OURS: Patches(volumes, reads)}
-    datasets["np.load(mmap_mode='r')"] = MappedPatches([root / f"{i}.npy" for i in range(len(volumes))], reads)
+    loaders: dict[str, Loader] = {OURS: data_loader(Patches(volumes, reads))}
+    arrays = [root / f"{index}.npy" for index in range(len(volumes))]
+    loaders["np.load(mmap_mode='r')"] = data_loader(MappedPatches(arrays, reads))
     if find_spec("monai"):
-        datasets["MONAI, RandSpatialCrop from RAM"] = monai_patches(volumes, reads)
-    from torch.utils.data import DataLoader
-
+        loaders["MONAI, RandSpatialCrop from RAM"] = data_loader(monai_patches(volumes, reads))
+    if find_spec("torchio"):
+        loaders["TorchIO, Queue of subjects in RAM"] = torchio_queue(volumes, reads)
+    if find_spec("webdataset"):
+        loaders["webdataset, patches cut before, in tar"] = webdataset_patches(root, volumes, reads)
     for workers in (0, 2):
         rates: dict[str, float] = {}
-        for name, dataset in datasets.items():
+        for name, loader in loaders.items():
             start = time.perf_counter()
-            count = sum(len(batch) for batch in DataLoader(dataset, batch_size=2, num_workers=workers))
+            count = sum(len(batch) for batch in loader(workers))
             rates[name] = count / (time.perf_counter() - start)
         lines += [f"  {name:42}{workers:8}{rate:11.0f}{rates[OURS] / rate:8.2f}" for name, rate in rates.items()]
     return "\n".join(lines) + "\n"
+
+
+def data_loader(dataset: Any) -> Loader:
+    """Batches of two of a dataset."""
+    from torch.utils.data import DataLoader
+
+    return lambda workers: DataLoader(dataset, batch_size=2, num_workers=workers)
 
 
 class Patches:
@@ -289,6 +302,43 @@ def monai_patches(volumes: Any, count: int) -> Any:
     tensors = [torch.from_numpy(volume.numpy())[None] for volume in volumes]
     crop = RandSpatialCrop((96, 96, 96), random_size=False)
     return Dataset([tensors[index % len(tensors)] for index in range(count)], crop)
+
+
+def torchio_queue(volumes: Any, count: int) -> Loader:
+    """TorchIO's queue, whose workers load subjects; it cuts the patches itself."""
+    import torch
+    import torchio
+
+    tensors = [torch.from_numpy(volume.numpy())[None] for volume in volumes]
+    dataset = torchio.SubjectsDataset([torchio.Subject(ct=torchio.ScalarImage(tensor=tensor)) for tensor in tensors])
+    each = count // len(tensors)
+    sampler = torchio.UniformSampler(96)
+
+    def batches(workers: int) -> Iterator[Any]:
+        queue = torchio.Queue(dataset, each * len(tensors), each, sampler, num_workers=workers)
+        for batch in torchio.SubjectsLoader(queue, batch_size=2, num_workers=0):
+            yield batch["ct"][torchio.DATA]
+
+    return batches
+
+
+def webdataset_patches(root: Path, volumes: Any, count: int) -> Loader:
+    """Patches that were cut before, in two tar files that are read from beginning to end: other patches need other files."""
+    import webdataset
+    from torch.utils.data import DataLoader
+
+    patches = Patches(volumes, count)
+    urls = [str(root / f"{shard}.tar") for shard in range(2)]
+    for shard, url in enumerate(urls):
+        with webdataset.TarWriter(url) as writer:
+            for index in range(shard, count, 2):
+                writer.write({"__key__": f"{index:06}", "npy": np.asarray(patches[index])})
+
+    def batches(workers: int) -> Any:
+        dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False).decode().to_tuple("npy")
+        return (batch for (batch,) in DataLoader(dataset, batch_size=2, num_workers=workers))
+
+    return batches
 
 
 if __name__ == "__main__":

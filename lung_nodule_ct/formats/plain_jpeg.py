@@ -24,6 +24,8 @@ _END = b"\xff\xd9"
 _SOS, _FIRST_CODE = 0xDA, 0xC0
 _ENDING_BITS = 12
 _MAX_HEADS = 64
+_MAX_HEAD_BYTES = 1 << 13
+"""Ten times what the tables of a baseline JPEG take."""
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -51,10 +53,10 @@ def plain_head(data: bytes, decodes: Callable[[bytes], bool]) -> bytes | None:
 def _length_of_head(data: bytes) -> int:
     """The position behind the header of the first scan, 0 if the segments before it do not follow each other."""
     at = len(JPEG_START) if data.startswith(JPEG_START) else len(data)
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] >= _FIRST_CODE:
+    while at + 4 <= min(len(data), _MAX_HEAD_BYTES) and data[at] == 0xFF and data[at + 1] >= _FIRST_CODE:
         code, at = data[at + 1], at + 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
         if code == _SOS:
-            return at if at < len(data) else 0
+            return at if at <= min(len(data), _MAX_HEAD_BYTES) else 0
     return 0
 
 

@@ -256,6 +256,16 @@ def test_a_usual_jpeg_that_is_cut_short_is_damaged(tmp_path, end) -> None:
         published(tmp_path, usual_jpeg()[:end])
 
 
+def test_the_head_of_a_usual_jpeg_is_short() -> None:
+    """The segments of a file are not walked without a limit: millions of them took seconds."""
+    data = usual_jpeg()
+    needed = segment(0xDD, b"\0\0") * 2000  # no restarts
+    altered = insert_after_start(data, needed)
+    assert decode_picture(altered).pixels.shape == (64, 80)
+    assert pictures._size_of_plain(data) == (64, 80)
+    assert pictures._size_of_plain(altered) is None
+
+
 @pytest.mark.parametrize("keep_metadata", [False, True])
 def test_a_jpeg_has_the_key_of_its_copy_with_metadata(tmp_path, keep_metadata) -> None:
     data = usual_jpeg()
