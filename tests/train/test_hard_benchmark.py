@@ -31,7 +31,7 @@ from lung_nodule_ct.testing.hard_archives import (  # noqa: E402
 )
 from lung_nodule_ct.testing.inserted_nodules import InsertedNodule, insert_nodule  # noqa: E402
 from lung_nodule_ct.testing.phantoms import Phantom  # noqa: E402
-from lung_nodule_ct.train import hard_benchmark, metrics  # noqa: E402
+from lung_nodule_ct.train import hard_benchmark, loop, metrics  # noqa: E402
 from lung_nodule_ct.train.batches import open_data_source  # noqa: E402
 from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES, ExpectedScore  # noqa: E402
 from lung_nodule_ct.train.hard_benchmark import HardBenchmark, benchmark_statement  # noqa: E402
@@ -42,23 +42,31 @@ from lung_nodule_ct.train.threshold_detector import dense_components, predict_by
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lung_nodule_ct.train.data.volumes import VolumeSource
+
 pytestmark = pytest.mark.train
 
 GATE = 0.45
+THRESHOLDS = (-500.0, -300.0, -100.0)
 CONFIG = "det3d_1.25mm"
 TINY = ("--model.width", "4", "--model.blocks", "1", "--optim.warmup", "1", "--steps", "2", "--watch", "0")
 
 
-def built(source: Path, folder: Path) -> BuildFolder:
-    build_folder([get_config(CONFIG)], open_folder(source), folder, BuildOptions(format=Format.ARROW))
+def built(source: Path, folder: Path, config: str = CONFIG) -> BuildFolder:
+    build_folder([get_config(config)], open_folder(source), folder, BuildOptions(format=Format.ARROW))
     return open_build(folder)
 
 
-def threshold_cpm(build: BuildFolder, threshold_hu: float) -> float:
-    recipe = replace(RECIPES[CONFIG], split_by=SplitBy.PATIENT)
+def threshold_cpm(build: BuildFolder, threshold_hu: float, config: str = CONFIG) -> float:
+    recipe = replace(RECIPES[config], split_by=SplitBy.PATIENT)
     source = open_data_source(build, recipe, VALIDATION)
     predictions = list(predict_by_threshold(source, threshold_hu))
     return get_task(recipe).scorer(predictions)(np.arange(len(predictions)))["CPM"]
+
+
+def open_splits(build: BuildFolder) -> dict[str, VolumeSource]:
+    recipe = replace(RECIPES[CONFIG], split_by=SplitBy.PATIENT)
+    return {split: open_data_source(build, recipe, split) for split in ("train", "validation")}
 
 
 # --- the detector that learns nothing ---------------------------------------------------------------------------------
@@ -79,11 +87,22 @@ def test_it_finds_a_ball_and_ranks_it_above_a_tube() -> None:
 
 
 @pytest.mark.slow
-def test_it_fails_on_the_scans_of_the_hard_benchmark(tmp_path) -> None:
-    build = built(write_hard_archives(tmp_path / "source", train=1), tmp_path / "build")
-    scores = {threshold: threshold_cpm(build, threshold) for threshold in (-500.0, -300.0)}
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_fails_on_the_scans_of_the_hard_benchmark(tmp_path, seed) -> None:
+    source = write_hard_archives(tmp_path / "source", train=1, validation=hard_benchmark._VALIDATION, seed=seed)
+    build = built(source, tmp_path / "build")
+    scores = {threshold: threshold_cpm(build, threshold) for threshold in THRESHOLDS}
     assert max(scores.values()) <= GATE, scores
     assert max(scores.values()) > 0.15, scores  # so that the gate means something
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["det3d_1.25mm", "det3d_5mm"])
+def test_it_fails_on_the_volumes_of_the_easy_check(tmp_path, name) -> None:
+    build = built(loop._write_easy(RECIPES[name], tmp_path / "source"), tmp_path / "build", name)
+    scores = {threshold: threshold_cpm(build, threshold, name) for threshold in THRESHOLDS}
+    assert max(scores.values()) <= GATE, scores
+    assert max(scores.values()) > 0.15, scores
 
 
 @pytest.mark.slow
@@ -129,9 +148,14 @@ def test_the_same_seed_gives_the_same_hard_archives(tmp_path) -> None:
     written = {path.name: path.read_bytes() for path in one.iterdir()}
     assert written == {path.name: path.read_bytes() for path in other.iterdir()}
     assert written != {path.name: path.read_bytes() for path in third.iterdir()}
-    build = built(one, tmp_path / "build")
-    source = open_data_source(build, replace(RECIPES[CONFIG], split_by=SplitBy.PATIENT), "train")
-    assert len(source) == 2
+    sources = open_splits(built(one, tmp_path / "build"))
+    assert len(sources["train"]) == 2
+    more = open_splits(
+        built(write_hard_archives(tmp_path / "more", train=3, validation=1, seed=3), tmp_path / "larger")
+    )
+    assert len(more["train"]) == 3
+    same = (more["validation"].volume(0), sources["validation"].volume(0))
+    np.testing.assert_array_equal(*same)  # the number of scans for training does not change those for validation
 
 
 # --- real CT ----------------------------------------------------------------------------------------------------------
