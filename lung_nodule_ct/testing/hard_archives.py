@@ -91,7 +91,7 @@ def make_hard_scan(
     return insert_nodules(block, random, contrast=contrast, diameter_mm=diameter_mm)
 
 
-def write_hard_archives(folder: Path, *, train: int = 80, validation: int = 40, seed: int = 0) -> Path:
+def write_hard_archives(folder: Path, *, train: int = 320, validation: int = 60, seed: int = 0) -> Path:
     """Write the archives of patients with one scan each.
 
     Args:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 DATA: Final = "synthetic"
 """The folder of the synthetic build, in the folder of the check."""
 _PATIENTS: Final = 100
-_VESSELS: Final = 4
-"""In each volume of the easy check, for detectors."""
 
 
 def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
@@ -101,7 +99,8 @@ def check_learning(
     Raises:
         TrainingError: The score is too low, or training or evaluation fails.
     """
-    build = _built(folder / DATA, recipe.config, benchmark.write if benchmark else partial(_write_easy, recipe))
+    write = benchmark.write if benchmark else partial(_write_easy, recipe.config, expected.vessels)
+    build = _built(folder / DATA, recipe.config, write)
     data = data_identity(build, recipe.config)
     run = Run(folder, name, recipe, data | {BENCHMARK: benchmark.domain()} if benchmark else data)
     train(run, build)
@@ -118,11 +117,9 @@ def check_learning(
     return document
 
 
-def _write_easy(recipe: Recipe, folder: Path) -> Path:
-    stacks = get_config(recipe.config).kind == Kind.STACK
-    return write_synthetic_archives(
-        folder, _PATIENTS, stacks=stacks, vessels=_VESSELS if recipe.task == "detection" else 0
-    )
+def _write_easy(config: str, vessels: int, folder: Path) -> Path:
+    stacks = get_config(config).kind == Kind.STACK
+    return write_synthetic_archives(folder, _PATIENTS, stacks=stacks, vessels=vessels)
 
 
 def _built(folder: Path, config: str, write: Callable[[Path], Path]) -> BuildFolder:
