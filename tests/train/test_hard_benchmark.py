@@ -243,6 +243,17 @@ def test_the_score_is_printed_with_its_domain_and_the_detector_that_learns_nothi
     assert set(document["learning_free"]) == set(document["scores"])
 
 
+@pytest.mark.slow
+def test_the_minimum_is_that_of_phantoms_not_of_ct(ct, cli, tmp_path, monkeypatch) -> None:
+    for name, value in (("_CROP", (24, 32, 32)), ("_CT_TRAIN", 6), ("_CT_VALIDATION", 6)):
+        monkeypatch.setattr(hard_benchmark, name, value)
+    out, size = tmp_path / "run", ("--input.size", "16", "16", "16")
+    done = cli("train", CONFIG, "--check", "hard", "--real-ct", ct.folder, "--out", out, *TINY, *size)
+    assert done.returncode == 0, done.stderr
+    assert f"{CONFIG}: it runs; no minimum" in done.stdout
+    assert EXPECTED_HARD_SCORES[CONFIG].minima.keys() == {"CPM", "hit_IoU"}
+
+
 def test_options_that_do_not_fit_are_refused(cli, tmp_path) -> None:
     for words in (
         (CONFIG, "--check", "--real-ct", tmp_path),
