@@ -177,7 +177,7 @@ def write_synthetic_archives(
         patients: The number of patients.
         stacks: Whether to write the archives of 8-bit stacks too, which take as long as all others.
         vessels: The number of short pieces of vessels in each volume. They are as large and compact as a lesion, so that a
-            detector has to tell them from it by their density and shape. Everything else is the same without them.
+            detector has to distinguish them by their density and shape. Everything else is the same without them.
         seed: The same seed gives the same bytes.
 
     Returns:
