@@ -91,7 +91,7 @@ def make_hard_scan(
     return insert_nodules(block, random, contrast=contrast, diameter_mm=diameter_mm)
 
 
-def write_hard_archives(folder: Path, *, train: int = 80, validation: int = 40, seed: int = 0) -> Path:
+def write_hard_archives(folder: Path, *, train: int = 320, validation: int = 60, seed: int = 0) -> Path:
     """Write the archives of patients with one scan each.
 
     Args:
@@ -114,10 +114,11 @@ def write_hard_archives(folder: Path, *, train: int = 80, validation: int = 40, 
         ...     sorted(path.name for path in source.iterdir())[0]
         '1.25mm_3D_detection_mhd_0.zip'
     """
-    names = itertools.chain(
-        itertools.islice(patients_of_split(TRAIN), train), itertools.islice(patients_of_split(VALIDATION), validation)
+    scans = (
+        (name, make_hard_scan(np.random.default_rng([seed, split == VALIDATION, number])))
+        for split, count in ((TRAIN, train), (VALIDATION, validation))
+        for number, name in enumerate(itertools.islice(patients_of_split(split), count))
     )
-    scans = ((name, make_hard_scan(np.random.default_rng([seed, number]))) for number, name in enumerate(names))
     return write_scans(folder, scans)
 
 

@@ -50,6 +50,7 @@ from lung_nodule_ct.testing.archives import (
     write_archives,
 )
 from lung_nodule_ct.testing.inserted_nodules import draw_diameter
+from lung_nodule_ct.testing.lung_blocks import tube_coverage
 from lung_nodule_ct.testing.phantoms import LEFT_LUNG, RIGHT_LUNG, TEXTURES, make_lesion
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ _THICK: Final = (2.0, 2.0, 5.0)
 _SLICE_SIZE: Final = 96
 _CROP_SIZE: Final = 32
 """Side of a slice and of a crop in pixels."""
+_VESSEL_RADII_MM: Final = (3.0, 6.0)
+_VESSEL_DENSITY: Final = 1.35
+"""400 HU, as blood with contrast medium. Lesions are less dense."""
+_VESSEL_TRIES: Final = 200
 
 
 class TinyArchives(dict[str, Members]):
@@ -162,13 +167,17 @@ class _Scan:
     center: tuple[float, float, float]
 
 
-def write_synthetic_archives(folder: Path, patients: int, *, stacks: bool = False, seed: int = 0) -> Path:
+def write_synthetic_archives(
+    folder: Path, patients: int, *, stacks: bool = False, vessels: int = 0, seed: int = 0
+) -> Path:
     """Write the archives of synthetic patients with two scans each. Every fifth patient is for validation.
 
     Args:
         folder: A new folder.
         patients: The number of patients.
         stacks: Whether to write the archives of 8-bit stacks too, which take as long as all others.
+        vessels: The number of short pieces of vessels in each volume. They are as large and compact as a lesion, so that a
+            detector has to distinguish them by their density and shape. Everything else is the same without them.
         seed: The same seed gives the same bytes.
 
     Returns:
@@ -187,11 +196,12 @@ def write_synthetic_archives(folder: Path, patients: int, *, stacks: bool = Fals
     """
     random = np.random.default_rng(seed)
     scans = _draw_scans(patients, random)
+    pieces = [_draw_vessels(scan, vessels, np.random.default_rng([seed, n])) for n, scan in enumerate(scans)]
     by_role = (
         _crops(scans, random)
         | _slices(scans, random)
-        | _volumes(scans, random, _THIN, Role.CT_1_25MM, Role.NODULES_1_25MM)
-        | _volumes(scans, random, _THICK, Role.CT_5MM, Role.NODULES_5MM)
+        | _volumes(scans, random, _THIN, Role.CT_1_25MM, Role.NODULES_1_25MM, pieces)
+        | _volumes(scans, random, _THICK, Role.CT_5MM, Role.NODULES_5MM, pieces)
         | (_stacks(scans, random) if stacks else {})
         | {Role.LUNG_MASKS: {}}
     )
@@ -212,6 +222,24 @@ def _draw_scans(patients: int, random: np.random.Generator) -> list[_Scan]:
             for date, diameter in zip(_DATES, (first, first * growth), strict=True)
         ]
     return scans
+
+
+def _draw_vessels(scan: _Scan, count: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Straight pieces of vessels about along an axis that do not touch the lesion, as segments of a tube, shape (n, 7)."""
+    extent, lesion = np.array(_EXTENT[::-1]), np.array(scan.center[::-1])
+    pieces: list[NDArray[np.float64]] = []
+    for _ in range(_VESSEL_TRIES):
+        if len(pieces) == count:
+            break
+        radius = random.uniform(*_VESSEL_RADII_MM)
+        half = radius * random.uniform(1, 2)
+        along = np.eye(3)[random.integers(3)] + random.normal(0, 0.1, 3)
+        along /= np.linalg.norm(along)
+        middle = random.uniform(0, extent)
+        nearest = middle + np.clip((lesion - middle) @ along, -half, half) * along
+        if np.linalg.norm(lesion - nearest) > scan.diameter / 2 + radius + 5:
+            pieces.append(np.concatenate([middle - half * along, middle + half * along, [radius]]))
+    return np.array(pieces).reshape(-1, 7)
 
 
 def _crops(scans: Sequence[_Scan], random: np.random.Generator) -> dict[Role, Members]:
@@ -248,11 +276,13 @@ def _volumes(
     spacing: tuple[float, float, float],
     volumes: Role,
     nodules: Role,
+    vessels: Sequence[NDArray[np.float64]],
 ) -> dict[Role, Members]:
     members: Members = {}
     rows = [NODULE_COLUMNS]
-    for scan in scans:
+    for scan, pieces in zip(scans, vessels, strict=True):
         density = _density(scan, spacing, random)
+        density = np.maximum(density, tube_coverage(density.shape, spacing[::-1], pieces) * _VESSEL_DENSITY)
         written = " ".join(map(str, spacing))  # as 2.0, so that a seed gives the bytes that it has always given
         fields = {"CompressedData": None, "ElementSpacing": written}
         members |= metaimage(scan.name, (density * 1000 - 950).astype(np.int16), Frame(), **fields)

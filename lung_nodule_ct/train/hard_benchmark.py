@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from lung_nodule_ct.read.rows import Rows
 
 CONFIG: Final = "det3d_1.25mm"
-_TRAIN, _VALIDATION = 80, 40
-"""The number of scans, or of crops of CT."""
+_TRAIN, _VALIDATION = 320, 60
+"""The number of phantoms."""
+_CT_TRAIN, _CT_VALIDATION = 80, 40
+"""The number of crops of CT. They are from few scans, so that more of them would differ little."""
 _CROP: Final = (48, 128, 128)
 """The largest crop of CT, z, y, x in voxels."""
 _MIN_LUNG: Final = 0.25
@@ -115,7 +117,7 @@ class HardBenchmark:
         unusable = sum(map(len, self._rows)) - len(scans)
         if unusable:
             notice(f"{unusable} scans are left out: no lung mask, no patient, or no spacing")
-        for split, count in ((TRAIN, _TRAIN), (VALIDATION, _VALIDATION)):
+        for split, count in ((TRAIN, _CT_TRAIN), (VALIDATION, _CT_VALIDATION)):
             is_validation = split == VALIDATION
             of_split = [
                 (rows, row)

@@ -107,7 +107,8 @@ def check_learning(
     Raises:
         TrainingError: The score is too low, or training or evaluation fails.
     """
-    build = _built(folder / DATA, recipe.config, benchmark.write if benchmark else partial(_write_easy, recipe.config))
+    write = benchmark.write if benchmark else partial(_write_easy, recipe.config, expected.vessels)
+    build = _built(folder / DATA, recipe.config, write)
     data = data_identity(build, recipe.config)
     if benchmark:
         data |= {BENCHMARK: benchmark.domain()}
@@ -130,8 +131,9 @@ def check_learning(
     return document
 
 
-def _write_easy(config: str, folder: Path) -> Path:
-    return write_synthetic_archives(folder, _PATIENTS, stacks=get_config(config).kind == Kind.STACK)
+def _write_easy(config: str, vessels: int, folder: Path) -> Path:
+    stacks = get_config(config).kind == Kind.STACK
+    return write_synthetic_archives(folder, _PATIENTS, stacks=stacks, vessels=vessels)
 
 
 def _built(folder: Path, config: str, write: Callable[[Path], Path]) -> BuildFolder:

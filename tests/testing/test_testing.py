@@ -122,6 +122,27 @@ def test_the_same_seed_gives_the_same_archives(tmp_path, stacks) -> None:
         write_synthetic_archives(one, 4)
 
 
+def test_vessels_change_nothing_but_the_voxels_of_volumes_away_from_lesions(tmp_path, build) -> None:
+    plain, changed = (
+        build(write_synthetic_archives(tmp_path / f"in{vessels}", 4, vessels=vessels), "det3d_1.25mm").by_name(
+            "det3d_1.25mm"
+        )
+        for vessels in (0, 3)
+    )
+    for name, before in plain.items():
+        nodules = before["nodules"]
+        assert nodules == changed[name]["nodules"]
+        old, new = (
+            np.frombuffer(row["volume"]["bytes"], np.int16).reshape(row["volume"]["shape"])
+            for row in (before, changed[name])
+        )
+        denser = new != old
+        assert (new[denser] > old[denser]).all()
+        assert new.max() > 300 > old.max()
+        away = (np.argwhere(denser) - nodules[0]["center_voxel"][::-1]) * 2.0
+        assert np.linalg.norm(away, axis=1).min() > nodules[0]["diameter_mm"] / 2
+
+
 def rows_of_build(archives: TinyArchives, folder: Path) -> dict[tuple[str, str], list[dict]]:
     """Return the sorted rows of all configs by config and split, with voxels as bytes."""
     source = open_folder(archives.write(folder / "in"))

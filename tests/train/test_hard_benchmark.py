@@ -31,9 +31,10 @@ from lung_nodule_ct.testing.hard_archives import (  # noqa: E402
 )
 from lung_nodule_ct.testing.inserted_nodules import InsertedNodule, insert_nodule  # noqa: E402
 from lung_nodule_ct.testing.phantoms import Phantom  # noqa: E402
+from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
 from lung_nodule_ct.train import hard_benchmark, metrics  # noqa: E402
 from lung_nodule_ct.train.batches import open_data_source  # noqa: E402
-from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES, ExpectedScore  # noqa: E402
+from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES, EXPECTED_SCORES, ExpectedScore  # noqa: E402
 from lung_nodule_ct.train.hard_benchmark import HardBenchmark, benchmark_statement  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES  # noqa: E402
 from lung_nodule_ct.train.tasks import get_task  # noqa: E402
@@ -42,9 +43,12 @@ from lung_nodule_ct.train.threshold_detector import dense_components, predict_by
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lung_nodule_ct.train.data.volumes import VolumeSource
+
 pytestmark = pytest.mark.train
 
 GATE = 0.45
+THRESHOLDS = (-500.0, -300.0, -100.0)
 CONFIG = "det3d_1.25mm"
 TINY = ("--model.width", "4", "--model.blocks", "1", "--optim.warmup", "1", "--steps", "2", "--watch", "0")
 
@@ -59,6 +63,11 @@ def threshold_cpm(build: BuildFolder, threshold_hu: float) -> float:
     source = open_data_source(build, recipe, VALIDATION)
     predictions = list(predict_by_threshold(source, threshold_hu))
     return get_task(recipe).scorer(predictions)(np.arange(len(predictions)))["CPM"]
+
+
+def open_splits(build: BuildFolder) -> dict[str, VolumeSource]:
+    recipe = replace(RECIPES[CONFIG], split_by=SplitBy.PATIENT)
+    return {split: open_data_source(build, recipe, split) for split in ("train", "validation")}
 
 
 # --- the detector that learns nothing ---------------------------------------------------------------------------------
@@ -79,11 +88,22 @@ def test_it_finds_a_ball_and_ranks_it_above_a_tube() -> None:
 
 
 @pytest.mark.slow
-def test_it_fails_on_the_scans_of_the_hard_benchmark(tmp_path) -> None:
-    build = built(write_hard_archives(tmp_path / "source", train=1), tmp_path / "build")
-    scores = {threshold: threshold_cpm(build, threshold) for threshold in (-500.0, -300.0)}
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_fails_on_the_scans_of_the_hard_benchmark(tmp_path, seed) -> None:
+    source = write_hard_archives(tmp_path / "source", train=1, validation=hard_benchmark._VALIDATION, seed=seed)
+    build = built(source, tmp_path / "build")
+    scores = {threshold: threshold_cpm(build, threshold) for threshold in THRESHOLDS}
     assert max(scores.values()) <= GATE, scores
     assert max(scores.values()) > 0.15, scores  # so that the gate means something
+
+
+@pytest.mark.slow
+def test_it_fails_on_the_volumes_of_the_easy_check(tmp_path) -> None:
+    vessels = EXPECTED_SCORES[CONFIG].vessels
+    build = built(write_synthetic_archives(tmp_path / "source", 100, vessels=vessels), tmp_path / "build")
+    scores = {threshold: threshold_cpm(build, threshold) for threshold in THRESHOLDS}
+    assert max(scores.values()) <= GATE, scores
+    assert max(scores.values()) > 0.15, scores
 
 
 @pytest.mark.slow
@@ -129,9 +149,14 @@ def test_the_same_seed_gives_the_same_hard_archives(tmp_path) -> None:
     written = {path.name: path.read_bytes() for path in one.iterdir()}
     assert written == {path.name: path.read_bytes() for path in other.iterdir()}
     assert written != {path.name: path.read_bytes() for path in third.iterdir()}
-    build = built(one, tmp_path / "build")
-    source = open_data_source(build, replace(RECIPES[CONFIG], split_by=SplitBy.PATIENT), "train")
-    assert len(source) == 2
+    sources = open_splits(built(one, tmp_path / "build"))
+    assert len(sources["train"]) == 2
+    more = open_splits(
+        built(write_hard_archives(tmp_path / "more", train=3, validation=1, seed=3), tmp_path / "larger")
+    )
+    assert len(more["train"]) == 3
+    same = (more["validation"].volume(0), sources["validation"].volume(0))
+    np.testing.assert_array_equal(*same)  # the number of scans for training does not change those for validation
 
 
 # --- real CT ----------------------------------------------------------------------------------------------------------
@@ -157,8 +182,8 @@ def crops(benchmark: HardBenchmark) -> dict[str, ScanWithNodules]:
 
 def test_the_patient_who_is_left_out_is_for_validation_only(ct, monkeypatch) -> None:
     monkeypatch.setattr(hard_benchmark, "_CROP", (16, 24, 24))
-    monkeypatch.setattr(hard_benchmark, "_TRAIN", 8)
-    monkeypatch.setattr(hard_benchmark, "_VALIDATION", 3)
+    monkeypatch.setattr(hard_benchmark, "_CT_TRAIN", 8)
+    monkeypatch.setattr(hard_benchmark, "_CT_VALIDATION", 3)
     made = crops(HardBenchmark(1, ct))
     assert HardBenchmark(1, ct).left_out == "1"
     assert HardBenchmark(5, ct).left_out == "2"
@@ -216,6 +241,17 @@ def test_the_score_is_printed_with_its_domain_and_the_detector_that_learns_nothi
         assert "not the CPM of real nodules" in text
         assert "learns nothing" in text
     assert set(document["learning_free"]) == set(document["scores"])
+
+
+@pytest.mark.slow
+def test_the_minimum_is_that_of_phantoms_not_of_ct(ct, cli, tmp_path, monkeypatch) -> None:
+    for name, value in (("_CROP", (24, 32, 32)), ("_CT_TRAIN", 6), ("_CT_VALIDATION", 6)):
+        monkeypatch.setattr(hard_benchmark, name, value)
+    out, size = tmp_path / "run", ("--input.size", "16", "16", "16")
+    done = cli("train", CONFIG, "--check", "hard", "--real-ct", ct.folder, "--out", out, *TINY, *size)
+    assert done.returncode == 0, done.stderr
+    assert f"{CONFIG}: it runs; no minimum" in done.stdout
+    assert EXPECTED_HARD_SCORES[CONFIG].minima.keys() == {"CPM", "hit_IoU"}
 
 
 def test_options_that_do_not_fit_are_refused(cli, tmp_path) -> None:
