@@ -67,7 +67,7 @@ def evaluate(
     source = open_data_source(build, recipe, split)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with Checkpoints(run.folder, recipe, best=recipe.select == "best") as checkpoints:
-        state = checkpoints.restore(device)
+        state = checkpoints.restore(lambda _: device)
     steps = trained = int(state["step"])
     if recipe.select == "best":
         with Checkpoints(run.folder, recipe) as checkpoints:
