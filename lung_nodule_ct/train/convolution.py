@@ -16,6 +16,7 @@ All of them agree except for rounding.
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -165,12 +166,14 @@ def _combine(parts: Sequence[jax.Array], matrix: np.ndarray) -> list[jax.Array]:
 
 
 def _transform_kernel(kernel: jax.Array, matrix: np.ndarray) -> jax.Array:
-    """The product of a matrix and each spatial axis of a kernel."""
-    for _ in range(kernel.ndim - 2):
-        _, *others, inputs, outputs = kernel.shape
-        parts = [part.reshape(-1, inputs * outputs) for part in kernel]
-        kernel = jnp.stack(_combine(parts, matrix), 1).reshape(*others, -1, inputs, outputs)
-    return kernel
+    """The product of a matrix and each spatial axis of a kernel.
+
+    It is one product with the matrix of all axes, which takes more multiplications and a fraction of the time to compile.
+    """
+    axes = kernel.ndim - 2
+    of_all_axes = jnp.asarray(reduce(np.kron, [matrix] * axes), jnp.float32)
+    flat = jnp.dot(of_all_axes, kernel.reshape(of_all_axes.shape[1], -1), precision=jax.lax.Precision.HIGHEST)
+    return flat.reshape(*(len(matrix),) * axes, *kernel.shape[-2:])
 
 
 def _to_tiles(x: jax.Array, matrix: np.ndarray) -> jax.Array:

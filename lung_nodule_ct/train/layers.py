@@ -149,7 +149,7 @@ class Encoder(nnx.Module):
     """
 
     def __init__(self, axes: int, options: ModelOptions, rngs: nnx.Rngs) -> None:
-        self.axes, self.patch = axes, options.patch
+        self.axes, self.patch, self.remat = axes, options.patch, options.remat
         wider, block = (4, Bottleneck) if options.bottleneck else (1, Block)
         widths = [wider * options.width * 2**stage for stage in range(len(options.blocks))]
         self.stem = Conv(axes, options.patch**axes, options.width, 3, options=options, rngs=rngs)
@@ -179,6 +179,6 @@ class Encoder(nnx.Module):
         for index, stage in enumerate(self.stages):
             x = average_pool(x) if index else x
             for block in stage:
-                x = block(x)
+                x = jax.checkpoint(block)(x) if self.remat else block(x)
             features.append(x)
         return features

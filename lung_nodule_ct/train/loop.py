@@ -25,8 +25,9 @@ from lung_nodule_ct.train.batches import global_batches, open_data_source
 from lung_nodule_ct.train.evaluation import evaluate
 from lung_nodule_ct.train.false_positives import STAGE, detector_identity, save_candidates
 from lung_nodule_ct.train.network import pretrained_values
+from lung_nodule_ct.train.placement import placement, shardings
 from lung_nodule_ct.train.runs import BENCHMARK, Checkpoints, Run, data_identity, training
-from lung_nodule_ct.train.step import check_devices, initial_state, make_step, shardings
+from lung_nodule_ct.train.step import check_devices, make_step, new_state
 from lung_nodule_ct.train.training_log import TrainingLog, ValidationCurve
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
     weights = None if pretrained is None else pretrained_values(recipe, pretrained)
     with training(run):
         run.save()
-        replicated, by_example = shardings()
+        _, by_example = shardings()
         best = Checkpoints(run.folder, recipe, writable=True, best=True) if recipe.select == "best" else None
         with Checkpoints(run.folder, recipe, writable=True) as checkpoints, best or nullcontext():
             if checkpoints.latest_step is not None:
-                state = checkpoints.restore(replicated)
+                state = checkpoints.restore(placement(recipe.optim))
             else:
-                state = jax.jit(partial(initial_state, recipe), out_shardings=replicated)(weights)
+                state = new_state(recipe, weights)
             checkpoints.require_free_space(state)
             start = int(state["step"])
             for saved in filter(None, (checkpoints, best)):

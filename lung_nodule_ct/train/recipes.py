@@ -13,7 +13,7 @@ from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOpti
 from lung_nodule_ct.train.models import get_network
 
 _OF_OUR_NETWORKS: Final = (
-    *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only"),
+    *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only", "remat"),
     *("tower", "matching", "hard_negatives"),
 )
 """Options of the networks that are our own."""
@@ -41,6 +41,7 @@ class ModelOptions:
             nearest anchors (Zhang et al. 2020).
         hard_negatives: With anchors, the number of negatives with the largest loss that count, per positive; 0 for all, by
             the focal loss.
+        remat: Compute the activations of each block again for its gradient, instead of keeping them in memory.
         network: Name of the published network; ``None`` for our own. It has no use for the other options, except ``bf16``.
     """
 
@@ -57,6 +58,7 @@ class ModelOptions:
     tower: int = 1
     matching: Literal["iou", "atss"] = "iou"
     hard_negatives: int = 0
+    remat: bool = False
     network: str | None = None
 
     def __post_init__(self) -> None:
@@ -141,6 +143,7 @@ class OptimOptions:
         swa: The last part of the steps, as a fraction, whose weights are averaged with equal shares in place of the moving average
             (stochastic weight averaging, Izmailov et al. 2018); 0 for none.
         accumulate: Number of parts in which a batch passes through the device.
+        shard_parameters: Divide weights, averages and moments among the devices, instead of a copy on each.
     """
 
     learning_rate: float = 1e-3
@@ -151,6 +154,7 @@ class OptimOptions:
     ema: float = 0.99
     swa: float = 0.0
     accumulate: int = 1
+    shard_parameters: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(learning_rate=self.learning_rate, clip=self.clip, accumulate=self.accumulate)

@@ -26,7 +26,7 @@ from lung_nodule_ct.train.recipes import InputOptions, LossOptions, ModelOptions
 from lung_nodule_ct.train.step import initial_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from lung_nodule_ct.read.build_folder import BuildFolder
@@ -43,8 +43,11 @@ _LOCK: Final = ".train.lock"
 _FORMAT_VERSION: Final = 2
 """Since version 2, checkpoints hold the statistics of batch normalisation."""
 _CONTINUES: Final = "the same command continues from the last checkpoint"
-_NO_INFLUENCE: Final = ("workers", "threads", "save_every", "watch", "device")
-"""Options of a recipe that do not change the trained weights."""
+_NO_INFLUENCE: Final = (
+    *("workers", "threads", "save_every", "watch", "device"),
+    *("model.remat", "optim.shard_parameters"),
+)
+"""Options of a recipe that do not change the trained weights, except for rounding."""
 
 
 @dataclass(frozen=True)
@@ -306,14 +309,17 @@ class Checkpoints:
                 f"a checkpoint cannot be written to {self._folder}: {problem}", remedy=f"check the disk; {_CONTINUES}"
             ) from error
 
-    def restore(self, sharding: jax.sharding.Sharding) -> State:
+    def restore(self, place: Callable[[jax.ShapeDtypeStruct], jax.sharding.Sharding]) -> State:
         """Return the latest state that can be read. A notice is printed for each later one that cannot.
+
+        Args:
+            place: Where each array is placed. It may be another number of devices than when the state was saved.
 
         Raises:
             TrainingError: There is no checkpoint, or none that can be read, or they are of another model.
         """
         shapes = self._part(jax.eval_shape(lambda: initial_state(self._recipe)))
-        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place(leaf)), shapes)
         problems = []
         for steps in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -367,7 +373,7 @@ def evaluated_weights(run: Run) -> EvaluatedWeights:
     """
     is_best = run.recipe.select == "best"
     with Checkpoints(run.folder, run.recipe, best=is_best) as checkpoints:
-        state = checkpoints.restore(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        state = checkpoints.restore(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     steps = trained = int(state["step"])
     if is_best:
         with Checkpoints(run.folder, run.recipe) as checkpoints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import cache_folder
 from lung_nodule_ct.train.averaging import next_average
 from lung_nodule_ct.train.network import initial_values, network, statistics_of
+from lung_nodule_ct.train.placement import placement, shardings
 from lung_nodule_ct.train.preprocessing import preprocess
 from lung_nodule_ct.train.tasks import get_task
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _ADDRESS, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _DROPOUT = 1
 """Folded into the key of a step for what the network draws. Augmentation uses the key itself."""
+_LESS_OPTIMIZED: Final = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""For a program that runs once, on a CPU; other compilers may not know these options. Otherwise, to optimise the drawing of each array takes a third of the time of a run of one step."""
 GRADIENT_NORM: Final = "gradient_norm"
 WEIGHT_NORM: Final = "weight_norm"
 
@@ -86,17 +89,6 @@ def check_devices(recipe: Recipe) -> None:
         )
 
 
-def shardings(*, local: bool = False) -> tuple[NamedSharding, NamedSharding]:
-    """Return two ways to distribute arrays over all devices: a copy on each, and the first axis divided among them.
-
-    Args:
-        local: Only over the devices of this process.
-    """
-    devices = jax.local_devices() if local else jax.devices()
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-
-
 def make_optimizer(options: OptimOptions, steps: int) -> optax.GradientTransformation:
     """Return AdamW with clipped gradients, a linear warm-up and a decay. Only kernels have weight decay."""
     warmup = min(options.warmup, max(steps - 1, 0))
@@ -129,6 +121,15 @@ def initial_state(recipe: Recipe, weights: Values | None = None) -> State:
     return {**values, "average": values, "optimizer": optimizer, "step": jnp.zeros((), jnp.int32)}
 
 
+def new_state(recipe: Recipe, weights: Values | None = None) -> State:
+    """The initial state on all devices. The arguments are those of :func:`initial_state`."""
+    make = partial(initial_state, recipe)
+    places = jax.tree.map(placement(recipe.optim), jax.eval_shape(make, weights))
+    options = _LESS_OPTIMIZED if jax.default_backend() == "cpu" else None
+    state: State = jax.jit(make, out_shardings=places, compiler_options=options)(weights)
+    return state
+
+
 def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """Return the compiled training step: it maps a state and a batch to the next state and the losses.
 
@@ -138,6 +139,13 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
     """
     task, net, parts = get_task(recipe), network(recipe), recipe.optim.accumulate
     optimizer = make_optimizer(recipe.optim, recipe.steps)
+    place, (replicated, _) = placement(recipe.optim), shardings()
+
+    def constrain(values: Any, sharding: Any) -> Any:
+        """With divided parameters, say where arrays are: all values on each device, or as the state."""
+        if not recipe.optim.shard_parameters:
+            return values
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding(leaf)), values)
 
     def loss(params: Any, statistics: Any, examples: Batch, counts: Batch, key: jax.Array) -> Any:
         model = net.in_training({"params": params, "statistics": statistics}, key)
@@ -145,7 +153,7 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
         return total, (losses, statistics_of(model))
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        params, statistics = state["params"], state["statistics"]
+        params, statistics = (constrain(state[name], lambda _: replicated) for name in ("params", "statistics"))
         key = jax.random.fold_in(jax.random.key(recipe.seed), state["step"])
         keys = jax.random.split(jax.random.fold_in(key, _DROPOUT), parts)
         batch, totals = task.add_targets(preprocess(batch, recipe.input, key, recipe.augment), recipe)
@@ -159,12 +167,13 @@ def make_step(recipe: Recipe) -> Callable[[State, Batch], tuple[State, dict[str,
             gradient, (losses, statistics) = compute(params, statistics, examples, counts, keys[part])
             results.append((gradient, losses))
         gradients, losses = jax.tree.map(lambda *leaves: sum(leaves) / parts, *results)
-        updates, optimizer_state = optimizer.update(gradients, state["optimizer"], params)
-        values = {"params": optax.apply_updates(params, updates), "statistics": statistics}
+        gradients = constrain(gradients, place)
+        updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["params"])
+        values = {"params": optax.apply_updates(state["params"], updates), "statistics": statistics}
         done = state["step"] + 1
         average = next_average(state["average"], values, done, recipe)
         losses |= {GRADIENT_NORM: optax.tree.norm(gradients), WEIGHT_NORM: optax.tree.norm(values)}
-        return {**values, "average": average, "optimizer": optimizer_state, "step": done}, losses
+        return constrain({**values, "average": average, "optimizer": optimizer_state, "step": done}, place), losses
 
     return jax.jit(step, donate_argnums=0)
 

@@ -23,6 +23,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.batches import open_data_source
+from lung_nodule_ct.train.placement import gather
 from lung_nodule_ct.train.step import GRADIENT_NORM, Predictor
 from lung_nodule_ct.train.tasks import get_task
 
@@ -171,13 +172,14 @@ class ValidationCurve:
 
     def add(self, state: State, steps: int) -> bool:
         """Score the state after a number of steps, and replace the file. Returns whether its first score is the best so far."""
-        best = self._predictor is not None and self._add(self._predictor, state, steps)
+        average = gather(state["average"]) if self._recipe.watch else None
+        best = self._predictor is not None and self._add(self._predictor, average, steps)
         if jax.process_count() == 1 or self._recipe.select != "best":
             return best
         return bool(multihost_utils.broadcast_one_to_all(best))
 
-    def _add(self, predictor: Predictor, state: State, steps: int) -> bool:
-        weights = jax.tree.map(lambda leaf: leaf.addressable_data(0), state["average"])
+    def _add(self, predictor: Predictor, average: Any, steps: int) -> bool:
+        weights = jax.tree.map(lambda leaf: leaf.addressable_data(0), average)
         predictions = predictor.predict(weights, self._recipe.watch)
         scores = get_task(self._recipe).scorer(predictions)(np.arange(len(predictions)))
         self._rows.append({"steps": steps, **scores})
