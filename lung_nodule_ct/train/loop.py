@@ -61,7 +61,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
     weights = None if pretrained is None else pretrained_values(recipe, pretrained)
     with training(run):
         run.save()
-        _, by_example = shardings()
+        replicated, by_example = shardings()
         best = Checkpoints(run.folder, recipe, writable=True, best=True) if recipe.select == "best" else None
         with Checkpoints(run.folder, recipe, writable=True) as checkpoints, best or nullcontext():
             if checkpoints.latest_step is not None:
