@@ -61,7 +61,7 @@ _HARD_STRONG: Final = (
 )
 
 EXPECTED_HARD_SCORES: Final = {
-    "det3d_1.25mm": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", 0.65, overlap=0.45),
+    "det3d_1.25mm": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", 0.55, overlap=0.45),
     "det3d_1.25mm-anchors": ExpectedScore((*_HARD, *_HARD_PATCH), "CPM", None),
     "det3d_1.25mm-retinanet3d": ExpectedScore(_HARD_STRONG, "CPM", None),
 }
