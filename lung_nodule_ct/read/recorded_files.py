@@ -18,15 +18,17 @@ from lung_nodule_ct.declaration.manifest import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 CARD: Final = "README.md"
 MAX_HEAD_BYTES: Final = 1 << 16
-"""How much of a card :func:`has_front_matter` needs."""
+"""How much of a card is needed to see whether it has metadata."""
+NOT_A_MANIFEST: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What :meth:`RecordedFiles.parse` raises for a text that is not a manifest."""
 _SHARD = re.compile(r".+\.(parquet|arrow|(tfrecord|array_record)(-.*)?)", re.IGNORECASE)
 _CACHE = re.compile(r"cache-.+\.arrow")
 """What ``datasets`` writes next to the Arrow files of a user who maps or filters them."""
-INTERPRETED = frozenset(
+_INTERPRETED = frozenset(
     {".huggingface.yaml", "dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "features.json"}
 )
 """Files by which ``datasets`` and TFDS find and describe the shards."""
@@ -84,6 +86,25 @@ class RecordedFiles:
         """All recorded files, by name."""
         return {**self.shards, **self.others}
 
+    def sort_unrecorded(
+        self, names: Collection[str], card_head: Callable[[], bytes]
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """Sort the files that the manifest does not record.
+
+        Args:
+            names: Their names.
+            card_head: Reads the beginning of the card, if it is one of them.
+
+        Returns:
+            Those that a reader would load, and those of others.
+        """
+        tops = {name.partition("/")[0] for name in self.shards}
+        interpreted = _INTERPRETED if self.is_complete else frozenset[str]()
+        loaded = {name for name in names if _is_loaded(name, tops, interpreted)}
+        if self.is_complete and CARD in names and _FRONT_MATTER.match(card_head()):
+            loaded.add(CARD)
+        return sorted(loaded), tuple(sorted(set(names) - loaded))
+
 
 def _require_consistent(document: Mapping[str, Any]) -> None:
     """Check that a manifest of release 2.0.0 or later records the hash of every file, and does not contradict itself.
@@ -110,7 +131,7 @@ def _require_consistent(document: Mapping[str, Any]) -> None:
             raise ValueError(f"{config} has {dict(entry['rows'])} rows, and its files have {dict(rows)}")
 
 
-def is_loaded(name: str, tops: set[str], interpreted: Collection[str]) -> bool:
+def _is_loaded(name: str, tops: set[str], interpreted: Collection[str]) -> bool:
     """Whether a reader would use a file that the manifest does not record: a shard, or a file that says what the shards are."""
     folder, _, file_name = name.rpartition("/")
     if file_name in interpreted and (not folder or folder.partition("/")[0] in tops):
@@ -118,8 +139,3 @@ def is_loaded(name: str, tops: set[str], interpreted: Collection[str]) -> bool:
     if not _SHARD.fullmatch(file_name) or _CACHE.fullmatch(file_name):
         return False
     return folder.partition("/")[0] in tops
-
-
-def has_front_matter(head: bytes) -> bool:
-    """Whether the beginning of a card has metadata that ``datasets`` reads."""
-    return _FRONT_MATTER.match(head) is not None

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.manifest import MANIFEST, FileRecord
 from lung_nodule_ct.errors import BuildFolderError, OutputError
-from lung_nodule_ct.read.recorded_files import (
-    CARD,
-    INTERPRETED,
-    MAX_HEAD_BYTES,
-    RecordedFiles,
-    has_front_matter,
-    is_loaded,
-)
+from lung_nodule_ct.read.recorded_files import CARD, MAX_HEAD_BYTES, NOT_A_MANIFEST, RecordedFiles
 from lung_nodule_ct.read.verification_result import (
     Fault,
     FaultKind,
@@ -24,6 +17,7 @@ from lung_nodule_ct.read.verification_result import (
     edited_manifest,
     how_to_restore,
     record_text,
+    without_manifest,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +34,7 @@ def verify_url(folder: ObjectFolder, progress: BuildProgress) -> Verification:
     """Compare every file of a build at a URL with the manifest of the build. See :func:`.verify`.
 
     Raises:
-        BuildFolderError: There is no manifest, or it is of a version that did not record every file.
+        BuildFolderError: The manifest is missing, or is of a version that did not record every file.
         OutputError: The filesystem does not answer.
     """
     try:
@@ -54,9 +48,8 @@ def verify_url(folder: ObjectFolder, progress: BuildProgress) -> Verification:
     own = FileRecord(len(content), hashlib.sha256(content).hexdigest())
     try:
         manifest = RecordedFiles.parse(content)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        fault = Fault(FaultKind.MANIFEST, MANIFEST, "a manifest", repr(error)[:200], how_to_restore(MANIFEST))
-        return Verification(str(folder), 0, 0, (fault,), (), (), str(own.sha256))
+    except NOT_A_MANIFEST as error:
+        return without_manifest(str(folder), error, str(own.sha256))
     if not manifest.is_complete:
         raise BuildFolderError(
             f"{folder} was built by an earlier version of the package, which did not record every file",
@@ -66,13 +59,9 @@ def verify_url(folder: ObjectFolder, progress: BuildProgress) -> Verification:
     faults = _faults(folder, manifest.records, present, progress)
     sound = manifest.records.keys() - {fault.path for fault in faults}
     proven = [manifest.records[name] for name in sound]
-    tops = {name.partition("/")[0] for name in manifest.shards}
-    left = sorted(present.keys() - manifest.records.keys())
-    loaded = {name for name in left if is_loaded(name, tops, INTERPRETED)}
-    if CARD in left and has_front_matter(folder.read(CARD, 0, MAX_HEAD_BYTES)):
-        loaded.add(CARD)
-    faults += [added_file(name) for name in left if name in loaded]
-    foreign = tuple(name for name in left if name not in loaded)
+    left = present.keys() - manifest.records.keys()
+    loaded, foreign = manifest.sort_unrecorded(left, lambda: folder.read(CARD, 0, MAX_HEAD_BYTES))
+    faults += map(added_file, loaded)
     if manifest.is_intact:
         proven.append(own)
     else:

@@ -15,14 +15,7 @@ from typing import TYPE_CHECKING
 
 from lung_nodule_ct.declaration.manifest import MANIFEST, FileRecord
 from lung_nodule_ct.errors import BuildFolderError
-from lung_nodule_ct.read.recorded_files import (
-    CARD,
-    INTERPRETED,
-    MAX_HEAD_BYTES,
-    RecordedFiles,
-    has_front_matter,
-    is_loaded,
-)
+from lung_nodule_ct.read.recorded_files import CARD, MAX_HEAD_BYTES, NOT_A_MANIFEST, RecordedFiles
 from lung_nodule_ct.read.sidecars import record_file, recorded_sidecars
 from lung_nodule_ct.read.url_verification import verify_url
 from lung_nodule_ct.read.verification_result import (
@@ -33,6 +26,7 @@ from lung_nodule_ct.read.verification_result import (
     edited_manifest,
     how_to_restore,
     record_text,
+    without_manifest,
 )
 from lung_nodule_ct.system.files import file_hash
 from lung_nodule_ct.system.object_store import ObjectFolder, is_url
@@ -72,9 +66,8 @@ def verify(folder: str | os.PathLike[str], progress: BuildProgress | None = None
         own_hash = hashlib.sha256(content).hexdigest()
         try:
             manifest = RecordedFiles.parse(content)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            fault = Fault(FaultKind.MANIFEST, MANIFEST, "a manifest", repr(error)[:200], how_to_restore(MANIFEST))
-            return Verification(path, 0, 0, (fault,), (), (), own_hash)
+        except NOT_A_MANIFEST as error:
+            return without_manifest(path, error, own_hash)
         folders = {str(parent) for name in manifest.records for parent in PurePosixPath(name).parents}
         present = files_in(path, linked=folders) - {MANIFEST}
         return _verify(path, manifest, present, progress or BuildProgress(), FileRecord(len(content), own_hash))
@@ -94,14 +87,9 @@ def _verify(
     faults = comparison.faults()
     wrong = {fault.path for fault in faults}
     sound = [record for name, record in comparison.recorded.items() if name not in wrong]
-    tops = {name.partition("/")[0] for name in manifest.shards}
-    left = sorted(present - set(comparison.recorded) - comparison.renamed)
-    interpreted = INTERPRETED if manifest.is_complete else frozenset[str]()
-    loaded = {name for name in left if is_loaded(name, tops, interpreted)}
-    if manifest.is_complete and CARD in left and (folder / CARD).is_file() and _has_front_matter(folder / CARD):
-        loaded.add(CARD)
-    faults += [added_file(name) for name in left if name in loaded]
-    foreign = tuple(name for name in left if name not in loaded)
+    left = present - set(comparison.recorded) - comparison.renamed
+    loaded, foreign = manifest.sort_unrecorded(left, lambda: _head(folder / CARD))
+    faults += map(added_file, loaded)
     proven = [record for record in sound if record.sha256 is not None]
     unproven: tuple[str, ...] = ()
     if not manifest.is_complete:
@@ -256,9 +244,12 @@ class _Comparison:
         return how_to_restore(name)
 
 
-def _has_front_matter(card: Path) -> bool:
+def _head(card: Path) -> bytes:
+    """The beginning of a card, nothing of what is not a file."""
+    if not card.is_file():
+        return b""
     with card.open("rb") as file:
-        return has_front_matter(file.read(MAX_HEAD_BYTES))
+        return file.read(MAX_HEAD_BYTES)
 
 
 def _sidecar_records(folder: Path, present: set[str]) -> dict[str, FileRecord]:

@@ -131,6 +131,18 @@ def how_to_restore(name: str) -> str:
     return f"restore {name} from a copy of this build, or build again into another folder with: lung-nodule-ct build"
 
 
+def without_manifest(folder: Path | str, error: Exception, sha256: str) -> Verification:
+    """The result for a build whose manifest is not one.
+
+    Args:
+        folder: The build, or its URL.
+        error: Why it is not a manifest.
+        sha256: Of its text.
+    """
+    fault = Fault(FaultKind.MANIFEST, MANIFEST, "a manifest", repr(error)[:200], how_to_restore(MANIFEST))
+    return Verification(folder, 0, 0, (fault,), (), (), sha256)
+
+
 def edited_manifest() -> Fault:
     """The fault of a manifest whose text does not have the hash that it states."""
     return Fault(

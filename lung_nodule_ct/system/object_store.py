@@ -101,7 +101,7 @@ class ObjectFolder:
         """Read a file, or a part of it.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             OutputError: It cannot be read.
         """
         return bytes(self._tried(lambda files, root: files.cat_file(f"{root}/{name}", start=start, end=end)))
@@ -110,7 +110,7 @@ class ObjectFolder:
         """The SHA-256 of a file in hexadecimal. The file is read in blocks.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             OutputError: It cannot be read.
         """
         hashed = hashlib.sha256()

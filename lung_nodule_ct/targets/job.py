@@ -126,7 +126,7 @@ class Job:
         return record if isinstance(record, ShardRecord) else None
 
     def finished(self, plan: str) -> WrittenShard | None:
-        """Return what an earlier job wrote of a shard, without its units; ``None`` if there is no file, or it is not as it was.
+        """Return what an earlier job wrote of a shard, without its units; ``None`` if its file is missing or was changed.
 
         Raises:
             OSError: The file cannot be read.

@@ -35,7 +35,7 @@ class JobFiles(Protocol):
         """Read a file, or a part of it.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             OSError: It cannot be read.
         """
 
