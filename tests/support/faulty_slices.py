@@ -12,9 +12,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lung_nodule_ct.examples.family import Example, LeftOut, Reading, Unit
+from lung_nodule_ct.examples.plan import FAMILIES
 from lung_nodule_ct.examples.slices import SLICES
+from lung_nodule_ct.targets.options import BuildOptions
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def use_faulty_slices(monkeypatch: pytest.MonkeyPatch, faults: Path) -> None:
+    """Let examples of slices go wrong where a file in the folder says so, and write one shard per slice."""
+    layout = BuildOptions.layout
+    monkeypatch.setenv("FAULTS", str(faults))
+    monkeypatch.setitem(FAMILIES, "slice", FAULTY_SLICES)
+    monkeypatch.setattr(BuildOptions, "layout", lambda *args: replace(layout(*args), shard_bytes=1))
 
 
 def made_by(folder: Path) -> list[tuple[int, str]]:

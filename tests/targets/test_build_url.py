@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -10,13 +9,13 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from faulty_slices import FAULTY_SLICES, made_by
+from faulty_slices import made_by, use_faulty_slices
 from fsspec.implementations.memory import MemoryFileSystem
 
 import lung_nodule_ct
 from lung_nodule_ct.declaration.configs import get_config
 from lung_nodule_ct.errors import MemberError, OutputError
-from lung_nodule_ct.examples.plan import FAMILIES, make_plan
+from lung_nodule_ct.examples.plan import make_plan
 from lung_nodule_ct.publish.card import write_first_card
 from lung_nodule_ct.sources.resolve import open_folder
 from lung_nodule_ct.system.files import cache_folder
@@ -44,10 +43,7 @@ def slices(monkeypatch, tmp_path) -> Path:
     """Let examples of slices go wrong where a file in the folder says so, and write one shard per slice."""
     faults = tmp_path / "faults"
     faults.mkdir()
-    layout = BuildOptions.layout
-    monkeypatch.setenv("FAULTS", str(faults))
-    monkeypatch.setitem(FAMILIES, "slice", FAULTY_SLICES)
-    monkeypatch.setattr(BuildOptions, "layout", lambda *args: dataclasses.replace(layout(*args), shard_bytes=1))
+    use_faulty_slices(monkeypatch, faults)
     return faults
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from dask_cluster import beam_in_a_process, dask_cluster
-from faulty_slices import FAULTY_SLICES, made_by
+from faulty_slices import made_by, use_faulty_slices
 
 from lung_nodule_ct.declaration.configs import CONFIGS, get_config
 from lung_nodule_ct.errors import MemberError, OutputError
@@ -57,10 +57,7 @@ def slices(monkeypatch, faults) -> Path:
     """Let examples of slices go wrong where a file in the folder says so, and write one shard per slice."""
     for path in faults.iterdir():
         path.unlink()
-    layout = BuildOptions.layout
-    monkeypatch.setenv("FAULTS", str(faults))
-    monkeypatch.setitem(FAMILIES, "slice", FAULTY_SLICES)
-    monkeypatch.setattr(BuildOptions, "layout", lambda *args: dataclasses.replace(layout(*args), shard_bytes=1))
+    use_faulty_slices(monkeypatch, faults)
     return faults
 
 
