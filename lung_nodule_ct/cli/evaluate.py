@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from lung_nodule_ct.train.leakage import Gap
 
 
-_COMPARED = {"detector_alone": "the detector alone", "learning_free": "a detector that learns nothing"}
-"""Entries of ``scores.json`` that are printed next to the scores of the run."""
-
-
 def evaluate(
     context: typer.Context,
     first: Annotated[
@@ -112,7 +108,7 @@ def print_scores(
     documents: Sequence[dict[str, Any]], gaps: Sequence[Gap] = (), baselines: Sequence[Baseline] = ()
 ) -> None:
     """Print the content of ``scores.json`` files, one table per config and score, with gaps and the paper's scores."""
-    from lung_nodule_ct.train.pages import describe_stages, format_interval, format_value
+    from lung_nodule_ct.train.pages import COMPARED, describe_stages, format_interval, format_value
 
     console = terminal()
     for config in dict.fromkeys(document["config"] for document in documents):
@@ -125,9 +121,9 @@ def print_scores(
                 score = document["scores"].get(name, {"value": None, "low": None, "high": None})
                 label = f"{document['run']}: {document['split']} by {document['split_by']}, {document['rows']} rows"
                 table.add_row(label, format_value(score["value"]), format_interval(score))
-                for key, detector in _COMPARED.items():
+                for key, (title, _) in COMPARED.items():
                     if score := document.get(key, {}).get(name):
-                        label = f"{document['run']}: {detector}, the same rows"
+                        label = f"{document['run']}: {title[0].lower()}{title[1:]}, the same rows"
                         table.add_row(label, format_value(score["value"]), format_interval(score))
             for gap in gaps:
                 if gap.config == config and name in gap.scores:

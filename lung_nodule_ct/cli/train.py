@@ -116,9 +116,8 @@ def train(
     To train on several hosts, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
     and JAX_PROCESS_ID on each of them.
     """
-    others = [
-        value for value in (first, *context.args, data, out, check, real_ct, leave_out, model, pretrained) if value
-    ]
+    given = (first, *context.args, data, out, check, real_ct, leave_out, model, pretrained, detector)
+    others = [value for value in given if value]
     if others and (listing or models):
         raise typer.BadParameter(
             "it lists everything, and takes nothing else", param_hint="--list" if listing else "--models"
@@ -156,7 +155,7 @@ def train(
         return
     folder, name = build_and_name(words, data, "RECIPE")
     recipe, build = _recipe_and_build(name, options, folder, model, pretrained)
-    from lung_nodule_ct.train.false_positives import STAGE, detector_identity, save_candidates
+    from lung_nodule_ct.train.false_positives import STAGE, detector_identity
     from lung_nodule_ct.train.loop import train as train_run
     from lung_nodule_ct.train.runs import Run, data_identity, file_identity, open_run
 
@@ -167,9 +166,7 @@ def train(
         data_read |= detector_identity(finder)
     target = out or Path("runs") / (f"{name}-{model}" if model else name)
     run = Run(target, name, recipe, data_read, file_identity(pretrained))
-    if recipe.task == STAGE:
-        save_candidates(run, build, finder)
-    train_run(run, build, pretrained)
+    train_run(run, build, pretrained, finder)
     terminal().print(f"trained: {run.folder}", highlight=False, soft_wrap=True)
 
 

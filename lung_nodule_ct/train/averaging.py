@@ -84,20 +84,18 @@ def make_measure(recipe: Recipe, replicated: jax.sharding.Sharding) -> Callable[
     compiled = jax.jit(updated, out_shardings=replicated)
 
     def measure(values: Values, batches: Iterable[Batch]) -> Values:
-        found: list[Values] = []
-        kept = values["statistics"]
-        for number, batch in enumerate(batches):
-            total = compiled(values, batch, number, 0.0)
-            if found:
-                total = jax.tree.map(jnp.add, found.pop(), total)
-            else:  # A layer keeps a share of the statistics before, which the difference between starts shows.
-                kept = jax.tree.map(jnp.subtract, compiled(values, batch, number, 1.0), total)
-            found.append(total)
+        numbered = enumerate(batches)
+        number, batch = next(numbered)
+        total = compiled(values, batch, number, 0.0)
+        # A layer keeps a share of the statistics before, which the difference between starts shows.
+        kept = jax.tree.map(jnp.subtract, compiled(values, batch, number, 1.0), total)
+        for number, batch in numbered:
+            total = jax.tree.map(jnp.add, total, compiled(values, batch, number, 0.0))
 
-        def mean(total: jax.Array, share: jax.Array, old: jax.Array) -> jax.Array:
+        def mean(added: jax.Array, share: jax.Array, old: jax.Array) -> jax.Array:
             """The mean of a statistic; the old one of a layer that was not used."""
-            return jnp.where(share < 1, total / (number + 1) / (1 - share), old)
+            return jnp.where(share < 1, added / (number + 1) / (1 - share), old)
 
-        return values | {"statistics": jax.tree.map(mean, found[0], kept, values["statistics"])}
+        return values | {"statistics": jax.tree.map(mean, total, kept, values["statistics"])}
 
     return measure

@@ -22,7 +22,7 @@ from lung_nodule_ct.train.false_positives import rescore
 from lung_nodule_ct.train.hard_benchmark import benchmark_statement
 from lung_nodule_ct.train.lung_regions import lung_crop_counts
 from lung_nodule_ct.train.metrics import bootstrap_patients, percentile_interval
-from lung_nodule_ct.train.pages import EVALUATION_PAGE, write_evaluation_page
+from lung_nodule_ct.train.pages import DETECTOR_ALONE, EVALUATION_PAGE, LEARNING_FREE, write_evaluation_page
 from lung_nodule_ct.train.runs import BENCHMARK, evaluated_weights
 from lung_nodule_ct.train.step import Predictor
 from lung_nodule_ct.train.tasks import get_task
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 
 EVALUATION: Final = "evaluation"
 PREDICTIONS: Final = "predictions.parquet"
-DETECTOR_ALONE: Final = "detector_alone"
-"""The entry of ``scores.json`` with the scores of a detector whose boxes were rescored, without that."""
-LEARNING_FREE: Final = "learning_free"
-"""The entry of ``scores.json`` with the scores of the detector that learns nothing."""
 _SCORES: Final = "scores.json"
 _CALIBRATION: Final = "calibration.json"
 

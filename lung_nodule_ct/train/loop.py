@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,13 +42,14 @@ DATA: Final = "synthetic"
 _PATIENTS: Final = 100
 
 
-def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
+def train(run: Run, build: BuildFolder, pretrained: Path | None = None, detector: Run | None = None) -> None:
     """Train a run to its last step. It continues from the latest checkpoint, if there is one.
 
     Args:
         run: The run.
         build: A build that holds its config.
         pretrained: The file of weights that the run starts with, if it names one.
+        detector: For a stage that removes false positives, the run that finds its candidates; by default the detector that learns nothing.
 
     Raises:
         BuildFolderError: The build does not hold the config.
@@ -57,6 +58,8 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
     """
     recipe = run.recipe
     check_devices(recipe)
+    if recipe.task == STAGE:
+        save_candidates(run, build, detector)
     source = open_data_source(build, recipe, TRAIN, run.folder)
     weights = None if pretrained is None else pretrained_values(recipe, pretrained)
     with training(run):
@@ -73,7 +76,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
             for saved in filter(None, (checkpoints, best)):
                 saved.delete_after(start)
             train_step, curve = make_step(recipe), ValidationCurve(run, build, start)
-            measure = make_measure(recipe, replicated)
+            open_measure = cache(partial(make_measure, recipe, replicated))
             with TrainingLog(run.folder, recipe, source, start) as log:
                 for step, (indices, batch) in enumerate(global_batches(source, recipe, by_example, start), start):
                     with jax.transfer_guard("disallow"):
@@ -84,7 +87,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None) -> None:
                         if needs_statistics(recipe, state, step + 1):
                             examples = replace(recipe, steps=min(recipe.steps, MEASURED_BATCHES))
                             batches = (batch for _, batch in global_batches(source, examples, by_example))
-                            state = state | {"average": measure(state["average"], batches)}
+                            state = state | {"average": open_measure()(state["average"], batches)}
                         if curve.add(state, step + 1) and best is not None:
                             best.save(state, step + 1)
                         checkpoints.save(state, step + 1)
@@ -116,8 +119,6 @@ def check_learning(
     if recipe.task == STAGE:
         data |= detector_identity(None)
     run = Run(folder, name, recipe, data)
-    if recipe.task == STAGE:
-        save_candidates(run, build, None)
     train(run, build)
     document = evaluate(run, build, VALIDATION, with_learning_free=True)
     for score, minimum in expected.minima.items():

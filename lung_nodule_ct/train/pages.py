@@ -49,9 +49,13 @@ _SELECTED: Final = {
     "last": "",
     "best": ", the best checkpoint on validation examples, so scores of the split validation are higher than those of unseen patients",
 }
-_COMPARED: Final = {
-    "detector_alone": ("The detector alone", "The same scans, without the stage that rescores its boxes."),
-    "learning_free": (
+DETECTOR_ALONE: Final = "detector_alone"
+"""The entry of ``scores.json`` with the scores of a detector whose boxes were rescored, without that."""
+LEARNING_FREE: Final = "learning_free"
+"""The entry of ``scores.json`` with the scores of the detector that learns nothing."""
+COMPARED: Final = {
+    DETECTOR_ALONE: ("The detector alone", "The same scans, without the stage that rescores its boxes."),
+    LEARNING_FREE: (
         "A detector that learns nothing",
         "Smoothing, a threshold and connected components, on the same scans. What is trained must be better than that.",
     ),
@@ -89,7 +93,7 @@ def write_evaluation_page(
     title = "Worst cases" if isinstance(source, Crops) else "Worst cases (green: true, orange: predicted)"
     plots[title] = ("worst.png", plot_worst_cases(source, predictions, run.recipe.input))
     body = [f"<h1>{html.escape(run.name)}</h1>", _summary(document), _score_table(document["scores"])]
-    for name, (title, text) in _COMPARED.items():
+    for name, (title, text) in COMPARED.items():
         if name in document:
             body += [f"<h2>{title}</h2>", f"<p>{text}</p>", _score_table(document[name])]
     for title, (name, figure) in plots.items():

@@ -369,7 +369,7 @@ def evaluated_weights(run: Run) -> EvaluatedWeights:
     """The weights of the latest checkpoint, or, if the recipe selects them, those with the best score of watched examples.
 
     Raises:
-        TrainingError: There is no checkpoint.
+        TrainingError: The run has no checkpoint.
     """
     is_best = run.recipe.select == "best"
     with Checkpoints(run.folder, run.recipe, best=is_best) as checkpoints:

@@ -16,7 +16,9 @@ def test_recipes_are_listed(cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "others", [["--steps", "3"], ["build", "cls_1.25mm"], ["--check"], ["--out", "runs/a"]], ids=lambda o: o[0]
+    "others",
+    [["--steps", "3"], ["build", "cls_1.25mm"], ["--check"], ["--out", "runs/a"], ["--detector", "runs/a"]],
+    ids=lambda o: o[0],
 )
 @pytest.mark.parametrize("listing", ["--list", "--models"])
 def test_a_list_ignores_nothing(cli, listing, others) -> None:
