@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lung_nodule_ct.declaration.published import Baseline
-    from lung_nodule_ct.train.leakage import Gap
+    from lung_nodule_ct.train.comparison import Difference, Gap
 
 
 def evaluate(
@@ -67,9 +67,10 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of evaluated runs.")],
     as_json: Json = False,
 ) -> None:
-    """Compare the scores of runs with each other and with Tables 1 and 2 of the paper, and print the leakage gap.
+    """Compare the scores of runs with each other and with Tables 1 and 2 of the paper.
 
-    The gap is the difference between two runs that differ only in --split-by.
+    Of runs that were evaluated on the same examples, the differences from the first one are printed with intervals; of two runs
+    that differ only in --split-by, the leakage gap.
     """
     from lung_nodule_ct.train import require_extra
 
@@ -78,23 +79,24 @@ def compare(
 
 
 def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 1000) -> None:
-    """Print the scores of evaluated runs, the leakage gaps between them, and the paper's scores.
+    """Print the scores of evaluated runs, their differences and leakage gaps, and the paper's scores.
 
     Raises:
         TrainingError: A folder holds no evaluated run.
     """
     from lung_nodule_ct.declaration.published import BASELINES
+    from lung_nodule_ct.train.comparison import differences_between, gaps_between
     from lung_nodule_ct.train.evaluation import read_scores
     from lung_nodule_ct.train.false_positives import DETECTOR
-    from lung_nodule_ct.train.leakage import gaps_between
     from lung_nodule_ct.train.runs import open_run
 
     documents = [document for folder in folders for document in read_scores(folder)]
-    gaps = gaps_between(folders, draws=draws)
+    gaps, differences = gaps_between(folders, draws=draws), differences_between(folders, draws=draws)
     if as_json:
-        print_json({"evaluations": documents, "gaps": [asdict(gap) for gap in gaps]})
+        compared = {"gaps": [*map(asdict, gaps)], "differences": [*map(asdict, differences)]}
+        print_json({"evaluations": documents} | compared)
         return
-    print_scores(documents, gaps, BASELINES)
+    print_scores(documents, gaps, differences, BASELINES)
     data: dict[str, list[dict[str, Any]]] = {}
     for run in map(open_run, folders):
         read = {name: value for name, value in run.data.items() if name != DETECTOR}
@@ -105,9 +107,12 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
 
 
 def print_scores(
-    documents: Sequence[dict[str, Any]], gaps: Sequence[Gap] = (), baselines: Sequence[Baseline] = ()
+    documents: Sequence[dict[str, Any]],
+    gaps: Sequence[Gap] = (),
+    differences: Sequence[Difference] = (),
+    baselines: Sequence[Baseline] = (),
 ) -> None:
-    """Print the content of ``scores.json`` files, one table per config and score, with gaps and the paper's scores."""
+    """Print the content of ``scores.json`` files, one table per config and score, with differences and the paper's scores."""
     from lung_nodule_ct.train.pages import COMPARED, describe_stages, format_interval, format_value
 
     console = terminal()
@@ -129,6 +134,11 @@ def print_scores(
                 if gap.config == config and name in gap.scores:
                     label = f"gap: {gap.published} minus {gap.patient}, {gap.split}"
                     table.add_row(label, format_value(gap.scores[name]["value"]), format_interval(gap.scores[name]))
+            for difference in differences:
+                if difference.config == config and name in difference.scores:
+                    score = difference.scores[name]
+                    label = f"difference: {difference.second} minus {difference.first}, {difference.split}"
+                    table.add_row(label, format_value(score["value"]), format_interval(score))
             for baseline in published:
                 if name in dict(baseline.scores):
                     value = format_value(dict(baseline.scores)[name])

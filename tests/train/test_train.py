@@ -18,6 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from altered import alter
@@ -246,6 +247,31 @@ def test_evaluate_and_compare_print_scores(finished, built, cli) -> None:
     assert "paper: SE-ResNet" in table.stdout
     assert "0.555" in table.stdout
     assert max(map(len, table.stdout.splitlines())) <= 80
+
+
+def test_compare_pairs_the_scores_of_the_same_examples(finished, built, cli, tmp_path) -> None:
+    assert cli("evaluate", built, finished, "--draws", "20").returncode == 0
+    same, other, subset = (tmp_path / name for name in ("same", "other", "subset"))
+    for folder in (same, other, subset):
+        shutil.copytree(finished, folder)
+    path = "evaluation/validation/predictions.parquet"
+    rows = pq.read_table(finished / path).to_pylist()
+    changed = [row | {"predicted": row["truth"]} if row["patient_id"] < "120" else row for row in rows]
+    pq.write_table(pa.Table.from_pylist(changed), other / path)
+    pq.write_table(pa.Table.from_pylist(rows[1:]), subset / path)
+    done = cli("compare", finished, same, subset, other, "--json")
+    assert done.returncode == 0, done.stderr
+    equal, unequal = json.loads(done.stdout)["differences"]
+    assert (equal["first"], equal["second"]) == (finished.name, "same")
+    assert all(score == {"value": 0, "low": 0, "high": 0} for score in equal["scores"].values())  # the same samples
+    assert (unequal["first"], unequal["second"], unequal["rows"]) == (finished.name, "other", len(rows))
+    accuracies = [np.mean([row["truth"] == row["predicted"] for row in table]) for table in (rows, changed)]
+    score = unequal["scores"]["accuracy"]
+    assert score["value"] == pytest.approx(accuracies[1] - accuracies[0], abs=1e-12)
+    assert score["low"] < score["value"] < score["high"]
+    shown = cli("compare", finished, other).stdout
+    assert f"difference: other minus {finished.name}, validation" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.slow
