@@ -9,6 +9,7 @@ import base64
 import csv
 import html
 from itertools import islice
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -288,10 +289,10 @@ def missing_boxes(row: Prediction, index: int | None = None) -> list[str]:
 
 
 def _note(axes: Axes, lines: Sequence[str]) -> None:
-    """Write lines on the lower end of a picture."""
+    """Write lines on the lower end of a picture, which is about 30 characters wide."""
     frame = {"facecolor": "black", "alpha": 0.6, "pad": 1.5, "edgecolor": "none"}
     if lines:
-        text = "\n".join(lines)
+        text = "\n".join(fill(line, 30) for line in lines)
         axes.text(
             0.5, 0.02, text, transform=axes.transAxes, color="white", fontsize=7, ha="center", va="bottom", bbox=frame
         )
