@@ -540,6 +540,9 @@ def test_a_config_of_an_unknown_kind_is_refused(built) -> None:
         TrainingError, match=r"detection cannot be trained on det2d_1.25mm; expected .* slice or .*, got kind other"
     ):
         open_data_source(replace(build, manifest=manifest), recipe, "train")
+    stage = replace(RECIPES["det3d_1.25mm-candidates"], config=recipe.config)
+    with pytest.raises(TrainingError, match=r"candidates cannot be trained on .* scan or stack, got kind slice"):
+        open_data_source(build, stage, "train")
 
 
 # --- tracks -----------------------------------------------------------------------------------------------------------
