@@ -13,7 +13,7 @@ from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOpti
 from lung_nodule_ct.train.models import get_network
 
 _OF_OUR_NETWORKS: Final = (
-    *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only", "remat"),
+    *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only"),
     *("tower", "matching", "hard_negatives"),
 )
 """Options of the networks that are our own."""
@@ -42,7 +42,7 @@ class ModelOptions:
         hard_negatives: With anchors, the number of negatives with the largest loss that count, per positive; 0 for all, by
             the focal loss.
         remat: Compute the activations of each block again for its gradient, instead of keeping them in memory.
-        network: Name of the published network; ``None`` for our own. It has no use for the other options, except ``bf16``.
+        network: Name of the published network; ``None`` for our own. It has no use for the other options, except ``bf16`` and ``remat``.
     """
 
     head: Literal["classes", "center", "anchors", "sequence"]
