@@ -175,6 +175,8 @@ def test_accelerators_compute_in_bfloat16_by_default(monkeypatch) -> None:
         (("cls_1.25mm-ordinal", "--loss.label-smoothing", "0.1"), "no effect on a chain of thresholds"),
         (("cls_1.25mm", "--select", "best", "--watch", "0"), "expected --watch above 0"),
         (("cls_1.25mm", "--threads", "0"), "threads must be above 0"),
+        (("cls_1.25mm", "--optim.swa-rate", "0.1"), "optim.swa_rate has no effect; expected optim.swa between 0 and 1"),
+        (("cls_1.25mm", "--optim.swa", "0.2", "--optim.swa-rate", "2"), "optim.swa_rate is not a fraction"),
     ],
 )
 def test_options_without_an_effect_are_refused(built, cli, tmp_path, arguments, message) -> None:
