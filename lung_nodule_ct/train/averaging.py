@@ -19,7 +19,7 @@ from lung_nodule_ct.train.tasks import get_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lung_nodule_ct.train.recipes import Recipe
+    from lung_nodule_ct.train.recipes import OptimOptions, Recipe
 
     State = dict[str, Any]
     Values = dict[str, Any]
@@ -29,9 +29,9 @@ MEASURED_BATCHES: Final = 100
 """The number of training batches, from the first, that statistics are measured on."""
 
 
-def equal_shares_from(recipe: Recipe) -> int:
-    """The number of steps after which weights are averaged with equal shares."""
-    return math.floor(recipe.steps * (1 - recipe.optim.swa))
+def equal_shares_from(options: OptimOptions, steps: int) -> int:
+    """The number of steps, of a run of ``steps``, after which weights are averaged with equal shares."""
+    return math.floor(steps * (1 - options.swa))
 
 
 def next_average(average: Values, values: Values, done: jax.Array, recipe: Recipe) -> Values:
@@ -46,14 +46,14 @@ def next_average(average: Values, values: Values, done: jax.Array, recipe: Recip
     # a small decay at first, to forget the random weights
     kept = jnp.minimum(recipe.optim.ema, done / (done + 9.0))
     if recipe.optim.swa:
-        count = done - equal_shares_from(recipe)
+        count = done - equal_shares_from(recipe.optim, recipe.steps)
         kept = jnp.where(count > 0, 1 - 1 / jnp.maximum(count, 1), kept)
     return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, values)
 
 
 def needs_statistics(recipe: Recipe, state: State, steps: int) -> bool:
     """Whether the average after a number of steps has statistics that must be measured."""
-    return steps > equal_shares_from(recipe) and bool(jax.tree.leaves(state["statistics"]))
+    return steps > equal_shares_from(recipe.optim, recipe.steps) and bool(jax.tree.leaves(state["statistics"]))
 
 
 def make_measure(recipe: Recipe, replicated: jax.sharding.Sharding) -> Callable[[Values, Iterable[Batch]], Values]:

@@ -22,7 +22,7 @@ from lung_nodule_ct.declaration.configs import Kind
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.rows import split_rows
 from lung_nodule_ct.system.processes import start_worker
-from lung_nodule_ct.train.data.candidates import open_candidates
+from lung_nodule_ct.train.data.candidates import Candidates
 from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
 
@@ -37,14 +37,16 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 _Loaded = TypeVar("_Loaded")
-_SOURCES: Final[dict[tuple[str, str], Callable[[Rows, Recipe], DataSource]]] = {
-    ("classification", Kind.CROP): Crops,
-    ("detection", Kind.SLICE): Slices,
-    ("detection", Kind.SCAN): Patches,
-    ("detection", Kind.STACK): Patches,
-    ("longitudinal", Kind.SCAN): Sequences,
+_SOURCES: Final[dict[tuple[str, str], Callable[[Rows, Recipe, str, Path | None], DataSource]]] = {
+    ("classification", Kind.CROP): Crops.open,
+    ("detection", Kind.SLICE): Slices.open,
+    ("detection", Kind.SCAN): Patches.open,
+    ("detection", Kind.STACK): Patches.open,
+    ("candidates", Kind.SCAN): Candidates.open,
+    ("candidates", Kind.STACK): Candidates.open,
+    ("longitudinal", Kind.SCAN): Sequences.open,
 }
-"""Data sources by task and kind of config."""
+"""How data sources are opened, by task and kind of config."""
 
 
 def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Path | None = None) -> DataSource:
@@ -61,12 +63,9 @@ def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Pat
         TrainingError: The task cannot be trained on configs of this kind, or the split has no rows, only one class, or
             no nodule, or its images do not fit the recipe.
     """
-    if recipe.task == "candidates":
-        rows = split_rows(build, recipe.config, split, recipe.split_by)
-        return open_candidates(rows, recipe, split, folder)
     kind = build.config(recipe.config).kind
-    source = _SOURCES.get((recipe.task, kind))
-    if source is None:
+    open_source = _SOURCES.get((recipe.task, kind))
+    if open_source is None:
         kinds = [known for task, known in _SOURCES if task == recipe.task]
         raise TrainingError(
             f"the task {recipe.task} cannot be trained on {recipe.config}",
@@ -74,7 +73,7 @@ def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Pat
             got=f"kind {kind}",
             remedy="choose another --config or --task",
         )
-    return source(split_rows(build, recipe.config, split, recipe.split_by), recipe)
+    return open_source(split_rows(build, recipe.config, split, recipe.split_by), recipe, split, folder)
 
 
 @dataclass(frozen=True)

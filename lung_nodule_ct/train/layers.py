@@ -58,6 +58,22 @@ class Conv(nnx.Module):
         return convolve(x, kernel, native=self.native) + self.bias[...].astype(self.dtype)
 
 
+class Recomputed(nnx.Module):
+    """A part of a network whose activations are computed again for its gradient, instead of being kept, where ``remat`` is set.
+
+    Its subclasses define ``forward``, from one array to another one. Statistics are updated once, and what is drawn is drawn again.
+    """
+
+    remat = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nnx.remat(type(self).forward)(self, x) if self.remat else self.forward(x)
+
+    def forward(self, x: jax.Array) -> jax.Array:
+        """What the part computes."""
+        raise NotImplementedError
+
+
 def compute_dtype(options: ModelOptions) -> jax.typing.DTypeLike:
     """The type that layers compute in. Weights are float32 in any case."""
     bf16 = jax.default_backend() != "cpu" if options.bf16 is None else options.bf16
@@ -102,7 +118,7 @@ def split_into_blocks(x: jax.Array, side: int) -> jax.Array:
     return split.transpose(order).reshape(batch, *(n // side for n in lengths), side**axes, channels)
 
 
-class Block(nnx.Module):
+class Block(Recomputed):
     """A basic residual block (He et al. 2016), optionally with squeeze and excitation (Hu et al. 2018)."""
 
     def __init__(self, axes: int, inputs: int, outputs: int, options: ModelOptions, rngs: nnx.Rngs) -> None:
@@ -115,7 +131,7 @@ class Block(nnx.Module):
         self.squeeze = nnx.Linear(outputs, hidden, rngs=rngs) if options.squeeze else None
         self.excite = nnx.Linear(hidden, outputs, rngs=rngs) if options.squeeze else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         """Map shape (batch, …, inputs) to (batch, …, outputs)."""
         y = self.second_norm(self.second(nnx.relu(self.first_norm(self.first(x)))))
         if self.squeeze is not None and self.excite is not None:
@@ -124,7 +140,7 @@ class Block(nnx.Module):
         return nnx.relu((x if self.skip is None else self.skip(x)) + y)
 
 
-class Bottleneck(nnx.Module):
+class Bottleneck(Recomputed):
     """A residual block of three convolutions, of which the middle one has a quarter of the channels (He et al. 2016)."""
 
     def __init__(self, axes: int, inputs: int, outputs: int, options: ModelOptions, rngs: nnx.Rngs) -> None:
@@ -134,7 +150,7 @@ class Bottleneck(nnx.Module):
         self.norms = nnx.List([group_norm(b, options, rngs) for _, b, _ in plan])
         self.skip = Conv(axes, inputs, outputs, 1, options=options, rngs=rngs) if inputs != outputs else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         """Map shape (batch, …, inputs) to (batch, …, outputs)."""
         y = x
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
@@ -149,7 +165,7 @@ class Encoder(nnx.Module):
     """
 
     def __init__(self, axes: int, options: ModelOptions, rngs: nnx.Rngs) -> None:
-        self.axes, self.patch, self.remat = axes, options.patch, options.remat
+        self.axes, self.patch = axes, options.patch
         wider, block = (4, Bottleneck) if options.bottleneck else (1, Block)
         widths = [wider * options.width * 2**stage for stage in range(len(options.blocks))]
         self.stem = Conv(axes, options.patch**axes, options.width, 3, options=options, rngs=rngs)
@@ -179,6 +195,6 @@ class Encoder(nnx.Module):
         for index, stage in enumerate(self.stages):
             x = average_pool(x) if index else x
             for block in stage:
-                x = jax.checkpoint(block)(x) if self.remat else block(x)
+                x = block(x)
             features.append(x)
         return features

@@ -60,6 +60,8 @@ class Network:
 def network(recipe: Recipe) -> Network:
     """The network of a recipe. No values are computed."""
     model = nnx.eval_shape(lambda: get_task(recipe).build_model(recipe, nnx.Rngs(recipe.seed)))
+    if recipe.model.remat:
+        model.set_attributes(remat=True)
     model.train()
     training_graph, _, _, streams = _split(model)
     model.eval()

@@ -13,7 +13,7 @@ from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOpti
 from lung_nodule_ct.train.models import get_network
 
 _OF_OUR_NETWORKS: Final = (
-    *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only", "remat"),
+    *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only"),
     *("tower", "matching", "hard_negatives"),
 )
 """Options of the networks that are our own."""
@@ -42,7 +42,7 @@ class ModelOptions:
         hard_negatives: With anchors, the number of negatives with the largest loss that count, per positive; 0 for all, by
             the focal loss.
         remat: Compute the activations of each block again for its gradient, instead of keeping them in memory.
-        network: Name of the published network; ``None`` for our own. It has no use for the other options, except ``bf16``.
+        network: Name of the published network; ``None`` for our own. It has no use for the other options, except ``bf16`` and ``remat``.
     """
 
     head: Literal["classes", "center", "anchors", "sequence"]
@@ -115,12 +115,8 @@ class InputOptions:
     sample: Literal["examples", "patients"] = "examples"
 
     def __post_init__(self) -> None:
-        _check_positive(
-            boxes=self.boxes,
-            scans=self.scans,
-            window=self.window[1],
-            **{f"size[{i}]": n for i, n in enumerate(self.size)},
-        )
+        sides = {f"size[{i}]": n for i, n in enumerate(self.size)}
+        _check_positive(boxes=self.boxes, scans=self.scans, window=self.window[1], **sides)
         if not 0 <= self.positives <= 1:
             raise TrainingError("input.positives is not a fraction", expected="0 to 1", got=self.positives)
         if not 0 <= self.mixup < float("inf"):
@@ -142,6 +138,7 @@ class OptimOptions:
         ema: Decay of the moving average of the weights, which is what is evaluated; 0 for no average.
         swa: The last part of the steps, as a fraction, whose weights are averaged with equal shares in place of the moving average
             (stochastic weight averaging, Izmailov et al. 2018); 0 for none.
+        swa_rate: The constant rate of that part, as a fraction of ``learning_rate``; 0 to let the rate fall to 0 over all steps.
         accumulate: Number of parts in which a batch passes through the device.
         shard_parameters: Divide weights, averages and moments among the devices, instead of a copy on each.
     """
@@ -153,6 +150,7 @@ class OptimOptions:
     clip: float = 1.0
     ema: float = 0.99
     swa: float = 0.0
+    swa_rate: float = 0.0
     accumulate: int = 1
     shard_parameters: bool = False
 
@@ -160,8 +158,11 @@ class OptimOptions:
         _check_positive(learning_rate=self.learning_rate, clip=self.clip, accumulate=self.accumulate)
         if not 0 <= self.ema < 1:
             raise TrainingError("optim.ema is not a decay", expected="0 or more, and less than 1", got=self.ema)
-        if not 0 <= self.swa <= 1:
-            raise TrainingError("optim.swa is not a part of the steps", expected="0 to 1", got=self.swa)
+        for name, value in (("swa", self.swa), ("swa_rate", self.swa_rate)):
+            if not 0 <= value <= 1:
+                raise TrainingError(f"optim.{name} is not a fraction", expected="0 to 1", got=value)
+        if self.swa_rate and not 0 < self.swa < 1:
+            raise TrainingError("optim.swa_rate has no effect", expected="optim.swa between 0 and 1", got=self.swa)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import optax
 
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import cache_folder
-from lung_nodule_ct.train.averaging import next_average
+from lung_nodule_ct.train.averaging import equal_shares_from, next_average
 from lung_nodule_ct.train.network import initial_values, network, statistics_of
 from lung_nodule_ct.train.placement import placement, shardings
 from lung_nodule_ct.train.preprocessing import preprocess
@@ -90,13 +90,18 @@ def check_devices(recipe: Recipe) -> None:
 
 
 def make_optimizer(options: OptimOptions, steps: int) -> optax.GradientTransformation:
-    """Return AdamW with clipped gradients, a linear warm-up and a decay. Only kernels have weight decay."""
-    warmup = min(options.warmup, max(steps - 1, 0))
+    """Return AdamW with clipped gradients, a linear warm-up and a decay. Only kernels have weight decay.
+
+    The rate falls to 0 over all steps, or to the constant rate of the averaged steps over those before them.
+    """
+    end = equal_shares_from(options, steps) if options.swa_rate else steps
+    highest, lowest = options.learning_rate, options.swa_rate * options.learning_rate
+    warmup = min(options.warmup, max(end - 1, 0))
     if options.schedule == "cosine":
-        rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, warmup, max(steps, 2))
+        rate = optax.warmup_cosine_decay_schedule(0.0, highest, warmup, max(end, 1), lowest)
     else:
-        rising = optax.linear_schedule(0.0, options.learning_rate, max(warmup, 1))
-        falling = optax.polynomial_schedule(options.learning_rate, 0.0, 0.9, max(steps - warmup, 1))
+        rising = optax.linear_schedule(0.0, highest, max(warmup, 1))
+        falling = optax.polynomial_schedule(highest, lowest, 0.9, max(end - warmup, 1))
         rate = optax.join_schedules([rising, falling], [warmup])
 
     def is_kernel(params: Any) -> Any:

@@ -86,10 +86,11 @@ def weight_shapes(name: str, *, shallow: bool, classes: int | None = None) -> di
     return {key: value.shape for key, value in weights.items()}
 
 
-def parameter_count(name: str) -> int:
-    """Number of parameters of the whole network for grey images."""
-    model = _shapes_only(name, 1, shallow=False)
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+def parameter_count(shapes: dict[str, tuple[int, ...]], *, grey: bool = False) -> int:
+    """Number of parameters, of the same network for grey images if the kernels for three channels are to have one."""
+    counted = {name: shape for name, shape in shapes.items() if "running_" not in name}
+    of_colours = [math.prod(shape) for shape in counted.values() if len(shape) == 4 and shape[1] == 3]
+    return sum(map(math.prod, counted.values())) - (sum(of_colours) // 3 * 2 if grey else 0)
 
 
 def _zeros(model: Any, dtype: Any = np.float32) -> Values:

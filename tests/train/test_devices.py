@@ -18,7 +18,13 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 
 jax.config.update("jax_disable_most_optimizations", True)
 
+import jax.numpy as jnp  # noqa: E402
+from flax import nnx  # noqa: E402
+
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
+from lung_nodule_ct.train.layers import Recomputed  # noqa: E402
+from lung_nodule_ct.train.models import cabnet, inception_v4, ssd, ssdlite, yolov3  # noqa: E402
+from lung_nodule_ct.train.models.layers import Layers  # noqa: E402
 from lung_nodule_ct.train.network import initial_values, network  # noqa: E402
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, Recipe  # noqa: E402
 from lung_nodule_ct.train.step import make_step, new_state  # noqa: E402
@@ -139,15 +145,20 @@ def test_large_arrays_are_divided_and_small_ones_are_copied(runs) -> None:
     assert len(large) == 2 * 4  # two kernels: weights, averages and two moments
 
 
-def kept_bytes(recipe: Recipe, batch: dict[str, Any]) -> int:
-    """The size of what the forward pass of a network keeps for the gradient of its parameters."""
+def kept_bytes(outputs: Any, params: Any) -> int:
+    """The size of what a function keeps for the gradient of its parameters."""
+    pull_back = jax.eval_shape(lambda params: jax.vjp(outputs, params)[1], params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pull_back))
+
+
+def kept_by_network(recipe: Recipe, images: np.ndarray) -> int:
+    """The size of what the network of a recipe keeps."""
     values, net = jax.eval_shape(lambda: initial_values(recipe)), network(recipe)
 
     def outputs(params: Any) -> Any:
-        return net.in_training(values | {"params": params}, jax.random.key(0))(batch["image"][..., None] / 255)
+        return net.in_training(values | {"params": params}, jax.random.key(0))(images[..., None] / 255)
 
-    pull_back = jax.eval_shape(lambda params: jax.vjp(outputs, params)[1], values["params"])
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pull_back))
+    return kept_bytes(outputs, values["params"])
 
 
 def test_activations_that_are_computed_again_give_the_same_step_and_are_not_kept() -> None:
@@ -156,7 +167,68 @@ def test_activations_that_are_computed_again_give_the_same_step_and_are_not_kept
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32)).astype(np.uint8)
     batch = {"image": images, "label": np.arange(8, dtype=np.int32) % 6, "weight": np.ones(8, np.float32)}
     again = replace(recipe, model=replace(model, remat=True))
-    assert kept_bytes(again, batch) < kept_bytes(recipe, batch) / 2
+    assert kept_by_network(again, images) < kept_by_network(recipe, images) / 2
     plain, computed = (make_step(variant)(new_state(variant), batch) for variant in (recipe, again))
     for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(computed), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+class Dropped(Recomputed):
+    """Batch normalisation and dropout."""
+
+    def __init__(self, layers: Layers) -> None:
+        self.norm, self.dropout = layers.norm(8), nnx.Dropout(0.5, rngs=layers.rngs)
+
+    def forward(self, x: Any) -> Any:
+        return self.dropout(nnx.tanh(self.norm(x)))
+
+
+def _branches(layers: Layers) -> Any:
+    conv = inception_v4.ConvNorm(layers, 8, 4, 3, same=True)
+    return inception_v4.Branches(branch0=conv, branch1=[inception_v4.AveragePool()])
+
+
+BLOCKS: dict[str, Any] = {
+    "dropout": Dropped,
+    "inception_v4": _branches,
+    "cabnet": lambda made: cabnet.DenseLayer(8, made),
+    "yolov3": lambda made: yolov3.Residual(made, 8),
+    "ssdlite": lambda made: ssdlite.InvertedResidual(8, ssdlite.Bottleneck(3, 16, 8, squeeze=True), made),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_that_is_computed_again_has_the_same_gradients_statistics_and_draws(name) -> None:
+    block = BLOCKS[name](Layers(nnx.Rngs(0)))
+    x = jax.random.normal(jax.random.key(1), (4, 6, 6, 8))
+    results, kept = {}, {}
+    for remat in (False, True):
+        block.set_attributes(remat=remat)
+        graph, *states = nnx.split(block, nnx.Param, ...)
+        params, others = map(nnx.to_pure_dict, states)
+
+        def loss(params: Any, x: Any, parts: Any = (graph, others)) -> Any:
+            called = nnx.merge(parts[0], params, parts[1])
+            y = called(x)
+            weights = jnp.cos(jnp.arange(y.size)).reshape(y.shape)
+            return (weights * nnx.tanh(y)).sum(), nnx.state(called, nnx.BatchStat, nnx.RngCount)
+
+        results[remat] = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, x)
+        kept[remat] = kept_bytes(lambda params, loss=loss: loss(params, x)[0], params)
+    for one, other in zip(*(jax.tree.leaves(result) for result in results.values()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert kept[True] < kept[False]
+
+
+def test_ssd_keeps_less_of_each_resolution() -> None:
+    kept = {}
+    for remat in (False, True):
+        extractor = nnx.eval_shape(lambda: ssd.Extractor(Layers(nnx.Rngs(0)), 1))
+        extractor.set_attributes(remat=remat)
+        graph, params = nnx.split(extractor, nnx.Param)
+
+        def results(params: Any, graph: Any = graph) -> Any:
+            return nnx.merge(graph, params)(jnp.zeros((8, 300, 300, 1)))
+
+        kept[remat] = kept_bytes(results, params)
+    assert kept[True] < kept[False] / 2

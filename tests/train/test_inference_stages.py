@@ -32,7 +32,7 @@ from lung_nodule_ct.train.calibration import (  # noqa: E402
     expected_calibration_error,
     fit_calibration,
 )
-from lung_nodule_ct.train.data.candidates import CANDIDATES, Candidates, open_candidates  # noqa: E402
+from lung_nodule_ct.train.data.candidates import CANDIDATES, Candidates  # noqa: E402
 from lung_nodule_ct.train.data.volumes import Patches  # noqa: E402
 from lung_nodule_ct.train.detection_options import InferenceOptions  # noqa: E402
 from lung_nodule_ct.train.lung_regions import closed_lungs, describe_lung_crop, lung_crop_counts  # noqa: E402
@@ -259,9 +259,9 @@ def test_candidates_are_saved_once_and_half_of_what_is_drawn_are_nodules(build, 
     assert (example["image"] == source.cut(source.found[index].row, first)).all()
 
     with pytest.raises(TrainingError, match="no candidates of the split test"):
-        open_candidates(source.rows, STAGE, "test", run.folder)
+        Candidates.open(source.rows, STAGE, "test", run.folder)
     with pytest.raises(TrainingError, match="of another build"):
-        open_candidates(source.rows, STAGE, VALIDATION, run.folder)
+        Candidates.open(source.rows, STAGE, VALIDATION, run.folder)
     other = Run(tmp_path / "run", "stage", replace(STAGE, seed=1), {})
     with pytest.raises(TrainingError, match="another run"):
         false_positives.save_candidates(other, data, None)

@@ -24,7 +24,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
-from lung_nodule_ct.train.batches import host_batches, load_ahead, open_data_source  # noqa: E402
+from lung_nodule_ct.train.batches import evaluation_batches, host_batches, load_ahead, open_data_source  # noqa: E402
 from lung_nodule_ct.train.layers import compute_dtype  # noqa: E402
 from lung_nodule_ct.train.preprocessing import preprocess  # noqa: E402
 from lung_nodule_ct.train.recipes import (  # noqa: E402
@@ -103,6 +103,24 @@ def test_batches_are_loaded_ahead_in_order() -> None:
     assert sorted(begun) == list(range(20))
 
 
+def test_the_next_batches_of_an_evaluation_are_loaded_while_one_is_used() -> None:
+    class Counted(Patients):
+        def load(self, index: int, random: np.random.Generator) -> dict[str, np.ndarray]:
+            begun.add(index)
+            return super().load(index, random)
+
+    begun: set[int] = set()
+    batches = evaluation_batches(Counted(), replace(CROPS, batch_size=4, threads=2))
+    taken = [next(batches)]
+    deadline = time.monotonic() + 30
+    while len(begun) < 12 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert begun == set(range(12))  # the first batch, and one more for each thread
+    taken += batches
+    assert [list(indices) for indices, _ in taken] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12]]
+    assert [batch["drawn"][:, 0].tolist() for _, batch in taken] == [*map(list, np.arange(12).reshape(3, 4)), [12] * 4]
+
+
 def test_class_weights_are_those_of_the_option(built) -> None:
     build = open_build(built)
     for kind, weight in (
@@ -175,6 +193,8 @@ def test_accelerators_compute_in_bfloat16_by_default(monkeypatch) -> None:
         (("cls_1.25mm-ordinal", "--loss.label-smoothing", "0.1"), "no effect on a chain of thresholds"),
         (("cls_1.25mm", "--select", "best", "--watch", "0"), "expected --watch above 0"),
         (("cls_1.25mm", "--threads", "0"), "threads must be above 0"),
+        (("cls_1.25mm", "--optim.swa-rate", "0.1"), "optim.swa_rate has no effect; expected optim.swa between 0 and 1"),
+        (("cls_1.25mm", "--optim.swa", "0.2", "--optim.swa-rate", "2"), "optim.swa_rate is not a fraction"),
     ],
 )
 def test_options_without_an_effect_are_refused(built, cli, tmp_path, arguments, message) -> None:

@@ -199,7 +199,8 @@ def test_the_last_weights_are_averaged_with_equal_shares_and_their_statistics_me
 
 
 def test_averages_with_equal_shares_continue_bit_for_bit(crops, cli, tmp_path) -> None:
-    command = ("train", crops, *OPTIONS, "--save-every", "3", "--optim.swa", "0.5", "--out", tmp_path / "run")
+    averaged = ("--optim.swa", "0.5", "--optim.swa-rate", "0.2")
+    command = ("train", crops, *OPTIONS, "--save-every", "3", *averaged, "--out", tmp_path / "run")
     assert cli(*command).returncode == 0
 
     def saved() -> tuple[list[bytes], bytes]:

@@ -95,19 +95,40 @@ def test_only_the_negatives_with_the_largest_loss_count() -> None:
     assert (losses[1] > 0).sum() == 32
 
 
+def rates(options: OptimOptions, steps: int) -> list[float]:
+    """The learning rate of each step, which is the size of AdamW's steps if the gradient is constant."""
+    optimizer = make_optimizer(replace(options, weight_decay=0, clip=1e9), steps)
+    params = {"w": jnp.zeros(1)}
+
+    def step(state: Any, _: None) -> tuple[Any, jax.Array]:
+        update, state = optimizer.update({"w": jnp.ones(1)}, state, params)
+        return state, -update["w"][0]
+
+    return jax.lax.scan(step, optimizer.init(params), length=steps)[1].tolist()
+
+
 def test_the_learning_rate_falls_as_a_power() -> None:
-    options = OptimOptions(learning_rate=1.0, warmup=10, schedule="poly", weight_decay=0, clip=1e9)
+    found = rates(OptimOptions(learning_rate=1.0, warmup=10, schedule="poly"), 110)
+    assert found[5] == pytest.approx(0.5, rel=1e-3)
+    assert found[60] == pytest.approx(0.5**0.9, rel=1e-3)
 
-    def size_of_step(number: int) -> float:
-        """AdamW's first steps have the size of the learning rate."""
-        optimizer = make_optimizer(options, 110)
-        state = optimizer.init({"w": jnp.zeros(1)})
-        for _ in range(number + 1):
-            update, state = optimizer.update({"w": jnp.ones(1)}, state, {"w": jnp.zeros(1)})
-        return -float(update["w"][0])
 
-    assert size_of_step(5) == pytest.approx(0.5, rel=1e-3)
-    assert size_of_step(60) == pytest.approx(0.5**0.9, rel=1e-3)
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_the_rate_of_averaged_steps_is_constant_and_the_decay_ends_there(schedule) -> None:
+    options = OptimOptions(learning_rate=2.0, warmup=4, schedule=schedule, swa=0.4, swa_rate=0.25)
+    progress = np.arange(8) / 8  # of the steps 4 to 11; 12 to 19 are averaged
+    share = (1 + np.cos(np.pi * progress)) / 2 if schedule == "cosine" else (1 - progress) ** 0.9
+    expected = [0, 0.5, 1, 1.5, *(0.5 + 1.5 * share), *[0.5] * 8]
+    np.testing.assert_allclose(rates(options, 20), expected, rtol=1e-4, atol=1e-6)
+    decaying = rates(replace(options, swa_rate=0.0), 20)
+    assert decaying == rates(replace(options, swa=0.0, swa_rate=0.0), 20)
+    assert decaying[19] < 0.2
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_the_rate_of_averaged_steps_holds_in_a_short_run(steps) -> None:
+    options = OptimOptions(learning_rate=1.0, warmup=50, swa=0.5, swa_rate=0.25)
+    assert rates(options, steps)[1:] == pytest.approx([0.25] * (steps - 1), rel=1e-4)
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------------

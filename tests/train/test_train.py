@@ -396,6 +396,16 @@ def test_a_panel_without_a_box_says_why(changes, index, reasons) -> None:
     assert pages.missing_boxes(volume_prediction(8, **changes), index) == reasons
 
 
+@pytest.mark.parametrize("name", ["det2d_1.25mm", "det3d_1.25mm"])
+def test_the_reason_is_written_on_the_panel(built, name) -> None:
+    recipe = RECIPES[name]
+    of_volumes = ("centers", "truth_centers", "truth_diameters") if name == "det3d_1.25mm" else ()
+    nothing = {key: [] for key in ("boxes", "scores", "truth_boxes", *of_volumes)}
+    source = open_data_source(open_build(built), recipe, "train")
+    figure = pages.plot_worst_cases(source, [{"id": "1-1", "number": 0, **nothing}], recipe.input)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no nodule\nno box predicted"]
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 augment = jax.jit(preprocessing.augment)
@@ -566,6 +576,9 @@ def test_a_config_of_an_unknown_kind_is_refused(built) -> None:
         TrainingError, match=r"detection cannot be trained on det2d_1.25mm; expected .* slice or .*, got kind other"
     ):
         open_data_source(replace(build, manifest=manifest), recipe, "train")
+    stage = replace(RECIPES["det3d_1.25mm-candidates"], config=recipe.config)
+    with pytest.raises(TrainingError, match=r"candidates cannot be trained on .* scan or stack, got kind slice"):
+        open_data_source(build, stage, "train")
 
 
 # --- tracks -----------------------------------------------------------------------------------------------------------

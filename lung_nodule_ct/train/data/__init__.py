@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from lung_nodule_ct.read.rows import Rows
@@ -52,6 +54,11 @@ class RowSource:
 
     rows: Rows
     recipe: Recipe
+
+    @classmethod
+    def open(cls, rows: Rows, recipe: Recipe, split: str, folder: Path | None) -> Self:  # noqa: ARG003
+        """The source of the rows of a split. Some need a file in the ``folder`` of the run, too."""
+        return cls(rows, recipe)
 
     def __len__(self) -> int:
         return len(self.rows)

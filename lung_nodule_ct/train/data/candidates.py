@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -58,6 +58,40 @@ class Candidates(VolumeSource):
     """
 
     found: tuple[Candidate, ...]
+
+    @classmethod
+    def open(cls, rows: Rows, recipe: Recipe, split: str, folder: Path | None) -> Self:
+        """The candidates of a split that were saved in the folder of a run.
+
+        Raises:
+            TrainingError: There are none of that split, or they are of another build.
+        """
+        path = None if folder is None else folder / CANDIDATES
+        if path is None or not path.is_file():
+            raise TrainingError(
+                f"a run of {recipe.task} has no {CANDIDATES}",
+                remedy="train it with lung-nodule-ct train, which finds them",
+            )
+        try:
+            saved = pq.read_table(path, page_checksum_verification=True).to_pylist()
+            of_split = [row for row in saved if row["split"] == split]
+            found = tuple(
+                Candidate(row["number"], (row["z"], row["y"], row["x"]), row["score"], row["is_nodule"])
+                for row in of_split
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingError(f"{path} cannot be read: {error}", remedy="train again with another --out") from error
+        if not found:
+            raise TrainingError(
+                f"{path} has no candidates of the split {split}", remedy="evaluate the detector with --rescore instead"
+            )
+        scans = rows.ids(*_ID_COLUMNS)
+        for row in of_split:
+            if row["number"] >= len(scans) or scans[row["number"]] != row["id"]:
+                raise TrainingError(
+                    f"{path} is of another build", expected=f"the scan {row['id']} as row {row['number']} of {split}"
+                )
+        return cls(rows, recipe, found)
 
     def __len__(self) -> int:
         return len(self.found)
@@ -113,38 +147,6 @@ class Candidates(VolumeSource):
     @cached_property
     def _annotated(self) -> list[tuple[int, NDArray[np.float64]]]:
         return [(row, box) for row in range(len(self.rows)) for box in self.nodule_boxes(row)]
-
-
-def open_candidates(rows: Rows, recipe: Recipe, split: str, folder: Path | None) -> Candidates:
-    """The candidates of a split that were saved in the folder of a run.
-
-    Raises:
-        TrainingError: There are none of that split, or they are of another build.
-    """
-    path = None if folder is None else folder / CANDIDATES
-    if path is None or not path.is_file():
-        raise TrainingError(
-            f"a run of {recipe.task} has no {CANDIDATES}", remedy="train it with lung-nodule-ct train, which finds them"
-        )
-    try:
-        saved = pq.read_table(path, page_checksum_verification=True).to_pylist()
-        of_split = [row for row in saved if row["split"] == split]
-        found = tuple(
-            Candidate(row["number"], (row["z"], row["y"], row["x"]), row["score"], row["is_nodule"]) for row in of_split
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}", remedy="train again with another --out") from error
-    if not found:
-        raise TrainingError(
-            f"{path} has no candidates of the split {split}", remedy="evaluate the detector with --rescore instead"
-        )
-    scans = rows.ids(*_ID_COLUMNS)
-    for row in of_split:
-        if row["number"] >= len(scans) or scans[row["number"]] != row["id"]:
-            raise TrainingError(
-                f"{path} is of another build", expected=f"the scan {row['id']} as row {row['number']} of {split}"
-            )
-    return Candidates(rows, recipe, found)
 
 
 def candidates_in(predictions: Sequence[dict[str, Any]], hits: Sequence[NDArray[np.bool_]]) -> tuple[Candidate, ...]:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lung_nodule_ct.train.layers import Recomputed
 from lung_nodule_ct.train.models.layers import average_pool, max_pool
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ _MAPS: Final = 5
 """Feature maps per class, ``k`` in the authors' code."""
 
 
-class DenseLayer(nnx.Module):
+class DenseLayer(Recomputed):
     """Two convolutions, each after batch normalisation and ReLU. The result is added to the channels of the input."""
 
     def __init__(self, inputs: int, layers: Layers) -> None:
         self.norm1, self.conv1 = layers.norm(inputs), layers.conv(inputs, 4 * _GROWTH, 1)
         self.norm2, self.conv2 = layers.norm(4 * _GROWTH), layers.conv(4 * _GROWTH, _GROWTH, 3)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         y = self.conv1(nnx.relu(self.norm1(x)))
         return jnp.concatenate([x, self.conv2(nnx.relu(self.norm2(y)))], -1)
 

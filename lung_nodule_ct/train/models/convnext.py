@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lung_nodule_ct.train.layers import Recomputed
+
 if TYPE_CHECKING:
     from lung_nodule_ct.train.models.layers import Layers
 
@@ -31,7 +33,7 @@ class Mlp(nnx.Module):
         return self.fc2(nnx.gelu(self.fc1(x), approximate=False))
 
 
-class Block(nnx.Module):
+class Block(Recomputed):
     """A depthwise convolution of 7 pixels, layer normalisation, and an MLP, whose result has a small scale at first."""
 
     def __init__(self, channels: int, layers: Layers) -> None:
@@ -40,7 +42,7 @@ class Block(nnx.Module):
         self.mlp = Mlp(channels, layers)
         self.gamma = nnx.Param(jnp.full(channels, _INITIAL_SCALE))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         y = self.mlp(self.norm(self.conv_dw(x)))
         return x + y * self.gamma[...].astype(y.dtype)
 

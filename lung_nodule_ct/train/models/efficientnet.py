@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 import jax
 from flax import nnx
 
+from lung_nodule_ct.train.layers import Recomputed
+
 if TYPE_CHECKING:
     from lung_nodule_ct.train.models.layers import Layers
 
@@ -37,7 +39,7 @@ class SqueezeExcite(nnx.Module):
         return x * nnx.sigmoid(self.conv_expand(nnx.silu(self.conv_reduce(mean))))
 
 
-class SeparableBlock(nnx.Module):
+class SeparableBlock(Recomputed):
     """The block of the first stage: a depthwise convolution, squeeze and excitation, and a linear projection."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int, layers: Layers) -> None:
@@ -47,13 +49,13 @@ class SeparableBlock(nnx.Module):
         self.se = SqueezeExcite(inputs, inputs // 4, layers)
         self.conv_pw, self.bn2 = layers.conv(inputs, outputs, 1), layers.norm(outputs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         y = self.se(nnx.silu(self.bn1(self.conv_dw(x))))
         y = self.bn2(self.conv_pw(y))
         return x + y if self.skip else y
 
 
-class InvertedBlock(nnx.Module):
+class InvertedBlock(Recomputed):
     """The same with an expansion of the channels before it (MobileNetV2, Sandler et al. 2018)."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int, expansion: int, layers: Layers) -> None:
@@ -65,7 +67,7 @@ class InvertedBlock(nnx.Module):
         self.se = SqueezeExcite(width, inputs // 4, layers)
         self.conv_pwl, self.bn3 = layers.conv(width, outputs, 1), layers.norm(outputs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         y = nnx.silu(self.bn1(self.conv_pw(x)))
         y = self.se(nnx.silu(self.bn2(self.conv_dw(y))))
         y = self.bn3(self.conv_pwl(y))

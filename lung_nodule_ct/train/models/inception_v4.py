@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lung_nodule_ct.train.layers import Recomputed
 from lung_nodule_ct.train.models.layers import average_pool, max_pool
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class AveragePool(nnx.Module):
         return average_pool(x, 3, 1, 1, count_padding=False)
 
 
-class Branches(nnx.Module):
+class Branches(Recomputed):
     """Layers, or lists of layers, of the same input. Their results are concatenated."""
 
     def __init__(self, **branches: Any) -> None:
@@ -58,7 +59,7 @@ class Branches(nnx.Module):
         for name, branch in branches.items():
             setattr(self, name, nnx.List(branch) if isinstance(branch, list) else branch)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         results = []
         for name in self.names:
             branch, y = getattr(self, name), x
@@ -135,7 +136,7 @@ def _reduction_b(layers: Layers) -> Branches:
     )
 
 
-class InceptionC(nnx.Module):
+class InceptionC(Recomputed):
     """The last kind of block: two of its branches end in two convolutions of 1 x 3 and 3 x 1 pixels."""
 
     def __init__(self, layers: Layers) -> None:
@@ -147,7 +148,7 @@ class InceptionC(nnx.Module):
         self.branch2_3a, self.branch2_3b = _conv(layers, 512, 256, (1, 3)), _conv(layers, 512, 256, (3, 1))
         self.branch3 = nnx.List([AveragePool(), _conv(layers, 1536, 256, 1)])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         first = self.branch1_0(x)
         second = self.branch2_2(self.branch2_1(self.branch2_0(x)))
         pool, conv = self.branch3

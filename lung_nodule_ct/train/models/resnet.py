@@ -1,4 +1,4 @@
-"""ResNet-50, ResNeXt-50, SE-ResNet-50 and Res2Net-50: one residual network with four kinds of bottleneck.
+"""ResNet-50 (He et al. 2016), ResNeXt-50, SE-ResNet-50 and Res2Net-50: one residual network with four kinds of bottleneck.
 
 Names, shapes and arithmetic are those of timm's ``resnet50``, ``resnext50_32x4d``, ``seresnet50`` and
 ``res2net50_26w_4s``. As in all of these, the convolution of 3 pixels has the stride, not the first one of 1 pixel.
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lung_nodule_ct.train.layers import Recomputed
 from lung_nodule_ct.train.models.layers import average_pool, max_pool
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class SqueezeExcite(nnx.Module):
         return x * nnx.sigmoid(self.fc2(nnx.relu(self.fc1(x.mean((1, 2), keepdims=True)))))
 
 
-class Bottleneck(nnx.Module):
+class Bottleneck(Recomputed):
     """A residual block with convolutions of 1, 3 and 1 pixels."""
 
     def __init__(self, inputs: int, planes: int, stride: int, layers: Layers, variant: Variant, *, first: bool) -> None:
@@ -77,7 +78,7 @@ class Bottleneck(nnx.Module):
         shortcut = [layers.conv(inputs, outputs, 1, stride=stride), layers.norm(outputs)] if first else []
         self.downsample = nnx.List(shortcut)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         y = nnx.relu(self.bn1(self.conv1(x)))
         y = nnx.relu(self.bn2(self.conv2(y))) if self.scale == 1 else self._multi_scale(y)
         y = self.bn3(self.conv3(y))

@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 
 from lung_nodule_ct.train import boxes as coding
+from lung_nodule_ct.train.layers import Recomputed
 from lung_nodule_ct.train.models.pyramid import WIDTH, Backbone
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _KERNELS: Final = nnx.initializers.normal(0.01)
 _INITIAL_LOGIT: Final = -math.log((1 - 0.01) / 0.01)
 
 
-class Tower(nnx.Module):
+class Tower(Recomputed):
     """Four convolutions, the same on all levels."""
 
     def __init__(self, layers: Layers) -> None:
@@ -58,7 +59,7 @@ class ClassificationHead(Tower):
         self.cls_logits.bias[...] = jnp.full(_ANCHORS * classes, _INITIAL_LOGIT)
         self.classes = classes
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         return self.cls_logits(self.features(x)).reshape(len(x), -1, self.classes)
 
 
@@ -69,7 +70,7 @@ class RegressionHead(Tower):
         super().__init__(layers)
         self.bbox_reg = layers.conv(WIDTH, _ANCHORS * 4, 3, bias=True, kernel_init=_KERNELS)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         return self.bbox_reg(self.features(x)).reshape(len(x), -1, 4)
 
 

@@ -36,14 +36,26 @@ _WIDTHS: Final = (512, 1024, 512, 256, 256, 256)
 _KERNELS: Final = nnx.initializers.xavier_uniform()
 _FIRST: Final = {"0": 64, "2": 64, "5": 128, "7": 128, "10": 256, "12": 256, "14": 256, "17": 512, "19": 512, "21": 512}
 """Channels of the convolutions up to conv4_3, by their position in torchvision's ``vgg16``."""
-_POOLS: Final = {"2": False, "7": False, "14": True}
-"""Convolutions that a pooling follows, and whether it counts a last window that is only partly inside the image."""
+_STAGES: Final = (("0", "2"), ("5", "7"), ("10", "12", "14"), ("17", "19", "21"))
+"""The convolutions of each resolution."""
 _EXTRA: Final = ((256, 512, 2, 1), (128, 256, 2, 1), (128, 256, 1, 0), (128, 256, 1, 0))
 """Channels of both convolutions, and stride and padding of the second one."""
 
 
+def _convolve(convs: nnx.List, x: jax.Array) -> jax.Array:
+    """Convolutions one after the other, each with ReLU."""
+    for conv in convs:
+        x = nnx.relu(conv(x))
+    return x
+
+
 class Extractor(nnx.Module):
-    """VGG-16 and five further blocks. The first of six results is normalised at each pixel."""
+    """VGG-16 and five further blocks. The first of six results is normalised at each pixel.
+
+    Where ``remat`` is set, what the convolutions of a resolution compute is computed again for the gradient.
+    """
+
+    remat = False
 
     def __init__(self, layers: Layers, channels: int) -> None:
         def conv(inputs: int, outputs: int, size: int, **options: Any) -> nnx.Conv:
@@ -65,16 +77,15 @@ class Extractor(nnx.Module):
         self.extra = nnx.List(blocks)
 
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        for name in _FIRST:
-            x = nnx.relu(self.features[name](x))
-            if name in _POOLS:
-                x = max_pool(x, 2, 2, ceil=_POOLS[name])
+        convolve = nnx.remat(_convolve) if self.remat else _convolve
+        for index, names in enumerate(_STAGES):
+            # the third pooling counts a last window that is only partly inside the image
+            x = max_pool(x, 2, 2, ceil=index == 3) if index else x
+            x = convolve(nnx.List([self.features[name] for name in names]), x)
         norm = jnp.maximum(jnp.sqrt(jnp.square(x).sum(-1, keepdims=True)), 1e-12)
         results = [self.scale_weight[...].astype(x.dtype) * (x / norm)]
         first, *others = self.extra
-        x = max_pool(x, 2, 2)
-        for name in ("1", "3", "5"):
-            x = nnx.relu(first[name](x))
+        x = convolve(nnx.List([first[name] for name in ("1", "3", "5")]), max_pool(x, 2, 2))
         x = max_pool(x, 3, 1, 1)
         results.append(nnx.relu(first["7"]["3"](nnx.relu(first["7"]["1"](x)))))
         for block in others:

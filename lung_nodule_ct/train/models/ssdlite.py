@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lung_nodule_ct.train.layers import Recomputed
 from lung_nodule_ct.train.models.ssd import SingleShot, losses
 
 if TYPE_CHECKING:
@@ -107,14 +108,14 @@ def _run(steps: list[Any], x: jax.Array, numbers: Bottleneck) -> jax.Array:
     return _apply(last, x)
 
 
-class InvertedResidual(nnx.Module):
+class InvertedResidual(Recomputed):
     """A block, added to its input if the shape is the same."""
 
     def __init__(self, inputs: int, numbers: Bottleneck, layers: Layers) -> None:
         self.block = nnx.List(_layers_of(inputs, numbers, layers))
         self.numbers, self.skip = numbers, numbers.stride == 1 and inputs == numbers.outputs
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         y = _run(list(self.block), x, self.numbers)
         return x + y if self.skip else y
 

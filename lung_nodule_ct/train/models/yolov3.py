@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 from lung_nodule_ct.train import boxes as coding
+from lung_nodule_ct.train.layers import Recomputed
 from lung_nodule_ct.train.models.pyramid import resize_nearest
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ class ConvNorm(nnx.Module):
         return nnx.leaky_relu(self.bn(self.conv(x)), 0.1)
 
 
-class Residual(nnx.Module):
+class Residual(Recomputed):
     """Two convolutions, the first with half of the channels, added to the input."""
 
     def __init__(self, layers: Layers, width: int) -> None:
         self.conv1, self.conv2 = ConvNorm(layers, width, width // 2, 1), ConvNorm(layers, width // 2, width, 3)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         return x + self.conv2(self.conv1(x))
 
 
@@ -97,7 +98,7 @@ class Darknet(nnx.Module):
         return results
 
 
-class DetectionBlock(nnx.Module):
+class DetectionBlock(Recomputed):
     """Five convolutions, of 1 and 3 pixels in turn."""
 
     def __init__(self, layers: Layers, inputs: int, outputs: int) -> None:
@@ -107,7 +108,7 @@ class DetectionBlock(nnx.Module):
         self.conv4 = ConvNorm(layers, outputs, 2 * outputs, 3)
         self.conv5 = ConvNorm(layers, 2 * outputs, outputs, 1)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def forward(self, x: jax.Array) -> jax.Array:
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5):
             x = conv(x)
         return x
