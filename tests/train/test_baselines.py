@@ -14,8 +14,6 @@ jax = pytest.importorskip("jax")
 for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
     pytest.importorskip(needed)
 
-jax.config.update("jax_disable_most_optimizations", True)
-
 import network_outputs  # noqa: E402
 import normalised_network  # noqa: E402
 

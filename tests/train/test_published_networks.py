@@ -21,11 +21,8 @@ jax = pytest.importorskip("jax")
 pytest.importorskip("flax")
 pytest.importorskip("optax")
 
-import jax.numpy as jnp  # noqa: E402
-
-jax.config.update("jax_disable_most_optimizations", True)
-
 import darknet  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import network_outputs  # noqa: E402
 from seeded_weights import FROZEN, GAINS, fingerprint  # noqa: E402
 

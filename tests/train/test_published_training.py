@@ -17,9 +17,6 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
     pytest.importorskip(needed)
 
 import jax.numpy as jnp  # noqa: E402
-
-jax.config.update("jax_disable_most_optimizations", True)
-
 import network_outputs  # noqa: E402
 from seeded_weights import safetensors, seeded_weights  # noqa: E402
 

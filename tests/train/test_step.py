@@ -18,8 +18,6 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 
-jax.config.update("jax_disable_most_optimizations", True)
-
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.read.rows import Rows  # noqa: E402
 from lung_nodule_ct.system import files  # noqa: E402
