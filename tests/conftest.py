@@ -34,7 +34,7 @@ import contextlib  # noqa: E402
 import io  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -140,6 +140,16 @@ def _run_process(command: list[str], cwd: Path, env: dict[str, str]) -> subproce
     return subprocess.run(
         command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=900
     )
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """XLA optimises what it compiles, which takes longer."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")
