@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.default_venv_backend = "venv"
+nox.options.default_venv_backend = "uv|venv"
 nox.options.sessions = ["lint", "tests"]
 
 LOWEST = ("datasets==4.8.0", "pyarrow==21.0.0", "pillow==11.1.0")
@@ -35,7 +35,7 @@ def lint(session: nox.Session) -> None:
     session.run("pytest", "-n", "0", "tests/project/test_supply_chain.py", "-k", "conda")
 
 
-@nox.session
+@nox.session(venv_backend="venv")
 def tests(session: nox.Session) -> None:
     """The test command of the README, verbatim."""
     readme = Path("README.md").read_text(encoding="utf-8")
@@ -87,7 +87,8 @@ def tfds(session: nox.Session) -> None:
     install(session, "test", "tfds", "beam")
     session.run("pytest", "-m", "tfds", *session.posargs)
     session.install("tensorflow-cpu>=2.21", "mlcroissant")
-    session.run("pytest", "-m", "tfds", *session.posargs)
+    # not again: hashes of files, whether or not TensorFlow is there
+    session.run("pytest", "-m", "tfds", "--ignore", "tests/read/test_verification.py", *session.posargs)
 
 
 @nox.session

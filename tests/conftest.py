@@ -22,13 +22,19 @@ os.environ |= {
     "MPLCONFIGDIR": f"{_CACHES}/matplotlib",
     "LUNG_NODULE_CT_CACHE": f"{_CACHES}/downloads",
     "LUNG_NODULE_CT_ZENODO_URL": "http://127.0.0.1:9",  # no server listens there; a test with a server sets its own address
+    # Tests run most programs a few times only, so JAX compiles them in a third of the time, and each of them once.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
 }
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_CACHES}/compiled"  # workers and commands inherit it
 
 import contextlib  # noqa: E402
 import io  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -101,9 +107,10 @@ def cli_process() -> Run:
 
 @pytest.fixture(scope="session")
 def python() -> Run:
-    """Run Python code in a separate process."""
+    """Run Python code in a separate process, where JAX has that number of devices."""
 
-    def run(code: str, *, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(code: str, *, cwd: Path, devices: int = 1, **env: str) -> subprocess.CompletedProcess[str]:
+        env["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         return _run_process([sys.executable, "-c", code], cwd, env)
 
     return run
@@ -133,6 +140,16 @@ def _run_process(command: list[str], cwd: Path, env: dict[str, str]) -> subproce
     return subprocess.run(
         command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=900
     )
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """XLA optimises what it compiles, which takes longer."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

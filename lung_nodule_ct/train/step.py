@@ -44,7 +44,8 @@ WEIGHT_NORM: Final = "weight_norm"
 def initialize_jax() -> None:
     """Connect to the other hosts if the environment names them, and keep compiled programs in the cache folder.
 
-    Call it before the first use of a device.
+    Call it before the first use of a device. Compiled programs are in the folder that ``JAX_COMPILATION_CACHE_DIR`` names, if
+    it is set.
 
     Raises:
         TrainingError: The environment has the address of the hosts, but not their number and the number of this
@@ -62,8 +63,8 @@ def initialize_jax() -> None:
                 got=numbers,
             ) from None
         jax.distributed.initialize(address, count, process)
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def check_devices(recipe: Recipe) -> None:

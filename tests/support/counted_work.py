@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any
 
+TraceFunction = Callable[[FrameType, str, Any], Any]
+
 _PACKAGE = "lung_nodule_ct."
 MAX_GROWTH = 3.0
 """Three measurements at n, 2n and 4n: the second increase is 2 times the first if the count is linear, 2.2 if n log n, 4 if quadratic."""
@@ -25,22 +27,29 @@ def count_lines(work: Callable[[], object]) -> Counter[str]:
 
     Generated functions, as the comparison of a dataclass, count, too.
     """
-    counts: Counter[CodeType] = Counter()
-    modules: dict[CodeType, str] = {}
+    counts: list[tuple[str, list[int]]] = []
+    known: dict[int, tuple[CodeType, TraceFunction | None]] = {}  # by identity, since the hash of code is slow
 
-    def in_function(frame: FrameType, event: str, _argument: Any) -> Any:
-        if event == "line":
-            counts[frame.f_code] += 1
-        return in_function
-
-    def on_call(frame: FrameType, _event: str, _argument: Any) -> Any:
-        code = frame.f_code
-        if code not in modules:
-            modules[code] = frame.f_globals.get("__name__", "")
-        if not modules[code].startswith(_PACKAGE):
+    def tracer_of(code: CodeType, module: str) -> TraceFunction | None:
+        if not module.startswith(_PACKAGE):
             return None
-        counts[code] += 1
-        return in_function
+        count = [0]
+        counts.append((f"{module}: {code.co_qualname}", count))
+
+        def on_line(_frame: FrameType, event: str, _argument: Any) -> TraceFunction:
+            if event == "line":
+                count[0] += 1
+            return on_line
+
+        return on_line
+
+    def on_call(frame: FrameType, _event: str, argument: Any) -> TraceFunction | None:
+        code = frame.f_code
+        entry = known.get(id(code))
+        if entry is None:
+            entry = known[id(code)] = (code, tracer_of(code, frame.f_globals.get("__name__", "")))
+        tracer = entry[1]
+        return tracer and tracer(frame, "line", argument)
 
     before = sys.gettrace()
     threading.settrace(on_call)
@@ -51,8 +60,8 @@ def count_lines(work: Callable[[], object]) -> Counter[str]:
         sys.settrace(before)
         threading.settrace(None)  # type: ignore[arg-type]
     by_name: Counter[str] = Counter()
-    for code, count in counts.items():
-        by_name[f"{modules[code]}: {code.co_qualname}"] += count
+    for name, count in counts:
+        by_name[name] += count[0]
     return by_name
 
 

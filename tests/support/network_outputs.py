@@ -132,6 +132,15 @@ class Split:
         return nnx.merge(graph, values["params"], values["statistics"], self.streams)
 
 
+def _step_of_sgd(params: Any, gradients: Any, learning_rate: float) -> Any:
+    """The parameters after a step. With NumPy, since JAX would compile a program for every shape."""
+
+    def stepped(value: Any, gradient: Any) -> Any:
+        return np.asarray(value) - learning_rate * np.asarray(gradient)
+
+    return jax.tree.map(stepped, params, gradients)
+
+
 def classifier_outputs(name: str, learning_rate: float, *, shallow: bool, dtype: Any = np.float32) -> dict[str, Any]:
     """What a classifier computes; see the function of the same name in ``torch_reference``."""
     net = Split(name, shallow=shallow, dtype=dtype)
@@ -150,7 +159,7 @@ def classifier_outputs(name: str, learning_rate: float, *, shallow: bool, dtype:
         return loss, (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     (loss, (logits, statistics)), gradients = train(net.values["params"], net.values["statistics"])
-    params = jax.tree.map(lambda value, gradient: value - learning_rate * gradient, net.values["params"], gradients)
+    params = _step_of_sgd(net.values["params"], gradients, learning_rate)
     return {
         "evaluation": np.asarray(evaluate(net.values)),
         "training": np.asarray(logits),
@@ -182,7 +191,7 @@ def detector_outputs(
     params, statistics = net.values["params"], net.values["statistics"]
     train = jax.jit(jax.value_and_grad(partial(losses_of, training=not frozen), has_aux=True))
     (_, losses), gradients = train(params, statistics)
-    stepped = jax.tree.map(lambda value, gradient: value - learning_rate * gradient, params, gradients)
+    stepped = _step_of_sgd(params, gradients, learning_rate)
     if frozen:
         _, after = jax.jit(partial(losses_of, training=True))(stepped, statistics)
     else:

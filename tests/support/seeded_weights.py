@@ -87,14 +87,13 @@ def fingerprint(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def safetensors(arrays: dict[str, np.ndarray], types: dict[str, str] | None = None) -> bytes:
     """Arrays in the format ``safetensors``. ``types`` has the names of types that are not ``F32``."""
     header: dict[str, Any]
-    header, data = {"__metadata__": {"format": "pt"}}, b""
+    header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, array in arrays.items():
-        end = len(data) + array.nbytes
+        start, end = end, end + array.nbytes
         kind = (types or {}).get(name, "F32")
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(data), end]}
-        data += array.tobytes()
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
+    return b"".join([len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays.values())])
 
 
 def rounded(values: Any) -> Any:

@@ -16,8 +16,6 @@ jax = pytest.importorskip("jax")
 for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
     pytest.importorskip(needed)
 
-jax.config.update("jax_disable_most_optimizations", True)
-
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 
@@ -31,7 +29,6 @@ from lung_nodule_ct.train.step import make_step, new_state  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 OPTIONS = (
     *("cls_1.25mm", "--model.width", "24", "--model.blocks", "1", "--input.size", "8", "8", "--batch-size", "8"),
     *("--optim.warmup", "0", "--steps", "6", "--save-every", "2", "--watch", "8"),
@@ -88,11 +85,11 @@ def runs(crops, python, tmp_path_factory) -> Path:
     command = f"COMMAND = {['train', str(crops), *OPTIONS, '--out']!r}\n"
     killed = f"train('killed', {DIVIDED!r})\n"
     first = f"train('copied')\ntrain('divided', {DIVIDED!r})\nprint('trained')\n"
-    done = python(command + TRAIN + SHARES + first + KILL + killed, cwd=folder, **EIGHT)
+    done = python(command + TRAIN + SHARES + first + KILL + killed, cwd=folder, devices=8)
     assert "trained" in done.stdout, done.stderr
     assert done.returncode == -9, done.stderr
     assert not (folder / "killed/checkpoints/6").exists()
-    done = python(command + TRAIN + killed, cwd=folder, **EIGHT)
+    done = python(command + TRAIN + killed, cwd=folder, devices=8)
     assert done.returncode == 0, done.stderr
     return folder
 

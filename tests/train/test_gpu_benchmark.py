@@ -12,7 +12,7 @@ for needed in ("jax", "flax", "grain", "optax", "orbax.checkpoint"):
 pytestmark = pytest.mark.train
 
 ROOT = Path(__file__).parents[2]
-CPU = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+CPU = {"JAX_PLATFORMS": "cpu"}
 RUN = "import sys; from benchmarks.gpu import main; sys.argv[1:] = {!r}; main()"
 COUNT = """
 import jax, jax.numpy as jnp

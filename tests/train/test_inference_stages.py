@@ -12,9 +12,6 @@ import pytest
 pytest.importorskip("jax")
 for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
     pytest.importorskip(needed)
-import jax  # noqa: E402
-
-jax.config.update("jax_disable_most_optimizations", True)
 
 from altered import alter  # noqa: E402
 

@@ -20,8 +20,6 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
     pytest.importorskip(needed)
 import jax.numpy as jnp  # noqa: E402
 
-jax.config.update("jax_disable_most_optimizations", True)
-
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
 from lung_nodule_ct.train.batches import evaluation_batches, host_batches, load_ahead, open_data_source  # noqa: E402
@@ -253,7 +251,6 @@ def test_all_devices_evaluate_batches_of_any_size(built, cli, python, tmp_path) 
     command = ["evaluate", str(built), str(run), "--draws", "5"]
     done = python(
         "import jax, sys\n"
-        "jax.config.update('jax_disable_most_optimizations', True)\n"
         "put, used = jax.device_put, set()\n"
         "def device_put(values, to):\n"
         "    result = put(values, to)\n"
@@ -265,7 +262,7 @@ def test_all_devices_evaluate_batches_of_any_size(built, cli, python, tmp_path) 
         f"app({command!r}, standalone_mode=False)\n"
         "print('devices', sorted(used))",
         cwd=tmp_path,
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+        devices=4,
     )
     used = done.stdout.splitlines()[-1]
     assert "(4, False), (4, True)" in used, done.stderr  # batches are divided, weights are copied

@@ -17,8 +17,6 @@ jax = pytest.importorskip("jax")
 for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "tyro", "matplotlib"):
     pytest.importorskip(needed)
 
-jax.config.update("jax_disable_most_optimizations", True)
-
 import normalised_network  # noqa: E402
 from flax import nnx  # noqa: E402
 
@@ -228,8 +226,7 @@ def test_statistics_are_those_of_the_batch_on_all_devices(crops, cli, python, tm
         "normalised_network.use(pytest.MonkeyPatch())\n"
         f"app({[*command, str(tmp_path / 'four')]!r}, standalone_mode=False)\n",
         cwd=tmp_path,
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
-        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+        devices=4,
         PYTHONPATH=os.pathsep.join([str(Path(normalised_network.__file__).parent), os.environ.get("PYTHONPATH", "")]),
     )
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections import namedtuple
@@ -18,15 +19,13 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 
-jax.config.update("jax_disable_most_optimizations", True)
-
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.read.rows import Rows  # noqa: E402
 from lung_nodule_ct.system import files  # noqa: E402
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives  # noqa: E402
 from lung_nodule_ct.train.batches import open_data_source  # noqa: E402
 from lung_nodule_ct.train.recipes import InputOptions, ModelOptions, OptimOptions, Recipe  # noqa: E402
-from lung_nodule_ct.train.step import initial_state, make_step  # noqa: E402
+from lung_nodule_ct.train.step import initial_state, initialize_jax, make_step  # noqa: E402
 from lung_nodule_ct.train.tasks import classification  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -44,6 +43,21 @@ def built(cli, tmp_path_factory) -> Path:
     done = cli("build", *names, "--source", source, "--out", folder / "build", "--format", "arrow")
     assert done.returncode == 0, done.stderr
     return folder / "build"
+
+
+# --- compiled programs ------------------------------------------------------------------------------------------------
+
+
+def test_compiled_programs_are_kept_where_the_environment_says_or_in_the_cache() -> None:
+    given = jax.config.jax_compilation_cache_dir
+    initialize_jax()
+    assert jax.config.jax_compilation_cache_dir == given == os.environ["JAX_COMPILATION_CACHE_DIR"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        initialize_jax()
+        assert jax.config.jax_compilation_cache_dir == str(files.cache_folder() / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", given)
 
 
 # --- parts of a batch -------------------------------------------------------------------------------------------------

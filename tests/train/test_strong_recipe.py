@@ -15,8 +15,6 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 
-jax.config.update("jax_disable_most_optimizations", True)
-
 from lung_nodule_ct.errors import TrainingError  # noqa: E402
 from lung_nodule_ct.testing.hard_archives import write_hard_archives  # noqa: E402
 from lung_nodule_ct.train import box_prediction  # noqa: E402

@@ -31,10 +31,6 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
 
-# Without the optimizations of XLA, compilation takes half the time. This applies to this process and to child processes.
-jax.config.update("jax_disable_most_optimizations", True)
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-
 from lung_nodule_ct.declaration.configs import CONFIGS  # noqa: E402
 from lung_nodule_ct.errors import TrainingError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
@@ -102,7 +98,6 @@ def test_a_killed_run_continues_bit_for_bit_with_other_workers(finished, built, 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={**os.environ, **QUICK},
     )
     try:
         until = time.monotonic() + 120
@@ -114,7 +109,7 @@ def test_a_killed_run_continues_bit_for_bit_with_other_workers(finished, built, 
     assert not (run / "checkpoints" / "24").exists(), "the run ended before it was killed"
     with (run / "metrics.csv").open("a") as file:
         file.write("9,1.5,0x1.")  # a row that was only partly written
-    done = cli_process(*command, **QUICK)
+    done = cli_process(*command)
     assert done.returncode == 0, done.stderr
     assert losses(run) == losses(finished)
     assert len(losses(run)) == 24
@@ -209,8 +204,7 @@ def test_four_devices_give_the_losses_of_one(finished, built, python, tmp_path) 
         f"sys.argv[1:] = {uneven_batches!r}\n"
         "main()",
         cwd=tmp_path,
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
-        **QUICK,
+        devices=4,
     )
     assert "the even batches were trained" in done.stdout, done.stderr
     np.testing.assert_allclose(loss_values(tmp_path / "four")[:10], loss_values(finished)[:10], rtol=1e-3)
@@ -222,7 +216,7 @@ def test_four_devices_give_the_losses_of_one(finished, built, python, tmp_path) 
 def test_two_processes_give_the_losses_of_one(finished, built, cli_process, tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        hosts = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2", **QUICK}
+        hosts = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
     command = ("train", built, *CROPS, "--out", tmp_path / "two", "--steps", "24", "--save-every", "24")
     with ThreadPoolExecutor(2) as pool:
         for done in pool.map(lambda number: cli_process(*command, **hosts, JAX_PROCESS_ID=str(number)), range(2)):
