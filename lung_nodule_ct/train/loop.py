@@ -57,12 +57,13 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None, detector
             finite.
     """
     recipe = run.recipe
+    run.require_unchanged()
     check_devices(recipe)
+    weights = None if pretrained is None else pretrained_values(recipe, pretrained)
     if recipe.task == STAGE:
         save_candidates(run, build, detector)
     source = open_data_source(build, recipe, TRAIN, run.folder)
-    weights = None if pretrained is None else pretrained_values(recipe, pretrained)
-    with training(run):
+    with training(run) as raise_interrupt:
         run.save()
         replicated, by_example = shardings()
         best = Checkpoints(run.folder, recipe, writable=True, best=True) if recipe.select == "best" else None
@@ -81,6 +82,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None, detector
                 for step, (indices, batch) in enumerate(global_batches(source, recipe, by_example, start), start):
                     with jax.transfer_guard("disallow"):
                         state, losses = train_step(state, batch)
+                    raise_interrupt()  # a Ctrl-C that was dropped in a callback
                     log.add(step, indices, losses)
                     if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
                         log.flush()  # so that no checkpoint is saved after a loss that is not finite

@@ -628,6 +628,32 @@ def test_the_free_space_for_the_arrow_copy_is_checked_before_it_is_made(built, c
 
 
 @pytest.mark.slow
+def test_an_interrupt_that_a_callback_drops_stops_the_training(built, python, tmp_path) -> None:
+    """As Python drops an exception in a callback of garbage collection, which JAX has."""
+    command = ["train", str(built), *CROPS, *NO_SCORES, "--out", str(tmp_path / "run"), "--steps", "40"]
+    done = python(
+        "import signal, sys\n"
+        "from contextlib import suppress\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the tests may run in the background
+        "from lung_nodule_ct.cli import main\n"
+        "from lung_nodule_ct.train.training_log import TrainingLog\n"
+        "add = TrainingLog.add\n"
+        "def add_and_drop(self, step, *values):\n"
+        "    add(self, step, *values)\n"
+        "    if step == 3:\n"
+        "        with suppress(KeyboardInterrupt):\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "TrainingLog.add = add_and_drop\n"
+        f"sys.argv[1:] = {command!r}\n"
+        "main()",
+        cwd=tmp_path,
+        **QUICK,
+    )
+    assert done.returncode == 130, done.stderr
+    assert len(losses(tmp_path / "run")) < 6
+
+
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_examples(built, cli, tmp_path) -> None:
     run = tmp_path / "run"
     done = cli("train", built, *CROPS, "--optim.learning-rate", "1e30", "--out", run, "--steps", "20")
