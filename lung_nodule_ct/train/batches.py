@@ -8,6 +8,7 @@ no state of the loader.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,7 @@ from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from lung_nodule_ct.read.build_folder import BuildFolder
@@ -37,14 +38,24 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 _Loaded = TypeVar("_Loaded")
-_SOURCES: Final[dict[tuple[str, str], Callable[[Rows, Recipe], DataSource]]] = {
-    ("classification", Kind.CROP): Crops,
-    ("detection", Kind.SLICE): Slices,
-    ("detection", Kind.SCAN): Patches,
-    ("detection", Kind.STACK): Patches,
-    ("longitudinal", Kind.SCAN): Sequences,
+_Open = Callable[["Rows", "Recipe", str, "Path | None"], "DataSource"]
+
+
+def _of_rows(source: Callable[[Rows, Recipe], DataSource]) -> _Open:
+    """Open a data source that needs the rows of a split only, not its name and the folder of the run."""
+    return lambda rows, recipe, _split, _folder: source(rows, recipe)
+
+
+_SOURCES: Final[dict[tuple[str, str], _Open]] = {
+    ("classification", Kind.CROP): _of_rows(Crops),
+    ("detection", Kind.SLICE): _of_rows(Slices),
+    ("detection", Kind.SCAN): _of_rows(Patches),
+    ("detection", Kind.STACK): _of_rows(Patches),
+    ("candidates", Kind.SCAN): open_candidates,
+    ("candidates", Kind.STACK): open_candidates,
+    ("longitudinal", Kind.SCAN): _of_rows(Sequences),
 }
-"""Data sources by task and kind of config."""
+"""What opens the data source, by task and kind of config."""
 
 
 def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Path | None = None) -> DataSource:
@@ -61,9 +72,17 @@ def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Pat
         TrainingError: The task cannot be trained on configs of this kind, or the split has no rows, only one class, or
             no nodule, or its images do not fit the recipe.
     """
-    if recipe.task == "candidates":
-        rows = split_rows(build, recipe.config, split, recipe.split_by)
-        return open_candidates(rows, recipe, split, folder)
+    open_source = find_source(build, recipe)
+    return open_source(split_rows(build, recipe.config, split, recipe.split_by), recipe, split, folder)
+
+
+def find_source(build: BuildFolder, recipe: Recipe) -> _Open:
+    """What opens the data source of a recipe, before any row is read.
+
+    Raises:
+        BuildFolderError: The build does not hold the config.
+        TrainingError: The task cannot be trained on configs of this kind.
+    """
     kind = build.config(recipe.config).kind
     source = _SOURCES.get((recipe.task, kind))
     if source is None:
@@ -74,7 +93,7 @@ def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Pat
             got=f"kind {kind}",
             remedy="choose another --config or --task",
         )
-    return source(split_rows(build, recipe.config, split, recipe.split_by), recipe)
+    return source
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from lung_nodule_ct.train.evaluation import EVALUATION, PREDICTIONS, evaluate, r
 from lung_nodule_ct.train.loop import train
 from lung_nodule_ct.train.metrics import bootstrap_patients
 from lung_nodule_ct.train.runs import Run, data_identity, file_identity, open_run
+from lung_nodule_ct.train.step import check_devices
 from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def train_both(
     """
     data, weights = data_identity(build, recipe.config), file_identity(pretrained)
     runs = [Run(folder / by, name, replace(recipe, split_by=by), data, weights) for by in SplitBy]
+    for run in runs:
+        run.require_unchanged()
+    check_devices(recipe)
     for run, split in product(runs, (TRAIN, VALIDATION)):
         open_data_source(build, run.recipe, split)
     for run in runs:

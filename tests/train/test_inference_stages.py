@@ -19,10 +19,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 from altered import alter  # noqa: E402
 
 from lung_nodule_ct.declaration.labels import VALIDATION, SplitBy  # noqa: E402
-from lung_nodule_ct.errors import TrainingError  # noqa: E402
+from lung_nodule_ct.errors import LungNoduleCTError, OutputError, TrainingError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.hard_archives import write_hard_archives  # noqa: E402
-from lung_nodule_ct.train import false_positives, metrics  # noqa: E402
+from lung_nodule_ct.train import evaluation, false_positives, metrics  # noqa: E402
 from lung_nodule_ct.train.batches import open_data_source  # noqa: E402
 from lung_nodule_ct.train.box_prediction import predict_volumes  # noqa: E402
 from lung_nodule_ct.train.calibration import (  # noqa: E402
@@ -303,6 +303,38 @@ def test_scores_are_geometric_means_and_sort_the_boxes(build, tmp_path, monkeypa
     elsewhere = replace(stage, recipe=replace(STAGE, split_by=SplitBy.PUBLISHED))
     with pytest.raises(TrainingError, match="other configs or splits"):
         false_positives.rescore(rows, source, detector, elsewhere)
+
+
+def test_a_stage_that_does_not_fit_is_refused_before_anything_is_predicted(build, tmp_path, monkeypatch) -> None:
+    def predict(*_: object) -> None:
+        pytest.fail("the predictions were made first")
+
+    monkeypatch.setattr(evaluation, "Predictor", predict)
+    monkeypatch.setattr(false_positives, "_detections", predict)
+    data, detector = open_build(build), Run(tmp_path / "a", CONFIG, RECIPE, {})
+    stage = Run(tmp_path / "b", "stage", STAGE, {})
+    elsewhere = replace(stage, recipe=replace(STAGE, split_by=SplitBy.PUBLISHED))
+    for other, message in ((detector, "cannot rescore"), (elsewhere, "other configs or splits")):
+        with pytest.raises(TrainingError, match=message):
+            evaluation.evaluate(detector, data, VALIDATION, stage=other)
+    for finder, run, message in (
+        (stage, stage, "cannot rescore"),
+        (detector, elsewhere, "other configs or splits"),
+        (None, replace(stage, recipe=replace(STAGE, config="det2d_1.25mm")), "has no det2d_1.25mm"),
+    ):
+        with pytest.raises(LungNoduleCTError, match=message):
+            false_positives.save_candidates(run, data, finder)
+    assert not (tmp_path / "b").exists(), "the folder would refuse the right command"
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_anything_is_predicted(build, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(evaluation, "open_data_source", lambda *_: pytest.fail("the examples were opened first"))
+    notes = tmp_path / "a/evaluation/validation/notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    with pytest.raises(OutputError, match=r"got notes\.txt\. Move it elsewhere"):
+        evaluation.evaluate(Run(tmp_path / "a", CONFIG, RECIPE, {}), open_build(build), VALIDATION)
+    assert notes.read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ def test_a_published_network_starts_with_weights_and_is_evaluated(built, weights
 
     done = train(weights)
     assert done.returncode == 0, done.stderr
+    assert "resnet50.safetensors has another number of classes: random weights for fc.bias, fc.weight" in done.stderr
     opened = open_run(run)
     with Checkpoints(run, opened.recipe) as checkpoints:
         params = checkpoints.restore(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]))["params"]
@@ -212,6 +213,16 @@ def test_the_error_states_what_cannot_be_trained(built, cli, tmp_path, arguments
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "leakage"])
+def test_weights_are_checked_before_a_build_is_decoded(built, cli, tmp_path, monkeypatch, command) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "w.safetensors").write_bytes(safetensors({"w": np.zeros(1, np.float32)}))
+    done = cli(command, built, *CROPS, "--pretrained", tmp_path / "w.safetensors", "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "does not fit resnet50" in done.stderr
+    assert not (tmp_path / "cache/training").exists()
 
 
 def test_a_check_is_of_our_own_network(cli, tmp_path) -> None:
