@@ -35,6 +35,7 @@ from lung_nodule_ct.train.calibration import (  # noqa: E402
 from lung_nodule_ct.train.data.candidates import CANDIDATES, Candidates, open_candidates  # noqa: E402
 from lung_nodule_ct.train.data.volumes import Patches  # noqa: E402
 from lung_nodule_ct.train.detection_options import InferenceOptions  # noqa: E402
+from lung_nodule_ct.train.hard_benchmark import HardBenchmark  # noqa: E402
 from lung_nodule_ct.train.lung_regions import closed_lungs, describe_lung_crop, lung_crop_counts  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions  # noqa: E402
 from lung_nodule_ct.train.runs import EvaluatedWeights, Run, open_run  # noqa: E402
@@ -325,6 +326,13 @@ def test_a_stage_that_does_not_fit_is_refused_before_anything_is_predicted(build
         with pytest.raises(LungNoduleCTError, match=message):
             false_positives.save_candidates(run, data, finder)
     assert not (tmp_path / "b").exists(), "the folder would refuse the right command"
+
+
+def test_an_unknown_patient_is_refused_before_ct_is_decoded(build, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(TrainingError, match="has no patient 'x'"):
+        HardBenchmark(0, open_build(build), "x")
+    assert not (tmp_path / "cache/training").exists()
 
 
 def test_a_folder_that_cannot_be_replaced_is_refused_before_anything_is_predicted(build, tmp_path, monkeypatch) -> None:
