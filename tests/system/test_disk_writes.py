@@ -153,7 +153,7 @@ def test_throttled_writes_do_not_change_the_content(tmp_path, monkeypatch, part_
     monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", part_bytes)
     parts = _parts((0, 3_000_001, 5, 70_000, 1 << 20))
     paths = [tmp_path / "first", tmp_path / "second"]
-    seen = {path: b"" for path in paths}
+    seen = dict.fromkeys(paths, b"")
 
     def see(path: Path, piece: bytes) -> None:
         seen[path] += piece
