@@ -55,6 +55,12 @@ def check_options(recipe: Recipe) -> None:
             f"the network {network} is not for the task {recipe.task}",
             expected=f"a network for {recipe.task}; train --models --json has the task of each",
         )
+    if network is not None and (few := min(recipe.input.size, default=None)) is not None:
+        pixels = get_network(network).pixels
+        if few < pixels:
+            raise TrainingError(
+                f"input.size is too small for the network {network}", expected=f"{pixels} pixels or more", got=few
+            )
     heads = _HEADS[task] if network is None else _HEADS[task][-1:]  # published detectors have anchors
     if recipe.model.head not in heads:
         subject = f"the task {task}" if network is None else f"the network {network}"

@@ -112,6 +112,24 @@ def test_every_classifier_is_built_by_its_recipe(name) -> None:
     assert (output["probabilities"].shape, output["probabilities"].dtype) == ((2, 6), np.float32)
 
 
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if NETWORKS[name].pixels > 1])
+def test_the_smallest_image_of_a_network_is_stated(name) -> None:
+    recipe = published_recipe("cls_1.25mm", name)
+    net, predict = network(recipe), partial(get_task(recipe).predict, recipe=recipe)
+    values = jax.eval_shape(partial(initial_values, recipe))
+
+    def is_possible(pixels: int) -> bool:
+        batch = {"image": jax.ShapeDtypeStruct((2, pixels, pixels, 1), np.float32)}
+        try:
+            program = jax.make_jaxpr(lambda values, batch: predict(net.in_evaluation(values), batch))(values, batch)
+        except TypeError:  # a window of no pixels
+            return False
+        return all(0 not in out.aval.shape for equation in program.eqns for out in equation.outvars)
+
+    assert is_possible(NETWORKS[name].pixels)
+    assert not is_possible(NETWORKS[name].pixels - 1)
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_boxes_of_a_detector_are_in_array_order_outside_of_it(name) -> None:
     recipe = published_recipe("det2d_1.25mm", name)
@@ -205,6 +223,7 @@ def test_the_number_of_epochs_is_the_paper_s() -> None:
         (("cls_1.25mm", "--model", "resnet50", "--pretrained", "none.safetensors"), "none.safetensors cannot be read"),
         (("cls_1.25mm", "--pretrained", "none.safetensors"), "it needs the network of these weights"),
         (("cls_1.25mm", "--model", "resnet50", "--steps", "0"), "steps must be above 0"),
+        (("cls_1.25mm", "--model", "inception_v4", "--input.size", "80", "74"), "expected 75 pixels or more, got 74"),
     ],
 )
 def test_the_error_states_what_cannot_be_trained(built, cli, tmp_path, arguments, message) -> None:
