@@ -368,7 +368,7 @@ def published_recipe(name: str, network: str) -> Recipe:
         raise TrainingError(
             f"the recipe {name} cannot be trained with the network {network}",
             expected=f"the recipe {' or '.join(fitting)}",
-            remedy="lung-nodule-ct train --models lists the task of each network",
+            remedy="see the task of each network: lung-nodule-ct train --models",
         )
     return replace(recipe, model=replace(recipe.model, network=network))
 

@@ -217,7 +217,7 @@ def get_network(name: str) -> PublishedNetwork:
         raise TrainingError(
             f"no network is named {name!r}",
             expected=f"one of {', '.join(NETWORKS)}, or for det3d_1.25mm {RETINANET3D}",
-            remedy=f"did you mean {close[0]}?" if close else "lung-nodule-ct train --models describes them",
+            remedy=f"did you mean {close[0]}?" if close else "see all of them: lung-nodule-ct train --models",
         ) from None
 
 
