@@ -22,7 +22,7 @@ from lung_nodule_ct.declaration.labels import VALIDATION, SplitBy  # noqa: E402
 from lung_nodule_ct.errors import LungNoduleCTError, OutputError, TrainingError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.hard_archives import write_hard_archives  # noqa: E402
-from lung_nodule_ct.train import evaluation, false_positives, metrics  # noqa: E402
+from lung_nodule_ct.train import evaluation, false_positives, hard_benchmark, loop, metrics  # noqa: E402
 from lung_nodule_ct.train.batches import open_data_source  # noqa: E402
 from lung_nodule_ct.train.box_prediction import predict_volumes  # noqa: E402
 from lung_nodule_ct.train.calibration import (  # noqa: E402
@@ -35,6 +35,7 @@ from lung_nodule_ct.train.calibration import (  # noqa: E402
 from lung_nodule_ct.train.data.candidates import CANDIDATES, Candidates, open_candidates  # noqa: E402
 from lung_nodule_ct.train.data.volumes import Patches  # noqa: E402
 from lung_nodule_ct.train.detection_options import InferenceOptions  # noqa: E402
+from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES  # noqa: E402
 from lung_nodule_ct.train.hard_benchmark import HardBenchmark  # noqa: E402
 from lung_nodule_ct.train.lung_regions import closed_lungs, describe_lung_crop, lung_crop_counts  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions  # noqa: E402
@@ -326,6 +327,21 @@ def test_a_stage_that_does_not_fit_is_refused_before_anything_is_predicted(build
         with pytest.raises(LungNoduleCTError, match=message):
             false_positives.save_candidates(run, data, finder)
     assert not (tmp_path / "b").exists(), "the folder would refuse the right command"
+
+
+def test_scans_of_another_seed_are_not_used_for_a_check(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(hard_benchmark, "_TRAIN", 2)
+    monkeypatch.setattr(hard_benchmark, "_VALIDATION", 1)
+
+    def stop(*_: object) -> None:
+        raise TrainingError("no gpu is available")
+
+    monkeypatch.setattr(loop, "train", stop)
+    expected = EXPECTED_HARD_SCORES[CONFIG]
+    for seed, message in ((0, "no gpu"), (0, "no gpu"), (1, r'has other scans; expected .*"seed": 1.*"seed": 0')):
+        recipe = replace(RECIPE, seed=seed)
+        with pytest.raises(TrainingError, match=message):
+            loop.check_learning(tmp_path / "run", CONFIG, recipe, expected, HardBenchmark(seed))
 
 
 def test_an_unknown_patient_is_refused_before_ct_is_decoded(build, tmp_path, monkeypatch) -> None:
