@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from lung_nodule_ct.declaration.configs import CONFIGS, Kind
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.train.models import get_network
 
@@ -48,7 +49,9 @@ def check_options(recipe: Recipe) -> None:
     """
     task: str = recipe.task
     if task == "detection":
-        task = _VOLUMES if len(recipe.input.size) == 3 else _SLICES
+        config = CONFIGS.get(recipe.config)
+        is_volume = len(recipe.input.size) == 3 if config is None else config.kind in (Kind.SCAN, Kind.STACK)
+        task = _VOLUMES if is_volume else _SLICES
     network = recipe.model.network
     if network is not None and get_network(network).task != recipe.task:
         raise TrainingError(

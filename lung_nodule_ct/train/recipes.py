@@ -72,6 +72,8 @@ class ModelOptions:
             raise TrainingError(
                 "model.matching and model.hard_negatives need anchors", remedy="add --model.head anchors"
             )
+        if self.squeeze and self.bottleneck:
+            raise TrainingError("model.squeeze has no effect on model.bottleneck", remedy="remove one of the two")
         if self.network is None:
             return
         get_network(self.network)

@@ -182,6 +182,7 @@ def test_accelerators_compute_in_bfloat16_by_default(monkeypatch) -> None:
         (("det3d_1.25mm", "--input.scans", "2"), "input.scans has no effect"),
         (("det3d_1.25mm", "--model.last-only"), "model.last_only has no effect"),
         (("det2d_1.25mm", "--model.ordinal"), "model.ordinal has no effect"),
+        (("cls_1.25mm-squeeze", "--model.bottleneck"), "model.squeeze has no effect on model.bottleneck"),
         (("cls_1.25mm", "--model.tower", "2"), "model.tower has no effect"),
         (
             ("cls_1.25mm", "--model.head", "anchors"),
