@@ -22,7 +22,7 @@ from flax import nnx
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.models import get_network
-from lung_nodule_ct.train.models.weights import by_torch_names, load_weights, read_safetensors
+from lung_nodule_ct.train.models.weights import by_torch_names, first_names, load_weights, read_safetensors
 from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
@@ -100,10 +100,9 @@ def pretrained_values(recipe: Recipe, path: Path) -> Values:
     """
     loaded = read_pretrained(recipe, path)
     leaves, structure = jax.tree.flatten(loaded)
-    if random_ones := [
-        name for name, value in by_torch_names(loaded).items() if isinstance(value, jax.ShapeDtypeStruct)
-    ]:
-        notice(f"{path} has another number of classes: random weights for {', '.join(random_ones)}")
+    drawn_names = [name for name, value in by_torch_names(loaded).items() if isinstance(value, jax.ShapeDtypeStruct)]
+    if drawn_names:
+        notice(f"{path} has another number of classes: random weights for {first_names(drawn_names)}")
 
     def random() -> list[Any]:
         drawn = jax.tree.leaves(initial_values(recipe))

@@ -98,7 +98,7 @@ def load_weights(values: Values, weights: Mapping[str, NDArray[Any]], *, new: tu
             arrays[path] = jnp.asarray(array, value.dtype) if array.shape == value.shape else value
         loaded[kind] = nnx.traversals.unflatten_mapping(arrays)
     problems = [
-        f"{subject} {_first(names)}{ending}"
+        f"{subject} {first_names(names)}{ending}"
         for subject, names, ending in (
             ("the weights have no", sorted(missing), ""),
             ("the network has no", sorted(unused), ""),
@@ -118,7 +118,7 @@ def load_weights(values: Values, weights: Mapping[str, NDArray[Any]], *, new: tu
     return loaded
 
 
-def _first(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
     """The first names, and the number of the others."""
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + rest
