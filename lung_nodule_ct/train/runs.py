@@ -22,6 +22,7 @@ from lung_nodule_ct.system.files import is_partial, require_free_space, write_at
 from lung_nodule_ct.system.processes import LockFile, remembered_interrupts
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions
+from lung_nodule_ct.train.orbax_messages import drop_write_errors
 from lung_nodule_ct.train.recipes import InputOptions, LossOptions, ModelOptions, OptimOptions, Recipe
 from lung_nodule_ct.train.step import initial_state
 
@@ -249,6 +250,8 @@ class Checkpoints:
     def __init__(self, run: Path, recipe: Recipe, *, writable: bool = False, best: bool = False) -> None:
         self._recipe, self._writable, self._best = recipe, writable, best
         self._run, self._folder = run, run / (_BEST if best else _CHECKPOINTS)
+        if writable:
+            drop_write_errors(self._folder.absolute())
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=writable
         )
