@@ -12,8 +12,6 @@ from lung_nodule_ct.train.models import get_network
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lung_nodule_ct.train.recipes import Recipe
-
 _CROPS, _SLICES, _VOLUMES = "classification", "detection of slices", "detection of volumes"
 _CANDIDATES, _LONGITUDINAL = "candidates", "longitudinal"
 _EFFECTS: Final = {
@@ -41,8 +39,11 @@ _HEADS: Final = {
 }
 
 
-def check_options(recipe: Recipe) -> None:
+def check_options(recipe: Any) -> None:
     """Check that every option that is not at its default has an effect on the task of a recipe.
+
+    Args:
+        recipe: A :class:`~lung_nodule_ct.train.recipes.Recipe`, which calls this when it is made.
 
     Raises:
         TrainingError: One has none, or the network does not fit the task.
@@ -81,7 +82,7 @@ def check_options(recipe: Recipe) -> None:
         )
 
 
-def _changed(recipe: Recipe) -> Iterator[str]:
+def _changed(recipe: Any) -> Iterator[str]:
     """The options of the groups of a recipe that are not at their default."""
     for group in fields(recipe):
         options: Any = getattr(recipe, group.name)
