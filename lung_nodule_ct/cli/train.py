@@ -237,6 +237,10 @@ def _recipe_and_build(
 
     build = open_build(folder)
     initialize_jax()
+    if pretrained is not None:
+        from lung_nodule_ct.train.network import read_pretrained
+
+        read_pretrained(recipe, pretrained)  # before the build is decoded
     if recipe.model.network is not None:
         from lung_nodule_ct.train.baselines import with_published_steps
 

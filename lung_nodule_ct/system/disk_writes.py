@@ -280,7 +280,7 @@ class WriteBackThrottle:
         hashed: Is called in the background with the path and all bytes of each file in their order, while they are in the page cache.
     """
 
-    def __init__(self, hashed: Callable[[Path, bytes], object] | None = None) -> None:
+    def __init__(self, hashed: Callable[[Path, bytes], object]) -> None:
         self._hashed = hashed
         self._path: Path | None = None
         self._seen = 0
@@ -314,7 +314,7 @@ class WriteBackThrottle:
             self._seen = size
 
     def _finish_file(self) -> None:
-        if self._path is not None and self._hashed is not None:
+        if self._path is not None:
             self._queue.submit(self._hash, self._path, self._seen, self._path.stat().st_size)
 
     def _write_back(self, path: Path, start: int, end: int) -> None:
@@ -325,8 +325,6 @@ class WriteBackThrottle:
                 os.posix_fadvise(file.fileno(), 0, end, os.POSIX_FADV_DONTNEED)
 
     def _hash(self, path: Path, start: int, end: int) -> None:
-        if self._hashed is None:
-            return
         with path.open("rb", buffering=0) as file:
             file.seek(start)
             while start < end and (piece := file.read(min(_READ_BYTES, end - start))):

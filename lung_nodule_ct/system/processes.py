@@ -1,4 +1,4 @@
-"""Locks between processes, as files, and worker processes that end with the process that started them.
+"""Locks between processes, as files, worker processes that end with the process that started them, and Ctrl-C.
 
 The operating system releases a lock when the process that holds it ends, however it ends. The file is removed when the lock is released;
 the file of a killed process stays until the next process has taken and released the lock.
@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import FrameType
 
 
 _POLL_SECONDS: Final = 0.05
@@ -137,6 +138,35 @@ def _portable_lock(path: Path) -> Callable[[], None] | None:
     except Timeout:
         return None
     return lock.release
+
+
+@contextmanager
+def remembered_interrupts() -> Iterator[Callable[[], None]]:
+    """Remember Ctrl-C during the block, and yield a function that raises the :class:`KeyboardInterrupt` again.
+
+    Python drops an exception in a destructor or in a callback of garbage collection, and code of another package may catch it. A
+    long loop that calls the function ends all the same. Where Ctrl-C does not raise anyway, as in another thread, the function
+    does nothing.
+    """
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.default_int_handler(number, frame)
+
+    def raise_again() -> None:
+        if received:
+            raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield raise_again
+        return
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield raise_again
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def start_worker(parent_process: Callable[[], Any] = multiprocessing.parent_process) -> None:

@@ -34,7 +34,9 @@ _NO_EXCHANGE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errn
 
 
 @contextmanager
-def staged_folder(target: Path, *, find_foreign: Callable[[Path], str | None], kind: str) -> Iterator[Path]:
+def staged_folder(
+    target: Path, *, find_foreign: Callable[[Path], str | None], kind: str, remedy: str = "choose another --out"
+) -> Iterator[Path]:
     """Yield a new folder that replaces ``target`` if the block ends without an error, and is removed otherwise.
 
     Args:
@@ -42,6 +44,7 @@ def staged_folder(target: Path, *, find_foreign: Callable[[Path], str | None], k
         find_foreign: Returns the name of something in a folder that this package did not write, ``None`` if there is
             nothing like that. Only a folder for which it returns ``None`` is replaced.
         kind: What the folder contains, for messages.
+        remedy: What to do if ``target`` contains something else.
 
     Raises:
         OutputError: ``target`` contains something that this package did not write, or cannot be written.
@@ -52,7 +55,7 @@ def staged_folder(target: Path, *, find_foreign: Callable[[Path], str | None], k
                 f"the output {target} exists and is not the result of a previous {kind}",
                 expected=f"a new or empty folder, or one that contains a previous {kind} and nothing else",
                 got=foreign,
-                remedy="choose another --out",
+                remedy=remedy,
             )
         with temporary_folder(folder) as stage:
             yield stage

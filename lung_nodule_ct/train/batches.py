@@ -8,6 +8,7 @@ no state of the loader.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,7 @@ from lung_nodule_ct.train.data.images import Crops, Slices
 from lung_nodule_ct.train.data.volumes import Patches, Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from lung_nodule_ct.read.build_folder import BuildFolder
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 _Loaded = TypeVar("_Loaded")
-_SOURCES: Final[dict[tuple[str, str], Callable[[Rows, Recipe, str, Path | None], DataSource]]] = {
+_Open = Callable[["Rows", "Recipe", str, "Path | None"], "DataSource"]
+_SOURCES: Final[dict[tuple[str, str], _Open]] = {
     ("classification", Kind.CROP): Crops.open,
     ("detection", Kind.SLICE): Slices.open,
     ("detection", Kind.SCAN): Patches.open,
@@ -63,6 +65,17 @@ def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Pat
         TrainingError: The task cannot be trained on configs of this kind, or the split has no rows, only one class, or
             no nodule, or its images do not fit the recipe.
     """
+    open_source = find_source(build, recipe)
+    return open_source(split_rows(build, recipe.config, split, recipe.split_by), recipe, split, folder)
+
+
+def find_source(build: BuildFolder, recipe: Recipe) -> _Open:
+    """What opens the data source of a recipe, before any row is read.
+
+    Raises:
+        BuildFolderError: The build does not hold the config.
+        TrainingError: The task cannot be trained on configs of this kind.
+    """
     kind = build.config(recipe.config).kind
     open_source = _SOURCES.get((recipe.task, kind))
     if open_source is None:
@@ -73,7 +86,7 @@ def open_data_source(build: BuildFolder, recipe: Recipe, split: str, folder: Pat
             got=f"kind {kind}",
             remedy="choose another --config or --task",
         )
-    return open_source(split_rows(build, recipe.config, split, recipe.split_by), recipe, split, folder)
+    return open_source
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class AugmentOptions:
 
     def __post_init__(self) -> None:
         for name, (low, high) in (("zoom", self.zoom), ("contrast", self.contrast), ("gamma", self.gamma)):
-            if not 0 < low <= high:
+            if not 0 < low <= high < float("inf"):
                 raise TrainingError(
                     f"augment.{name} is not a range of factors", expected="0 < low <= high", got=(low, high)
                 )
@@ -49,15 +49,15 @@ class AugmentOptions:
             ("noise", self.noise),
             ("blur", self.blur),
         ):
-            if value < 0:
-                raise TrainingError(f"augment.{name} is negative", expected="0 or more", got=value)
+            if not 0 <= value < float("inf"):
+                raise TrainingError(f"augment.{name} must be 0 or more", got=value)
         if not 0 <= self.elastic <= _MAX_ELASTIC:
             raise TrainingError(
                 "augment.elastic is not a displacement that cannot fold",
                 expected=f"0 to {_MAX_ELASTIC}",
                 got=self.elastic,
             )
-        if self.low_resolution < 1:
+        if not 1 <= self.low_resolution < float("inf"):
             raise TrainingError("augment.low_resolution is not a factor", expected="1 or more", got=self.low_resolution)
 
 

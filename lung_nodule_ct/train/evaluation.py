@@ -18,7 +18,7 @@ from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.system.staging import staged_folder
 from lung_nodule_ct.train.batches import open_data_source
 from lung_nodule_ct.train.calibration import Calibration, calibrated, calibration_of
-from lung_nodule_ct.train.false_positives import rescore
+from lung_nodule_ct.train.false_positives import require_fitting_stage, rescore
 from lung_nodule_ct.train.hard_benchmark import benchmark_statement
 from lung_nodule_ct.train.lung_regions import lung_crop_counts
 from lung_nodule_ct.train.metrics import bootstrap_patients, percentile_interval
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lung_nodule_ct.read.build_folder import BuildFolder
+    from lung_nodule_ct.train.data import DataSource
     from lung_nodule_ct.train.recipes import Recipe
     from lung_nodule_ct.train.runs import Run
     from lung_nodule_ct.train.tasks import Prediction
@@ -72,9 +73,27 @@ def evaluate(
 
     Raises:
         BuildFolderError: The build does not hold the config.
-        TrainingError: There is no checkpoint, or the split has no examples that can be scored.
-        OutputError: The folder cannot be written.
+        TrainingError: There is no checkpoint, the stage does not fit, or the split has no examples that can be scored.
+        OutputError: The folder cannot be written, or holds other files, which is checked first.
     """
+    if stage is not None:
+        require_fitting_stage(run, stage)
+    target = run.folder / EVALUATION / split
+    # The folder is checked and claimed before hours of predictions.
+    with staged_folder(target, find_foreign=_foreign_file, kind="evaluation", remedy="move it elsewhere") as folder:
+        source, predictions, document = _evaluated(
+            run, build, split, stage=stage, draws=draws, with_learning_free=with_learning_free
+        )
+        (folder / _SCORES).write_text(to_json(document), encoding="utf-8")
+        pq.write_table(pa.Table.from_pylist(predictions), folder / PREDICTIONS, write_page_checksum=True)
+        write_evaluation_page(folder, run, source, predictions, document)
+    return document
+
+
+def _evaluated(
+    run: Run, build: BuildFolder, split: str, *, stage: Run | None, draws: int, with_learning_free: bool
+) -> tuple[DataSource, list[Prediction], dict[str, Any]]:
+    """The examples of a split, their predictions, and the content of ``scores.json``."""
     recipe = run.recipe
     source = open_data_source(build, recipe, split, run.folder)
     weights = evaluated_weights(run)
@@ -123,12 +142,7 @@ def evaluate(
         document["statement"] = benchmark_statement(domain)
     if (domain is not None or with_learning_free) and is_learning_free_possible(source):
         document[LEARNING_FREE] = _scores(recipe, list(predict_by_threshold(source)), draws)
-    target = run.folder / EVALUATION / split
-    with staged_folder(target, find_foreign=_foreign_file, kind="evaluation") as folder:
-        (folder / _SCORES).write_text(to_json(document), encoding="utf-8")
-        pq.write_table(pa.Table.from_pylist(predictions), folder / PREDICTIONS, write_page_checksum=True)
-        write_evaluation_page(folder, run, source, predictions, document)
-    return document
+    return source, predictions, document
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.read.rows import split_rows
 from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.system.progress import notice
+from lung_nodule_ct.train.batches import find_source
 from lung_nodule_ct.train.calibration import correct_detections
 from lung_nodule_ct.train.data.candidates import CANDIDATES, Candidates, candidates_in
 from lung_nodule_ct.train.data.volumes import Patches
@@ -53,14 +54,15 @@ def save_candidates(run: Run, build: BuildFolder, detector: Run | None) -> None:
         detector: The detector; ``None`` for the one that learns nothing.
 
     Raises:
-        TrainingError: The folder holds another run, the detector is of another config or split, or no candidate for training is a
-            false positive.
+        TrainingError: The folder holds another run, the config or the detector does not fit the stage, or no candidate for training
+            is a false positive.
     """
-    run.save()
+    run.require_unchanged()
     if (run.folder / CANDIDATES).is_file():
         return
+    find_source(build, run.recipe)
     if detector is not None:
-        _require_same_split(detector, run)
+        require_fitting_stage(detector, run)
     rows: list[dict[str, Any]] = []
     for split in (TRAIN, VALIDATION):
         try:
@@ -85,6 +87,7 @@ def save_candidates(run: Run, build: BuildFolder, detector: Run | None) -> None:
                 expected="at least one",
                 remedy="name another --detector",
             )
+    run.save()
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), buffer, write_page_checksum=True)
     write_atomically(run.folder / CANDIDATES, buffer.getvalue())
@@ -115,13 +118,8 @@ def rescore(predictions: Sequence[Prediction], source: DataSource, detector: Run
     Raises:
         TrainingError: The run is not a stage that fits.
     """
-    if stage.recipe.task != STAGE or not isinstance(source, Patches):
-        raise TrainingError(
-            f"{stage.folder} cannot rescore {detector.folder}",
-            expected="a detector of volumes, and a run of a recipe for candidates, such as det3d_1.25mm-candidates",
-            got=f"runs of the recipes {detector.name} and {stage.name}",
-        )
-    _require_same_split(detector, stage)
+    require_fitting_stage(detector, stage)
+    assert isinstance(source, Patches)  # noqa: S101 -- the detector is of volumes
     found = candidates_in(predictions, [correct_detections(row) for row in predictions])
     candidates = Candidates(source.rows, stage.recipe, found)
     rows = Predictor(candidates, stage.recipe).predict(evaluated_weights(stage).values)
@@ -146,8 +144,18 @@ def _with_probabilities(row: Prediction, probabilities: np.ndarray) -> Predictio
     }
 
 
-def _require_same_split(detector: Run, stage: Run) -> None:
-    """Check that no patient who is evaluated with one run was trained on by the other."""
+def require_fitting_stage(detector: Run, stage: Run) -> None:
+    """Check that a stage can rescore a detector, and that no patient who is evaluated with one was trained on by the other.
+
+    Raises:
+        TrainingError: They do not fit.
+    """
+    if stage.recipe.task != STAGE or detector.recipe.task != "detection" or len(detector.recipe.input.size) != 3:
+        raise TrainingError(
+            f"{stage.folder} cannot rescore {detector.folder}",
+            expected="a detector of volumes, and a run of a recipe for candidates, such as det3d_1.25mm-candidates",
+            got=f"runs of the recipes {detector.name} and {stage.name}",
+        )
     expected, got = ((run.recipe.config, str(run.recipe.split_by)) for run in (detector, stage))
     if expected != got:
         raise TrainingError(

@@ -73,6 +73,12 @@ class HardBenchmark:
             if self.leave_out is not None:
                 raise TrainingError("phantoms have no patient to leave out", remedy="name the CT, with --real-ct BUILD")
             return
+        named = sorted(self._named_patients())  # before the build is decoded
+        if self.leave_out is not None and self.leave_out not in named:
+            raise TrainingError(
+                f"{self.ct.folder} has no patient {self.leave_out!r} with a lung mask",
+                expected=f"one of {', '.join(named)}",
+            )
         patients = _patients(self._rows)
         if len(patients) < 2:
             raise TrainingError(
@@ -104,6 +110,11 @@ class HardBenchmark:
         if self.ct is None:
             return write_hard_archives(folder, train=_TRAIN, validation=_VALIDATION, seed=self.seed)
         return write_scans(folder, self._crops())
+
+    def _named_patients(self) -> set[str]:
+        assert self.ct is not None  # noqa: S101 -- it is called for CT only
+        rows = (row for split in self.ct.splits(CONFIG) for row in self.ct.rows(CONFIG, split, ("patient_id",)))
+        return {row["patient_id"] for row in rows} - {None}
 
     @cached_property
     def _rows(self) -> tuple[Rows, ...]:

@@ -14,6 +14,7 @@ from lung_nodule_ct.train.batches import open_data_source
 from lung_nodule_ct.train.evaluation import evaluate
 from lung_nodule_ct.train.loop import train
 from lung_nodule_ct.train.runs import Run, data_identity, file_identity
+from lung_nodule_ct.train.step import check_devices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,9 @@ def train_both(
     """
     data, weights = data_identity(build, recipe.config), file_identity(pretrained)
     runs = [Run(folder / by, name, replace(recipe, split_by=by), data, weights) for by in SplitBy]
+    for run in runs:
+        run.require_unchanged()
+    check_devices(recipe)
     for run, split in product(runs, (TRAIN, VALIDATION)):
         open_data_source(build, run.recipe, split)
     for run in runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,10 +14,11 @@ import jax
 
 from lung_nodule_ct.declaration.configs import Kind, get_config
 from lung_nodule_ct.declaration.labels import TRAIN, VALIDATION
-from lung_nodule_ct.declaration.manifest import Format
-from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.declaration.manifest import Format, to_json
+from lung_nodule_ct.errors import OutputError, TrainingError
 from lung_nodule_ct.read.build_folder import open_build
 from lung_nodule_ct.sources.resolve import open_folder
+from lung_nodule_ct.system.files import write_atomically
 from lung_nodule_ct.targets.build import build_folder
 from lung_nodule_ct.targets.options import BuildOptions
 from lung_nodule_ct.testing.synthetic_archives import write_synthetic_archives
@@ -57,12 +59,13 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None, detector
             finite.
     """
     recipe = run.recipe
+    run.require_unchanged()
     check_devices(recipe)
+    weights = None if pretrained is None else pretrained_values(recipe, pretrained)
     if recipe.task == STAGE:
         save_candidates(run, build, detector)
     source = open_data_source(build, recipe, TRAIN, run.folder)
-    weights = None if pretrained is None else pretrained_values(recipe, pretrained)
-    with training(run):
+    with training(run) as raise_interrupt:
         run.save()
         replicated, by_example = shardings()
         best = Checkpoints(run.folder, recipe, writable=True, best=True) if recipe.select == "best" else None
@@ -81,6 +84,7 @@ def train(run: Run, build: BuildFolder, pretrained: Path | None = None, detector
                 for step, (indices, batch) in enumerate(global_batches(source, recipe, by_example, start), start):
                     with jax.transfer_guard("disallow"):
                         state, losses = train_step(state, batch)
+                    raise_interrupt()  # a Ctrl-C that was dropped in a callback
                     log.add(step, indices, losses)
                     if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
                         log.flush()  # so that no checkpoint is saved after a loss that is not finite
@@ -112,7 +116,10 @@ def check_learning(
         TrainingError: The score is too low, or training or evaluation fails.
     """
     write = benchmark.write if benchmark else partial(_write_easy, recipe.config, expected.vessels)
-    build = _built(folder / DATA, recipe.config, write)
+    content = (
+        benchmark.domain() if benchmark else {"domain": "easy", "config": recipe.config, "vessels": expected.vessels}
+    )
+    build = _built(folder / DATA, recipe.config, write, content)
     data = data_identity(build, recipe.config)
     if benchmark:
         data |= {BENCHMARK: benchmark.domain()}
@@ -138,9 +145,27 @@ def _write_easy(config: str, vessels: int, folder: Path) -> Path:
     return write_synthetic_archives(folder, _PATIENTS, stacks=stacks, vessels=vessels)
 
 
-def _built(folder: Path, config: str, write: Callable[[Path], Path]) -> BuildFolder:
-    """A build of the archives that ``write`` makes, or the one that is there."""
-    if not folder.is_dir():
+def _built(folder: Path, config: str, write: Callable[[Path], Path], content: dict[str, Any]) -> BuildFolder:
+    """A build of the archives that ``write`` makes, or the one that is there. A file next to it says what it was made of.
+
+    Raises:
+        TrainingError: The one that is there was made of something else, by a command that stopped before the run was saved.
+    """
+    record, text = folder.with_name(f"{folder.name}.json"), to_json(content)
+    if folder.is_dir():
+        if record.is_file() and (got := record.read_text("utf-8")) != text:
+            raise TrainingError(
+                f"{folder} has other scans",
+                expected=json.dumps(content),
+                got=json.dumps(json.loads(got)),
+                remedy="use the same command again, or another --out",
+            )
+    else:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(record, text)
+        except OSError as error:
+            raise OutputError(f"{folder.parent} cannot be written: {error}") from error
         with tempfile.TemporaryDirectory() as scratch:
             source = open_folder(write(Path(scratch) / "source"))
             build_folder([get_config(config)], source, folder, BuildOptions(format=Format.ARROW))

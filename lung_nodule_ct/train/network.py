@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lung_nodule_ct.errors import TrainingError
+from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.models import get_network
-from lung_nodule_ct.train.models.weights import load_weights, read_safetensors
+from lung_nodule_ct.train.models.weights import by_torch_names, first_names, load_weights, read_safetensors
 from lung_nodule_ct.train.tasks import get_task
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def initial_values(recipe: Recipe) -> Values:
     return {"params": params, "statistics": statistics}
 
 
-def pretrained_values(recipe: Recipe, path: Path) -> Values:
+def read_pretrained(recipe: Recipe, path: Path) -> Values:
     """The parameters and statistics of a published network from a file of its reference's weights.
 
-    Layers that depend on the number of classes are random if the file has another number.
+    Layers that depend on the number of classes are shapes and types if the file has another number.
 
     Raises:
         TrainingError: The recipe has no published network, or the file does not fit it.
@@ -87,11 +88,23 @@ def pretrained_values(recipe: Recipe, path: Path) -> Values:
     weights = read_safetensors(path)
     head = get_network(recipe.model.network).head
     try:
-        loaded = load_weights(jax.eval_shape(partial(initial_values, recipe)), weights, new=head)
+        return load_weights(jax.eval_shape(partial(initial_values, recipe)), weights, new=head)
     except TrainingError as error:
         problem = f"{path} does not fit {recipe.model.network}: {error.problem}"
         raise TrainingError(problem, expected=error.expected, got=error.got, remedy=error.remedy) from None
+
+
+def pretrained_values(recipe: Recipe, path: Path) -> Values:
+    """The values of :func:`read_pretrained`, with random ones where the file has another number of classes, and a notice of them.
+
+    Raises:
+        TrainingError: The recipe has no published network, or the file does not fit it.
+    """
+    loaded = read_pretrained(recipe, path)
     leaves, structure = jax.tree.flatten(loaded)
+    drawn_names = [name for name, value in by_torch_names(loaded).items() if isinstance(value, jax.ShapeDtypeStruct)]
+    if drawn_names:
+        notice(f"{path} has another number of classes: random weights for {first_names(drawn_names)}")
 
     def random() -> list[Any]:
         drawn = jax.tree.leaves(initial_values(recipe))

@@ -11,6 +11,7 @@ from lung_nodule_ct.errors import TrainingError, closest
 from lung_nodule_ct.geometry.display import LUNG
 from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions
 from lung_nodule_ct.train.models import get_network
+from lung_nodule_ct.train.option_checks import check_options
 
 _OF_OUR_NETWORKS: Final = (
     *("width", "blocks", "bottleneck", "squeeze", "ordinal", "patch", "native_conv", "last_only"),
@@ -71,6 +72,8 @@ class ModelOptions:
             raise TrainingError(
                 "model.matching and model.hard_negatives need anchors", remedy="add --model.head anchors"
             )
+        if self.squeeze and self.bottleneck:
+            raise TrainingError("model.squeeze has no effect on model.bottleneck", remedy="remove one of the two")
         if self.network is None:
             return
         get_network(self.network)
@@ -116,7 +119,8 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         sides = {f"size[{i}]": n for i, n in enumerate(self.size)}
-        _check_positive(boxes=self.boxes, scans=self.scans, window=self.window[1], **sides)
+        spacing = {f"spacing_mm[{i}]": mm for i, mm in enumerate(self.spacing_mm or ())}
+        _check_positive(boxes=self.boxes, scans=self.scans, window=self.window[1], **sides, **spacing)
         if not 0 <= self.positives <= 1:
             raise TrainingError("input.positives is not a fraction", expected="0 to 1", got=self.positives)
         if not 0 <= self.mixup < float("inf"):
@@ -156,6 +160,7 @@ class OptimOptions:
 
     def __post_init__(self) -> None:
         _check_positive(learning_rate=self.learning_rate, clip=self.clip, accumulate=self.accumulate)
+        _check_not_negative(warmup=self.warmup, weight_decay=self.weight_decay)
         if not 0 <= self.ema < 1:
             raise TrainingError("optim.ema is not a decay", expected="0 or more, and less than 1", got=self.ema)
         for name, value in (("swa", self.swa), ("swa_rate", self.swa_rate)):
@@ -233,9 +238,7 @@ class Recipe:
     def __post_init__(self) -> None:
         positive = {"steps": self.steps, "batch_size": self.batch_size, "save_every": self.save_every}
         _check_positive(**positive, threads=self.threads)
-        for name, value in (("workers", self.workers), ("watch", self.watch)):
-            if value < 0:
-                raise TrainingError(f"{name} is negative", expected="0 or more", got=value)
+        _check_not_negative(workers=self.workers, watch=self.watch, seed=self.seed)
         if self.batch_size % self.optim.accumulate:
             raise TrainingError(
                 "a batch does not divide into equal parts",
@@ -244,29 +247,19 @@ class Recipe:
             )
         if self.select == "best" and not self.watch:
             raise TrainingError("the best weights are selected by watched examples", expected="--watch above 0", got=0)
-        if self.task != "classification" and (self.input.mixup or self.loss != LossOptions()):
-            raise TrainingError(
-                f"input.mixup, loss.label_smoothing and loss.class_weights have no effect on the task {self.task}",
-                remedy="remove them; they are for crops",
-            )
-        is_volume_detector = self.task == "detection" and len(self.input.size) == 3
-        if not is_volume_detector and (self.augment != AugmentOptions() or self.inference != InferenceOptions()):
-            raise TrainingError("options of augment and inference are for detectors of volumes", remedy="remove them")
-        if self.model.ordinal and self.loss.label_smoothing:
-            raise TrainingError(
-                "loss.label_smoothing has no effect on a chain of thresholds", remedy="remove one of the two"
-            )
-        if self.model.network is not None and get_network(self.model.network).task != self.task:
-            raise TrainingError(
-                f"the network {self.model.network} is not for the task {self.task}",
-                expected=f"a network for {self.task}; train --models --json has the task of each",
-            )
+        check_options(self)
 
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
+        if not 0 < value < float("inf"):
             raise TrainingError(f"{name} must be above 0", got=value)
+
+
+def _check_not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < float("inf"):
+            raise TrainingError(f"{name} must be 0 or more", got=value)
 
 
 _RESIDUAL = ModelOptions("classes", width=64, blocks=(3, 4, 6, 3), patch=2)
@@ -378,7 +371,7 @@ def published_recipe(name: str, network: str) -> Recipe:
         raise TrainingError(
             f"the recipe {name} cannot be trained with the network {network}",
             expected=f"the recipe {' or '.join(fitting)}",
-            remedy="lung-nodule-ct train --models lists the task of each network",
+            remedy="see the task of each network: lung-nodule-ct train --models",
         )
     return replace(recipe, model=replace(recipe.model, network=network))
 

@@ -19,9 +19,10 @@ from lung_nodule_ct.declaration.labels import SplitBy
 from lung_nodule_ct.declaration.manifest import to_json
 from lung_nodule_ct.errors import TrainingError
 from lung_nodule_ct.system.files import is_partial, require_free_space, write_atomically
-from lung_nodule_ct.system.processes import LockFile
+from lung_nodule_ct.system.processes import LockFile, remembered_interrupts
 from lung_nodule_ct.system.progress import notice
 from lung_nodule_ct.train.detection_options import AugmentOptions, InferenceOptions
+from lung_nodule_ct.train.orbax_messages import drop_write_errors
 from lung_nodule_ct.train.recipes import InputOptions, LossOptions, ModelOptions, OptimOptions, Recipe
 from lung_nodule_ct.train.step import initial_state
 
@@ -121,14 +122,15 @@ class Run:
 
 
 @contextmanager
-def training(run: Run) -> Iterator[None]:
-    """Run the block while no other command trains a run.
+def training(run: Run) -> Iterator[Callable[[], None]]:
+    """Run the block while no other command trains a run, and yield :func:`.remembered_interrupts`.
 
     Raises:
         TrainingError: Another command trains it, or its folder cannot be written.
     """
     if jax.process_index() != 0:  # the processes of one training share the lock of the first
-        yield
+        with remembered_interrupts() as raise_interrupt:
+            yield raise_interrupt
         return
     lock = LockFile(run.folder / _LOCK)
     try:
@@ -144,7 +146,8 @@ def training(run: Run) -> Iterator[None]:
         for path in run.folder.iterdir():
             if is_partial(path.name):  # of a killed training
                 path.unlink()
-        yield
+        with remembered_interrupts() as raise_interrupt:
+            yield raise_interrupt
 
 
 def open_run(folder: Path) -> Run:
@@ -247,6 +250,8 @@ class Checkpoints:
     def __init__(self, run: Path, recipe: Recipe, *, writable: bool = False, best: bool = False) -> None:
         self._recipe, self._writable, self._best = recipe, writable, best
         self._run, self._folder = run, run / (_BEST if best else _CHECKPOINTS)
+        if writable:
+            drop_write_errors(self._folder.absolute())
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=writable
         )

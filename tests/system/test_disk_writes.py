@@ -153,13 +153,18 @@ def test_throttled_writes_do_not_change_the_content(tmp_path, monkeypatch, part_
     monkeypatch.setattr(disk_writes, "_WRITE_BACK_BYTES", part_bytes)
     parts = _parts((0, 3_000_001, 5, 70_000, 1 << 20))
     paths = [tmp_path / "first", tmp_path / "second"]
-    with WriteBackThrottle() as throttle:
+    seen = dict.fromkeys(paths, b"")
+
+    def see(path: Path, piece: bytes) -> None:
+        seen[path] += piece
+
+    with WriteBackThrottle(see) as throttle:
         for path in paths:
             with path.open("wb", buffering=0) as file:
                 for part in parts:
                     file.write(part)
                     throttle.more(path)
-    assert {path.read_bytes() for path in paths} == {b"".join(parts)}
+    assert {path.read_bytes() for path in paths} == set(seen.values()) == {b"".join(parts)}
 
 
 @pytest.mark.parametrize("part_bytes", [1, 1 << 30])

@@ -24,7 +24,7 @@ from lung_nodule_ct.train.tasks import classification, detection  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-TINY = ("--input.size", "16", "16", "--batch-size", "8", "--steps", "4", "--save-every", "2", "--watch", "0")
+TINY = ("--input.size", "32", "32", "--batch-size", "8", "--steps", "4", "--save-every", "2", "--watch", "0")
 DRAWS = ("--draws", "20")
 
 

@@ -16,10 +16,10 @@ for needed in ("flax", "grain", "optax", "orbax.checkpoint", "tensorboardX", "ty
 from altered import alter  # noqa: E402
 
 from lung_nodule_ct.declaration.labels import VALIDATION, SplitBy  # noqa: E402
-from lung_nodule_ct.errors import TrainingError  # noqa: E402
+from lung_nodule_ct.errors import LungNoduleCTError, OutputError, TrainingError  # noqa: E402
 from lung_nodule_ct.read.build_folder import open_build  # noqa: E402
 from lung_nodule_ct.testing.hard_archives import write_hard_archives  # noqa: E402
-from lung_nodule_ct.train import false_positives, metrics  # noqa: E402
+from lung_nodule_ct.train import evaluation, false_positives, hard_benchmark, loop, metrics  # noqa: E402
 from lung_nodule_ct.train.batches import open_data_source  # noqa: E402
 from lung_nodule_ct.train.box_prediction import predict_volumes  # noqa: E402
 from lung_nodule_ct.train.calibration import (  # noqa: E402
@@ -32,6 +32,8 @@ from lung_nodule_ct.train.calibration import (  # noqa: E402
 from lung_nodule_ct.train.data.candidates import CANDIDATES, Candidates  # noqa: E402
 from lung_nodule_ct.train.data.volumes import Patches  # noqa: E402
 from lung_nodule_ct.train.detection_options import InferenceOptions  # noqa: E402
+from lung_nodule_ct.train.expected_scores import EXPECTED_HARD_SCORES  # noqa: E402
+from lung_nodule_ct.train.hard_benchmark import HardBenchmark  # noqa: E402
 from lung_nodule_ct.train.lung_regions import closed_lungs, describe_lung_crop, lung_crop_counts  # noqa: E402
 from lung_nodule_ct.train.recipes import RECIPES, InputOptions  # noqa: E402
 from lung_nodule_ct.train.runs import EvaluatedWeights, Run, open_run  # noqa: E402
@@ -300,6 +302,60 @@ def test_scores_are_geometric_means_and_sort_the_boxes(build, tmp_path, monkeypa
     elsewhere = replace(stage, recipe=replace(STAGE, split_by=SplitBy.PUBLISHED))
     with pytest.raises(TrainingError, match="other configs or splits"):
         false_positives.rescore(rows, source, detector, elsewhere)
+
+
+def test_a_stage_that_does_not_fit_is_refused_before_anything_is_predicted(build, tmp_path, monkeypatch) -> None:
+    def predict(*_: object) -> None:
+        pytest.fail("the predictions were made first")
+
+    monkeypatch.setattr(evaluation, "Predictor", predict)
+    monkeypatch.setattr(false_positives, "_detections", predict)
+    data, detector = open_build(build), Run(tmp_path / "a", CONFIG, RECIPE, {})
+    stage = Run(tmp_path / "b", "stage", STAGE, {})
+    elsewhere = replace(stage, recipe=replace(STAGE, split_by=SplitBy.PUBLISHED))
+    for other, message in ((detector, "cannot rescore"), (elsewhere, "other configs or splits")):
+        with pytest.raises(TrainingError, match=message):
+            evaluation.evaluate(detector, data, VALIDATION, stage=other)
+    for finder, run, message in (
+        (stage, stage, "cannot rescore"),
+        (detector, elsewhere, "other configs or splits"),
+        (None, replace(stage, recipe=replace(STAGE, config="det2d_1.25mm")), "has no det2d_1.25mm"),
+    ):
+        with pytest.raises(LungNoduleCTError, match=message):
+            false_positives.save_candidates(run, data, finder)
+    assert not (tmp_path / "b").exists(), "the folder would refuse the right command"
+
+
+def test_scans_of_another_seed_are_not_used_for_a_check(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(hard_benchmark, "_TRAIN", 2)
+    monkeypatch.setattr(hard_benchmark, "_VALIDATION", 1)
+
+    def stop(*_: object) -> None:
+        raise TrainingError("no gpu is available")
+
+    monkeypatch.setattr(loop, "train", stop)
+    expected = EXPECTED_HARD_SCORES[CONFIG]
+    for seed, message in ((0, "no gpu"), (0, "no gpu"), (1, r'has other scans; expected .*"seed": 1.*"seed": 0')):
+        recipe = replace(RECIPE, seed=seed)
+        with pytest.raises(TrainingError, match=message):
+            loop.check_learning(tmp_path / "run", CONFIG, recipe, expected, HardBenchmark(seed))
+
+
+def test_an_unknown_patient_is_refused_before_ct_is_decoded(build, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(TrainingError, match="has no patient 'x'"):
+        HardBenchmark(0, open_build(build), "x")
+    assert not (tmp_path / "cache/training").exists()
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_anything_is_predicted(build, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(evaluation, "open_data_source", lambda *_: pytest.fail("the examples were opened first"))
+    notes = tmp_path / "a/evaluation/validation/notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    with pytest.raises(OutputError, match=r"got notes\.txt\. Move it elsewhere"):
+        evaluation.evaluate(Run(tmp_path / "a", CONFIG, RECIPE, {}), open_build(build), VALIDATION)
+    assert notes.read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ def test_a_published_network_starts_with_weights_and_is_evaluated(built, weights
 
     done = train(weights)
     assert done.returncode == 0, done.stderr
+    assert "resnet50.safetensors has another number of classes: random weights for fc.bias, fc.weight" in done.stderr
     opened = open_run(run)
     with Checkpoints(run, opened.recipe) as checkpoints:
         params = checkpoints.restore(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]))["params"]
@@ -108,6 +109,24 @@ def test_every_classifier_is_built_by_its_recipe(name) -> None:
     predict = partial(get_task(recipe).predict, recipe=recipe)
     output = jax.eval_shape(lambda values, batch: predict(net.in_evaluation(values), batch), values, batch)
     assert (output["probabilities"].shape, output["probabilities"].dtype) == ((2, 6), np.float32)
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if NETWORKS[name].pixels > 1])
+def test_the_smallest_image_of_a_network_is_stated(name) -> None:
+    recipe = published_recipe("cls_1.25mm", name)
+    net, predict = network(recipe), partial(get_task(recipe).predict, recipe=recipe)
+    values = jax.eval_shape(partial(initial_values, recipe))
+
+    def is_possible(pixels: int) -> bool:
+        batch = {"image": jax.ShapeDtypeStruct((2, pixels, pixels, 1), np.float32)}
+        try:
+            program = jax.make_jaxpr(lambda values, batch: predict(net.in_evaluation(values), batch))(values, batch)
+        except TypeError:  # a window of no pixels
+            return False
+        return all(0 not in out.aval.shape for equation in program.eqns for out in equation.outvars)
+
+    assert is_possible(NETWORKS[name].pixels)
+    assert not is_possible(NETWORKS[name].pixels - 1)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -205,6 +224,7 @@ def test_the_number_of_epochs_is_the_paper_s() -> None:
         (("cls_1.25mm", "--model", "resnet50", "--pretrained", "none.safetensors"), "none.safetensors cannot be read"),
         (("cls_1.25mm", "--pretrained", "none.safetensors"), "it needs the network of these weights"),
         (("cls_1.25mm", "--model", "resnet50", "--steps", "0"), "steps must be above 0"),
+        (("cls_1.25mm", "--model", "inception_v4", "--input.size", "80", "74"), "expected 75 pixels or more, got 74"),
     ],
 )
 def test_the_error_states_what_cannot_be_trained(built, cli, tmp_path, arguments, message) -> None:
@@ -213,6 +233,16 @@ def test_the_error_states_what_cannot_be_trained(built, cli, tmp_path, arguments
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "leakage"])
+def test_weights_are_checked_before_a_build_is_decoded(built, cli, tmp_path, monkeypatch, command) -> None:
+    monkeypatch.setenv("LUNG_NODULE_CT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "w.safetensors").write_bytes(safetensors({"w": np.zeros(1, np.float32)}))
+    done = cli(command, built, *CROPS, "--pretrained", tmp_path / "w.safetensors", "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "does not fit resnet50" in done.stderr
+    assert not (tmp_path / "cache/training").exists()
 
 
 def test_a_check_is_of_our_own_network(cli, tmp_path) -> None:

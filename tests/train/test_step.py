@@ -60,6 +60,28 @@ def test_compiled_programs_are_kept_where_the_environment_says_or_in_the_cache()
         jax.config.update("jax_compilation_cache_dir", given)
 
 
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_written_is_one_error(built, python, tmp_path) -> None:
+    """As with a quota, which the free space does not show. Orbax logs a traceback for each array."""
+    pytest.importorskip("resource")
+    command = ["train", str(built), *CROPS, *STEPS, "--out", str(tmp_path / "run")]
+    done = python(
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "from lung_nodule_ct.cli import main\n"
+        f"sys.argv[1:] = {command!r}\n"
+        "main()",
+        cwd=tmp_path,
+        JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache"),  # what is cut off there is not read by other tests
+    )
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "checkpoints" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: a checkpoint cannot be written to ")
+    assert "File too large" in lines[0]
+    assert "ERROR:" not in done.stderr, done.stderr  # as the loggers of Orbax and asyncio write
+
+
 # --- parts of a batch -------------------------------------------------------------------------------------------------
 
 

@@ -548,6 +548,9 @@ def test_the_recipe_of_a_run_is_read_back(finished) -> None:
         (("cls_1.25mm", "--input.size", "8", "8", "8"), "expected y, x"),
         (("cls_1.25mm", "--config", "det2d_1.25mm"), "expected a config of kind crop, got kind slice"),
         (("det2d_1.25mm", "--input.size", "32", "32"), "does not fit input.size"),
+        (("det2d_1.25mm", "--input.size", "32"), "slices need an input.size of two axes"),
+        (("det2d_1.25mm", "--input.size", "32", "32", "32"), "slices need an input.size of two axes"),
+        (("det3d_1.25mm", "--input.size", "32", "32"), "patches need an input.size of three axes"),
         (("longitudinal", "--input.spacing-mm", "None"), "need input.spacing_mm"),
         (("cls_1.25mm", "--steps", "0"), "steps must be above 0"),
     ],
@@ -658,6 +661,31 @@ def test_the_free_space_for_the_arrow_copy_is_checked_before_it_is_made(built, c
     done = cli("train", built, *CROPS, "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "there is not enough free space for the Arrow copy of cls_1.25mm in /proc/cache/training" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupt_that_a_callback_drops_stops_the_training(built, python, tmp_path) -> None:
+    """As Python drops an exception in a callback of garbage collection, which JAX has."""
+    command = ["train", str(built), *CROPS, *NO_SCORES, "--out", str(tmp_path / "run"), "--steps", "40"]
+    done = python(
+        "import signal, sys\n"
+        "from contextlib import suppress\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the tests may run in the background
+        "from lung_nodule_ct.cli import main\n"
+        "from lung_nodule_ct.train.training_log import TrainingLog\n"
+        "add = TrainingLog.add\n"
+        "def add_and_drop(self, step, *values):\n"
+        "    add(self, step, *values)\n"
+        "    if step == 3:\n"
+        "        with suppress(KeyboardInterrupt):\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "TrainingLog.add = add_and_drop\n"
+        f"sys.argv[1:] = {command!r}\n"
+        "main()",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 130, done.stderr
+    assert len(losses(tmp_path / "run")) < 6
 
 
 @pytest.mark.slow

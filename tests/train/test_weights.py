@@ -60,6 +60,9 @@ def test_a_head_with_another_number_of_classes_is_kept_only_if_it_is_named() -> 
         load_weights(VALUES, weights(1000))
     loaded = load_weights(VALUES, weights(1000), new=("fc.",))
     assert not np.asarray(loaded["params"]["fc"]["kernel"]).any()
+    for shape in ((6, 9), (1, 6, 2), (2, 2, 1, 1)):  # other inputs, or another kind of layer
+        with pytest.raises(TrainingError, match=r"fc\.weight has another shape"):
+            load_weights(VALUES, weights() | {"fc.weight": np.zeros(shape, np.float32)}, new=("fc.",))
     assert np.asarray(loaded["params"]["conv1"]["kernel"]).any()
 
 
@@ -77,6 +80,14 @@ def test_names_that_are_missing_or_not_used_are_refused() -> None:
     assert error.value.problem == problem + "the array fc.weight, fc.bias has another shape"
     assert "(2, 6)" in str(error.value)
     assert "(2, 5)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([0, np.nan]), np.array([np.inf, 0], np.float16), np.array([1, 2]), np.array([True, False])]
+)
+def test_arrays_that_are_not_of_finite_numbers_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(TrainingError, match=r"blocks\.0\.gamma is not of finite numbers of a floating type"):
+        load_weights(VALUES, weights() | {"blocks.0.gamma": array})
 
 
 def test_a_safetensors_file_is_read(tmp_path) -> None:
@@ -101,8 +112,9 @@ def test_a_safetensors_file_is_read(tmp_path) -> None:
         safetensors(weights()).replace(b"F32", b"X32"),
         safetensors(weights()).replace(b'"shape": [2]', b'"shape": [3]'),
         b"\x02\0\0\0\0\0\0\0[]",
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
     ],
-    ids=["empty", "short header", "zip", "cut", "type", "shape", "list"],
+    ids=["empty", "short header", "zip", "cut", "type", "shape", "list", "deep"],
 )
 def test_a_file_that_is_not_complete_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(data)

@@ -83,12 +83,14 @@ class Slices(RowSource):
     and ``valid`` (k,), which boxes are real.
 
     Raises:
-        TrainingError: No slice has a nodule, or a slice is larger than the recipe's size.
+        TrainingError: No slice has a nodule, the recipe's size is not (y, x), or a slice is larger.
     """
 
     id_columns: ClassVar[tuple[str, ...]] = ("image_id",)
 
     def __post_init__(self) -> None:
+        if len(self.canvas) != 2:
+            raise TrainingError("slices need an input.size of two axes", expected="y, x", got=self.recipe.input.size)
         if not any(row["objects"] for row in self.rows.metadata):
             raise TrainingError("no slice of the split has a nodule", remedy="choose another split or build")
         if any(length > limit for length, limit in zip(self._largest, self.canvas, strict=True)):

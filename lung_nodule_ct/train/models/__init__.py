@@ -32,6 +32,7 @@ class PublishedNetwork:
         head: The names of the layers whose shape depends on the number of classes begin with one of these.
         grey: Mean and standard deviation of the grey values 0 to 1 that the reference's weights were trained with. Of
             its three colours, it is the mean.
+        pixels: The smallest image along each axis. Of a smaller one, nothing would be left in the last layers.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PublishedNetwork:
     reference: str
     head: tuple[str, ...]
     grey: tuple[float, float] = (0.449, 0.226)
+    pixels: int = 1
 
     def document(self) -> dict[str, Any]:
         """What ``train --models --json`` prints."""
@@ -79,6 +81,7 @@ _NETWORKS: Final = (
         variant="ConvNeXt-T",
         reference="timm convnext_tiny",
         head=("head.fc.",),
+        pixels=32,
     ),
     PublishedNetwork(
         name="resnext50",
@@ -119,6 +122,7 @@ _NETWORKS: Final = (
         variant="DenseNet-121, 5 maps per class",
         reference="the authors' code",
         head=("category_attention.", "classifier."),
+        pixels=29,
     ),
     PublishedNetwork(
         name="inception_v4",
@@ -130,6 +134,7 @@ _NETWORKS: Final = (
         reference="timm inception_v4",
         head=("last_linear.",),
         grey=(0.5, 0.5),
+        pixels=75,
     ),
     PublishedNetwork(
         name="efficientnet",
@@ -212,7 +217,7 @@ def get_network(name: str) -> PublishedNetwork:
         raise TrainingError(
             f"no network is named {name!r}",
             expected=f"one of {', '.join(NETWORKS)}, or for det3d_1.25mm {RETINANET3D}",
-            remedy=f"did you mean {close[0]}?" if close else "lung-nodule-ct train --models describes them",
+            remedy=f"did you mean {close[0]}?" if close else "see all of them: lung-nodule-ct train --models",
         ) from None
 
 

@@ -36,13 +36,23 @@ _TYPES: Final = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype(jnp.bfloat16),
     "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
 }
 
 
 def torch_weights(values: Values) -> dict[str, NDArray[Any]]:
     """Return parameters and statistics by PyTorch's names, with PyTorch's order of axes."""
+    return {name: _to_torch(np.asarray(value)) for name, value in by_torch_names(values).items()}
+
+
+def by_torch_names(values: Values) -> Values:
+    """Return parameters and statistics by PyTorch's names."""
     return {
-        _name(path): _to_torch(np.asarray(value))
+        _name(path): value
         for kind in ("params", "statistics")
         for path, value in nnx.traversals.flatten_mapping(values[kind]).items()
     }
@@ -57,17 +67,18 @@ def load_weights(values: Values, weights: Mapping[str, NDArray[Any]], *, new: tu
     Args:
         values: Parameters and statistics of a network, or their shapes and types.
         weights: Arrays by name, as in a ``state_dict``.
-        new: Layers whose names begin with one of these keep their ``values`` if the shape differs: their number of classes
-            is another one.
+        new: Layers whose names begin with one of these keep their ``values`` if the number of outputs differs: their number of
+            classes is another one.
 
     Raises:
-        TrainingError: A name is missing or not used, or a shape differs.
+        TrainingError: A name is missing or not used, a shape differs, or an array is not of finite numbers of a floating type.
     """
     fixed = new or ("\0",)  # no name begins with it
     unused = {name for name in weights if not name.endswith(_COUNTER)}
     loaded: Values = {}
     missing: list[str] = []
     other: dict[str, tuple[Any, Any]] = {}
+    unusable: list[str] = []
     for kind in ("params", "statistics"):
         arrays = {}
         for path, value in nnx.traversals.flatten_mapping(values[kind]).items():
@@ -77,16 +88,22 @@ def load_weights(values: Values, weights: Mapping[str, NDArray[Any]], *, new: tu
                 continue
             unused.remove(name)
             array = _from_torch(weights[name], value.shape)
-            if array.shape != value.shape and not name.startswith(fixed):
+            is_new = (
+                name.startswith(fixed) and len(array.shape) == len(value.shape) and array.shape[:-1] == value.shape[:-1]
+            )
+            if array.shape != value.shape and not is_new:
                 other[name] = value.shape, array.shape
+            if not (jnp.issubdtype(array.dtype, jnp.floating) and np.isfinite(array).all()):
+                unusable.append(name)
             arrays[path] = jnp.asarray(array, value.dtype) if array.shape == value.shape else value
         loaded[kind] = nnx.traversals.unflatten_mapping(arrays)
     problems = [
-        f"{subject} {_first(names)}{ending}"
+        f"{subject} {first_names(names)}{ending}"
         for subject, names, ending in (
             ("the weights have no", sorted(missing), ""),
             ("the network has no", sorted(unused), ""),
             ("the array", list(other), " has another shape"),
+            ("the array", unusable, " is not of finite numbers of a floating type"),
         )
         if names
     ]
@@ -101,7 +118,7 @@ def load_weights(values: Values, weights: Mapping[str, NDArray[Any]], *, new: tu
     return loaded
 
 
-def _first(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
     """The first names, and the number of the others."""
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + rest
@@ -143,13 +160,15 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         header = json.loads(data[8:start])
         header.pop("__metadata__", None)
         return {name: _array(data, start, entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TrainingError(
             f"{path} is not a complete safetensors file: {error}", remedy="download or write it again"
         ) from error
 
 
 def _array(data: bytes, start: int, entry: dict[str, Any]) -> NDArray[Any]:
+    if entry["dtype"] not in _TYPES:
+        raise ValueError(f"an array has the type {entry['dtype']}, which is none of {', '.join(_TYPES)}")
     dtype, shape, (first, end) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
     count = math.prod(shape)
     if first < 0 or end - first != count * dtype.itemsize or start + end > len(data):
