@@ -32,6 +32,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 import contextlib  # noqa: E402
 import io  # noqa: E402
+import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -50,6 +51,10 @@ settings.register_profile(
     "mutants", deadline=None, derandomize=True, max_examples=50, phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("deterministic")
+
+# A shell that runs the tests in the background lets them ignore Ctrl-C, which the commands that they start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 DUMMY = ROOT / "dummy_data"
