@@ -85,9 +85,8 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
         TrainingError: A folder holds no evaluated run.
     """
     from lung_nodule_ct.declaration.published import BASELINES
-    from lung_nodule_ct.train.comparison import differences_between, gaps_between
+    from lung_nodule_ct.train.comparison import build_of, differences_between, gaps_between
     from lung_nodule_ct.train.evaluation import read_scores
-    from lung_nodule_ct.train.false_positives import DETECTOR
     from lung_nodule_ct.train.runs import open_run
 
     documents = [document for folder in folders for document in read_scores(folder)]
@@ -99,8 +98,7 @@ def print_comparison(folders: Sequence[Path], *, as_json: bool, draws: int = 100
     print_scores(documents, gaps, differences, BASELINES)
     data: dict[str, list[dict[str, Any]]] = {}
     for run in map(open_run, folders):
-        read = {name: value for name, value in run.data.items() if name != DETECTOR}
-        data.setdefault(run.recipe.config, []).append(read)
+        data.setdefault(run.recipe.config, []).append(build_of(run))
     for config, builds in data.items():
         if any(build != builds[0] for build in builds):
             terminal().print(f"The runs of {config} read different builds, so their scores are of different data.")

@@ -89,13 +89,9 @@ def gaps_between(folders: Sequence[Path], *, draws: int) -> list[Gap]:
 
 
 def _gap(published: Run, patient: Run, split: str, draws: int) -> Gap:
-    (first, first_samples), (second, second_samples) = (
-        _resampled_scores(run, split, draws, seed) for seed, run in enumerate((published, patient))
-    )
-    scores = {
-        name: with_interval(first[name] - second[name], first_samples[name] - second_samples[name]) for name in first
-    }
-    return Gap(published.name, published.recipe.config, split, published.folder.name, patient.folder.name, scores)
+    first, second = (_resampled(run, split, draws, seed) for seed, run in enumerate((published, patient)))
+    name, config = published.name, published.recipe.config
+    return Gap(name, config, split, published.folder.name, patient.folder.name, first.minus(second))
 
 
 def differences_between(folders: Sequence[Path], *, draws: int) -> list[Difference]:
@@ -107,23 +103,20 @@ def differences_between(folders: Sequence[Path], *, draws: int) -> list[Differen
     Raises:
         TrainingError: A folder holds no evaluated run.
     """
-    first_of: dict[_Examples, tuple[Run, dict[str, float], dict[str, NDArray[np.float64]]]] = {}
-    differences = []
+    equal: dict[_Examples, list[Run]] = {}
     for run in map(open_run, folders):
         for split in sorted({document["split"] for document in read_scores(run.folder)}):
-            examples = _examples(run, split)
-            second, second_samples = _resampled_scores(run, split, draws)
-            if examples not in first_of:
-                first_of[examples] = run, second, second_samples
-                continue
-            other, first, first_samples = first_of[examples]
-            scores = {
-                name: with_interval(second[name] - first[name], second_samples[name] - first_samples[name])
-                for name in first
-                if name in second
-            }
-            config, rows = run.recipe.config, len(examples.ids)
-            differences.append(Difference(config, split, other.folder.name, run.folder.name, rows, scores))
+            equal.setdefault(_examples(run, split), []).append(run)
+    differences = []
+    for examples, (first, *others) in equal.items():
+        if not others:
+            continue
+        base, *compared = (_resampled(run, examples.split, draws) for run in (first, *others))
+        for run, scores in zip(others, compared, strict=True):
+            names = first.folder.name, run.folder.name
+            differences.append(
+                Difference(examples.config, examples.split, *names, len(examples.ids), scores.minus(base))
+            )
     return differences
 
 
@@ -140,9 +133,13 @@ class _Examples:
 
 def _examples(run: Run, split: str) -> _Examples:
     rows = _read_predictions(run, split, ["id", "number"])
-    data = {name: value for name, value in run.data.items() if name != DETECTOR}
     ids = tuple((row["id"], row["number"]) for row in rows)
-    return _Examples(run.recipe.config, run.recipe.task, split, json.dumps(data, sort_keys=True), ids)
+    return _Examples(run.recipe.config, run.recipe.task, split, json.dumps(build_of(run), sort_keys=True), ids)
+
+
+def build_of(run: Run) -> dict[str, Any]:
+    """What identifies the build that a run reads: its ``data`` without the detector of a stage."""
+    return {name: value for name, value in run.data.items() if name != DETECTOR}
 
 
 def _read_predictions(run: Run, split: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
@@ -151,11 +148,24 @@ def _read_predictions(run: Run, split: str, columns: list[str] | None = None) ->
     return rows
 
 
-def _resampled_scores(
-    run: Run, split: str, draws: int, seed: int = 0
-) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+@dataclass(frozen=True)
+class _Resampled:
     """The scores of a run, and those of bootstrap samples of its patients."""
+
+    scores: dict[str, float]
+    samples: dict[str, NDArray[np.float64]]
+
+    def minus(self, other: _Resampled) -> dict[str, dict[str, float | None]]:
+        """The differences of the scores that both have, with intervals."""
+        return {
+            name: with_interval(value - other.scores[name], self.samples[name] - other.samples[name])
+            for name, value in self.scores.items()
+            if name in other.scores
+        }
+
+
+def _resampled(run: Run, split: str, draws: int, seed: int = 0) -> _Resampled:
     predictions = _read_predictions(run, split)
     scorer = get_task(run.recipe).scorer(predictions)
     samples = bootstrap_patients([row["patient_id"] for row in predictions], scorer, draws=draws, seed=seed)
-    return scorer(np.arange(len(predictions))), samples
+    return _Resampled(dict(scorer(np.arange(len(predictions)))), samples)

@@ -73,7 +73,7 @@ def evaluate(
 
     Raises:
         BuildFolderError: The build does not hold the config.
-        TrainingError: There is no checkpoint, the stage does not fit, or the split has no examples that can be scored.
+        TrainingError: There is no checkpoint, the stage is for another config or split, or the split has no examples to score.
         OutputError: The folder cannot be written, or holds other files, which is checked first.
     """
     if stage is not None:
